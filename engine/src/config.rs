@@ -1,0 +1,139 @@
+//! The configuration: flags, environment, file and defaults, read once, checked whole, with every mistake at once.
+//!
+//! The table in `config/keys.rs` is the only list of keys; structs, environment names, the check for unknown
+//! keys, the printer and the example file are made of it. This is the only place that reads the environment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+mod check;
+mod kept;
+mod keys;
+mod mistake;
+mod old;
+mod print;
+mod source;
+mod table;
+mod value;
+
+pub use kept::{KeptError, kept_secret};
+pub use keys::{
+    Auth, Broker, Cloud, Config, Database, Device, Edge, Http, Inference, Ingress, Log, Media, Metrics, Mqtt,
+    Ops, Outbox, Retention, SECTIONS, Session, Telemetry, every_key,
+};
+pub use mistake::{Mistake, Mistakes};
+pub use print::example;
+pub use source::{Environment, Flag, Origin};
+pub use table::{Convert, Key, OldName, Section};
+pub use value::{
+    AuthMode, CloudAuth, Fraction, Headers, HostPort, LogLevel, MediaBackend, MqttMode, OperatorKey,
+    OutboxMode, Role, Secret, Setting, Url,
+};
+
+use source::{FILE_VARIABLE, Sources};
+
+/// What a configuration is read from.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    /// The environment variables.
+    pub environment: Environment,
+    /// The file named on the command line; `None` means the one `FARMIQ_CONFIG` names, if any.
+    pub file: Option<PathBuf>,
+    /// Values of the command line; they win over everything.
+    pub flags: Vec<Flag>,
+    /// Defaults of the command that runs; everything but the defaults of the keys wins over them.
+    pub presets: Vec<(&'static str, String)>,
+    /// Whether a missing `database.url` is a mistake.
+    pub needs_database: bool,
+}
+
+/// A configuration without mistakes.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// Where each key got its value.
+    pub origins: BTreeMap<&'static str, Origin>,
+    /// What should be logged once at start: variables without meaning, settings that are not safe.
+    pub notices: Vec<String>,
+}
+
+/// Reads and checks everything.
+///
+/// # Errors
+/// All mistakes that were found, not only the first.
+pub fn load(inputs: &Inputs) -> Result<Loaded, Mistakes> {
+    let mut sources = Sources::new(&inputs.environment, &inputs.flags, &inputs.presets);
+    let named = inputs.environment.get(FILE_VARIABLE).filter(|name| !name.is_empty()).map(Path::new);
+    if let Some(file) = inputs.file.as_deref().or(named) {
+        sources.read_file(file);
+    }
+    let mut config = Config::read(&mut sources);
+    name_this_box(&mut config, &mut sources);
+    check::check(&config, inputs.needs_database, &mut sources);
+    if !sources.mistakes.is_empty() {
+        return Err(Mistakes { mistakes: sources.mistakes });
+    }
+    let mut notices = sources.notices;
+    notices.extend(insecure_settings(&config));
+    Ok(Loaded { config, origins: sources.origins, notices })
+}
+
+/// Fills in what the box knows about itself.
+fn name_this_box(config: &mut Config, sources: &mut Sources<'_>) {
+    if config.edge.version.is_empty() {
+        config.edge.version = env!("CARGO_PKG_VERSION").to_owned();
+    }
+    if config.edge.id.is_empty() {
+        config.edge.id = host_name();
+    }
+    if config.edge.id.is_empty() {
+        match kept::kept_name(&config.edge.data_dir) {
+            Ok(name) => config.edge.id = name,
+            Err(error) => sources.blame("edge.id", &format!("is not set, and {error}"), "set edge.id"),
+        }
+    }
+}
+
+/// The name of the machine; empty when it has none of its own.
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if matches!(name.as_str(), "localhost" | "(none)") { String::new() } else { name }
+}
+
+fn insecure_settings(config: &Config) -> Vec<String> {
+    let embedded = config.mqtt.mode == MqttMode::Embedded;
+    let remarks = [
+        (
+            config.auth.mode == AuthMode::Compat,
+            "auth.mode is compat: HTTP calls without a credential are accepted",
+        ),
+        (
+            embedded && config.broker.allow_anonymous,
+            "broker.allow_anonymous is on: devices connect without a credential",
+        ),
+        (
+            embedded && config.broker.listen.is_some(),
+            "broker.listen is plain MQTT: use broker.listen_tls in production",
+        ),
+    ];
+    remarks.into_iter().filter(|(applies, _)| *applies).map(|(_, remark)| remark.to_owned()).collect()
+}
+
+impl Default for Config {
+    /// Every key at its default.
+    fn default() -> Self {
+        load(&Inputs::default()).expect("the defaults have no mistake: a test loads them").config
+    }
+}
+
+impl Media {
+    /// The backend that is meant: S3 when an endpoint is set and nothing else is said.
+    pub fn backend_in_use(&self) -> MediaBackend {
+        let implied = if self.endpoint.is_some() { MediaBackend::S3 } else { MediaBackend::Filesystem };
+        self.backend.unwrap_or(implied)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! Rules between keys: what each key allows alone and not together.
+
+use super::keys::Config;
+use super::source::Sources;
+use super::value::{AuthMode, CloudAuth, MediaBackend, MqttMode, Url};
+
+/// Notes every broken rule; `needs_database` when the command cannot do without one.
+pub(super) fn check(config: &Config, needs_database: bool, sources: &mut Sources<'_>) {
+    if needs_database && config.database.url.is_none() {
+        let help =
+            "set FARMIQ_DATABASE__URL, or start with `farmiq-edge up`, which brings its own PostgreSQL";
+        sources.blame("database.url", "is not set", help);
+    }
+    check_http(config, sources);
+    check_operators(config, sources);
+    check_mqtt(config, sources);
+    check_media(config, sources);
+    check_cloud(config, sources);
+    let ingress = &config.ingress;
+    if !(ingress.dialect_canonical || ingress.dialect_null_fields || ingress.dialect_flat) {
+        let what = "is off like the two others: every message would be refused";
+        sources.blame("ingress.dialect_canonical", what, "switch one dialect on");
+    }
+}
+
+fn check_http(config: &Config, sources: &mut Sources<'_>) {
+    let http = &config.http;
+    check_pair("http.tls_cert", http.tls_cert.is_some(), "http.tls_key", http.tls_key.is_some(), sources);
+    if http.client_ca.is_some() && http.tls_cert.is_none() {
+        sources.blame(
+            "http.client_ca",
+            "is set without http.tls_cert",
+            "set http.tls_cert and http.tls_key too",
+        );
+    }
+    if config.auth.mode == AuthMode::Mtls && http.client_ca.is_none() {
+        sources.blame(
+            "auth.mode",
+            "is mtls without http.client_ca",
+            "name the CA of the client certificates",
+        );
+    }
+    if config.auth.jwt_secrets.len() > 2 {
+        sources.blame(
+            "auth.jwt_secrets",
+            "has more than two secrets",
+            "keep the new one and the one before it",
+        );
+    }
+    for origin in &config.http.allowed_origins {
+        let rest = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        if rest.is_none_or(|host| host.is_empty() || host.contains('/')) {
+            let what = format!("has {origin:?}");
+            sources.blame(
+                "http.allowed_origins",
+                &what,
+                "write an origin as scheme://host:port, without a path",
+            );
+        }
+    }
+}
+
+fn check_operators(config: &Config, sources: &mut Sources<'_>) {
+    let keys = &config.auth.operator_keys;
+    for (position, key) in keys.iter().enumerate() {
+        let number = position + 1;
+        if key.tenants.is_empty() {
+            let what = format!("names no tenant in key {number}");
+            sources.blame("auth.operator_keys", &what, "list the tenants, or [\"*\"] for all");
+        }
+        if keys[..position].iter().any(|other| other.key == key.key) {
+            let what = format!("has key {number} twice");
+            sources.blame("auth.operator_keys", &what, "give each operator a key of its own");
+        }
+    }
+}
+
+fn check_mqtt(config: &Config, sources: &mut Sources<'_>) {
+    let (mqtt, broker) = (&config.mqtt, &config.broker);
+    check_scheme("mqtt.url", &mqtt.url, &["mqtt", "mqtts", "tcp", "ssl"], sources);
+    check_pair("mqtt.tls_cert", mqtt.tls_cert.is_some(), "mqtt.tls_key", mqtt.tls_key.is_some(), sources);
+    check_pair(
+        "broker.tls_cert",
+        broker.tls_cert.is_some(),
+        "broker.tls_key",
+        broker.tls_key.is_some(),
+        sources,
+    );
+    if mqtt.password.is_some() && mqtt.username.is_none() {
+        sources.blame("mqtt.password", "is set without mqtt.username", "set mqtt.username");
+    }
+    if broker.listen_tls.is_some() && broker.tls_cert.is_none() {
+        let help = "set broker.tls_cert and broker.tls_key, or listen_tls = \"off\"";
+        sources.blame("broker.listen_tls", "is set without a certificate", help);
+    }
+    if broker.client_ca.is_some() && broker.listen_tls.is_none() {
+        sources.blame("broker.client_ca", "is set without broker.listen_tls", "set broker.listen_tls");
+    }
+    if mqtt.mode != MqttMode::Embedded {
+        return;
+    }
+    if broker.listen.is_none() && broker.listen_tls.is_none() {
+        sources.blame(
+            "broker.listen",
+            "is off like broker.listen_tls",
+            "open one of them, or mqtt.mode = \"external\"",
+        );
+    }
+    if broker.credit_bytes_max < broker.message_bytes_max {
+        let what = "is less than broker.message_bytes_max: the largest message would never get in";
+        sources.blame("broker.credit_bytes_max", what, "raise it");
+    }
+    let listeners = [("broker.listen", broker.listen), ("broker.listen_tls", broker.listen_tls)];
+    for (path, listener) in listeners {
+        let port = listener.map(|address| address.port()).filter(|port| *port != 0);
+        if port == Some(config.http.listen.port()) {
+            sources.blame(path, "has the port of http.listen", "give each listener a port of its own");
+        }
+    }
+}
+
+fn check_media(config: &Config, sources: &mut Sources<'_>) {
+    let media = &config.media;
+    for (path, url) in
+        [("media.endpoint", &media.endpoint), ("media.presign_endpoint", &media.presign_endpoint)]
+    {
+        if let Some(url) = url {
+            check_scheme(path, url, &["http", "https"], sources);
+        }
+    }
+    check_scheme("media.public_base_url", &media.public_base_url, &["http", "https"], sources);
+    if media.backend_in_use() != MediaBackend::S3 {
+        return;
+    }
+    for (path, is_set) in
+        [("media.access_key", media.access_key.is_some()), ("media.secret_key", media.secret_key.is_some())]
+    {
+        if !is_set {
+            sources.blame(
+                path,
+                "is not set, but images go to S3",
+                "set it, or media.backend = \"filesystem\"",
+            );
+        }
+    }
+}
+
+fn check_cloud(config: &Config, sources: &mut Sources<'_>) {
+    let cloud = &config.cloud;
+    if let Some(url) = &cloud.url {
+        check_scheme("cloud.url", url, &["http", "https"], sources);
+    }
+    match cloud.auth_mode {
+        CloudAuth::ApiKey if cloud.api_key.is_none() => {
+            sources.blame(
+                "cloud.auth_mode",
+                "is api_key without cloud.api_key",
+                "set cloud.api_key or cloud.api_key_file",
+            );
+        }
+        CloudAuth::Hmac if cloud.hmac_secret.is_none() => {
+            let help = "set cloud.hmac_secret or cloud.hmac_secret_file";
+            sources.blame("cloud.auth_mode", "is hmac without cloud.hmac_secret", help);
+        }
+        CloudAuth::None | CloudAuth::ApiKey | CloudAuth::Hmac => {}
+    }
+}
+
+fn check_scheme(path: &'static str, url: &Url, schemes: &[&str], sources: &mut Sources<'_>) {
+    if !schemes.contains(&url.scheme().as_str()) {
+        let what = format!("begins with {}://", url.scheme());
+        sources.blame(path, &what, &format!("it must begin with {}://", schemes.join(":// or ")));
+    }
+}
+
+fn check_pair(
+    cert: &'static str,
+    has_cert: bool,
+    key: &'static str,
+    has_key: bool,
+    sources: &mut Sources<'_>,
+) {
+    if has_cert != has_key {
+        let (set, missing) = if has_cert { (cert, key) } else { (key, cert) };
+        sources.blame(set, &format!("is set without {missing}"), &format!("set {missing} too"));
+    }
+}
