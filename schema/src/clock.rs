@@ -1,0 +1,76 @@
+//! Wall time as a value that is handed in, so that a test decides what time it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use chrono::{DateTime, Duration, Utc};
+
+/// A point in wall time. The database keeps microseconds; the wire shows milliseconds.
+pub type Timestamp = DateTime<Utc>;
+
+/// The only source of wall time. Cloning shares the same clock.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    /// Microseconds since the epoch.
+    Manual(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// The machine's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands still at `start` until it is told to advance.
+    #[must_use]
+    pub fn manual(start: Timestamp) -> Self {
+        Self(Source::Manual(Arc::new(AtomicI64::new(start.timestamp_micros()))))
+    }
+
+    /// The current time, cut to the microseconds the database keeps.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let micros = match &self.0 {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "this is the one place that reads the machine's clock"
+            )]
+            Source::System => Utc::now().timestamp_micros(),
+            Source::Manual(micros) => micros.load(Ordering::SeqCst),
+        };
+        DateTime::from_timestamp_micros(micros).expect("the machine's clock lies within chrono's range")
+    }
+
+    /// Moves a manual clock forward.
+    ///
+    /// # Panics
+    /// On the system clock, which nobody can move.
+    pub fn advance(&self, by: Duration) {
+        match &self.0 {
+            Source::System => panic!("only a manual clock can be advanced"),
+            Source::Manual(micros) => {
+                let step = by.num_microseconds().expect("a step fits into 292,000 years");
+                micros.fetch_add(step, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told() {
+        let clock = Clock::manual(DateTime::UNIX_EPOCH);
+        let twin = clock.clone();
+        clock.advance(Duration::seconds(5));
+        assert_eq!(twin.now(), DateTime::UNIX_EPOCH + Duration::seconds(5));
+        assert_eq!(twin.now(), clock.now());
+    }
+}

@@ -1,0 +1,305 @@
+//! The store: a pool of PostgreSQL connections, the migrations, and one module of SQL per domain.
+
+pub mod aggregate;
+pub mod bench;
+pub mod dedupe;
+pub mod device;
+pub mod health;
+pub mod outbox;
+pub mod partition;
+pub mod reject;
+pub mod sync_state;
+pub mod telemetry;
+
+use std::time::Duration;
+
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts,
+};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{NoTls, Row, Statement};
+
+use crate::metrics;
+
+/// Every statement with its name, so that a test can prepare each against the migrated schema.
+pub const STATEMENTS: &[&[&str]] = &[
+    aggregate::STATEMENTS,
+    dedupe::STATEMENTS,
+    device::STATEMENTS,
+    outbox::STATEMENTS,
+    partition::STATEMENTS,
+    reject::STATEMENTS,
+    sync_state::STATEMENTS,
+    telemetry::STATEMENTS,
+];
+
+/// Seconds to wait for a free pooled connection, and for a new one to be made.
+const CONNECT_SECONDS_MAX: u64 = 5;
+/// How much longer than the server's own limit a client waits for an answer before it gives the connection up.
+const ANSWER_GRACE_SECONDS: u64 = 5;
+/// The key of the advisory lock under which migrations run: "farmiq" in ASCII.
+const MIGRATION_LOCK: i64 = 0x6661_726d_6971;
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+/// How to reach the database.
+#[derive(Clone)]
+pub struct StoreSettings {
+    /// A PostgreSQL URL or key-value connection string. Holds a password: never logged.
+    pub url: String,
+    /// Pooled connections at most.
+    pub pool_max: usize,
+    /// Seconds after which the server ends a statement.
+    pub statement_timeout_seconds: u64,
+    /// Shown in `pg_stat_activity`.
+    pub application_name: String,
+}
+
+/// What went wrong with the database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The connection string cannot be read.
+    #[error("read the database URL")]
+    Url(#[source] tokio_postgres::Error),
+    /// No connection could be had.
+    #[error("connect to the database")]
+    Pool(#[from] deadpool_postgres::PoolError),
+    /// The pool could not be made.
+    #[error("build the connection pool")]
+    Build(#[from] deadpool_postgres::BuildError),
+    /// A statement failed.
+    #[error("run {name}")]
+    Statement {
+        /// The statement's or transaction's name.
+        name: &'static str,
+        /// The driver's error.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// The server did not answer in time; the connection is given up.
+    #[error("run {name}: no answer from the database")]
+    Unanswered {
+        /// The transaction's name.
+        name: &'static str,
+    },
+    /// A migration failed, or the database is newer than this program.
+    #[error("migrate the database")]
+    Migrate(#[from] refinery::Error),
+}
+
+impl StoreError {
+    /// Whether the data is at fault, so that the same rows would fail again: SQLSTATE classes 22 and 23, and values
+    /// that PostgreSQL cannot take at all (54).
+    #[must_use]
+    pub fn is_data(&self) -> bool {
+        let Self::Statement { source, .. } = self else { return false };
+        source.code().is_some_and(|state| {
+            let is_data_class = ["22", "23", "54"].iter().any(|class| state.code().starts_with(class));
+            is_data_class && *state != SqlState::DISK_FULL
+        })
+    }
+}
+
+/// Names the statement an error came from.
+pub(crate) fn at(name: &'static str) -> impl FnOnce(tokio_postgres::Error) -> StoreError {
+    move |source| StoreError::Statement { name, source }
+}
+
+/// The database. Cloning shares the pool.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+    answer_timeout: Duration,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("pool", &self.pool.status()).finish()
+    }
+}
+
+impl Store {
+    /// Makes the pool. No connection is opened yet: the engine starts while its database is away.
+    ///
+    /// # Errors
+    /// [`StoreError::Url`] when the connection string cannot be read.
+    pub fn new(settings: &StoreSettings) -> Result<Self, StoreError> {
+        let mut config: tokio_postgres::Config = settings.url.parse().map_err(StoreError::Url)?;
+        config.application_name(&settings.application_name);
+        config.connect_timeout(Duration::from_secs(CONNECT_SECONDS_MAX));
+        config.keepalives_idle(Duration::from_secs(30));
+        let manager =
+            Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        // The search path is pinned, since a schema named like the role would otherwise hide the tables.
+        let setup = format!(
+            "SET search_path = public; SET statement_timeout = '{}s'; SET timezone = 'UTC'",
+            settings.statement_timeout_seconds
+        );
+        let timeout = Some(Duration::from_secs(CONNECT_SECONDS_MAX));
+        let pool = Pool::builder(manager)
+            .max_size(settings.pool_max)
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts { wait: timeout, create: timeout, recycle: timeout })
+            .post_create(Hook::async_fn(move |client, _| {
+                let setup = setup.clone();
+                Box::pin(async move { client.batch_execute(&setup).await.map_err(HookError::Backend) })
+            }))
+            .build()?;
+        let answer_timeout = Duration::from_secs(settings.statement_timeout_seconds + ANSWER_GRACE_SECONDS);
+        Ok(Self { pool, answer_timeout })
+    }
+
+    /// A pooled connection.
+    ///
+    /// # Errors
+    /// When none is free in time or the database is away.
+    pub async fn conn(&self) -> Result<Conn, StoreError> {
+        let client = self.pool.get().await?;
+        Ok(Conn { client })
+    }
+
+    /// Runs named work on a pooled connection: its duration is a metric, and when the server stays silent beyond its
+    /// own limit the work is dropped together with the connection.
+    ///
+    /// # Errors
+    /// Those of the work, of connecting, and [`StoreError::Unanswered`].
+    pub async fn run<T>(
+        &self,
+        name: &'static str,
+        work: impl AsyncFnOnce(&mut Conn) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut conn = self.conn().await?;
+        let started = tokio::time::Instant::now();
+        let outcome = tokio::time::timeout(self.answer_timeout, work(&mut conn)).await;
+        metrics::db_query_duration_seconds(name).record(started.elapsed());
+        match outcome {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                conn.give_up_if_broken(&error);
+                Err(error)
+            }
+            Err(_) => {
+                drop(Object::take(conn.client));
+                Err(StoreError::Unanswered { name })
+            }
+        }
+    }
+
+    /// Connections in use and their limit.
+    #[must_use]
+    pub fn pool_in_use(&self) -> (usize, usize) {
+        let status = self.pool.status();
+        (status.size.saturating_sub(status.available), status.max_size)
+    }
+
+    /// Brings the tables to this program's version. Replicas that start together take turns.
+    ///
+    /// # Errors
+    /// [`StoreError::Migrate`], also when the database was migrated by a newer program.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let mut conn = self.conn().await?;
+        let lock = format!("SET statement_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})");
+        conn.client.batch_execute(&lock).await.map_err(at("migration_lock"))?;
+        let outcome = embedded::migrations::runner().run_async(&mut **conn.client).await;
+        // The connection carries the lock and an unlimited statement timeout: it is not returned to the pool.
+        drop(Object::take(conn.client));
+        outcome?;
+        Ok(())
+    }
+}
+
+/// A connection of the pool, with the few verbs the domains need.
+pub struct Conn {
+    client: Object,
+}
+
+impl Conn {
+    /// A statement, prepared once per connection.
+    pub(crate) async fn prepare(&self, sql: &str) -> Result<Statement, StoreError> {
+        self.client.prepare_cached(sql).await.map_err(at(name_of(sql)))
+    }
+
+    pub(crate) async fn query(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        let statement = self.prepare(sql).await?;
+        self.client.query(&statement, params).await.map_err(at(name_of(sql)))
+    }
+
+    pub(crate) async fn query_one(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Row, StoreError> {
+        let statement = self.prepare(sql).await?;
+        self.client.query_one(&statement, params).await.map_err(at(name_of(sql)))
+    }
+
+    pub(crate) async fn query_opt(
+        &self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Option<Row>, StoreError> {
+        let statement = self.prepare(sql).await?;
+        self.client.query_opt(&statement, params).await.map_err(at(name_of(sql)))
+    }
+
+    pub(crate) async fn execute(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, StoreError> {
+        let statement = self.prepare(sql).await?;
+        self.client.execute(&statement, params).await.map_err(at(name_of(sql)))
+    }
+
+    /// Unprepared statements without parameters: definitions of tables, settings.
+    pub(crate) async fn batch(&self, name: &'static str, sql: &str) -> Result<(), StoreError> {
+        self.client.batch_execute(sql).await.map_err(at(name))
+    }
+
+    /// Runs work in one transaction, which rolls back when the work fails.
+    pub(crate) async fn transaction<T>(
+        &mut self,
+        name: &'static str,
+        work: impl AsyncFnOnce(&Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.batch(name, "BEGIN").await?;
+        match work(self).await {
+            Ok(value) => {
+                self.batch(name, "COMMIT").await?;
+                Ok(value)
+            }
+            Err(error) => {
+                // A rollback that fails means a broken connection, whose transaction the server ends by itself.
+                let _ = self.batch(name, "ROLLBACK").await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The driver's client, for what only one domain needs (COPY).
+    pub(crate) fn raw(&self) -> &tokio_postgres::Client {
+        &self.client
+    }
+
+    fn give_up_if_broken(self, error: &StoreError) {
+        let is_broken = self.client.is_closed()
+            || matches!(error, StoreError::Statement { source, .. } if source.code().is_none());
+        if is_broken {
+            drop(Object::take(self.client));
+        }
+    }
+}
+
+/// The name in a statement's first line, `-- name`.
+pub(crate) fn name_of(sql: &str) -> &'static str {
+    let name = sql.lines().next().and_then(|line| line.strip_prefix("-- ")).unwrap_or("statement");
+    STATEMENTS
+        .iter()
+        .flat_map(|statements| statements.iter())
+        .filter_map(|known| known.lines().next()?.strip_prefix("-- "))
+        .find(|known| *known == name)
+        .unwrap_or("statement")
+}

@@ -1,0 +1,311 @@
+//! Aggregates of readings over minutes, hours and days.
+
+use chrono::{Duration, DurationRound};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::store::telemetry::TimeRange;
+use crate::store::{Conn, Store, StoreError};
+use crate::wire::event::TELEMETRY_AGGREGATED;
+
+/// Every statement of this module.
+pub const STATEMENTS: &[&str] = &[
+    LOCK_PROGRESS,
+    FIRST_INGESTED,
+    DIRTY_MINUTES,
+    COMPUTE_MINUTES,
+    ROLL_UP,
+    EMIT,
+    SAVE_PROGRESS,
+    AGGREGATES,
+];
+
+/// Longest stretch of time that one pass covers, so that a pass after a long stop stays short.
+const PASS_MINUTES_MAX: i64 = 10;
+/// How far back a pass looks for rows whose commit came late: longer than any statement may run.
+const COMMIT_LAG_SECONDS: i64 = 45;
+
+/// What one pass did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// Buckets written, of all windows.
+    pub buckets: usize,
+    /// Whether there is more to close already.
+    pub is_behind: bool,
+}
+
+/// How far the aggregation has come.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    /// Minutes that end here or earlier are closed.
+    closed_until: Timestamp,
+    /// Readings ingested before this have been looked at.
+    ingested_until: Timestamp,
+}
+
+/// Buckets to compute, one array per column.
+#[derive(Debug, Default)]
+struct Buckets {
+    tenants: Vec<String>,
+    devices: Vec<String>,
+    metrics: Vec<String>,
+    starts: Vec<Timestamp>,
+    /// Ids of buckets that did not exist before.
+    new_ids: Vec<Uuid>,
+}
+
+/// Closes the minutes, hours and days that ended since the last pass and recomputes those a late reading changed.
+/// Returns `None` while another engine does it.
+///
+/// # Errors
+/// When the database fails; the next pass starts where the last successful one ended.
+pub async fn pass(store: &Store, now: Timestamp, is_emitting: bool) -> Result<Option<Pass>, StoreError> {
+    store
+        .run("aggregate", async |conn| {
+            conn.transaction("aggregate", async |conn| {
+                let Some(row) = conn.query_opt(LOCK_PROGRESS, &[]).await? else { return Ok(None) };
+                let from = progress(conn, &row, now).await?;
+                let step = Duration::minutes(PASS_MINUTES_MAX);
+                let until = Progress {
+                    closed_until: truncated_to_minute(now).min(from.closed_until + step),
+                    ingested_until: now.min(from.ingested_until + step),
+                };
+                let minutes = compute_minutes(conn, from, until, now).await?;
+                let hours = roll_up(conn, ["1m", "1h", "hour"], &minutes, from, until, now).await?;
+                let days = roll_up(conn, ["1h", "1d", "day"], &hours, from, until, now).await?;
+                if is_emitting {
+                    let ids: Vec<Uuid> =
+                        [&minutes, &hours, &days].iter().flat_map(|b| b.new_ids.clone()).collect();
+                    conn.execute(EMIT, &[&ids, &TELEMETRY_AGGREGATED, &now]).await?;
+                }
+                conn.execute(SAVE_PROGRESS, &[&until.closed_until, &until.ingested_until]).await?;
+                let is_behind = until.closed_until < truncated_to_minute(now) || until.ingested_until < now;
+                let buckets = minutes.starts.len() + hours.starts.len() + days.starts.len();
+                Ok(Some(Pass { buckets, is_behind }))
+            })
+            .await
+        })
+        .await
+}
+
+fn truncated_to_minute(time: Timestamp) -> Timestamp {
+    time.duration_trunc(Duration::minutes(1)).expect("a minute divides every time of the calendar")
+}
+
+// Whoever holds this row aggregates; another engine skips it.
+const LOCK_PROGRESS: &str = "-- lock_aggregation
+SELECT closed_until, ingested_until FROM telemetry_agg_progress WHERE id = 1 FOR UPDATE SKIP LOCKED";
+
+const FIRST_INGESTED: &str = "-- first_ingested
+SELECT min(ingested_at) FROM telemetry_raw";
+
+/// Where the last pass ended. The first one closes from this minute on and takes everything older for late.
+async fn progress(conn: &Conn, row: &Row, now: Timestamp) -> Result<Progress, StoreError> {
+    if let (Some(closed_until), Some(ingested_until)) = (row.get(0), row.get(1)) {
+        return Ok(Progress { closed_until, ingested_until });
+    }
+    let first: Option<Timestamp> = conn.query_one(FIRST_INGESTED, &[]).await?.get(0);
+    Ok(Progress { closed_until: truncated_to_minute(now), ingested_until: first.unwrap_or(now) })
+}
+
+// Two ways a minute becomes dirty: it has closed since the last pass, or a reading of a minute closed before has
+// arrived since then. The block range index over (ingested_at, occurred_at) serves both scans.
+const DIRTY_MINUTES: &str = "-- dirty_minutes
+SELECT DISTINCT tenant_id, device_id, metric_type, date_trunc('minute', occurred_at)
+FROM telemetry_raw WHERE occurred_at >= $1 AND occurred_at < $2
+UNION
+SELECT DISTINCT tenant_id, device_id, metric_type, date_trunc('minute', occurred_at)
+FROM telemetry_raw WHERE ingested_at >= $3 AND ingested_at < $4 AND occurred_at < $1";
+
+// The mean is computed on values scaled by 2^-64, which is exact and keeps sums of huge values from overflowing.
+const COMPUTE_MINUTES: &str = "-- compute_minutes
+INSERT INTO telemetry_agg AS a (id, tenant_id, device_id, \"window\", bucket_start_at, bucket_end_at, metric_type,
+    avg_value, min_value, max_value, count, created_at)
+SELECT gen_random_uuid(), d.tenant_id, d.device_id, '1m', d.bucket, d.bucket + interval '1 minute', d.metric_type,
+    r.scaled * 18446744073709551616::float8, r.lowest, r.highest, r.readings, $5
+FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS d (tenant_id, device_id, metric_type, bucket)
+CROSS JOIN LATERAL (
+    SELECT least(greatest(sum(metric_value * 5.421010862427522e-20) / count(*),
+            min(metric_value) * 5.421010862427522e-20), max(metric_value) * 5.421010862427522e-20) AS scaled,
+        min(metric_value) AS lowest, max(metric_value) AS highest, count(*)::int AS readings
+    FROM telemetry_raw AS t
+    WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id AND t.metric_type = d.metric_type
+        AND t.occurred_at >= d.bucket AND t.occurred_at < d.bucket + interval '1 minute'
+) AS r
+WHERE r.readings > 0
+ORDER BY d.tenant_id, d.device_id, d.metric_type, d.bucket
+ON CONFLICT (tenant_id, device_id, \"window\", bucket_start_at, metric_type) DO UPDATE
+SET avg_value = excluded.avg_value, min_value = excluded.min_value, max_value = excluded.max_value, count = excluded.count
+RETURNING a.tenant_id, a.device_id, a.metric_type, a.bucket_start_at, CASE WHEN xmax = 0 THEN a.id END";
+
+async fn compute_minutes(
+    conn: &Conn,
+    from: Progress,
+    until: Progress,
+    now: Timestamp,
+) -> Result<Buckets, StoreError> {
+    let ingested_from = from.ingested_until - Duration::seconds(COMMIT_LAG_SECONDS);
+    let dirty = conn
+        .query(
+            DIRTY_MINUTES,
+            &[&from.closed_until, &until.closed_until, &ingested_from, &until.ingested_until],
+        )
+        .await?;
+    if dirty.is_empty() {
+        return Ok(Buckets::default());
+    }
+    let column = |i: usize| dirty.iter().map(|row| row.get::<_, String>(i)).collect::<Vec<_>>();
+    let starts: Vec<Timestamp> = dirty.iter().map(|row| row.get(3)).collect();
+    let written = conn.query(COMPUTE_MINUTES, &[&column(0), &column(1), &column(2), &starts, &now]).await?;
+    Ok(Buckets::of(&written))
+}
+
+// A bucket of the wider window is dirty when one of its parts was written and it is closed, or when it has closed now.
+const ROLL_UP: &str = "-- roll_up
+WITH dirty AS (
+    SELECT DISTINCT tenant_id, device_id, metric_type, date_trunc($3, start_at) AS bucket
+    FROM unnest($4::text[], $5::text[], $6::text[], $7::timestamptz[]) AS i (tenant_id, device_id, metric_type, start_at)
+    WHERE date_trunc($3, start_at) < date_trunc($3, $9::timestamptz)
+    UNION
+    SELECT DISTINCT tenant_id, device_id, metric_type, date_trunc($3, bucket_start_at)
+    FROM telemetry_agg
+    WHERE \"window\" = $1 AND bucket_start_at >= date_trunc($3, $8::timestamptz)
+        AND bucket_start_at < date_trunc($3, $9::timestamptz)
+)
+INSERT INTO telemetry_agg AS a (id, tenant_id, device_id, \"window\", bucket_start_at, bucket_end_at, metric_type,
+    avg_value, min_value, max_value, count, created_at)
+SELECT gen_random_uuid(), d.tenant_id, d.device_id, $2, d.bucket, d.bucket + ('1 ' || $3)::interval, d.metric_type,
+    r.scaled * 18446744073709551616::float8, r.lowest, r.highest, r.readings, $10
+FROM dirty AS d
+CROSS JOIN LATERAL (
+    SELECT least(greatest(sum(avg_value * 5.421010862427522e-20 * count) / sum(count),
+            min(min_value) * 5.421010862427522e-20), max(max_value) * 5.421010862427522e-20) AS scaled,
+        min(min_value) AS lowest, max(max_value) AS highest, sum(count)::int AS readings
+    FROM telemetry_agg AS t
+    WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id AND t.metric_type = d.metric_type AND t.\"window\" = $1
+        AND t.bucket_start_at >= d.bucket AND t.bucket_start_at < d.bucket + ('1 ' || $3)::interval
+) AS r
+WHERE r.readings > 0
+ORDER BY d.tenant_id, d.device_id, d.metric_type, d.bucket
+ON CONFLICT (tenant_id, device_id, \"window\", bucket_start_at, metric_type) DO UPDATE
+SET avg_value = excluded.avg_value, min_value = excluded.min_value, max_value = excluded.max_value, count = excluded.count
+RETURNING a.tenant_id, a.device_id, a.metric_type, a.bucket_start_at, CASE WHEN xmax = 0 THEN a.id END";
+
+async fn roll_up(
+    conn: &Conn,
+    [parts, whole, unit]: [&str; 3],
+    dirty: &Buckets,
+    from: Progress,
+    until: Progress,
+    now: Timestamp,
+) -> Result<Buckets, StoreError> {
+    let params: [&(dyn ToSql + Sync); 10] = [
+        &parts,
+        &whole,
+        &unit,
+        &dirty.tenants,
+        &dirty.devices,
+        &dirty.metrics,
+        &dirty.starts,
+        &from.closed_until,
+        &until.closed_until,
+        &now,
+    ];
+    Ok(Buckets::of(&conn.query(ROLL_UP, &params).await?))
+}
+
+impl Buckets {
+    fn of(rows: &[Row]) -> Self {
+        Self {
+            tenants: rows.iter().map(|row| row.get(0)).collect(),
+            devices: rows.iter().map(|row| row.get(1)).collect(),
+            metrics: rows.iter().map(|row| row.get(2)).collect(),
+            starts: rows.iter().map(|row| row.get(3)).collect(),
+            new_ids: rows.iter().filter_map(|row| row.get(4)).collect(),
+        }
+    }
+}
+
+// Farm and barn, which the cloud asks for, are those of the device's newest reading.
+const EMIT: &str = "-- emit_aggregates
+INSERT INTO sync_outbox (id, tenant_id, farm_id, barn_id, device_id, event_type, occurred_at, trace_id, payload_json,
+    next_attempt_at, created_at, updated_at)
+SELECT a.id, a.tenant_id, r.farm_id, r.barn_id, a.device_id, $2, a.bucket_end_at, 'aggregate-' || a.id,
+    to_jsonb(a) - 'created_at', $3, $3, $3
+FROM telemetry_agg AS a
+CROSS JOIN LATERAL (
+    SELECT farm_id, barn_id FROM telemetry_raw AS t
+    WHERE t.tenant_id = a.tenant_id AND t.device_id = a.device_id AND t.occurred_at < a.bucket_end_at
+    ORDER BY t.occurred_at DESC LIMIT 1
+) AS r
+WHERE a.id = ANY ($1)
+ON CONFLICT DO NOTHING";
+
+const SAVE_PROGRESS: &str = "-- save_aggregation
+UPDATE telemetry_agg_progress SET closed_until = $1, ingested_until = $2 WHERE id = 1";
+
+/// A bucket as the API shows it.
+#[derive(Clone, Debug)]
+pub struct Aggregate {
+    /// Row id.
+    pub id: Uuid,
+    /// Tenant.
+    pub tenant_id: String,
+    /// The measuring device.
+    pub device_id: String,
+    /// `1m`, `1h` or `1d`.
+    pub window: String,
+    /// First instant of the bucket.
+    pub bucket_start_at: Timestamp,
+    /// First instant after it.
+    pub bucket_end_at: Timestamp,
+    /// What was measured.
+    pub metric_type: String,
+    /// Mean.
+    pub avg_value: f64,
+    /// Smallest value.
+    pub min_value: f64,
+    /// Largest value.
+    pub max_value: f64,
+    /// Readings in the bucket.
+    pub count: i32,
+}
+
+const AGGREGATES: &str = "-- aggregates
+SELECT id, tenant_id, device_id, \"window\", bucket_start_at, bucket_end_at, metric_type, avg_value, min_value,
+    max_value, count
+FROM telemetry_agg
+WHERE tenant_id = $1 AND ($2::text IS NULL OR device_id = $2) AND \"window\" = $3
+    AND bucket_start_at >= coalesce($4::timestamptz, '-infinity') AND bucket_end_at <= coalesce($5::timestamptz, 'infinity')
+ORDER BY bucket_start_at DESC, device_id, metric_type
+LIMIT $6";
+
+/// Buckets of one window, newest first, that lie wholly within the range.
+///
+/// # Errors
+/// When the database fails.
+pub async fn aggregates(
+    conn: &Conn,
+    range: &TimeRange<'_>,
+    window: &str,
+) -> Result<Vec<Aggregate>, StoreError> {
+    let params: [&(dyn ToSql + Sync); 6] =
+        [&range.tenant_id, &range.device_id, &window, &range.start, &range.end, &range.limit];
+    let rows = conn.query(AGGREGATES, &params).await?;
+    let aggregate = |row: &Row| Aggregate {
+        id: row.get(0),
+        tenant_id: row.get(1),
+        device_id: row.get(2),
+        window: row.get(3),
+        bucket_start_at: row.get(4),
+        bucket_end_at: row.get(5),
+        metric_type: row.get(6),
+        avg_value: row.get(7),
+        min_value: row.get(8),
+        max_value: row.get(9),
+        count: row.get(10),
+    };
+    Ok(rows.iter().map(aggregate).collect())
+}

@@ -1,0 +1,91 @@
+//! The record of refused messages: what was wrong with them, never what was in them.
+
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::store::{Conn, StoreError};
+use crate::wire::reject::Reject;
+
+/// Every statement of this module.
+pub const STATEMENTS: &[&str] = &[RECORD, TRIM];
+
+/// Bytes of a refused message's topic that are kept.
+const TOPIC_BYTES_MAX: usize = 512;
+
+/// A refused message.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Why.
+    pub reject: Reject,
+    /// Where it was published.
+    pub topic: String,
+    /// Tenant of the topic, when it has one.
+    pub tenant_id: Option<String>,
+    /// Device of the topic, when it has one.
+    pub device_id: Option<String>,
+    /// Event id, when the body was read that far.
+    pub event_id: Option<String>,
+    /// Size of the body, bytes.
+    pub size_bytes: i32,
+    /// Hex SHA-256 of the body; empty when the body was not read.
+    pub sha256: String,
+    /// When it arrived.
+    pub rejected_at: Timestamp,
+}
+
+const RECORD: &str = "-- record_rejects
+INSERT INTO ingress_rejects (id, reason, topic, detail, tenant_id, device_id, event_id, size_bytes, sha256, rejected_at)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[],
+    $9::text[], $10::timestamptz[])";
+
+/// Writes refusals down.
+///
+/// # Errors
+/// When the database fails.
+pub async fn record(conn: &Conn, refusals: &[&Refusal]) -> Result<(), StoreError> {
+    macro_rules! column {
+        (|$refusal:ident| $value:expr) => {
+            refusals.iter().map(|$refusal| $value).collect::<Vec<_>>()
+        };
+    }
+    let ids: Vec<Uuid> = refusals.iter().map(|_| crate::id::new_id()).collect();
+    let topics: Vec<String> = refusals.iter().map(|refusal| storable(&refusal.topic)).collect();
+    conn.execute(
+        RECORD,
+        &[
+            &ids,
+            &column!(|refusal| refusal.reject.reason.code()),
+            &topics,
+            &column!(|refusal| refusal.reject.field),
+            &column!(|refusal| refusal.tenant_id.as_deref()),
+            &column!(|refusal| refusal.device_id.as_deref()),
+            &column!(|refusal| refusal.event_id.as_deref()),
+            &column!(|refusal| refusal.size_bytes),
+            &column!(|refusal| refusal.sha256.as_str()),
+            &column!(|refusal| refusal.rejected_at),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// A topic as a text column can hold it, cut to what is kept.
+fn storable(topic: &str) -> String {
+    let mut end = topic.len().min(TOPIC_BYTES_MAX);
+    while !topic.is_char_boundary(end) {
+        end -= 1;
+    }
+    topic[..end].replace('\0', "\u{fffd}")
+}
+
+const TRIM: &str = "-- trim_rejects
+DELETE FROM ingress_rejects WHERE rejected_at < (
+    SELECT rejected_at FROM ingress_rejects ORDER BY rejected_at DESC OFFSET $1 LIMIT 1)";
+
+/// Keeps the newest `rows_max` refusals and returns how many went.
+///
+/// # Errors
+/// When the database fails.
+pub async fn trim(conn: &Conn, rows_max: i64) -> Result<u64, StoreError> {
+    conn.execute(TRIM, &[&rows_max]).await
+}

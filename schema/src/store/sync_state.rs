@@ -1,0 +1,3 @@
+//! Placeholder until its module is written.
+/// Every statement of this module.
+pub const STATEMENTS: &[&str] = &[];

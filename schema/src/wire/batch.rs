@@ -1,0 +1,1 @@
+//! Batches to the cloud: what is sent and what comes back.

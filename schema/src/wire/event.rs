@@ -1,0 +1,56 @@
+//! Events: the types devices send, the types the cloud receives, and the payloads of the latter.
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::wire::time;
+
+/// The only event type of telemetry topics.
+pub const TELEMETRY_READING: &str = "telemetry.reading";
+/// What a bare status message is lifted to.
+pub const STATUS: &str = "device.status";
+
+/// To the cloud: a stored reading.
+pub const TELEMETRY_INGESTED: &str = "telemetry.ingested";
+/// To the cloud: a closed aggregate bucket, when switched on.
+pub const TELEMETRY_AGGREGATED: &str = "telemetry.aggregated";
+/// From a station and to the cloud: a weighing session begins.
+pub const SESSION_CREATED: &str = "weighvision.session.created";
+/// From a station and to the cloud: a weight of a session.
+pub const WEIGHT_RECORDED: &str = "weighvision.weight.recorded";
+/// From a station: an image of a session.
+pub const IMAGE_CAPTURED: &str = "weighvision.image.captured";
+/// From a station: another name for an image of a session.
+pub const MEDIA_BOUND: &str = "media.bound";
+/// From a station: another name for an image of a session; to the cloud: an image is stored.
+pub const MEDIA_STORED: &str = "media.stored";
+/// From a station and to the cloud: a weighing session ends.
+pub const SESSION_FINALIZED: &str = "weighvision.session.finalized";
+/// To the cloud: a session changed after it was finalized.
+pub const SESSION_AMENDED: &str = "weighvision.session.amended";
+
+/// The event types a weighvision topic may carry.
+pub const WEIGHVISION_TYPES: [&str; 6] =
+    [SESSION_CREATED, WEIGHT_RECORDED, IMAGE_CAPTURED, MEDIA_BOUND, MEDIA_STORED, SESSION_FINALIZED];
+
+/// Payload of [`TELEMETRY_INGESTED`].
+#[derive(Debug, Serialize)]
+pub struct TelemetryIngested<'a> {
+    /// Row id in `telemetry_raw`.
+    pub telemetry_raw_id: Uuid,
+    /// Tenant of the device.
+    pub tenant_id: &'a str,
+    /// The measuring device.
+    pub device_id: &'a str,
+    /// What was measured.
+    pub metric_type: &'a str,
+    /// The value, in `unit`.
+    pub metric_value: f64,
+    /// The unit as the device names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<&'a str>,
+    /// When it was measured.
+    #[serde(serialize_with = "time::serialize")]
+    pub occurred_at: Timestamp,
+}

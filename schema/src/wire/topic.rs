@@ -1,0 +1,243 @@
+//! MQTT topics: the only place that spells them.
+
+use crate::id::{BarnId, DeviceId, FarmId, SessionId, StationId, TenantId, is_id};
+use crate::wire::reject::{Reason, Reject};
+
+/// The subscriptions of the engine at an external broker, one per topic kind.
+pub const FILTERS: [&str; 4] = [
+    "iot/telemetry/+/+/+/+/+",
+    "iot/event/+/+/+/+/+",
+    "iot/weighvision/+/+/+/+/session/+/+",
+    "iot/status/+/+/+/+",
+];
+
+/// The four kinds of topics; also the `kind` label of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A measured value of a device.
+    Telemetry,
+    /// Any other event of a device.
+    Event,
+    /// An event of a weighing session.
+    WeighVision,
+    /// The state of a device, published retained.
+    Status,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Telemetry, Self::Event, Self::WeighVision, Self::Status];
+
+    /// The second segment of the topic.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Telemetry => "telemetry",
+            Self::Event => "event",
+            Self::WeighVision => "weighvision",
+            Self::Status => "status",
+        }
+    }
+}
+
+/// Where a message says it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Tenant segment.
+    pub tenant_id: TenantId,
+    /// Farm segment.
+    pub farm_id: FarmId,
+    /// Barn segment.
+    pub barn_id: BarnId,
+}
+
+/// A parsed topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// `iot/telemetry/{tenant}/{farm}/{barn}/{device}/{metric}`
+    Telemetry {
+        /// Tenant, farm and barn.
+        place: Place,
+        /// The measuring device.
+        device_id: DeviceId,
+        /// What is measured, unchanged.
+        metric: String,
+    },
+    /// `iot/event/{tenant}/{farm}/{barn}/{device}/{event_type}`
+    Event {
+        /// Tenant, farm and barn.
+        place: Place,
+        /// The reporting device.
+        device_id: DeviceId,
+        /// The type, which the body repeats.
+        event_type: String,
+    },
+    /// `iot/weighvision/{tenant}/{farm}/{barn}/{station}/session/{session}/{event_type}`
+    WeighVision {
+        /// Tenant, farm and barn.
+        place: Place,
+        /// The weighing station.
+        station_id: StationId,
+        /// The weighing session.
+        session_id: SessionId,
+        /// The type, which the body repeats.
+        event_type: String,
+    },
+    /// `iot/status/{tenant}/{farm}/{barn}/{device}`
+    Status {
+        /// Tenant, farm and barn.
+        place: Place,
+        /// The device whose state it is.
+        device_id: DeviceId,
+    },
+}
+
+impl Topic {
+    /// Splits on `/`, drops empty segments and takes the shape by kind and count.
+    ///
+    /// # Errors
+    /// `TOPIC_INVALID` for any other shape, and for a segment that cannot be an id.
+    pub fn parse(topic: &str) -> Result<Self, Reject> {
+        const SEGMENTS_MAX: usize = 9;
+        let mut segments = [""; SEGMENTS_MAX];
+        let mut count = 0;
+        for segment in topic.split('/').filter(|segment| !segment.is_empty()) {
+            if count == SEGMENTS_MAX {
+                return Err(Reason::TopicInvalid.into());
+            }
+            segments[count] = segment;
+            count += 1;
+        }
+        Self::of_segments(&segments[..count]).ok_or_else(|| Reason::TopicInvalid.into())
+    }
+
+    fn of_segments(segments: &[&str]) -> Option<Self> {
+        match segments {
+            ["iot", "telemetry", tenant, farm, barn, device, metric] if is_id(metric) => {
+                Some(Self::Telemetry {
+                    place: Place::new(tenant, farm, barn)?,
+                    device_id: DeviceId::new(device).ok()?,
+                    metric: (*metric).to_owned(),
+                })
+            }
+            ["iot", "event", tenant, farm, barn, device, event_type] if is_id(event_type) => {
+                Some(Self::Event {
+                    place: Place::new(tenant, farm, barn)?,
+                    device_id: DeviceId::new(device).ok()?,
+                    event_type: (*event_type).to_owned(),
+                })
+            }
+            ["iot", "weighvision", tenant, farm, barn, station, "session", session, event_type]
+                if is_id(event_type) =>
+            {
+                Some(Self::WeighVision {
+                    place: Place::new(tenant, farm, barn)?,
+                    station_id: StationId::new(station).ok()?,
+                    session_id: SessionId::new(session).ok()?,
+                    event_type: (*event_type).to_owned(),
+                })
+            }
+            ["iot", "status", tenant, farm, barn, device] => Some(Self::Status {
+                place: Place::new(tenant, farm, barn)?,
+                device_id: DeviceId::new(device).ok()?,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Which of the four kinds it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Telemetry { .. } => Kind::Telemetry,
+            Self::Event { .. } => Kind::Event,
+            Self::WeighVision { .. } => Kind::WeighVision,
+            Self::Status { .. } => Kind::Status,
+        }
+    }
+
+    /// Tenant, farm and barn of the topic.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        match self {
+            Self::Telemetry { place, .. }
+            | Self::Event { place, .. }
+            | Self::WeighVision { place, .. }
+            | Self::Status { place, .. } => place,
+        }
+    }
+
+    /// The device of the topic; a weighvision topic names a station instead.
+    #[must_use]
+    pub fn device_id(&self) -> Option<&DeviceId> {
+        match self {
+            Self::Telemetry { device_id, .. }
+            | Self::Event { device_id, .. }
+            | Self::Status { device_id, .. } => Some(device_id),
+            Self::WeighVision { .. } => None,
+        }
+    }
+}
+
+impl Place {
+    fn new(tenant: &str, farm: &str, barn: &str) -> Option<Self> {
+        Some(Self {
+            tenant_id: TenantId::new(tenant).ok()?,
+            farm_id: FarmId::new(farm).ok()?,
+            barn_id: BarnId::new(barn).ok()?,
+        })
+    }
+}
+
+/// The topic on which a device publishes its state and to which alone it may subscribe.
+#[must_use]
+pub fn status_topic(place: &Place, device_id: &DeviceId) -> String {
+    format!("iot/status/{}/{}/{}/{device_id}", place.tenant_id, place.farm_id, place.barn_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(topic: &str) {
+        assert_eq!(Topic::parse(topic), Err(Reason::TopicInvalid.into()), "{topic}");
+    }
+
+    #[test]
+    fn each_kind_is_read_from_its_shape() {
+        let kind = |topic: &str| Topic::parse(topic).map(|topic| topic.kind());
+        assert_eq!(kind("iot/telemetry/t/f/b/d/temperature"), Ok(Kind::Telemetry));
+        assert_eq!(kind("iot/event/t/f/b/d/door_opened"), Ok(Kind::Event));
+        assert_eq!(
+            kind("iot/weighvision/t/f/b/st/session/s/weighvision.session.created"),
+            Ok(Kind::WeighVision)
+        );
+        assert_eq!(kind("iot/status/t/f/b/d"), Ok(Kind::Status));
+    }
+
+    #[test]
+    fn stray_slashes_are_tolerated() {
+        let clean = Topic::parse("iot/status/t/f/b/d");
+        assert_eq!(Topic::parse("/iot//status/t/f/b/d/"), clean);
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        for topic in [
+            "",
+            "/",
+            "iot",
+            "iot/telemetry/t/f/b/d",
+            "iot/telemetry/t/f/b/d/m/x",
+            "iot/weighvision/t/f/b/st/sessions/s/e",
+            "iot/feed/t/f/b/d/x",
+            "farmiq/device/d/ota",
+            "iot/status/t/f/b/d/e/f/g/h/i",
+            "iot/status/t/f/b/tab\there",
+            "IOT/status/t/f/b/d",
+        ] {
+            refused(topic);
+        }
+        refused(&format!("iot/status/t/f/b/{}", "x".repeat(129)));
+    }
+}
