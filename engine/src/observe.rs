@@ -1,0 +1,128 @@
+//! What can be seen of the engine from outside: its log lines and its metrics.
+
+use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
+
+use crate::config::{Config, LogLevel};
+
+mod json;
+mod statsd;
+
+use json::JsonLines;
+use statsd::Recorder;
+
+/// Time between two reports to statsd, and between two tidyings of the histograms.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// Crates that say at `info` what only their authors want to know.
+const CHATTY: [&str; 4] = ["rumqttd", "rumqttc", "hyper", "tokio_postgres"];
+/// Upper bounds of durations, seconds.
+const SECONDS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+/// Upper bounds of durations, milliseconds.
+const MILLISECONDS: [f64; 10] = [1.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 60_000.0];
+/// Upper bounds of counts and of sizes.
+const POWERS_OF_FOUR: [f64; 11] =
+    [1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0];
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStyle {
+    /// One JSON object a line on stdout, for machines.
+    Json,
+    /// Short lines on stderr, for a person at a terminal.
+    Terminal,
+}
+
+/// Starts logging. A second call in the same process changes nothing: tests start many engines.
+pub fn log(config: &Config, style: LogStyle) {
+    let level = match config.log.level {
+        LogLevel::Trace => LevelFilter::TRACE,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    };
+    let quiet = CHATTY.map(|target| (target, level.min(LevelFilter::WARN)));
+    let filter = Targets::new().with_default(level).with_targets(quiet);
+    let registry = tracing_subscriber::registry();
+    let started = match style {
+        LogStyle::Json => {
+            let lines = JsonLines::new(&config.log.service, &config.edge.env, &config.edge.version);
+            registry.with(lines.with_filter(filter)).try_init()
+        }
+        LogStyle::Terminal => {
+            let lines =
+                tracing_subscriber::fmt::layer().compact().with_target(false).with_writer(std::io::stderr);
+            registry.with(lines.with_filter(filter)).try_init()
+        }
+    };
+    drop(started);
+}
+
+/// The metrics of this process; there is one recorder, however many engines a test starts.
+static METRICS: OnceLock<Metrics> = OnceLock::new();
+
+/// Everything that was counted and measured, and where it goes.
+pub struct Metrics {
+    prometheus: PrometheusHandle,
+    recorder: Arc<Recorder>,
+    statsd_address: Option<String>,
+}
+
+/// Starts counting; a second call in the same process gives what the first one made.
+pub fn metrics(config: &Config) -> &'static Metrics {
+    METRICS.get_or_init(|| {
+        let prometheus = prometheus().build_recorder();
+        let handle = prometheus.handle();
+        let recorder = Arc::new(Recorder::new(prometheus));
+        if metrics::set_global_recorder(Arc::clone(&recorder)).is_err() {
+            tracing::warn!("metrics were already recorded elsewhere, so they are not exported");
+        }
+        schema::metrics::describe();
+        let statsd_address =
+            config.metrics.statsd_address.as_ref().map(|address| address.as_str().to_owned());
+        Metrics { prometheus: handle, recorder, statsd_address }
+    })
+}
+
+/// The text of `GET /metrics`; empty before [`metrics`] was called.
+pub fn render_metrics() -> String {
+    METRICS.get().map(|metrics| metrics.prometheus.render()).unwrap_or_default()
+}
+
+impl Metrics {
+    /// Reports for as long as it is polled.
+    pub async fn report(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(REPORT_INTERVAL).await;
+            self.report_once().await;
+        }
+    }
+
+    /// Reports what has changed since the last time; at the end, so that the last seconds are not lost.
+    pub async fn report_once(&self) {
+        self.prometheus.run_upkeep();
+        let Some(address) = &self.statsd_address else { return };
+        if let Err(error) = statsd::send(&self.recorder.changes(), address).await {
+            tracing::debug!(%error, "send metrics to statsd");
+        }
+    }
+}
+
+fn prometheus() -> PrometheusBuilder {
+    let buckets: [(&str, &[f64]); 4] = [
+        ("_seconds", &SECONDS),
+        ("_ms", &MILLISECONDS),
+        ("_events", &POWERS_OF_FOUR),
+        ("_bytes", &POWERS_OF_FOUR),
+    ];
+    buckets.into_iter().fold(PrometheusBuilder::new(), |builder, (suffix, bounds)| {
+        let matcher = Matcher::Suffix(suffix.to_owned());
+        builder.set_buckets_for_metric(matcher, bounds).expect("the lists of bounds are not empty")
+    })
+}
