@@ -1,0 +1,349 @@
+//! Arguments and their help.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use loadtest::cloud::{Auth, Mode, Plan};
+use loadtest::device::Place;
+use loadtest::mqtt::Login;
+use loadtest::{barn, bench, cloud, replay, verify};
+use schema::clock::Clock;
+use schema::wire::envelope::Dialect;
+
+/// A stranger with many devices: simulate a barn, pretend to be the cloud, replay traffic, judge and measure.
+///
+/// Nothing here shares code with the engine: it connects like a device and answers like the cloud.
+#[derive(Debug, Parser)]
+#[command(
+    name = "farmiq-loadtest",
+    version,
+    after_help = "\
+A whole rehearsal, one shell each:
+  farmiq-loadtest cloud --listen 127.0.0.1:9300 --control 127.0.0.1:9301
+  farmiq-loadtest barn --print-allowlist-sql | psql \"$DATABASE_URL\"
+  farmiq-loadtest barn --broker 127.0.0.1:1883 --ids-file ids.txt --duration-seconds 60
+  farmiq-loadtest verify --ids-file ids.txt --cloud http://127.0.0.1:9301"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Be a strict cloud that fails on demand and judges what it is sent.
+    Cloud(CloudArgs),
+    /// Publish a recording: JSON lines {topic, payload, qos, retain, ts}.
+    Replay(ReplayArgs),
+    /// Be a barn full of sensors and weighing stations.
+    Barn(BarnArgs),
+    /// Compare acknowledged event ids with what the pretend cloud has; exit 1 when one is missing.
+    Verify(VerifyArgs),
+    /// Measure the engine against COPY and against its own bare SQL, in one run on one database.
+    Bench(BenchArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Switch the behavior while it runs (add \"seconds\" or \"requests\" to any mode to go back to ok by itself):
+  curl -d '{\"mode\":\"503\",\"requests\":3}'             http://127.0.0.1:9301/mode
+  curl -d '{\"mode\":\"refuse\",\"seconds\":30}'          http://127.0.0.1:9301/mode
+  curl -d '{\"mode\":\"429\",\"retry_after\":\"2\"}'       http://127.0.0.1:9301/mode
+  curl -d '{\"mode\":\"400\",\"ids\":[\"<event id>\"]}'    http://127.0.0.1:9301/mode
+  curl -d '{\"mode\":\"reject_ids\",\"ids\":{\"<event id>\":\"text\"}}' http://127.0.0.1:9301/mode
+Modes: ok refuse hang slow{latency_ms} lose_answer status{code} 503 401 403 404 429{retry_after} 400{ids}
+  413{bytes_max} captive redirect reject_ids{ids,marks} reject_without_ids count_mismatch bare_ok
+
+Look at the verdict (Ctrl-C prints it too and exits 1 when there is a violation):
+  curl http://127.0.0.1:9301/judge
+  curl 'http://127.0.0.1:9301/judge/ids?tenant_id=t-001'
+  curl 'http://127.0.0.1:9301/judge/events?limit=5'
+  curl -X POST http://127.0.0.1:9301/judge/reset")]
+pub(crate) struct CloudArgs {
+    /// Address of the cloud; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:9300")]
+    listen: SocketAddr,
+    /// Second address for /judge and /mode, open even while the cloud refuses connections.
+    #[arg(long)]
+    control: Option<SocketAddr>,
+    /// none, api_key:KEY or hmac:SECRET[,NEXT_SECRET].
+    #[arg(long, default_value = "none")]
+    auth: Auth,
+    /// First behavior: the name of a mode, or its JSON.
+    #[arg(long, default_value = "ok", value_parser = parse_mode)]
+    mode: Mode,
+    /// Remember accepted ids across restarts in this file.
+    #[arg(long)]
+    state_file: Option<PathBuf>,
+    /// Only count events that are older than what their lane delivered before (devices that replay old buffers).
+    #[arg(long)]
+    tolerate_late: bool,
+}
+
+impl CloudArgs {
+    pub(crate) fn settings(self) -> cloud::Settings {
+        cloud::Settings {
+            listen: self.listen,
+            control: self.control,
+            auth: self.auth,
+            mode: self.mode,
+            state_file: self.state_file,
+            tolerates_late: self.tolerate_late,
+            clock: Clock::system(),
+        }
+    }
+}
+
+fn parse_mode(text: &str) -> Result<Mode, String> {
+    let json = if text.starts_with('{') { text.to_owned() } else { format!(r#"{{"mode":"{text}"}}"#) };
+    serde_json::from_str::<Plan>(&json).map(|plan| plan.mode).map_err(|error| error.to_string())
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BrokerArgs {
+    /// Broker as host:port.
+    #[arg(long, default_value = "127.0.0.1:1883")]
+    broker: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  farmiq-loadtest replay buffer.jsonl --broker 127.0.0.1:1883
+  farmiq-loadtest replay buffer.jsonl --rate recorded --times 2
+  farmiq-loadtest replay buffer.jsonl --rate 20 --user wv-001 --password secret
+
+Every PUBACK is waited for; what a lost connection took is sent again. Exit 1 when stopped before the end.")]
+pub(crate) struct ReplayArgs {
+    /// The recording.
+    file: PathBuf,
+    #[command(flatten)]
+    broker: BrokerArgs,
+    /// max, recorded, or messages per second.
+    #[arg(long, default_value = "max")]
+    rate: replay::Rate,
+    /// How often the whole file is played.
+    #[arg(long, default_value_t = 1)]
+    times: usize,
+    /// User name.
+    #[arg(long)]
+    user: Option<String>,
+    /// Password.
+    #[arg(long, requires = "user")]
+    password: Option<String>,
+    /// MQTT client id.
+    #[arg(long, default_value = "farmiq-replay")]
+    client_id: String,
+    /// Unacknowledged messages at most.
+    #[arg(long, default_value_t = 20)]
+    window: usize,
+}
+
+impl ReplayArgs {
+    pub(crate) fn settings(self) -> replay::Settings {
+        replay::Settings {
+            file: self.file,
+            broker: self.broker.broker,
+            login: Login {
+                client_id: self.client_id,
+                user: self.user,
+                password: self.password,
+                keepalive_seconds: 60,
+                will: None,
+            },
+            rate: self.rate,
+            times: self.times,
+            window: self.window,
+        }
+    }
+}
+
+/// How sensors write their bodies.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum DialectChoice {
+    /// One device after the other in each dialect.
+    Mix,
+    /// The full envelope.
+    Canonical,
+    /// The envelope with explicit nulls.
+    NullFields,
+    /// Top-level keys, no envelope.
+    Flat,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  farmiq-loadtest barn --print-allowlist-sql | psql \"$DATABASE_URL\"
+  farmiq-loadtest barn --broker 127.0.0.1:1883 --devices 12 --stations 2
+  farmiq-loadtest barn --devices 100 --interval-seconds 1 --ids-file ids.txt --duration-seconds 60
+  farmiq-loadtest barn --speed 60 --dialect flat       (an hour of barn in a minute)
+
+Each sensor d-001, d-002, ... has its own connection, seven metrics, a retained status and a last will; each station
+st-01 (device wv-001), ... weighs whole sessions. --ids-file holds the acknowledged ids the cloud must see.")]
+pub(crate) struct BarnArgs {
+    #[command(flatten)]
+    broker: BrokerArgs,
+    /// Sensors.
+    #[arg(long, default_value_t = 12)]
+    devices: usize,
+    /// Weighing stations.
+    #[arg(long, default_value_t = 1)]
+    stations: usize,
+    /// Simulated seconds between two polls of a sensor; a poll is seven readings.
+    #[arg(long, default_value_t = 5.0)]
+    interval_seconds: f64,
+    /// Simulated seconds between two weighings of a station.
+    #[arg(long, default_value_t = 30.0)]
+    weigh_seconds: f64,
+    /// Tenant id.
+    #[arg(long, default_value = "t-001")]
+    tenant: String,
+    /// Farm id.
+    #[arg(long, default_value = "f-001")]
+    farm: String,
+    /// Barn id.
+    #[arg(long, default_value = "b-001")]
+    barn: String,
+    /// How sensors write their bodies.
+    #[arg(long, value_enum, default_value = "mix")]
+    dialect: DialectChoice,
+    /// Log in as this prefix followed by the device id; without it anonymously.
+    #[arg(long)]
+    user_prefix: Option<String>,
+    /// Password of every device.
+    #[arg(long, requires = "user_prefix")]
+    password: Option<String>,
+    /// Simulated seconds per real second.
+    #[arg(long, default_value_t = 1.0)]
+    speed: f64,
+    /// Leave after so many real seconds; without it stay until Ctrl-C.
+    #[arg(long)]
+    duration_seconds: Option<f64>,
+    /// Decides the weather; event ids never repeat.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Append each acknowledged event id that the cloud must see, one a line.
+    #[arg(long)]
+    ids_file: Option<PathBuf>,
+    /// Print the SQL that enables these devices and stations, and leave.
+    #[arg(long)]
+    pub(crate) print_allowlist_sql: bool,
+    /// Write that SQL to a file, then go on.
+    #[arg(long)]
+    pub(crate) allowlist_file: Option<PathBuf>,
+}
+
+impl BarnArgs {
+    pub(crate) fn settings(&self) -> barn::Settings {
+        barn::Settings {
+            broker: self.broker.broker.clone(),
+            place: Place { tenant: self.tenant.clone(), farm: self.farm.clone(), barn: self.barn.clone() },
+            devices: self.devices,
+            stations: self.stations,
+            interval_seconds: self.interval_seconds,
+            weigh_seconds: self.weigh_seconds,
+            dialect: match self.dialect {
+                DialectChoice::Mix => None,
+                DialectChoice::Canonical => Some(Dialect::Canonical),
+                DialectChoice::NullFields => Some(Dialect::NullFields),
+                DialectChoice::Flat => Some(Dialect::Flat),
+            },
+            user_prefix: self.user_prefix.clone(),
+            password: self.password.clone(),
+            speed: self.speed,
+            duration: self.duration_seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 1e9))),
+            seed: self.seed,
+            ids_file: self.ids_file.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  farmiq-loadtest verify --ids-file ids.txt --cloud http://127.0.0.1:9301
+
+Every acknowledged id is mapped to its outbox id first. In the cloud but not acknowledged is no fault: the connection
+may have died between commit and PUBACK.")]
+pub(crate) struct VerifyArgs {
+    /// Acknowledged event ids, one a line.
+    #[arg(long)]
+    ids_file: PathBuf,
+    /// The pretend cloud, or its control address.
+    #[arg(long, default_value = "http://127.0.0.1:9300")]
+    cloud: String,
+    /// Tenant of the ids.
+    #[arg(long, default_value = "t-001")]
+    tenant: String,
+}
+
+impl VerifyArgs {
+    pub(crate) fn settings(self) -> verify::Settings {
+        verify::Settings { ids_file: self.ids_file, cloud: self.cloud, tenant: self.tenant }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  farmiq-loadtest bench --broker 127.0.0.1:1883 --database-url \"$DATABASE_URL\" --engine-pid $(pidof farmiq-edge)
+
+The engine must run on that database and let its devices in anonymously (broker.allow_anonymous = true). The rows of
+the benchmark stay; use a database you can throw away. Build with --release.")]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    broker: BrokerArgs,
+    /// The engine's database.
+    #[arg(long)]
+    database_url: String,
+    /// The engine's process; without it its CPU and memory are not read.
+    #[arg(long)]
+    engine_pid: Option<u32>,
+    /// Connections that publish.
+    #[arg(long, default_value_t = 50)]
+    connections: usize,
+    /// Devices they speak for, and idle connections of the memory figure.
+    #[arg(long, default_value_t = 1000)]
+    devices: usize,
+    /// Events of each limit and of the run at full speed.
+    #[arg(long, default_value_t = 200_000)]
+    events: usize,
+    /// Paced run: messages per second.
+    #[arg(long, default_value_t = 10_000.0)]
+    rate: f64,
+    /// Paced run: seconds.
+    #[arg(long, default_value_t = 10.0)]
+    rate_seconds: f64,
+    /// Unacknowledged messages of each connection.
+    #[arg(long, default_value_t = 100)]
+    window: usize,
+    /// Leave out COPY and bare SQL.
+    #[arg(long)]
+    only_engine: bool,
+    /// Leave out the engine.
+    #[arg(long, conflicts_with = "only_engine")]
+    only_limits: bool,
+}
+
+impl BenchArgs {
+    pub(crate) fn settings(self) -> bench::Settings {
+        bench::Settings {
+            broker: self.broker.broker,
+            database_url: self.database_url,
+            engine_pid: self.engine_pid,
+            connections: self.connections.max(1),
+            devices: self.devices.max(1),
+            events: self.events.max(1000),
+            rate: self.rate.max(1.0),
+            rate_duration: Duration::from_secs_f64(self.rate_seconds.clamp(1.0, 3600.0)),
+            window: self.window.clamp(1, 1000),
+            measures_limits: !self.only_engine,
+            measures_engine: !self.only_limits,
+        }
+    }
+}

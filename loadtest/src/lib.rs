@@ -1,0 +1,16 @@
+//! A stranger with many devices: simulate a barn, pretend to be the cloud, replay traffic, judge and measure.
+//!
+//! This crate speaks MQTT and HTTP as the outside does and shares nothing with the engine but the words of `schema`.
+
+pub mod barn;
+pub mod bench;
+pub mod climate;
+pub mod cloud;
+pub mod device;
+pub mod http;
+pub mod ids;
+pub mod mqtt;
+pub mod publisher;
+pub mod replay;
+pub mod report;
+pub mod verify;

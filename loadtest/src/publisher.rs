@@ -1,0 +1,401 @@
+//! A publisher that keeps a window of QoS 1 messages open, times every PUBACK and resends what a lost connection took.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bytes::{Buf, BytesMut};
+use hdrhistogram::Histogram;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::mqtt::{self, Heard, Login, Publish};
+
+/// Bytes encoded ahead of the socket.
+const OUT_BYTES_MAX: usize = 64 * 1024;
+/// Longest wait before the next try to reconnect.
+const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
+/// First wait before a reconnect.
+const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(100);
+/// How long outstanding PUBACKs are waited for after a stop.
+const DRAIN_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Longest latency the histogram can tell apart: ten minutes.
+const LATENCY_MICROS_MAX: u64 = 600_000_000;
+
+/// What a source wants next.
+#[derive(Debug)]
+pub enum Turn {
+    /// Publish this now; the tag comes back with the acknowledgement.
+    Publish(u64, Publish),
+    /// Nothing until then.
+    WaitUntil(Instant),
+    /// Nothing more, ever.
+    Done,
+}
+
+/// Where a publisher's messages come from.
+pub trait Source: Send {
+    /// The next step; called only while the window has room.
+    fn turn(&mut self, now: Instant) -> Turn;
+
+    /// These messages were acknowledged.
+    ///
+    /// # Errors
+    /// When the acknowledgement cannot be written down; the publisher then ends.
+    fn acknowledged(&mut self, tags: &[u64]) -> Result<()>;
+
+    /// Published first on every new connection.
+    fn hello(&mut self) -> Option<Publish> {
+        None
+    }
+
+    /// Published last before a clean good-bye.
+    fn farewell(&mut self) -> Option<Publish> {
+        None
+    }
+}
+
+/// Where to connect and how much to keep in flight.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// `host:port`.
+    pub broker: String,
+    /// Identity.
+    pub login: Login,
+    /// Unacknowledged messages at most.
+    pub window: usize,
+}
+
+/// What many publishers count together.
+#[derive(Debug)]
+pub struct Meter {
+    /// Messages handed to a socket for the first time.
+    pub published: AtomicU64,
+    /// PUBACKs that belong to a message.
+    pub acknowledged: AtomicU64,
+    /// Messages sent at QoS 0, which nobody acknowledges.
+    pub fire_and_forget: AtomicU64,
+    /// Messages sent again after a reconnect.
+    pub resent: AtomicU64,
+    /// Connections lost and opened again.
+    pub reconnects: AtomicU64,
+    /// PUBACKs nobody waited for.
+    pub stray_acks: AtomicU64,
+    latency_micros: Mutex<Histogram<u64>>,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        let latency = Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3).expect("the bounds are in order");
+        Self {
+            published: AtomicU64::new(0),
+            acknowledged: AtomicU64::new(0),
+            fire_and_forget: AtomicU64::new(0),
+            resent: AtomicU64::new(0),
+            reconnects: AtomicU64::new(0),
+            stray_acks: AtomicU64::new(0),
+            latency_micros: Mutex::new(latency),
+            last_error: Mutex::new(None),
+        }
+    }
+}
+
+impl Meter {
+    /// Messages acknowledged so far.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Messages published so far, QoS 0 included.
+    pub fn published(&self) -> u64 {
+        self.published.load(Ordering::Relaxed)
+    }
+
+    /// Messages sent at QoS 0 so far.
+    pub fn fire_and_forget(&self) -> u64 {
+        self.fire_and_forget.load(Ordering::Relaxed)
+    }
+
+    /// Milliseconds from publish to PUBACK at this quantile (0 to 1).
+    pub fn latency_ms(&self, quantile: f64) -> f64 {
+        let latency = self.latency_micros.lock().expect("no recorder panics");
+        #[expect(clippy::cast_precision_loss, reason = "latencies stay far below 2^52 microseconds")]
+        let micros = latency.value_at_quantile(quantile) as f64;
+        micros / 1000.0
+    }
+
+    /// Why the last connection was lost, once.
+    pub fn take_error(&self) -> Option<String> {
+        self.last_error.lock().expect("no writer panics").take()
+    }
+
+    /// Forgets the latencies recorded so far.
+    pub fn reset_latency(&self) {
+        self.latency_micros.lock().expect("no recorder panics").reset();
+    }
+}
+
+fn count(counter: &AtomicU64, n: usize) {
+    counter.fetch_add(n as u64, Ordering::Relaxed);
+}
+
+/// Publishes everything of `source` and waits for every PUBACK. Returns early, after a bounded drain, when `stop`
+/// becomes true. A lost connection is opened again for ever; only the first connect may fail.
+///
+/// # Errors
+/// When the first connect fails, or the source cannot write down an acknowledgement.
+pub async fn publish_all<S: Source>(
+    link: &Link,
+    source: &mut S,
+    meter: &Meter,
+    stop: watch::Receiver<bool>,
+) -> Result<()> {
+    let mut stream = mqtt::connect(&link.broker, &link.login).await?;
+    let mut publisher = Publisher::new(link, source, meter, stop);
+    loop {
+        let lost = match publisher.serve(&mut stream).await {
+            Err(End::Lost(error)) => error,
+            Err(End::Failed(error)) => return Err(error),
+            Ok(()) => return Ok(()),
+        };
+        *meter.last_error.lock().expect("no writer panics") = Some(format!("{lost:#}"));
+        match publisher.reconnect().await {
+            Some(next) => stream = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Why a connection is no longer served.
+enum End {
+    /// The connection broke: open it again.
+    Lost(anyhow::Error),
+    /// The source broke: give up.
+    Failed(anyhow::Error),
+}
+
+impl From<std::io::Error> for End {
+    fn from(error: std::io::Error) -> Self {
+        Self::Lost(error.into())
+    }
+}
+
+/// A message that waits for its PUBACK.
+struct Flight {
+    /// `None` for a hello or farewell, which is nobody's business but the broker's.
+    tag: Option<u64>,
+    packet_id: u16,
+    publish: Publish,
+    sent_at: Instant,
+}
+
+struct Publisher<'a, S> {
+    link: &'a Link,
+    source: &'a mut S,
+    meter: &'a Meter,
+    stop: watch::Receiver<bool>,
+    flights: VecDeque<Flight>,
+    last_id: u16,
+    /// Scratch space for the tags of one read.
+    tags: Vec<u64>,
+    is_source_done: bool,
+    has_said_farewell: bool,
+    /// When a stopped publisher leaves, acknowledged or not.
+    leave_at: Option<Instant>,
+}
+
+impl<'a, S: Source> Publisher<'a, S> {
+    fn new(link: &'a Link, source: &'a mut S, meter: &'a Meter, stop: watch::Receiver<bool>) -> Self {
+        Self {
+            link,
+            source,
+            meter,
+            stop,
+            flights: VecDeque::with_capacity(link.window),
+            last_id: 0,
+            tags: Vec::with_capacity(link.window),
+            is_source_done: false,
+            has_said_farewell: false,
+            leave_at: None,
+        }
+    }
+
+    async fn reconnect(&mut self) -> Option<TcpStream> {
+        let mut wait = RECONNECT_WAIT_MIN;
+        loop {
+            if *self.stop.borrow() {
+                return None;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = self.stop.changed() => return None,
+            }
+            if let Ok(stream) = mqtt::connect(&self.link.broker, &self.link.login).await {
+                count(&self.meter.reconnects, 1);
+                return Some(stream);
+            }
+            wait = (wait * 2).min(RECONNECT_WAIT_MAX);
+        }
+    }
+
+    async fn serve(&mut self, stream: &mut TcpStream) -> Result<(), End> {
+        let keepalive = Duration::from_secs(u64::from(self.link.login.keepalive_seconds.max(1)));
+        let (mut reader, mut writer) = stream.split();
+        let mut inbox = BytesMut::with_capacity(4096);
+        let mut out = Vec::with_capacity(OUT_BYTES_MAX);
+        let mut written = 0;
+        let mut ping_at = Instant::now() + keepalive / 2;
+        let mut ping_sent_at: Option<Instant> = None;
+        let sleep = tokio::time::sleep(keepalive);
+        tokio::pin!(sleep);
+
+        self.open(&mut out);
+        loop {
+            let now = Instant::now();
+            if ping_sent_at.is_some_and(|at| now > at + keepalive) {
+                return Err(End::Lost(anyhow::anyhow!("no answer to a ping within the keepalive")));
+            }
+            if now >= ping_at {
+                out.extend(mqtt::PINGREQ);
+                ping_sent_at.get_or_insert(now);
+                ping_at = now + keepalive / 2;
+            }
+            let wake_at = self.fill(&mut out, now).map_or(ping_at, |at| at.min(ping_at));
+            let is_idle = written == out.len();
+            if is_idle && self.is_finished(now) {
+                writer.write_all(&mqtt::DISCONNECT).await?;
+                return Ok(());
+            }
+            let deadline = tokio::time::Instant::from_std(wake_at);
+            if sleep.deadline() != deadline {
+                sleep.as_mut().reset(deadline);
+            }
+            tokio::select! {
+                biased;
+                got = reader.read_buf(&mut inbox) => {
+                    if got? == 0 {
+                        return Err(End::Lost(anyhow::anyhow!("the broker closed the connection")));
+                    }
+                    if self.hear(&mut inbox).map_err(End::Lost)? {
+                        ping_sent_at = None;
+                    }
+                    self.report().map_err(End::Failed)?;
+                }
+                wrote = writer.write(&out[written..]), if !is_idle => {
+                    written += wrote?;
+                    if written == out.len() {
+                        out.clear();
+                        written = 0;
+                    }
+                }
+                () = &mut sleep => {}
+                changed = self.stop.changed(), if self.leave_at.is_none() => {
+                    if changed.is_err() || *self.stop.borrow() {
+                        self.is_source_done = true;
+                        self.leave_at = Some(Instant::now() + DRAIN_WAIT_MAX);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What goes out first on a connection: the hello, then everything that still lacks its PUBACK.
+    fn open(&mut self, out: &mut Vec<u8>) {
+        self.flights.retain(|flight| flight.tag.is_some());
+        for flight in &self.flights {
+            mqtt::put_publish(out, &flight.publish, flight.packet_id, true);
+        }
+        count(&self.meter.resent, self.flights.len());
+        self.has_said_farewell = false;
+        if let Some(hello) = self.source.hello() {
+            self.send(out, None, hello, Instant::now());
+        }
+    }
+
+    /// Encodes as much as window and buffer allow; says when to look again if the source wants to wait.
+    fn fill(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Instant> {
+        while !self.is_source_done && self.flights.len() < self.link.window && out.len() < OUT_BYTES_MAX {
+            match self.source.turn(now) {
+                Turn::Publish(tag, publish) => self.send(out, Some(tag), publish, now),
+                Turn::WaitUntil(at) => return Some(at),
+                Turn::Done => self.is_source_done = true,
+            }
+        }
+        if self.is_source_done && self.flights.is_empty() && !self.has_said_farewell {
+            self.has_said_farewell = true;
+            if let Some(farewell) = self.source.farewell() {
+                self.send(out, None, farewell, now);
+            }
+        }
+        self.leave_at
+    }
+
+    fn send(&mut self, out: &mut Vec<u8>, tag: Option<u64>, publish: Publish, now: Instant) {
+        if tag.is_some() {
+            count(&self.meter.published, 1);
+        }
+        if publish.qos == 0 {
+            mqtt::put_publish(out, &publish, 0, false);
+            count(&self.meter.fire_and_forget, usize::from(tag.is_some()));
+            return;
+        }
+        let packet_id = self.free_id();
+        mqtt::put_publish(out, &publish, packet_id, false);
+        self.flights.push_back(Flight { tag, packet_id, publish, sent_at: now });
+    }
+
+    /// The next packet id that no open message uses; the window is far smaller than the id space.
+    fn free_id(&mut self) -> u16 {
+        loop {
+            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+            let is_taken = self.flights.iter().any(|flight| flight.packet_id == self.last_id);
+            if !is_taken {
+                return self.last_id;
+            }
+        }
+    }
+
+    /// Takes every whole packet of the inbox; true when one of them answers a ping.
+    fn hear(&mut self, inbox: &mut BytesMut) -> Result<bool> {
+        let now = Instant::now();
+        let mut has_pong = false;
+        let mut latency = self.meter.latency_micros.lock().expect("no recorder panics");
+        while let Some((heard, length)) = mqtt::take_packet(inbox)? {
+            inbox.advance(length);
+            let Heard::PubAck(packet_id) = heard else {
+                has_pong = true;
+                continue;
+            };
+            let Some(at) = self.flights.iter().position(|flight| flight.packet_id == packet_id) else {
+                count(&self.meter.stray_acks, 1);
+                continue;
+            };
+            let flight = self.flights.remove(at).expect("the position was just found");
+            if let Some(tag) = flight.tag {
+                let micros = u64::try_from((now - flight.sent_at).as_micros()).unwrap_or(LATENCY_MICROS_MAX);
+                latency.saturating_record(micros);
+                self.tags.push(tag);
+            }
+        }
+        Ok(has_pong)
+    }
+
+    fn report(&mut self) -> Result<()> {
+        if self.tags.is_empty() {
+            return Ok(());
+        }
+        count(&self.meter.acknowledged, self.tags.len());
+        self.source.acknowledged(&self.tags).context("write down acknowledgements")?;
+        self.tags.clear();
+        Ok(())
+    }
+
+    fn is_finished(&self, now: Instant) -> bool {
+        let is_drained = self.is_source_done && self.flights.is_empty() && self.has_said_farewell;
+        is_drained || self.leave_at.is_some_and(|at| now >= at)
+    }
+}
