@@ -1,1 +1,19 @@
-//! Placeholder.
+//! Who does the work: supervision, ingress, devices, the telemetry writer, sync.
+//!
+//! Actors own state and lifetimes; messages between them are hints and rows are the truth: losing any message in
+//! memory costs time, never data.
+
+pub mod address;
+pub mod aggregate;
+pub mod allowlist;
+pub mod chore;
+pub mod credentials;
+pub mod database;
+pub mod device;
+pub mod directory;
+pub mod door;
+pub mod gatekeeper;
+pub mod ingress;
+pub mod retention;
+pub mod supervisor;
+pub mod telemetry;

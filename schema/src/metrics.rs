@@ -3,6 +3,8 @@
 //! A function returns the handle of one series. Looking a handle up costs about 100 ns, so whoever counts per message
 //! keeps the handle.
 
+pub use metrics::{Counter, Gauge, Histogram};
+
 use crate::wire::envelope::Dialect;
 use crate::wire::reject::Reason;
 use crate::wire::topic::Kind;

@@ -27,6 +27,7 @@ pub const STATEMENTS: &[&[&str]] = &[
     aggregate::STATEMENTS,
     dedupe::STATEMENTS,
     device::STATEMENTS,
+    health::STATEMENTS,
     outbox::STATEMENTS,
     partition::STATEMENTS,
     reject::STATEMENTS,
@@ -188,6 +189,14 @@ impl Store {
         }
     }
 
+    /// Asks the database whether it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.run("ping", async |conn| conn.batch("ping", "SELECT 1").await).await
+    }
+
     /// Connections in use and their limit.
     #[must_use]
     pub fn pool_in_use(&self) -> (usize, usize) {
@@ -260,7 +269,10 @@ impl Conn {
     }
 
     /// Runs work in one transaction, which rolls back when the work fails.
-    pub(crate) async fn transaction<T>(
+    ///
+    /// # Errors
+    /// Those of the work, and of beginning and committing.
+    pub async fn transaction<T>(
         &mut self,
         name: &'static str,
         work: impl AsyncFnOnce(&Self) -> Result<T, StoreError>,

@@ -1,1 +1,3 @@
-//! Integration tests.
+//! One test binary, a module per subject.
+
+mod store;

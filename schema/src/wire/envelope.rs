@@ -518,3 +518,260 @@ fn event_id_of<'a>(field: &'a Field<'_>, name: &'static str) -> Result<&'a str, 
     let text = field.text();
     if id::is_event_id(text) { Ok(text) } else { Err(Reject::of(Reason::FieldInvalid, name)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const TELEMETRY: &str = "iot/telemetry/t-001/f-001/b-001/d-001/temperature";
+    const EVENT: &str = "iot/event/t-001/f-001/b-001/d-001/door_opened";
+    const SESSION: &str = "iot/weighvision/t-001/f-001/b-001/st-01/session/s-1/weighvision.session.created";
+    const STATUS_TOPIC: &str = "iot/status/t-001/f-001/b-001/d-001";
+
+    fn canonical() -> Value {
+        json!({
+            "schema_version": "1.0", "event_id": "E-1", "trace_id": "tr", "tenant_id": "t-001", "device_id": "d-001",
+            "event_type": "telemetry.reading", "ts": "2026-02-12T09:32:15.052269Z", "payload": {"value": 20.5, "unit": "celsius"},
+        })
+    }
+
+    fn flat() -> Value {
+        json!({"event_id": "e-1", "tenant_id": "t-001", "device_id": "d-001", "metric": "temperature", "value": 20.5,
+            "unit": "celsius", "ts": "2026-02-12T09:32:15+00:00", "farm_id": "f-001", "barn_id": "b-001", "schema_version": "1.0"})
+    }
+
+    fn decode_bytes(topic: &str, body: &[u8], dialects: Dialects) -> Result<Envelope, Reject> {
+        let topic = Topic::parse(topic).expect("a topic");
+        Envelope::decode(&topic, body, "00", chrono::DateTime::UNIX_EPOCH, dialects)
+    }
+
+    fn decode(topic: &str, body: &Value) -> Result<Envelope, Reject> {
+        decode_bytes(topic, body.to_string().as_bytes(), Dialects::default())
+    }
+
+    /// The canonical envelope with one field changed (or removed, by null in a fresh object).
+    fn with(field: &str, value: Value) -> Value {
+        let mut body = canonical();
+        body[field] = value;
+        body
+    }
+
+    fn without(mut body: Value, field: &str) -> Value {
+        body.as_object_mut().expect("an object").remove(field);
+        body
+    }
+
+    fn refused(topic: &str, body: &Value, expected: Reason, field: Option<&str>) {
+        let reject = decode(topic, body).expect_err("it is refused");
+        assert_eq!((reject.reason, reject.field), (expected, field), "{body}");
+    }
+
+    #[test]
+    fn the_three_dialects_mean_the_same_reading() {
+        let of = |body: &Value| decode(TELEMETRY, body).expect("it is accepted");
+        let canonical_one = of(&canonical());
+        assert_eq!(canonical_one.dialect, Dialect::Canonical);
+        assert_eq!(canonical_one.event_id, "E-1");
+        assert_eq!(of(&with("produced_at", Value::Null)).dialect, Dialect::NullFields);
+        assert_eq!(of(&with("ts", json!("2026-02-12T16:32:15.052269+07:00"))).dialect, Dialect::NullFields);
+        assert_eq!(
+            of(&with("ts", json!("2026-02-12T16:32:15.052269+07:00"))).occurred_at,
+            canonical_one.occurred_at
+        );
+        let flat_one = of(&flat());
+        assert_eq!((flat_one.dialect, flat_one.event_type.as_str()), (Dialect::Flat, TELEMETRY_READING));
+        assert_eq!(flat_one.payload, json!({"metric": "temperature", "value": 20.5, "unit": "celsius"}));
+    }
+
+    #[test]
+    fn a_uuid_is_lower_cased_and_unknown_or_null_keys_are_ignored() {
+        let mut body = with("event_id", json!("BE6EAD4E-49B4-4366-A96B-EDF9725F68BF"));
+        body["farm_id"] = json!("another");
+        body["extra"] = json!({"deep": [1, 2]});
+        let envelope = decode(TELEMETRY, &body).expect("it is accepted");
+        assert_eq!(envelope.event_id, "be6ead4e-49b4-4366-a96b-edf9725f68bf");
+        assert_eq!(envelope.dialect, Dialect::Canonical);
+    }
+
+    #[test]
+    fn of_a_repeated_key_the_last_one_counts() {
+        let body = canonical().to_string().replacen('{', r#"{"event_id":"first","#, 1);
+        let envelope = decode_bytes(TELEMETRY, body.as_bytes(), Dialects::default()).expect("it is accepted");
+        assert_eq!(envelope.event_id, "E-1");
+    }
+
+    #[test]
+    fn occurred_at_is_used_only_without_ts() {
+        let body = without(with("occurred_at", json!("2026-02-12T10:00Z")), "ts");
+        assert!(decode(TELEMETRY, &body).expect("it is accepted").is_ts_alias);
+        let both = with("occurred_at", json!("garbage"));
+        assert!(!decode(TELEMETRY, &both).expect("ts wins").is_ts_alias);
+    }
+
+    #[test]
+    fn a_body_must_be_a_json_object() {
+        let reason =
+            |body: &[u8]| decode_bytes(TELEMETRY, body, Dialects::default()).expect_err("refused").reason;
+        for body in [
+            &b""[..],
+            b"{",
+            b"NaN",
+            b"{\"value\":NaN}",
+            b"{\"x\":1e999}",
+            b"{\"x\":Infinity}",
+            b"{\"a\":\"\xff\"}",
+            b"{}x",
+        ] {
+            assert_eq!(reason(body), Reason::BodyNotJson, "{}", String::from_utf8_lossy(body));
+        }
+        for body in [&b"[]"[..], b"1", b"null", b"\"text\"", b" true "] {
+            assert_eq!(reason(body), Reason::BodyNotObject, "{}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn the_fields_of_the_canonical_envelope_are_checked() {
+        for field in ["schema_version", "event_id", "tenant_id", "device_id", "event_type"] {
+            refused(TELEMETRY, &without(canonical(), field), Reason::FieldMissing, Some(field));
+            refused(TELEMETRY, &with(field, Value::Null), Reason::FieldMissing, Some(field));
+            refused(TELEMETRY, &with(field, json!(5)), Reason::FieldType, Some(field));
+            refused(TELEMETRY, &with(field, json!("")), Reason::FieldInvalid, Some(field));
+        }
+        for field in ["trace_id", "ts", "content_hash", "produced_at"] {
+            refused(TELEMETRY, &with(field, json!([1])), Reason::FieldType, Some(field));
+        }
+        refused(TELEMETRY, &with("trace_id", json!("")), Reason::FieldInvalid, Some("trace_id"));
+        refused(TELEMETRY, &with("event_id", json!("a\u{0}b")), Reason::FieldInvalid, Some("event_id"));
+        refused(TELEMETRY, &with("event_id", json!("x".repeat(201))), Reason::FieldInvalid, Some("event_id"));
+        refused(TELEMETRY, &with("device_id", json!("d/1")), Reason::FieldInvalid, Some("device_id"));
+        refused(
+            TELEMETRY,
+            &with("schema_version", json!("2.0")),
+            Reason::SchemaVersionUnsupported,
+            Some("schema_version"),
+        );
+        refused(TELEMETRY, &with("retry_count", json!(1.5)), Reason::FieldType, Some("retry_count"));
+        refused(TELEMETRY, &with("retry_count", json!("1")), Reason::FieldType, Some("retry_count"));
+        refused(TELEMETRY, &with("retry_count", json!(-1)), Reason::FieldInvalid, Some("retry_count"));
+        refused(TELEMETRY, &without(canonical(), "ts"), Reason::TsMissing, Some("ts"));
+        refused(TELEMETRY, &with("ts", json!("yesterday")), Reason::TsInvalid, Some("ts"));
+        refused(TELEMETRY, &with("ts", json!("")), Reason::FieldInvalid, Some("ts"));
+        assert!(decode(TELEMETRY, &with("retry_count", json!(3))).is_ok());
+    }
+
+    #[test]
+    fn body_and_topic_must_agree() {
+        refused(TELEMETRY, &with("tenant_id", json!("t-002")), Reason::TenantMismatch, Some("tenant_id"));
+        refused(TELEMETRY, &with("device_id", json!("d-002")), Reason::DeviceMismatch, Some("device_id"));
+        refused(
+            TELEMETRY,
+            &with("event_type", json!("other")),
+            Reason::EventTypeNotTelemetry,
+            Some("event_type"),
+        );
+        refused(
+            TELEMETRY,
+            &with("payload", json!({"metric": "humidity", "value": 1})),
+            Reason::MetricMismatch,
+            Some("payload.metric"),
+        );
+        refused(EVENT, &canonical(), Reason::EventTypeMismatch, Some("event_type"));
+        refused(SESSION, &with("device_id", json!("any")), Reason::EventTypeMismatch, Some("event_type"));
+        let mut other_device = with("event_type", json!("weighvision.session.created"));
+        other_device["device_id"] = json!("wv-001");
+        assert!(decode(SESSION, &other_device).is_ok(), "a station's topic names no device");
+        assert!(decode(STATUS_TOPIC, &with("event_type", json!("whatever"))).is_ok());
+    }
+
+    #[test]
+    fn flat_readings_are_checked() {
+        let with = |field: &str, value: Value| {
+            let mut body = flat();
+            body[field] = value;
+            body
+        };
+        refused(
+            TELEMETRY,
+            &json!({"value": 1, "unit": "c", "timestamp": 5}),
+            Reason::FieldMissing,
+            Some("event_id"),
+        );
+        refused(TELEMETRY, &with("value", json!("20.5")), Reason::FieldType, Some("value"));
+        refused(TELEMETRY, &with("farm_id", json!("f-002")), Reason::ScopeMismatch, Some("farm_id"));
+        refused(TELEMETRY, &with("barn_id", json!("b-002")), Reason::ScopeMismatch, Some("barn_id"));
+        refused(
+            TELEMETRY,
+            &with("metric", json!("humidity")),
+            Reason::MetricMismatch,
+            Some("payload.metric"),
+        );
+        refused(
+            TELEMETRY,
+            &with("schema_version", json!("1.1")),
+            Reason::SchemaVersionUnsupported,
+            Some("schema_version"),
+        );
+        refused(TELEMETRY, &without(flat(), "ts"), Reason::TsMissing, Some("ts"));
+        assert!(decode(TELEMETRY, &without(flat(), "schema_version")).is_ok());
+        assert!(decode(TELEMETRY, &with("unit", json!(5))).is_ok(), "a unit of another type is ignored");
+    }
+
+    #[test]
+    fn a_bare_status_gets_its_id_from_its_body() {
+        let body =
+            br#"{"device_id":"d-001","status":"online","ts":"2026-02-12T09:00:00+00:00","message":""}"#;
+        let topic = Topic::parse(STATUS_TOPIC).expect("a topic");
+        let sha256 = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(body));
+        let envelope =
+            Envelope::decode(&topic, body, &sha256, chrono::DateTime::UNIX_EPOCH, Dialects::default());
+        let envelope = envelope.expect("it is accepted");
+        assert_eq!(envelope.event_id, "f0dcce05-701f-5005-9436-8262da647a11");
+        assert_eq!((envelope.dialect, envelope.event_type.as_str()), (Dialect::Flat, STATUS));
+        refused(
+            STATUS_TOPIC,
+            &json!({"device_id": "d-001", "status": "asleep"}),
+            Reason::FieldInvalid,
+            Some("status"),
+        );
+        refused(STATUS_TOPIC, &json!({"status": "online"}), Reason::FieldMissing, Some("device_id"));
+        let now =
+            decode(STATUS_TOPIC, &json!({"device_id": "d-001", "status": "error"})).expect("it is accepted");
+        assert_eq!(now.occurred_at, chrono::DateTime::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn a_dialect_that_is_switched_off_is_refused() {
+        let reason = |body: Value, dialects| {
+            decode_bytes(TELEMETRY, body.to_string().as_bytes(), dialects).err().map(|reject| reject.reason)
+        };
+        let only_canonical = Dialects { canonical: true, null_fields: false, flat: false };
+        assert_eq!(reason(canonical(), only_canonical), None);
+        assert_eq!(reason(with("trace_id", Value::Null), only_canonical), Some(Reason::DialectDisabled));
+        assert_eq!(
+            reason(with("ts", json!("2026-02-12T09:32:15+00:00")), only_canonical),
+            Some(Reason::DialectDisabled)
+        );
+        assert_eq!(reason(flat(), only_canonical), Some(Reason::DialectDisabled));
+        let no_canonical = Dialects { canonical: false, ..Dialects::default() };
+        assert_eq!(reason(canonical(), no_canonical), Some(Reason::DialectDisabled));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_body_stops_the_reader(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200), kind in 0..4_usize) {
+            let topic = [TELEMETRY, EVENT, SESSION, STATUS_TOPIC][kind];
+            let _ = decode_bytes(topic, &body, Dialects::default());
+        }
+
+        #[test]
+        fn no_mutation_of_a_good_body_stops_the_reader(at in 0..250_usize, byte in proptest::num::u8::ANY, kind in 0..4_usize) {
+            let topic = [TELEMETRY, EVENT, SESSION, STATUS_TOPIC][kind];
+            let mut body = canonical().to_string().into_bytes();
+            let at = at % body.len();
+            body[at] = byte;
+            let _ = decode_bytes(topic, &body, Dialects::default());
+        }
+    }
+}

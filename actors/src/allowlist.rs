@@ -1,0 +1,233 @@
+//! The allowlists as one snapshot in memory, read again every few seconds and when a stranger knocks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use schema::clock::Clock;
+use schema::store::device::{self, Allowed, Allowlist as List};
+use schema::store::{Store, StoreError};
+use schema::wire::reject::{Reason, Reject};
+use schema::wire::topic::Place;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::chore::Chore;
+
+/// How often the snapshot is read again; a change takes effect within this time.
+const REFRESH: Duration = Duration::from_secs(5);
+/// A stranger causes a fresh look at the database, but not more often than this.
+const STRANGER_REFRESH: Duration = Duration::from_millis(500);
+
+/// Who may speak. Cloning shares the snapshot.
+#[derive(Clone)]
+pub struct Allowlist {
+    store: Store,
+    clock: Clock,
+    is_auto_provisioning: bool,
+    snapshot: Arc<ArcSwapOption<Snapshot>>,
+    refreshing: Arc<Mutex<()>>,
+}
+
+/// Rows by tenant and id. Two levels, so that a lookup needs no owned key.
+type Rows = HashMap<String, HashMap<String, Allowed>>;
+
+struct Snapshot {
+    devices: Rows,
+    stations: Rows,
+    taken_at: Instant,
+}
+
+impl Allowlist {
+    /// An empty snapshot; the first question fills it.
+    #[must_use]
+    pub fn new(store: Store, clock: Clock, is_auto_provisioning: bool) -> Self {
+        Self { store, clock, is_auto_provisioning, snapshot: Arc::default(), refreshing: Arc::default() }
+    }
+
+    /// Whether a device may act at a place; the row when it may.
+    ///
+    /// # Errors
+    /// When the device is unknown and the database cannot be asked.
+    pub async fn device(&self, place: &Place, id: &str) -> Result<Result<Allowed, Reject>, StoreError> {
+        self.judge(List::Devices, place, id).await
+    }
+
+    /// Whether a station may act at a place; the row when it may.
+    ///
+    /// # Errors
+    /// When the station is unknown and the database cannot be asked.
+    pub async fn station(&self, place: &Place, id: &str) -> Result<Result<Allowed, Reject>, StoreError> {
+        self.judge(List::Stations, place, id).await
+    }
+
+    /// A device's row, whatever it says, or `None` for a stranger.
+    ///
+    /// # Errors
+    /// When the device is unknown and the database cannot be asked.
+    pub async fn device_row(&self, tenant_id: &str, id: &str) -> Result<Option<Allowed>, StoreError> {
+        self.row(List::Devices, tenant_id, id).await
+    }
+
+    /// A device's row in the snapshot as it is, without waiting.
+    #[must_use]
+    pub fn known_device(&self, tenant_id: &str, id: &str) -> Option<Allowed> {
+        self.snapshot.load().as_deref()?.find(List::Devices, tenant_id, id).cloned()
+    }
+
+    async fn judge(
+        &self,
+        list: List,
+        place: &Place,
+        id: &str,
+    ) -> Result<Result<Allowed, Reject>, StoreError> {
+        match self.row(list, place.tenant_id.as_str(), id).await? {
+            Some(row) => Ok(judge(list, row, place)),
+            None if self.is_auto_provisioning => {
+                self.provision(list, place, id).await?;
+                Ok(Err(pending(list).into()))
+            }
+            None => Ok(Err(not_allowed(list).into())),
+        }
+    }
+
+    async fn row(&self, list: List, tenant_id: &str, id: &str) -> Result<Option<Allowed>, StoreError> {
+        if let Some(snapshot) = self.snapshot.load().as_deref()
+            && let Some(row) = snapshot.find(list, tenant_id, id)
+        {
+            return Ok(Some(row.clone()));
+        }
+        self.refresh_if_older_than(STRANGER_REFRESH).await?;
+        Ok(self.snapshot.load().as_deref().and_then(|snapshot| snapshot.find(list, tenant_id, id).cloned()))
+    }
+
+    async fn provision(&self, list: List, place: &Place, id: &str) -> Result<(), StoreError> {
+        let row = [place.tenant_id.as_str(), id, place.farm_id.as_str(), place.barn_id.as_str()];
+        let now = self.clock.now();
+        self.store.run("provision", async |conn| device::provision(conn, list, row, now).await).await
+    }
+
+    async fn refresh_if_older_than(&self, age: Duration) -> Result<(), StoreError> {
+        let _turn = self.refreshing.lock().await;
+        let is_fresh =
+            self.snapshot.load().as_deref().is_some_and(|snapshot| snapshot.taken_at.elapsed() < age);
+        if is_fresh {
+            return Ok(());
+        }
+        let taken_at = Instant::now();
+        let (devices, stations) =
+            self.store.run("allowlists", async |conn| device::allowlists(conn).await).await?;
+        let snapshot = Snapshot { devices: by_tenant(devices), stations: by_tenant(stations), taken_at };
+        self.snapshot.store(Some(Arc::new(snapshot)));
+        Ok(())
+    }
+}
+
+impl Chore for Allowlist {
+    const NAME: &'static str = "allowlist";
+    type Error = StoreError;
+
+    async fn run(&mut self) -> Result<Duration, StoreError> {
+        self.refresh_if_older_than(Duration::ZERO).await?;
+        Ok(REFRESH)
+    }
+}
+
+impl Snapshot {
+    fn find(&self, list: List, tenant_id: &str, id: &str) -> Option<&Allowed> {
+        let rows = match list {
+            List::Devices => &self.devices,
+            List::Stations => &self.stations,
+        };
+        rows.get(tenant_id)?.get(id)
+    }
+}
+
+fn by_tenant(rows: Vec<Allowed>) -> Rows {
+    let mut by_tenant = Rows::new();
+    for row in rows {
+        by_tenant.entry(row.tenant_id.clone()).or_default().insert(row.id.clone(), row);
+    }
+    by_tenant
+}
+
+/// Step 8 of the checks. `enabled` alone decides; a missing farm or barn in the row is a wildcard.
+fn judge(list: List, row: Allowed, place: &Place) -> Result<Allowed, Reject> {
+    let (farm_mismatch, barn_mismatch) = match list {
+        List::Devices => (Reason::DeviceFarmMismatch, Reason::DeviceBarnMismatch),
+        List::Stations => (Reason::StationFarmMismatch, Reason::StationBarnMismatch),
+    };
+    if !row.is_enabled {
+        return Err(if row.is_pending { pending(list) } else { not_allowed(list) }.into());
+    }
+    if row.farm_id.as_deref().is_some_and(|farm_id| farm_id != place.farm_id.as_str()) {
+        return Err(Reject::of(farm_mismatch, "farm_id"));
+    }
+    if row.barn_id.as_deref().is_some_and(|barn_id| barn_id != place.barn_id.as_str()) {
+        return Err(Reject::of(barn_mismatch, "barn_id"));
+    }
+    Ok(row)
+}
+
+fn not_allowed(list: List) -> Reason {
+    match list {
+        List::Devices => Reason::DeviceNotAllowed,
+        List::Stations => Reason::StationNotAllowed,
+    }
+}
+
+fn pending(list: List) -> Reason {
+    match list {
+        List::Devices => Reason::DevicePending,
+        List::Stations => Reason::StationPending,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schema::id::{BarnId, FarmId, TenantId};
+
+    use super::*;
+
+    fn place() -> Place {
+        Place {
+            tenant_id: TenantId::new("t").expect("an id"),
+            farm_id: FarmId::new("f").expect("an id"),
+            barn_id: BarnId::new("b").expect("an id"),
+        }
+    }
+
+    fn row(farm: Option<&str>, barn: Option<&str>, is_enabled: bool, is_pending: bool) -> Allowed {
+        Allowed {
+            tenant_id: "t".to_owned(),
+            id: "d".to_owned(),
+            farm_id: farm.map(str::to_owned),
+            barn_id: barn.map(str::to_owned),
+            station_id: None,
+            is_enabled,
+            is_pending,
+        }
+    }
+
+    #[test]
+    fn enabled_alone_decides_and_missing_places_are_wildcards() {
+        let check = |row: Allowed, list, expected: Option<Reason>| {
+            assert_eq!(
+                judge(list, row.clone(), &place()).err().map(|reject| reject.reason),
+                expected,
+                "{row:?}"
+            );
+        };
+        check(row(None, None, true, true), List::Devices, None);
+        check(row(Some("f"), Some("b"), true, false), List::Stations, None);
+        check(row(None, None, false, true), List::Devices, Some(Reason::DevicePending));
+        check(row(None, None, false, true), List::Stations, Some(Reason::StationPending));
+        check(row(None, None, false, false), List::Devices, Some(Reason::DeviceNotAllowed));
+        check(row(None, None, false, false), List::Stations, Some(Reason::StationNotAllowed));
+        check(row(Some("x"), Some("x"), true, false), List::Devices, Some(Reason::DeviceFarmMismatch));
+        check(row(None, Some("x"), true, false), List::Devices, Some(Reason::DeviceBarnMismatch));
+        check(row(Some("x"), None, true, false), List::Stations, Some(Reason::StationFarmMismatch));
+        check(row(Some("f"), Some("x"), true, false), List::Stations, Some(Reason::StationBarnMismatch));
+    }
+}

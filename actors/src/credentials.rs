@@ -1,0 +1,102 @@
+//! Passwords of devices: argon2id hashes, checked off the runtime, with a memory for what was checked lately.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use argon2::{Argon2, PasswordHash, PasswordVerifier};
+use broker::Identity;
+use schema::id::{DeviceId, TenantId};
+use schema::store::device::{self, Credential};
+use schema::store::{Store, StoreError};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+/// Hashes computed at once: argon2id takes a core and 19 MiB each.
+const HASHING_MAX: usize = 2;
+/// How long a verified password need not be hashed again. The row is read every time, so a revocation or a new
+/// password takes effect at once.
+const VERIFIED_FOR: Duration = Duration::from_secs(300);
+/// Verified passwords remembered at most.
+const VERIFIED_MAX: usize = 20_000;
+/// A valid hash of no password, checked for unknown users so that they take as long as known ones.
+const NOBODY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$ZmFybWlxLW5vYm9keQ$Gf9ZuMMm0hw1yCyrW6LCdhOXo6IRfcOcuJNLHuZ2QYU";
+
+/// Checks passwords. Cloning shares the memory.
+#[derive(Clone)]
+pub struct Credentials {
+    store: Store,
+    hashing: Arc<Semaphore>,
+    verified: Arc<Mutex<HashMap<[u8; 32], Instant>>>,
+}
+
+impl Credentials {
+    /// Nothing verified yet.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store, hashing: Arc::new(Semaphore::new(HASHING_MAX)), verified: Arc::default() }
+    }
+
+    /// The device a user name and password stand for, or `None`.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn verify(&self, username: &str, password: &[u8]) -> Result<Option<Identity>, StoreError> {
+        let credential =
+            self.store.run("credential", async |conn| device::credential(conn, username).await).await?;
+        let Some(credential) = credential else {
+            self.matches(NOBODY, password).await;
+            return Ok(None);
+        };
+        let mut is_match = self.matches(&credential.password_hash, password).await;
+        if !is_match && let Some(next) = &credential.password_hash_next {
+            is_match = self.matches(next, password).await;
+        }
+        Ok(if is_match { identity(&credential) } else { None })
+    }
+
+    async fn matches(&self, hash: &str, password: &[u8]) -> bool {
+        let key = fingerprint(hash, password);
+        if self.is_remembered(&key) {
+            return true;
+        }
+        let _turn = self.hashing.acquire().await.expect("the semaphore is never closed");
+        let (hash, password) = (hash.to_owned(), password.to_vec());
+        let check = move || {
+            PasswordHash::new(&hash)
+                .is_ok_and(|hash| Argon2::default().verify_password(&password, &hash).is_ok())
+        };
+        let is_match = tokio::task::spawn_blocking(check).await.unwrap_or(false);
+        if is_match {
+            self.remember(key);
+        }
+        is_match
+    }
+
+    fn is_remembered(&self, key: &[u8; 32]) -> bool {
+        let verified = self.verified.lock().expect("nothing panics while it holds the lock");
+        verified.get(key).is_some_and(|at| at.elapsed() < VERIFIED_FOR)
+    }
+
+    fn remember(&self, key: [u8; 32]) {
+        let mut verified = self.verified.lock().expect("nothing panics while it holds the lock");
+        if verified.len() >= VERIFIED_MAX {
+            verified.retain(|_, at| at.elapsed() < VERIFIED_FOR);
+        }
+        if verified.len() < VERIFIED_MAX {
+            verified.insert(key, Instant::now());
+        }
+    }
+}
+
+fn fingerprint(hash: &str, password: &[u8]) -> [u8; 32] {
+    Sha256::new().chain_update(hash).chain_update([0]).chain_update(password).finalize().into()
+}
+
+fn identity(credential: &Credential) -> Option<Identity> {
+    let tenant_id = TenantId::new(&credential.tenant_id).ok()?;
+    let device_id = DeviceId::new(&credential.device_id).ok()?;
+    Some(Identity { tenant_id, device_id })
+}

@@ -1,0 +1,172 @@
+//! The way in: the embedded broker's door, or the link to an external broker.
+//!
+//! Owns: the listening socket or the connection to the broker, and everything read from them.
+//! Accepts: `Observe` and `Ended` from itself.
+//! Sends: deliveries to the ingress.
+//! Dies: when the door or the link ends by itself; its supervisor opens it again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use broker::{Door, DoorParts, DoorSettings, DoorStats, Link, LinkParts, LinkSettings};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use schema::metrics;
+use tokio::task::JoinSet;
+
+/// How often the gauges are set.
+const OBSERVE_EVERY: Duration = Duration::from_secs(2);
+
+/// Which way in.
+#[derive(Clone)]
+pub enum WayIn {
+    /// The engine is the broker.
+    Embedded(DoorSettings, DoorParts),
+    /// The engine is a client of a broker.
+    External(LinkSettings, LinkParts),
+}
+
+/// What others see of the way in. Cloning shares the view.
+#[derive(Clone, Default)]
+pub struct WayInView {
+    current: Arc<ArcSwapOption<View>>,
+}
+
+struct View {
+    stats: Arc<DoorStats>,
+    local_addr: Option<SocketAddr>,
+}
+
+impl WayInView {
+    /// Whether messages can come in: the door is open, or the broker is connected.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.current.load().as_deref().is_some_and(|view| view.stats.is_connected())
+    }
+
+    /// Where the door listens; `None` with an external broker.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.current.load().as_deref().and_then(|view| view.local_addr)
+    }
+}
+
+/// The actor; see the head of this file.
+pub struct DoorActor;
+
+/// What the way in is told.
+#[derive(Debug)]
+pub enum Msg {
+    /// Set the gauges.
+    Observe,
+    /// The door or the link has ended by itself.
+    Ended,
+}
+
+/// What the way in starts with.
+#[derive(Clone)]
+pub struct Args {
+    /// Which one.
+    pub way_in: WayIn,
+    /// Shown to others.
+    pub view: WayInView,
+    /// For what is in hand at the end.
+    pub drain_max: Duration,
+}
+
+/// The open way in.
+pub struct State {
+    open: Open,
+    stats: Arc<DoorStats>,
+    drain_max: Duration,
+    // Dropped with the actor, which cuts off what runs.
+    running: JoinSet<()>,
+}
+
+#[derive(Clone)]
+enum Open {
+    Door(Arc<Door>),
+    Link(Arc<Link>),
+}
+
+impl Open {
+    async fn run(self) {
+        match self {
+            Self::Door(door) => door.run().await,
+            Self::Link(link) => link.run().await,
+        }
+    }
+
+    async fn shut_down(&self, deadline: Duration) -> usize {
+        match self {
+            Self::Door(door) => door.shutdown(deadline).await,
+            Self::Link(link) => link.shutdown(deadline).await,
+        }
+    }
+}
+
+impl Actor for DoorActor {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        let (open, stats, local_addr) = match args.way_in {
+            WayIn::Embedded(settings, parts) => {
+                let door = Door::bind(settings, parts).await?;
+                let (stats, local_addr) = (door.stats(), door.local_addr());
+                (Open::Door(Arc::new(door)), stats, Some(local_addr))
+            }
+            WayIn::External(settings, parts) => {
+                let link = Link::new(settings, parts);
+                let stats = link.stats();
+                (Open::Link(Arc::new(link)), stats, None)
+            }
+        };
+        let mut running = JoinSet::new();
+        let (run, ended) = (open.clone().run(), myself.clone());
+        running.spawn(async move {
+            run.await;
+            // The actor may be gone already, and then nobody needs to know.
+            drop(ended.send_message(Msg::Ended));
+        });
+        args.view.current.store(Some(Arc::new(View { stats: Arc::clone(&stats), local_addr })));
+        drop(myself.send_interval(OBSERVE_EVERY, || Msg::Observe));
+        Ok(State { open, stats, drain_max: args.drain_max, running })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Msg::Observe => {
+                state.observe();
+                Ok(())
+            }
+            Msg::Ended => Err("the way in ended by itself".into()),
+        }
+    }
+
+    async fn post_stop(&self, _: ActorRef<Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        let cut_off = state.open.shut_down(state.drain_max).await;
+        if cut_off > 0 {
+            tracing::warn!(cut_off, "deliveries were not settled in time; their devices send them again");
+        }
+        state.running.shutdown().await;
+        state.observe();
+        Ok(())
+    }
+}
+
+impl State {
+    fn observe(&self) {
+        let gauge = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        metrics::mqtt_connected().set(if self.stats.is_connected() { 1.0 } else { 0.0 });
+        metrics::mqtt_unacked().set(gauge(self.stats.unacked()));
+        metrics::mqtt_connections().set(gauge(self.stats.connections()));
+    }
+}

@@ -1,0 +1,288 @@
+//! The supervisor: a fixed list of children, one for one, with restart intensity and backoff.
+//!
+//! Owns: its children's lives.
+//! Accepts: `Restart` from itself, `Shutdown` from its owner.
+//! Sends: nothing.
+//! Dies: when its children fail more often than [`RESTARTS_MAX`] times in [`RESTART_WINDOW`].
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
+use schema::metrics;
+use tokio::time::Instant;
+
+use crate::address::Address;
+
+/// Failures within [`RESTART_WINDOW`] that are answered by a restart; one more and the supervisor fails itself.
+pub const RESTARTS_MAX: usize = 5;
+/// The window in which failures are counted.
+pub const RESTART_WINDOW: Duration = Duration::from_secs(60);
+/// The wait before the first restart; it doubles with every failure in the window.
+const RESTART_DELAY: Duration = Duration::from_millis(100);
+
+type Starting = Pin<Box<dyn Future<Output = Result<ActorCell, SpawnErr>> + Send>>;
+
+/// How to start one child, again and again.
+pub struct ChildSpec {
+    name: String,
+    kind: &'static str,
+    start: Box<dyn Fn(ActorCell) -> Starting + Send + Sync>,
+}
+
+impl ChildSpec {
+    /// A child of this `kind` (the metric label) named `kind/key` in logs, reached through `address`.
+    pub fn new<A: Actor>(
+        kind: &'static str,
+        key: &str,
+        address: &Address<A::Msg>,
+        make: impl Fn() -> (A, A::Arguments) + Send + Sync + 'static,
+    ) -> Self {
+        let address = address.clone();
+        let start = move |supervisor: ActorCell| -> Starting {
+            let (actor, arguments) = make();
+            let address = address.clone();
+            Box::pin(async move {
+                let (actor, _) = A::spawn_linked(None, actor, arguments, supervisor).await?;
+                address.set(actor.clone());
+                Ok(actor.get_cell())
+            })
+        };
+        let name = if key.is_empty() { kind.to_owned() } else { format!("{kind}/{key}") };
+        Self { name, kind, start: Box::new(start) }
+    }
+}
+
+/// The actor; see the head of this file.
+pub struct Supervisor;
+
+/// What a supervisor is told.
+#[derive(Debug)]
+pub enum Msg {
+    /// The backoff of a child is over.
+    Restart {
+        /// Its place in the list.
+        index: usize,
+    },
+    /// Stop the children in reverse order, each with what is left of the time, then stop.
+    Shutdown {
+        /// For all children together.
+        deadline: Duration,
+        /// Answered when all are down.
+        done: RpcReplyPort<()>,
+    },
+}
+
+/// The children and their failures.
+pub struct State {
+    children: Vec<Child>,
+    failures: VecDeque<Instant>,
+    is_stopping: bool,
+}
+
+struct Child {
+    spec: ChildSpec,
+    cell: Option<ActorCell>,
+}
+
+impl Actor for Supervisor {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Vec<ChildSpec>;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Msg>,
+        specs: Vec<ChildSpec>,
+    ) -> Result<State, ActorProcessingErr> {
+        let mut children = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let cell = (spec.start)(myself.get_cell()).await?;
+            children.push(Child { spec, cell: Some(cell) });
+        }
+        Ok(State { children, failures: VecDeque::new(), is_stopping: false })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Msg::Restart { index } => state.restart(&myself, index).await,
+            Msg::Shutdown { deadline, done } => {
+                state.shut_down(deadline).await;
+                // Whoever asked may have stopped waiting.
+                let _ = done.send(());
+                myself.stop(None);
+                Ok(())
+            }
+        }
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Msg>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(cell, error) => {
+                state.child_ended(&myself, &cell, &error.to_string())
+            }
+            SupervisionEvent::ActorTerminated(cell, _, reason) => {
+                state.child_ended(&myself, &cell, reason.as_deref().unwrap_or("stopped by itself"))
+            }
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
+        }
+    }
+}
+
+impl State {
+    fn child_ended(
+        &mut self,
+        myself: &ActorRef<Msg>,
+        cell: &ActorCell,
+        reason: &str,
+    ) -> Result<(), ActorProcessingErr> {
+        let is_it = |child: &Child| child.cell.as_ref().is_some_and(|known| known.get_id() == cell.get_id());
+        let Some(index) = self.children.iter().position(is_it) else { return Ok(()) };
+        self.children[index].cell = None;
+        if self.is_stopping {
+            return Ok(());
+        }
+        self.failed(myself, index, reason)
+    }
+
+    fn failed(
+        &mut self,
+        myself: &ActorRef<Msg>,
+        index: usize,
+        reason: &str,
+    ) -> Result<(), ActorProcessingErr> {
+        let spec = &self.children[index].spec;
+        metrics::engine_restarts(spec.kind).increment(1);
+        let now = Instant::now();
+        self.failures.push_back(now);
+        self.failures.retain(|at| now.duration_since(*at) <= RESTART_WINDOW);
+        tracing::error!(
+            actor = spec.name,
+            reason,
+            failures = self.failures.len(),
+            "actor ended, restarting it"
+        );
+        if self.failures.len() > RESTARTS_MAX {
+            return Err(format!("{} ended too often: {reason}", spec.name).into());
+        }
+        let doublings =
+            u32::try_from(self.failures.len() - 1).expect("at most RESTARTS_MAX failures are kept");
+        drop(myself.send_after(RESTART_DELAY * 2_u32.pow(doublings), move || Msg::Restart { index }));
+        Ok(())
+    }
+
+    async fn restart(&mut self, myself: &ActorRef<Msg>, index: usize) -> Result<(), ActorProcessingErr> {
+        if self.is_stopping {
+            return Ok(());
+        }
+        match (self.children[index].spec.start)(myself.get_cell()).await {
+            Ok(cell) => {
+                self.children[index].cell = Some(cell);
+                Ok(())
+            }
+            Err(error) => self.failed(myself, index, &error.to_string()),
+        }
+    }
+
+    /// Each child finishes what is in its mailbox; one that does not in time is killed.
+    async fn shut_down(&mut self, deadline: Duration) {
+        self.is_stopping = true;
+        let ends_at = Instant::now() + deadline;
+        for child in self.children.iter_mut().rev() {
+            let Some(cell) = child.cell.take() else { continue };
+            let left = ends_at.saturating_duration_since(Instant::now());
+            if cell.drain_and_wait(Some(left)).await.is_err() {
+                tracing::warn!(actor = child.spec.name, "actor did not stop in time, killing it");
+                cell.kill();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// An actor that panics when told to.
+    struct Fragile;
+
+    impl Actor for Fragile {
+        type Msg = ();
+        type State = ();
+        type Arguments = Arc<AtomicUsize>;
+
+        async fn pre_start(
+            &self,
+            _: ActorRef<()>,
+            starts: Arc<AtomicUsize>,
+        ) -> Result<(), ActorProcessingErr> {
+            starts.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+
+        async fn handle(&self, _: ActorRef<()>, (): (), (): &mut ()) -> Result<(), ActorProcessingErr> {
+            panic!("told to")
+        }
+    }
+
+    async fn supervised() -> (ActorRef<Msg>, Address<()>, Arc<AtomicUsize>, tokio::task::JoinHandle<()>) {
+        let (address, starts) = (Address::default(), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&starts);
+        let spec = ChildSpec::new("fragile", "0", &address, move || (Fragile, Arc::clone(&counted)));
+        let (supervisor, ended) = Supervisor::spawn(None, Supervisor, vec![spec]).await.expect("it starts");
+        (supervisor, address, starts, ended)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panicking_child_is_restarted_behind_the_same_address() {
+        let (supervisor, address, starts, _ended) = supervised().await;
+        assert!(address.cast(()));
+        while starts.load(Ordering::SeqCst) < 2 {
+            tokio::time::advance(RESTART_DELAY).await;
+        }
+        assert!(address.cast(()), "the address leads to the new incarnation");
+        assert_eq!(supervisor.get_status(), ractor::ActorStatus::Running);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn too_many_failures_in_the_window_end_the_supervisor() {
+        let (_supervisor, address, starts, ended) = supervised().await;
+        for failure in 1..=RESTARTS_MAX {
+            assert!(address.cast(()));
+            while starts.load(Ordering::SeqCst) < failure + 1 {
+                tokio::time::advance(RESTART_DELAY).await;
+            }
+        }
+        assert!(address.cast(()));
+        ended.await.expect("the supervisor's task ends");
+        assert_eq!(starts.load(Ordering::SeqCst), RESTARTS_MAX + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn shutdown_stops_the_children_without_a_restart() {
+        let (supervisor, address, starts, ended) = supervised().await;
+        let (send, done) = ractor::concurrency::oneshot();
+        supervisor
+            .send_message(Msg::Shutdown { deadline: Duration::from_secs(1), done: send.into() })
+            .expect("it runs");
+        done.await.expect("it answers");
+        ended.await.expect("it ends");
+        assert!(!address.cast(()));
+        assert_eq!(starts.load(Ordering::SeqCst), 1);
+    }
+}

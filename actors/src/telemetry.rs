@@ -1,0 +1,518 @@
+//! The telemetry writer: whatever queued up during the last commit shares the next one.
+//!
+//! Owns: the units of work that are not committed yet.
+//! Accepts: `Put` from devices and HTTP, `Flush` from itself.
+//! Sends: a wake-up to the sync partitions after each commit.
+//! Dies: of a bug only; what it held is handed back to the door and delivered again.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
+
+use broker::Delivery;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use rand::Rng;
+use schema::clock::Clock;
+use schema::metrics;
+use schema::store::device::{Seen, StatusReport};
+use schema::store::reject::Refusal;
+use schema::store::telemetry::{self as rows, DeviceEvent, Reading, WriteContext};
+use schema::store::{self, Conn, Store, StoreError};
+use schema::wire::reject::{Reason, Reject};
+use schema::wire::topic::Kind;
+
+use crate::address::Address;
+use crate::database::DatabaseHealth;
+use crate::ingress::stats::IngressStats;
+
+/// Rows in one commit at most.
+pub const BATCH_ROWS_MAX: usize = 1000;
+/// The first wait after a failed commit; it doubles up to [`RETRY_DELAY_MAX`].
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// The longest wait after a failed commit.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
+/// Refusals recorded per second at most; beyond it only the counter moves.
+const REFUSALS_PER_SECOND_MAX: u32 = 50;
+
+/// One thing to write down.
+#[derive(Clone, Debug)]
+pub enum Unit {
+    /// A reading.
+    Reading(Reading),
+    /// A generic event.
+    Event(DeviceEvent),
+    /// The state of a device.
+    Status(StatusReport),
+    /// A refused message.
+    Refusal(Refusal),
+}
+
+/// Units that are committed together, and who is told.
+#[derive(Debug)]
+pub struct Put {
+    /// The kind of topic it came from.
+    pub kind: Kind,
+    /// At most [`BATCH_ROWS_MAX`].
+    pub units: Vec<Unit>,
+    /// A sign of life to write along.
+    pub seen: Option<Seen>,
+    /// Who is told of the commit.
+    pub receipt: Receipt,
+}
+
+/// Who waits for a commit.
+#[derive(Debug)]
+pub enum Receipt {
+    /// A device, for its acknowledgement.
+    Delivery(Delivery),
+    /// A request.
+    Reply(RpcReplyPort<Result<Stored, Refused>>),
+}
+
+/// How many units of a [`Put`] were new and how many had been seen before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Stored now.
+    pub new: usize,
+    /// Stored before.
+    pub duplicates: usize,
+}
+
+/// The database cannot hold what was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the database refused the data")]
+pub struct Refused;
+
+/// The writers, each with its share of the devices. Cloning shares them.
+#[derive(Clone)]
+pub struct TelemetryWriters {
+    writers: Arc<[Address<Msg>]>,
+    refusals: Arc<RefusalBudget>,
+    clock: Clock,
+}
+
+impl TelemetryWriters {
+    /// Addresses of `count` writers, to be started by their supervisor.
+    #[must_use]
+    pub fn new(count: usize, clock: Clock) -> Self {
+        let writers = (0..count.max(1)).map(|_| Address::default()).collect();
+        Self { writers, refusals: Arc::default(), clock }
+    }
+
+    /// The address of each writer, in the order of their numbers.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address<Msg>] {
+        &self.writers
+    }
+
+    /// Hands units to the writer of their device. Dropped while that writer restarts: the delivery is handed back.
+    pub fn put(&self, put: Put) {
+        let key = put.units.first().map(Unit::device);
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let writers = u64::try_from(self.writers.len()).expect("a count fits");
+        let index = usize::try_from(hasher.finish() % writers).expect("less than the number of writers");
+        self.writers[index].cast(Msg::Put(put));
+    }
+
+    /// Records a refusal and acknowledges its message then; beyond the budget it is only acknowledged.
+    pub fn refuse(&self, refusal: Refusal, delivery: Delivery) {
+        if !self.refusals.take(self.clock.now().timestamp()) {
+            return delivery.reject();
+        }
+        let kind = Kind::Event;
+        self.put(Put {
+            kind,
+            units: vec![Unit::Refusal(refusal)],
+            seen: None,
+            receipt: Receipt::Delivery(delivery),
+        });
+    }
+
+    /// Stores units and waits for the commit.
+    ///
+    /// # Errors
+    /// [`Refused`] when the database cannot hold them; `None` when the writer restarted meanwhile: ask again.
+    pub async fn store(&self, kind: Kind, units: Vec<Unit>) -> Option<Result<Stored, Refused>> {
+        let (send, reply) = ractor::concurrency::oneshot();
+        self.put(Put { kind, units, seen: None, receipt: Receipt::Reply(send.into()) });
+        reply.await.ok()
+    }
+}
+
+/// How many refusals were recorded in the current second.
+#[derive(Debug, Default)]
+struct RefusalBudget {
+    second: AtomicI64,
+    taken: AtomicU32,
+}
+
+impl RefusalBudget {
+    fn take(&self, second: i64) -> bool {
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            self.taken.store(0, Ordering::Relaxed);
+        }
+        self.taken.fetch_add(1, Ordering::Relaxed) < REFUSALS_PER_SECOND_MAX
+    }
+}
+
+impl Unit {
+    /// What spreads the units over the writers: one device's units stay in order.
+    fn device(&self) -> (&str, &str) {
+        match self {
+            Self::Reading(reading) => (&reading.tenant_id, &reading.device_id),
+            Self::Event(event) => (&event.tenant_id, &event.device_id),
+            Self::Status(report) => (&report.tenant_id, &report.device_id),
+            Self::Refusal(refusal) => (&refusal.topic, ""),
+        }
+    }
+
+    /// The dedupe key and body of units that have one.
+    fn key(&self) -> Option<[&str; 4]> {
+        match self {
+            Self::Reading(reading) => {
+                Some([&reading.tenant_id, &reading.event_id, &reading.topic, &reading.hash])
+            }
+            Self::Event(event) => Some([&event.tenant_id, &event.event_id, &event.topic, &event.hash]),
+            Self::Status(_) | Self::Refusal(_) => None,
+        }
+    }
+}
+
+/// The actor; see the head of this file.
+pub struct TelemetryWriter;
+
+/// What a writer is told.
+#[derive(Debug)]
+pub enum Msg {
+    /// Write this down.
+    Put(Put),
+    /// Commit what is there.
+    Flush,
+}
+
+/// What a writer needs.
+#[derive(Clone)]
+pub struct Args {
+    /// Where to write.
+    pub store: Store,
+    /// Wall time.
+    pub clock: Clock,
+    /// Told of success and failure.
+    pub database: DatabaseHealth,
+    /// Counters; shared with the devices.
+    pub stats: Arc<IngressStats>,
+    /// Told that there may be new outbox rows.
+    pub wake_sync: Arc<dyn Fn() + Send + Sync>,
+    /// How long dedupe marks live.
+    pub dedupe_ttl: chrono::Duration,
+    /// This writer's number.
+    pub shard: i32,
+}
+
+/// The queue.
+pub struct State {
+    args: Args,
+    queue: VecDeque<Put>,
+    is_flush_due: bool,
+    failures: u32,
+}
+
+impl Actor for TelemetryWriter {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, _: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        Ok(State { args, queue: VecDeque::new(), is_flush_due: false, failures: 0 })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Msg::Put(put) => state.queue.push_back(put),
+            Msg::Flush => {
+                state.is_flush_due = false;
+                state.flush().await;
+            }
+        }
+        state.schedule_flush(&myself)
+    }
+
+    async fn post_stop(&self, _: ActorRef<Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        // One last try for what came in before the end. What fails now is dropped and thereby handed back.
+        while !state.queue.is_empty() && state.failures == 0 {
+            state.flush().await;
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// The flush goes behind everything that waits in the mailbox already, so that all of it shares one commit.
+    fn schedule_flush(&mut self, myself: &ActorRef<Msg>) -> Result<(), ActorProcessingErr> {
+        if self.queue.is_empty() || self.is_flush_due {
+            return Ok(());
+        }
+        self.is_flush_due = true;
+        if self.failures == 0 {
+            myself.send_message(Msg::Flush)?;
+        } else {
+            drop(myself.send_after(self.retry_delay(), || Msg::Flush));
+        }
+        Ok(())
+    }
+
+    fn retry_delay(&self) -> Duration {
+        let delay = RETRY_DELAY.saturating_mul(2_u32.saturating_pow(self.failures - 1)).min(RETRY_DELAY_MAX);
+        delay.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+
+    /// Commits one batch. A failure leaves it at the head of the queue.
+    async fn flush(&mut self) {
+        let batch = self.take_batch();
+        match self.commit(&batch).await {
+            Ok(committed) => self.settle(batch, &committed).await,
+            Err(error) if error.is_data() => self.isolate(batch).await,
+            Err(error) => self.failed(batch, &error),
+        }
+    }
+
+    fn take_batch(&mut self) -> Vec<Put> {
+        let mut rows = 0;
+        let mut count = 0;
+        for put in &self.queue {
+            rows += put.units.len();
+            if count > 0 && rows > BATCH_ROWS_MAX {
+                break;
+            }
+            count += 1;
+        }
+        self.queue.drain(..count).collect()
+    }
+
+    fn failed(&mut self, batch: Vec<Put>, error: &StoreError) {
+        self.failures = self.failures.saturating_add(1);
+        self.args.database.fails();
+        self.args.stats.processing_failed();
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        tracing::warn!(%error, cause, rows = batch.len(), attempt = self.failures, "commit failed, trying again");
+        for put in batch.into_iter().rev() {
+            self.queue.push_front(put);
+        }
+    }
+
+    /// One of the rows is poison: the batch is halved until it stands alone, and only that is refused.
+    async fn isolate(&mut self, batch: Vec<Put>) {
+        let mut parts = vec![batch];
+        while let Some(mut part) = parts.pop() {
+            match self.commit(&part).await {
+                Ok(committed) => self.settle(part, &committed).await,
+                Err(error) if error.is_data() && part.len() == 1 => self.refuse_poison(part, &error),
+                Err(error) if error.is_data() => {
+                    let second = part.split_off(part.len() / 2);
+                    parts.push(second);
+                    parts.push(part);
+                }
+                Err(error) => {
+                    parts.push(part);
+                    let rest = parts.into_iter().rev().flatten().collect();
+                    return self.failed(rest, &error);
+                }
+            }
+        }
+    }
+
+    fn refuse_poison(&mut self, batch: Vec<Put>, error: &StoreError) {
+        let reject = Reject::of(Reason::PayloadKeyInvalid, "database");
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        for put in batch {
+            tracing::error!(%error, cause, topic_kind = put.kind.as_str(), "the database refused a message for its data");
+            self.args.stats.refused(reject);
+            match put.receipt {
+                Receipt::Reply(reply) => drop(reply.send(Err(Refused))),
+                Receipt::Delivery(delivery) => {
+                    match put.units.first().and_then(|unit| refusal_of(unit, reject, self.args.clock.now())) {
+                        Some(refusal) => self.queue.push_front(Put {
+                            kind: put.kind,
+                            units: vec![Unit::Refusal(refusal)],
+                            seen: None,
+                            receipt: Receipt::Delivery(delivery),
+                        }),
+                        None => delivery.reject(),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn commit(&self, batch: &[Put]) -> Result<Committed, StoreError> {
+        let at = WriteContext {
+            now: self.args.clock.now(),
+            dedupe_ttl: self.args.dedupe_ttl,
+            shard: self.args.shard,
+        };
+        let rows = Rows::of(batch);
+        self.args.store.run("ingest", async |conn| rows.write(conn, at).await).await
+    }
+
+    async fn settle(&mut self, batch: Vec<Put>, committed: &Committed) {
+        self.failures = 0;
+        self.args.database.works();
+        let mut duplicates: Vec<[&str; 4]> = Vec::new();
+        let mut unit_index = 0;
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for put in &batch {
+            let mut stored = Stored::default();
+            for unit in &put.units {
+                match unit.key() {
+                    Some(key) if !committed.is_new[unit_index] => {
+                        stored.duplicates += 1;
+                        duplicates.push(key);
+                    }
+                    Some(_) | None => stored.new += 1,
+                }
+                unit_index += 1;
+            }
+            outcomes.push(stored);
+        }
+        self.count_conflicts(&duplicates).await;
+        metrics::telemetry_stored().increment(committed.readings);
+        for (put, stored) in batch.into_iter().zip(outcomes) {
+            self.acknowledge(put, stored);
+        }
+        (self.args.wake_sync)();
+    }
+
+    /// A count for people; when it cannot be had, nothing is lost.
+    async fn count_conflicts(&self, duplicates: &[[&str; 4]]) {
+        if duplicates.is_empty() {
+            return;
+        }
+        let counted = self
+            .args
+            .store
+            .run("dedupe_conflicts", async |conn| store::dedupe::conflicts(conn, duplicates).await);
+        if let Ok(count) = counted.await
+            && count > 0
+        {
+            metrics::ingress_dedupe_conflict(Kind::Telemetry).increment(count.unsigned_abs());
+        }
+    }
+
+    fn acknowledge(&self, put: Put, stored: Stored) {
+        let is_refusal = matches!(put.units.first(), Some(Unit::Refusal(_)));
+        if !is_refusal {
+            let count = |count: usize| u64::try_from(count).expect("a count fits");
+            self.args.stats.stored(put.kind, count(stored.new + stored.duplicates), count(stored.duplicates));
+        }
+        match put.receipt {
+            Receipt::Delivery(delivery) if is_refusal => delivery.reject(),
+            Receipt::Delivery(delivery) => delivery.done(),
+            // The request may have been given up; what it asked for is stored all the same.
+            Receipt::Reply(reply) => drop(reply.send(Ok(stored))),
+        }
+    }
+}
+
+fn refusal_of(unit: &Unit, reject: Reject, now: schema::clock::Timestamp) -> Option<Refusal> {
+    let (tenant_id, device_id) = unit.device();
+    let [_, event_id, topic, hash] = unit.key()?;
+    Some(Refusal {
+        reject,
+        topic: topic.to_owned(),
+        tenant_id: Some(tenant_id.to_owned()),
+        device_id: Some(device_id.to_owned()),
+        event_id: Some(event_id.to_owned()),
+        size_bytes: 0,
+        sha256: hash.to_owned(),
+        rejected_at: now,
+    })
+}
+
+/// What a commit did, by position of the units in the batch.
+struct Committed {
+    is_new: Vec<bool>,
+    readings: u64,
+}
+
+/// The units of a batch by table, each with its position. Of equal keys only the first is written.
+#[derive(Default)]
+struct Rows<'a> {
+    count: usize,
+    readings: Vec<(usize, &'a Reading)>,
+    events: Vec<(usize, &'a DeviceEvent)>,
+    statuses: Vec<&'a StatusReport>,
+    refusals: Vec<&'a Refusal>,
+    seen: Vec<&'a Seen>,
+}
+
+impl<'a> Rows<'a> {
+    fn of(batch: &'a [Put]) -> Self {
+        let mut rows = Self::default();
+        let mut keys = HashSet::new();
+        for unit in batch.iter().flat_map(|put| &put.units) {
+            let position = rows.count;
+            rows.count += 1;
+            if let Some([tenant_id, event_id, ..]) = unit.key()
+                && !keys.insert((tenant_id, event_id))
+            {
+                continue;
+            }
+            match unit {
+                Unit::Reading(reading) => rows.readings.push((position, reading)),
+                Unit::Event(event) => rows.events.push((position, event)),
+                Unit::Status(report) => rows.statuses.push(report),
+                Unit::Refusal(refusal) => rows.refusals.push(refusal),
+            }
+        }
+        let mut devices = HashSet::new();
+        let signs = batch.iter().rev().filter_map(|put| put.seen.as_ref());
+        rows.seen = signs.filter(|sign| devices.insert((&sign.tenant_id, &sign.device_id))).collect();
+        rows
+    }
+
+    /// Readings alone are one statement; anything else makes it a transaction.
+    async fn write(&self, conn: &mut Conn, at: WriteContext) -> Result<Committed, StoreError> {
+        let is_readings_only = self.events.is_empty()
+            && self.statuses.is_empty()
+            && self.refusals.is_empty()
+            && self.seen.is_empty();
+        if is_readings_only {
+            return self.write_in(conn, at).await;
+        }
+        conn.transaction("ingest", async |conn| self.write_in(conn, at).await).await
+    }
+
+    async fn write_in(&self, conn: &Conn, at: WriteContext) -> Result<Committed, StoreError> {
+        let mut is_new = vec![false; self.count];
+        let mut stored = 0;
+        if !self.readings.is_empty() {
+            let readings: Vec<&Reading> = self.readings.iter().map(|(_, reading)| *reading).collect();
+            let new = rows::store_readings(conn, &readings, at).await?;
+            stored = u64::try_from(new.len()).expect("a count fits");
+            new.into_iter().for_each(|i| is_new[self.readings[i].0] = true);
+        }
+        if !self.events.is_empty() {
+            let events: Vec<&DeviceEvent> = self.events.iter().map(|(_, event)| *event).collect();
+            let new = rows::store_events(conn, &events, at).await?;
+            new.into_iter().for_each(|i| is_new[self.events[i].0] = true);
+        }
+        for report in &self.statuses {
+            store::device::apply_status(conn, report).await?;
+        }
+        if !self.seen.is_empty() {
+            store::device::seen(conn, &self.seen, at.now).await?;
+        }
+        if !self.refusals.is_empty() {
+            store::reject::record(conn, &self.refusals).await?;
+        }
+        Ok(Committed { is_new, readings: stored })
+    }
+}

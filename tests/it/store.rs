@@ -1,0 +1,236 @@
+//! The store against a real database: migrations, statements, units of work, partitions, aggregates.
+
+use chrono::{DateTime, Duration, Utc};
+use schema::clock::Timestamp;
+use schema::store::telemetry::{self, Reading, TimeRange, WriteContext};
+use schema::store::{aggregate, dedupe, partition};
+use tests::postgres::{Database, store};
+
+fn at(text: &str) -> Timestamp {
+    DateTime::parse_from_rfc3339(text).expect("a time").with_timezone(&Utc)
+}
+
+fn context(now: Timestamp) -> WriteContext {
+    WriteContext { now, dedupe_ttl: Duration::hours(72), shard: 0 }
+}
+
+fn reading(event_id: &str, value: f64, occurred_at: Timestamp) -> Reading {
+    Reading {
+        id: schema::id::new_id(),
+        outbox_id: schema::id::outbox_id("t-001", event_id),
+        tenant_id: "t-001".to_owned(),
+        farm_id: "f-001".to_owned(),
+        barn_id: "b-001".to_owned(),
+        device_id: "d-001".to_owned(),
+        event_id: event_id.to_owned(),
+        metric: "temperature".to_owned(),
+        value,
+        unit: Some("celsius".to_owned()),
+        occurred_at,
+        trace_id: "trace".to_owned(),
+        topic: "iot/telemetry/t-001/f-001/b-001/d-001/temperature".to_owned(),
+        hash: "00".to_owned(),
+    }
+}
+
+async fn put(database: &Database, readings: &[Reading], now: Timestamp) -> usize {
+    let rows: Vec<&Reading> = readings.iter().collect();
+    let new =
+        database.store.run("test", async |conn| telemetry::store_readings(conn, &rows, context(now)).await);
+    new.await.expect("the readings are stored").len()
+}
+
+#[tokio::test]
+async fn every_statement_prepares_against_the_migrated_schema() {
+    let database = Database::fresh().await;
+    for sql in schema::store::STATEMENTS.iter().flat_map(|statements| statements.iter()) {
+        assert!(sql.starts_with("-- "), "a statement without a name: {sql}");
+        if let Err(error) = database.client.prepare(sql).await {
+            panic!("{error:?}\n{sql}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn replicas_that_migrate_at_once_take_turns() {
+    let database = Database::empty().await;
+    let replicas: Vec<_> = (0..4).map(|_| store(&database.url)).collect();
+    let mut running = tokio::task::JoinSet::new();
+    for replica in replicas {
+        running.spawn(async move { replica.migrate().await });
+    }
+    while let Some(outcome) = running.join_next().await {
+        outcome.expect("no panic").expect("each of them succeeds");
+    }
+    assert_eq!(database.count("SELECT count(*) FROM telemetry_raw").await, 0);
+}
+
+#[tokio::test]
+async fn a_program_older_than_the_database_refuses_it() {
+    let database = Database::fresh().await;
+    database
+        .execute(
+            "INSERT INTO refinery_schema_history (version, name, applied_on, checksum)
+             VALUES (9999, 'from_the_future', '2030-01-01T00:00:00Z', '1')",
+        )
+        .await;
+    assert!(database.store.migrate().await.is_err());
+}
+
+#[tokio::test]
+async fn mark_reading_and_outbox_row_are_written_once() {
+    let now = at("2026-11-23T10:00:30Z");
+    let database = Database::fresh_at(now).await;
+    let readings = [reading("e-1", 1.0, now), reading("e-2", 2.0, now)];
+    assert_eq!(put(&database, &readings, now).await, 2);
+    let again = [reading("e-2", 2.0, now), reading("e-3", 3.0, now)];
+    assert_eq!(put(&database, &again, now).await, 1);
+    for table in ["telemetry_raw", "ingress_dedupe", "sync_outbox"] {
+        assert_eq!(database.count(&format!("SELECT count(*) FROM {table}")).await, 3, "{table}");
+    }
+    assert_eq!(database.count("SELECT sum(readings)::bigint FROM telemetry_totals").await, 3);
+}
+
+#[tokio::test]
+async fn after_the_mark_has_expired_the_domain_key_still_holds() {
+    let now = at("2026-11-23T10:00:30Z");
+    let database = Database::fresh_at(now).await;
+    put(&database, &[reading("e-1", 1.0, now)], now).await;
+    let a_week_later = now + Duration::days(7);
+    assert_eq!(
+        put(&database, &[reading("e-1", 1.0, now)], a_week_later).await,
+        1,
+        "the mark counts as absent"
+    );
+    assert_eq!(database.count("SELECT count(*) FROM telemetry_raw").await, 1);
+    assert_eq!(database.count("SELECT count(*) FROM sync_outbox").await, 1);
+}
+
+#[tokio::test]
+async fn expired_marks_are_deleted_and_living_ones_stay() {
+    let now = at("2026-11-23T10:00:30Z");
+    let database = Database::fresh_at(now).await;
+    put(&database, &[reading("old", 1.0, now)], now - Duration::hours(73)).await;
+    put(&database, &[reading("new", 1.0, now)], now).await;
+    let deleted = database.store.run("test", async |conn| dedupe::delete_expired(conn, now).await).await;
+    assert_eq!(deleted.expect("it works"), 1);
+    assert_eq!(database.count("SELECT count(*) FROM ingress_dedupe WHERE event_id = 'new'").await, 1);
+}
+
+#[tokio::test]
+async fn strays_move_into_their_partition_when_its_time_comes() {
+    let now = at("2026-11-23T10:00:30Z");
+    let database = Database::fresh_at(now).await;
+    let odd = at("2027-06-15T00:00:00Z");
+    put(&database, &[reading("e-1", 1.0, odd)], now).await;
+    assert_eq!(database.count("SELECT count(*) FROM telemetry_raw_default").await, 1);
+    let later = at("2027-05-01T00:00:00Z");
+    database.store.run("test", async |conn| partition::ensure_ahead(conn, later).await).await.expect("made");
+    assert_eq!(database.count("SELECT count(*) FROM telemetry_raw_default").await, 0);
+    assert_eq!(database.count("SELECT count(*) FROM telemetry_raw_202706").await, 1);
+    let missing = database.store.run("test", async |conn| partition::missing_ahead(conn, later).await).await;
+    assert_eq!(missing.expect("it can be asked"), Vec::<String>::new());
+}
+
+async fn buckets(database: &Database, window: &str) -> Vec<(Timestamp, f64, f64, f64, i32)> {
+    let range =
+        TimeRange { tenant_id: "t-001", device_id: Some("d-001"), start: None, end: None, limit: 100 };
+    let rows =
+        database.store.run("test", async |conn| aggregate::aggregates(conn, &range, window).await).await;
+    rows.expect("it can be read")
+        .iter()
+        .map(|row| (row.bucket_start_at, row.avg_value, row.min_value, row.max_value, row.count))
+        .collect()
+}
+
+async fn pass(database: &Database, now: Timestamp) {
+    while aggregate::pass(&database.store, now, true)
+        .await
+        .expect("the pass works")
+        .is_some_and(|pass| pass.is_behind)
+    {}
+}
+
+#[tokio::test]
+async fn buckets_close_and_a_late_reading_recomputes_its_own() {
+    let start = at("2026-11-22T23:58:00Z");
+    let database = Database::fresh_at(start).await;
+    pass(&database, start).await;
+    put(
+        &database,
+        &[reading("a", 10.0, at("2026-11-22T23:58:10Z")), reading("b", 20.0, at("2026-11-22T23:58:50Z"))],
+        start,
+    )
+    .await;
+    pass(&database, at("2026-11-22T23:58:59Z")).await;
+    assert!(buckets(&database, "1m").await.is_empty(), "the minute is still open");
+    pass(&database, at("2026-11-22T23:59:02Z")).await;
+    assert_eq!(buckets(&database, "1m").await, [(at("2026-11-22T23:58:00Z"), 15.0, 10.0, 20.0, 2)]);
+    assert!(buckets(&database, "1h").await.is_empty(), "the hour is still open");
+
+    pass(&database, at("2026-11-23T00:00:02Z")).await;
+    assert_eq!(buckets(&database, "1h").await, [(at("2026-11-22T23:00:00Z"), 15.0, 10.0, 20.0, 2)]);
+    assert_eq!(buckets(&database, "1d").await, [(at("2026-11-22T00:00:00Z"), 15.0, 10.0, 20.0, 2)]);
+
+    let late = at("2026-11-23T00:30:00Z");
+    put(&database, &[reading("c", 60.0, at("2026-11-22T23:58:30Z"))], late).await;
+    pass(&database, late + Duration::seconds(40)).await;
+    for window in ["1m", "1h", "1d"] {
+        assert_eq!(buckets(&database, window).await[0].1, 30.0, "{window}");
+        assert_eq!(buckets(&database, window).await[0].4, 3, "{window}");
+    }
+    assert_eq!(
+        database.count("SELECT count(*) FROM sync_outbox WHERE event_type = 'telemetry.aggregated'").await,
+        3
+    );
+}
+
+#[tokio::test]
+async fn the_largest_numbers_can_be_averaged() {
+    let now = at("2026-11-23T10:00:00Z");
+    let database = Database::fresh_at(now).await;
+    pass(&database, now).await;
+    let huge: Vec<Reading> =
+        (0..9).map(|i| reading(&format!("e-{i}"), f64::MAX, now + Duration::seconds(i))).collect();
+    put(&database, &huge, now).await;
+    pass(&database, now + Duration::hours(25)).await;
+    for window in ["1m", "1h", "1d"] {
+        assert_eq!(
+            buckets(&database, window).await.first().map(|bucket| bucket.1),
+            Some(f64::MAX),
+            "{window}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn two_writers_with_the_same_events_store_each_once() {
+    let now = at("2026-11-23T10:00:30Z");
+    let database = Database::fresh_at(now).await;
+    let mut running = tokio::task::JoinSet::new();
+    for writer in 0..4 {
+        let store = store(&database.url);
+        running.spawn(async move {
+            let mut new = 0;
+            for round in 0..20 {
+                let mut readings: Vec<Reading> =
+                    (0..50).map(|i| reading(&format!("e-{round}-{i}"), 1.0, now)).collect();
+                if writer % 2 == 0 {
+                    readings.reverse();
+                }
+                let rows: Vec<&Reading> = readings.iter().collect();
+                let at = WriteContext { shard: writer, ..context(now) };
+                let stored =
+                    store.run("test", async |conn| telemetry::store_readings(conn, &rows, at).await).await;
+                new += stored.expect("no deadlock").len();
+            }
+            new
+        });
+    }
+    let mut sum = 0;
+    while let Some(new) = running.join_next().await {
+        sum += new.expect("no panic");
+    }
+    assert_eq!(sum, 1000);
+    assert_eq!(database.count("SELECT count(*) FROM telemetry_raw").await, 1000);
+}
