@@ -195,7 +195,7 @@ impl Cluster {
         settings::include_ours(&draft).map_err(files("write the settings in", &draft))?;
         fs::rename(&draft, &self.directory).map_err(files("move into place", &self.directory))?;
         sync_directory(data_dir).map_err(files("sync", data_dir))?;
-        tracing::info!(directory = %self.directory.display(), version = self.binaries.major, "made a PostgreSQL cluster");
+        tracing::info!(directory = %self.directory.display(), postgres = self.binaries.major, "made a PostgreSQL cluster");
         Ok(())
     }
 
@@ -220,7 +220,7 @@ impl Cluster {
             }
             sleep(LOOK_AGAIN).await;
         }
-        tracing::info!(directory = %self.directory.display(), version = self.binaries.major, "started PostgreSQL");
+        tracing::info!(directory = %self.directory.display(), postgres = self.binaries.major, "started PostgreSQL");
         Ok(())
     }
 

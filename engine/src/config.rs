@@ -70,6 +70,9 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Mistakes> {
     }
     let mut config = Config::read(&mut sources);
     name_this_box(&mut config, &mut sources);
+    if sources.origins.get("media.root") == Some(&Origin::Default) {
+        config.media.root = config.edge.data_dir.join("media");
+    }
     check::check(&config, inputs.needs_database, &mut sources);
     if !sources.mistakes.is_empty() {
         return Err(Mistakes { mistakes: sources.mistakes });

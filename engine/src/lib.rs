@@ -1,3 +1,8 @@
 //! The program: command line, configuration, HTTP, metrics export, and the supervision tree.
 
+pub mod cli;
+pub mod cluster;
 pub mod config;
+pub mod doctor;
+pub mod greeting;
+pub mod observe;

@@ -20,7 +20,7 @@ settings! {
         version: String = "" old [DD_VERSION];
         /// Commit of the build, answered as `x-commit-id`.
         commit: String = "Unknown" old [COMMIT_ID];
-        /// Directory for what is generated once and kept, such as a name or the upload secret.
+        /// Directory for what is generated once and kept, such as a name or the upload secret; for `up` also the database.
         data_dir: PathBuf = "/data";
     }
 
@@ -186,7 +186,7 @@ settings! {
         secret_key: Option<Secret> = "" old [MEDIA_SECRET_KEY];
         /// Region of the S3 server.
         region: String = "us-east-1" old [MEDIA_REGION];
-        /// Directory of the filesystem backend.
+        /// Directory of the filesystem backend; unless set, `media` in edge.data_dir.
         root: PathBuf = "/data/media" old [MEDIA_BASE_PATH];
         /// Address of this box as devices see it, for upload URLs of the filesystem backend.
         public_base_url: Url = "http://localhost:3000";

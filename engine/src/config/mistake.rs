@@ -61,7 +61,7 @@ impl Mistakes {
     /// The report for people, in color when `color`.
     pub fn report(&self, color: bool) -> String {
         let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-        let handler = GraphicalReportHandler::new_themed(theme).with_context_lines(0).with_width(110);
+        let handler = GraphicalReportHandler::new_themed(theme).with_context_lines(1).with_width(110);
         let mut report = String::new();
         for mistake in &self.mistakes {
             let rendered = handler.render_report(&mut report, mistake);

@@ -37,7 +37,9 @@ impl JsonLines {
         for (name, value) in head.into_iter().chain(speaker) {
             line.push_str(&format!("\"{name}\":{value},"));
         }
-        for (name, value) in &fields.0 {
+        // A field named like one of these would make the key appear twice.
+        let taken = |name: &str| ["timestamp", "level", "service", "env", "version"].contains(&name);
+        for (name, value) in fields.0.iter().filter(|(name, _)| !taken(name)) {
             line.push_str(&format!("{}:{value},", Value::from(name.as_str())));
         }
         line.pop();
@@ -132,6 +134,7 @@ mod tests {
         let mut fields = Fields::default();
         fields.0.insert("message".into(), "started \"well\"\n".into());
         fields.0.insert("tenant_id".into(), "t-001".into());
+        fields.0.insert("version".into(), "of something else".into());
         let line = lines.line(&Level::WARN, fields);
         assert!(line.starts_with("{\"timestamp\":\"20") && line.ends_with("}\n"), "{line}");
         let read: Value = serde_json::from_str(&line).unwrap();
@@ -142,5 +145,6 @@ mod tests {
             (&"farmiq-edge".into(), &"dev".into(), &"1.0".into())
         );
         assert_eq!(read["tenant_id"], "t-001");
+        assert_eq!(line.matches("\"version\"").count(), 1);
     }
 }

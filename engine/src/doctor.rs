@@ -1,0 +1,368 @@
+//! Looks for what is wrong on this machine, and says what to do about it.
+
+use std::fmt::Write;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::Datelike;
+use schema::clock::Clock;
+use schema::store::{Store, StoreError, StoreSettings, health, partition};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use crate::config::{Config, Loaded, MediaBackend, MqttMode, Url};
+
+/// Longest wait for one answer.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Years in which this program can run; outside them the clock is wrong.
+const YEARS: std::ops::Range<i32> = 2025..2100;
+const GIB: u64 = 1024 * 1024 * 1024;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Works, but someone should look at it.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+/// One line of the report.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    verdict: Verdict,
+    subject: &'static str,
+    text: String,
+    /// What to do; empty when there is nothing to do.
+    advice: String,
+}
+
+impl Finding {
+    fn new(
+        verdict: Verdict,
+        subject: &'static str,
+        text: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self { verdict, subject, text: text.into(), advice: advice.into() }
+    }
+
+    fn ok(subject: &'static str, text: impl Into<String>) -> Self {
+        Self::new(Verdict::Ok, subject, text, "")
+    }
+
+    /// Whether the engine cannot do its work because of it.
+    pub fn is_failure(&self) -> bool {
+        self.verdict == Verdict::Fail
+    }
+}
+
+/// Looks at everything. The configuration itself was read without a mistake when this is called.
+pub async fn examine(loaded: &Loaded) -> Vec<Finding> {
+    let config = &loaded.config;
+    let mut findings = vec![Finding::ok("configuration", "no mistake")];
+    let remarks =
+        loaded.notices.iter().map(|notice| Finding::new(Verdict::Warn, "configuration", notice, ""));
+    findings.extend(remarks);
+    findings.extend(database(config).await);
+    findings.push(listener("http", config.http.listen, config).await);
+    findings.extend(mqtt(config).await);
+    findings.push(media(config).await);
+    findings.extend(disks(config));
+    findings.push(clock());
+    findings.push(cloud(config).await);
+    findings
+}
+
+/// The findings, one line each, and what to do below a line that needs it.
+pub fn report(findings: &[Finding]) -> String {
+    let mut report = String::new();
+    for Finding { verdict, subject, text, advice } in findings {
+        let mark = match verdict {
+            Verdict::Ok => "ok  ",
+            Verdict::Warn => "warn",
+            Verdict::Fail => "FAIL",
+        };
+        let _ = writeln!(report, "{mark}  {subject:<14} {text}");
+        if !advice.is_empty() {
+            let _ = writeln!(report, "      {:<14} -> {advice}", "");
+        }
+    }
+    report
+}
+
+async fn database(config: &Config) -> Vec<Finding> {
+    let Some(url) = &config.database.url else {
+        let text = "no database.url: `up` brings its own, `run` needs one";
+        return vec![Finding::new(Verdict::Warn, "database", text, "set FARMIQ_DATABASE__URL for `run`")];
+    };
+    let settings = StoreSettings {
+        url: url.expose().to_owned(),
+        pool_max: 1,
+        statement_timeout_seconds: ANSWER.as_secs(),
+        application_name: "farmiq-edge doctor".to_owned(),
+    };
+    let looked = async { look_at_database(&Store::new(&settings)?).await };
+    looked.await.unwrap_or_else(|error: StoreError| {
+        let advice = "check database.url, that the server runs, and that it lets this user in";
+        vec![Finding::new(Verdict::Fail, "database", causes(&error), advice)]
+    })
+}
+
+async fn look_at_database(store: &Store) -> Result<Vec<Finding>, StoreError> {
+    let conn = store.conn().await?;
+    let version = health::server_version(&conn).await?;
+    let mut findings = vec![Finding::ok("database", format!("answers, PostgreSQL {version}"))];
+    let (is, wanted) = (health::schema_version(&conn).await?, health::schema_version_wanted());
+    findings.push(match is {
+        Some(is) if is == wanted => Finding::ok("tables", format!("migrated to {is}")),
+        Some(is) if is > wanted => {
+            let text = format!("migrated to {is} by a newer program; this one knows {wanted}");
+            Finding::new(Verdict::Fail, "tables", text, "run the newer program")
+        }
+        _ => {
+            let text =
+                format!("migrated to {}, wanted {wanted}", is.map_or("nothing".into(), |is| is.to_string()));
+            Finding::new(Verdict::Warn, "tables", text, "run `farmiq-edge migrate`, or just start the engine")
+        }
+    });
+    if is == Some(wanted) {
+        let missing = partition::missing_ahead(&conn, Clock::system().now()).await?;
+        findings.push(match missing.first() {
+            None => Finding::ok("partitions", "made ahead of time"),
+            Some(first) => {
+                let text = format!("{} missing, the first is {first}", missing.len());
+                Finding::new(
+                    Verdict::Warn,
+                    "partitions",
+                    text,
+                    "start the engine: it makes them at start and daily",
+                )
+            }
+        });
+    }
+    Ok(findings)
+}
+
+async fn mqtt(config: &Config) -> Vec<Finding> {
+    if config.mqtt.mode == MqttMode::External {
+        let finding = connection("mqtt", &config.mqtt.url, "check mqtt.url and that the broker runs").await;
+        return vec![finding];
+    }
+    let mut findings = Vec::new();
+    for listen in [config.broker.listen, config.broker.listen_tls].into_iter().flatten() {
+        findings.push(listener("mqtt", listen, config).await);
+    }
+    findings
+}
+
+/// Whether a port can be listened on, or is taken by an engine that runs already.
+async fn listener(subject: &'static str, listen: SocketAddr, config: &Config) -> Finding {
+    match TcpListener::bind(listen).await {
+        Ok(_) => Finding::ok(subject, format!("{listen} is free")),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            if engine_answers(config.http.listen).await {
+                return Finding::ok(
+                    subject,
+                    format!("{listen} is in use, and a farmiq-edge answers on this machine"),
+                );
+            }
+            let advice =
+                format!("see who it is with `ss -ltnp 'sport = :{}'`, or choose another port", listen.port());
+            Finding::new(Verdict::Fail, subject, format!("{listen} is in use by another program"), advice)
+        }
+        Err(error) => Finding::new(
+            Verdict::Fail,
+            subject,
+            format!("{listen}: {error}"),
+            "choose an address and port this user may listen on",
+        ),
+    }
+}
+
+/// Whether what listens there answers like an engine.
+async fn engine_answers(listen: SocketAddr) -> bool {
+    let local =
+        if listen.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], listen.port())) } else { listen };
+    let asked = timeout(ANSWER, async {
+        let mut stream = TcpStream::connect(local).await?;
+        stream.write_all(b"GET /api/health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.take(4096).read_to_string(&mut answer).await?;
+        io::Result::Ok(answer)
+    });
+    matches!(asked.await, Ok(Ok(answer)) if answer.contains("\"healthy\""))
+}
+
+async fn connection(subject: &'static str, url: &Url, advice: &str) -> Finding {
+    let Some(address) = host_and_port(url) else {
+        return Finding::new(Verdict::Fail, subject, format!("{url} names no host"), advice);
+    };
+    match timeout(ANSWER, TcpStream::connect(&address)).await {
+        Ok(Ok(_)) => Finding::ok(subject, format!("{url} can be reached")),
+        Ok(Err(error)) => Finding::new(Verdict::Fail, subject, format!("{url}: {error}"), advice),
+        Err(_) => Finding::new(
+            Verdict::Fail,
+            subject,
+            format!("{url}: no answer in {} s", ANSWER.as_secs()),
+            advice,
+        ),
+    }
+}
+
+/// `host:port` of an address, with the usual port of its scheme.
+fn host_and_port(url: &Url) -> Option<String> {
+    let rest = url.as_str().split_once("://")?.1;
+    let authority = rest.split(['/', '?']).next()?;
+    let host = authority.rsplit('@').next().filter(|host| !host.is_empty())?;
+    let after_brackets = host.rsplit(']').next()?;
+    if after_brackets.contains(':') {
+        return Some(host.to_owned());
+    }
+    let port = match url.scheme().as_str() {
+        "https" => 443,
+        "http" => 80,
+        "mqtts" | "ssl" => 8883,
+        _ => 1883,
+    };
+    Some(format!("{host}:{port}"))
+}
+
+async fn media(config: &Config) -> Finding {
+    let media = &config.media;
+    if let (MediaBackend::S3, Some(endpoint)) = (media.backend_in_use(), &media.endpoint) {
+        return connection("images", endpoint, "check media.endpoint and that the S3 server runs").await;
+    }
+    let root = nearest_existing(&media.root);
+    let draft = root.join(format!(".farmiq-doctor-{}", std::process::id()));
+    match std::fs::write(&draft, b"ok").and_then(|()| std::fs::remove_file(&draft)) {
+        Ok(()) => Finding::ok("images", format!("{} can be written", root.display())),
+        Err(error) => {
+            let advice = format!(
+                "`mkdir -p {}` and `chown` it to this user (uid {})",
+                media.root.display(),
+                rustix::process::geteuid().as_raw()
+            );
+            Finding::new(Verdict::Fail, "images", format!("{}: {error}", root.display()), advice)
+        }
+    }
+}
+
+/// The directory itself, or the nearest one above it that is there: the doctor makes nothing.
+fn nearest_existing(place: &Path) -> PathBuf {
+    place.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/")).to_owned()
+}
+
+fn disks(config: &Config) -> Vec<Finding> {
+    let free_min = config.retention.free_disk_gb_min * GIB;
+    let places = [(&config.media.root, free_min), (&config.ops.disk_path, GIB)];
+    places.into_iter().map(|(place, free_min)| disk(place, free_min)).collect()
+}
+
+fn disk(place: &Path, free_min: u64) -> Finding {
+    let existing =
+        place.ancestors().find(|ancestor| ancestor.exists()).map(PathBuf::from).unwrap_or_default();
+    match rustix::fs::statvfs(&existing) {
+        Err(error) => {
+            Finding::new(Verdict::Warn, "disk", format!("{}: {error}", place.display()), "check the path")
+        }
+        Ok(volume) => {
+            let free = volume.f_bavail * volume.f_frsize;
+            let text = format!("{} has {:.1} GiB free", existing.display(), free as f64 / GIB as f64);
+            if free >= free_min {
+                return Finding::ok("disk", text);
+            }
+            let advice =
+                format!("make room: at least {} GiB; until then uploads may be refused", free_min / GIB);
+            Finding::new(Verdict::Warn, "disk", text, advice)
+        }
+    }
+}
+
+fn clock() -> Finding {
+    let now = Clock::system().now();
+    let text = schema::wire::time::format(now);
+    if YEARS.contains(&now.year()) {
+        return Finding::ok("clock", text);
+    }
+    Finding::new(Verdict::Fail, "clock", text, "set the clock: `timedatectl set-ntp true`, or `date -u -s …`")
+}
+
+/// Whether the cloud can be reached. When it cannot, that is no failure: a barn works offline.
+async fn cloud(config: &Config) -> Finding {
+    let Some(url) = &config.cloud.url else {
+        return Finding::ok("cloud", "off: rows wait until cloud.url is set");
+    };
+    let advice = "check cloud.url, the network and the name servers; rows wait meanwhile";
+    let finding = connection("cloud", url, advice).await;
+    let verdict = if finding.is_failure() { Verdict::Warn } else { finding.verdict };
+    Finding { verdict, ..finding }
+}
+
+/// An error with its causes.
+fn causes(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |error| error.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Flag, Inputs, Setting, load};
+
+    fn url(text: &str) -> Url {
+        Url::from_text(text).unwrap()
+    }
+
+    #[test]
+    fn host_and_port_are_found_in_every_kind_of_address() {
+        let cases = [
+            ("https://cloud.example/api/v1", "cloud.example:443"),
+            ("http://cloud:8080", "cloud:8080"),
+            ("mqtts://u:p@broker", "broker:8883"),
+            ("http://[::1]/x", "[::1]:80"),
+            ("http://[::1]:81/x", "[::1]:81"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(host_and_port(&url(text)).as_deref(), Some(expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_taken_by_another_program_is_a_failure_with_a_way_out() {
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let taken = other.local_addr().unwrap();
+        let mut config = Config::default();
+        config.http.listen = "127.0.0.1:1".parse().unwrap();
+        let finding = listener("mqtt", taken, &config).await;
+        assert!(finding.is_failure() && finding.advice.contains(&taken.port().to_string()), "{finding:?}");
+        drop(other);
+        assert!(!listener("mqtt", taken, &config).await.is_failure());
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_away_is_one_failure_and_the_rest_is_still_looked_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let set = |path, value: &str| Flag { name: "--test", path, value: value.to_owned() };
+        let flags = vec![
+            set("database.url", "host=/nowhere user=farmiq password=hush"),
+            set("media.root", directory.path().to_str().unwrap()),
+            set("http.listen", "127.0.0.1:0"),
+            set("mqtt.mode", "embedded"),
+            set("broker.listen", "127.0.0.1:0"),
+        ];
+        let loaded = load(&Inputs { flags, ..Inputs::default() }).unwrap();
+        let findings = examine(&loaded).await;
+        let failures: Vec<_> = findings.iter().filter(|finding| finding.is_failure()).collect();
+        assert_eq!(failures.len(), 1, "{}", report(&findings));
+        assert_eq!(failures[0].subject, "database");
+        let report = report(&findings);
+        assert!(report.contains("ok    images") && report.contains("ok    clock"), "{report}");
+        assert!(!report.contains("hush"));
+    }
+}

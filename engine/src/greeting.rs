@@ -1,0 +1,83 @@
+//! What `up` tells the person who started it: where everything listens, and how to send a first reading.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use crate::config::{Config, MediaBackend};
+
+/// The greeting; `private_database` is the address of the private cluster, when there is one.
+pub fn of(config: &Config, private_database: Option<&str>) -> String {
+    let mut text = format!("\nfarmiq-edge {} on {}\n\n", config.edge.version, config.edge.id);
+    for (what, place) in places(config, private_database) {
+        let _ = writeln!(text, "  {what:<10}{place}");
+    }
+    if let Some(listen) = config.broker.listen {
+        text.push_str(&first_reading(config, listen, private_database));
+    }
+    text.push_str("\nCtrl-C stops it in order, a second Ctrl-C at once.\n\n");
+    text
+}
+
+fn places(config: &Config, private_database: Option<&str>) -> Vec<(&'static str, String)> {
+    let http = reachable(config.http.listen);
+    let scheme = if config.http.tls_cert.is_some() { "https" } else { "http" };
+    let database =
+        private_database.map_or("as configured".to_owned(), |url| format!("private: psql \"{url}\""));
+    let media = match config.media.backend_in_use() {
+        MediaBackend::Filesystem => config.media.root.display().to_string(),
+        MediaBackend::S3 => format!("bucket {}", config.media.bucket),
+    };
+    let cloud = config
+        .cloud
+        .url
+        .as_ref()
+        .map_or("off; rows wait until cloud.url is set".to_owned(), ToString::to_string);
+    let access =
+        if config.broker.allow_anonymous { "no credential needed: insecure" } else { "credential needed" };
+    let mut places =
+        vec![("HTTP", format!("{scheme}://{http}  (/api/health, /api/ready, /api-docs, /metrics)"))];
+    if let Some(listen) = config.broker.listen {
+        places.push(("MQTT", format!("mqtt://{}  ({access})", reachable(listen))));
+    }
+    if let Some(listen) = config.broker.listen_tls {
+        places.push(("MQTT TLS", format!("mqtts://{}", reachable(listen))));
+    }
+    places.extend([("Database", database), ("Images", media), ("Cloud", cloud)]);
+    places
+}
+
+/// How to let a device in and send its first reading.
+fn first_reading(config: &Config, listen: SocketAddr, private_database: Option<&str>) -> String {
+    let database = private_database.unwrap_or("$DATABASE_URL");
+    let credential = if config.broker.allow_anonymous { "" } else { " -u USER -P PASSWORD" };
+    let host = if listen.ip().is_unspecified() { "localhost".to_owned() } else { listen.ip().to_string() };
+    format!(
+        r#"
+Let a device in and send a first reading:
+  psql "{database}" -c "INSERT INTO device_allowlist (tenant_id, device_id, farm_id, barn_id) VALUES ('t-001', 'd-001', 'f-001', 'b-001')"
+  mosquitto_pub -h {host} -p {port}{credential} -q 1 -t iot/telemetry/t-001/f-001/b-001/d-001/temperature \
+    -m '{{"event_id":"e-1","tenant_id":"t-001","device_id":"d-001","value":21.5,"ts":"2026-02-12T09:00:00Z"}}'
+"#,
+        port = listen.port()
+    )
+}
+
+/// An address one can type: "every interface" is reached as localhost.
+fn reachable(listen: SocketAddr) -> String {
+    if listen.ip().is_unspecified() { format!("localhost:{}", listen.port()) } else { listen.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_greeting_can_be_typed_off() {
+        let mut config = Config::default();
+        config.broker.allow_anonymous = true;
+        let text = of(&config, Some("host=/barn/socket user=farmiq"));
+        assert!(text.contains("http://localhost:3000"), "{text}");
+        assert!(text.contains("mosquitto_pub -h localhost -p 1883 -q 1 -t iot/telemetry/"), "{text}");
+        assert!(text.contains("psql \"host=/barn/socket user=farmiq\""), "{text}");
+    }
+}
