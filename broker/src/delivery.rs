@@ -1,0 +1,156 @@
+//! A message in the engine's hands, and the promise that goes with it: done, or handed back.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use schema::clock::Timestamp;
+use tokio::time::Instant;
+
+use crate::gatekeeper::Identity;
+use crate::window::Window;
+
+/// How a message was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Qos {
+    /// Nothing is acknowledged.
+    AtMostOnce,
+    /// PUBACK after the commit.
+    AtLeastOnce,
+    /// PUBREC after the commit.
+    ExactlyOnce,
+}
+
+/// What the door already knows about a message. Everything but [`Verdict::Admitted`] only wants to be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing speaks against it.
+    Admitted,
+    /// The topic is outside the device's scope.
+    AclDenied,
+    /// The message is larger than the limit; its payload was not kept.
+    TooLarge {
+        /// Bytes of the payload as it was announced.
+        size_bytes: usize,
+    },
+}
+
+/// A published message.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The topic as it was sent; not parsed.
+    pub topic: Arc<str>,
+    /// The body; not opened.
+    pub payload: Bytes,
+    /// How it was published.
+    pub qos: Qos,
+    /// From a device: to be retained. From an external broker: a retained copy, delivered after a subscribe.
+    pub retain: bool,
+    /// When it arrived, for latencies.
+    pub received_at: Instant,
+    /// When it arrived, in wall time.
+    pub arrived_at: Timestamp,
+    /// The device behind the connection; `None` when anonymous or from an external broker.
+    pub identity: Option<Identity>,
+    /// What the door already knows.
+    pub verdict: Verdict,
+}
+
+/// How a delivery ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// Committed: acknowledged and shown to subscribers.
+    Done,
+    /// Refused for good and recorded: acknowledged, shown to nobody.
+    Rejected,
+    /// Dropped: it is delivered again.
+    HandedBack,
+}
+
+/// A message that must be settled: [`Delivery::done`] after the commit, [`Delivery::reject`] after a refusal was
+/// recorded. Dropping it hands it back, and it is delivered again after a short wait.
+pub struct Delivery {
+    message: Message,
+    attempt: u32,
+    receipt: Option<Receipt>,
+}
+
+/// Where every message of the door and of the link goes.
+pub trait Intake: Send + Sync {
+    /// Takes a message without waiting: what may be in flight is bounded by the credits of its source.
+    fn take(&self, delivery: Delivery);
+}
+
+/// Who learns how a delivery ended.
+enum Receipt {
+    Window { window: Arc<Window>, sequence: u64 },
+    Callback(Box<dyn FnOnce(Settlement) + Send + Sync>),
+}
+
+impl Delivery {
+    /// A delivery that reports its end to `on_settled`: for sources outside this crate, and for tests.
+    pub fn with_callback(
+        message: Message,
+        on_settled: impl FnOnce(Settlement) + Send + Sync + 'static,
+    ) -> Self {
+        Self { message, attempt: 0, receipt: Some(Receipt::Callback(Box::new(on_settled))) }
+    }
+
+    pub(crate) fn from_window(message: Message, attempt: u32, window: Arc<Window>, sequence: u64) -> Self {
+        Self { message, attempt, receipt: Some(Receipt::Window { window, sequence }) }
+    }
+
+    /// How often this message was handed back before.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Its effect is committed: acknowledge it and show it to subscribers.
+    pub fn done(mut self) {
+        self.settle(Settlement::Done);
+    }
+
+    /// It was refused for good and that is recorded: acknowledge it, but show it to nobody.
+    pub fn reject(mut self) {
+        self.settle(Settlement::Rejected);
+    }
+
+    fn settle(&mut self, settlement: Settlement) {
+        match self.receipt.take() {
+            Some(Receipt::Window { window, sequence }) => match settlement {
+                Settlement::Done => window.close(sequence, Some(&self.message)),
+                Settlement::Rejected => window.close(sequence, None),
+                Settlement::HandedBack => window.hand_back(sequence, self.message.clone(), self.attempt + 1),
+            },
+            Some(Receipt::Callback(on_settled)) => on_settled(settlement),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.settle(Settlement::HandedBack);
+    }
+}
+
+impl Deref for Delivery {
+    type Target = Message;
+
+    fn deref(&self) -> &Message {
+        &self.message
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("topic", &self.message.topic)
+            .field("payload_bytes", &self.message.payload.len())
+            .field("verdict", &self.message.verdict)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,321 @@
+//! The door: the engine's own MQTT listener. Devices come in here, and are acknowledged after the commit.
+//!
+//! Owns the listening socket and one task per connection. A connection that fails or panics takes only itself down;
+//! the listener survives any error. Memory is bounded by the credits: when they are spent no socket is read.
+
+mod admission;
+mod codec;
+mod connection;
+mod sessions;
+mod subscriber;
+mod topics;
+mod transport;
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use schema::clock::Clock;
+use tokio::io;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::credits::Credits;
+use crate::delivery::Intake;
+use crate::door::sessions::{CloseReason, Sessions};
+use crate::embedded::Embedded;
+use crate::fanout::Fanout;
+use crate::gatekeeper::{Gatekeeper, Identity};
+use crate::retained::{Retained, RetainedError, RetainedStore};
+use crate::stats::{DoorStats, Refusal};
+
+/// Wait after the system refused to accept a connection, for example for want of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How long a finished door tries to store the last retained messages.
+const RETAINED_SAVE_MAX: Duration = Duration::from_secs(1);
+
+/// How the door behaves.
+#[derive(Clone, Debug)]
+pub struct DoorSettings {
+    /// Address of the plain listener; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Whether clients without a credential are let in.
+    pub allow_anonymous: bool,
+    /// Sockets open at once.
+    pub connections_max: usize,
+    /// Unanswered messages per connection, in each direction.
+    pub inflight_max: usize,
+    /// Bytes after the fixed header a PUBLISH may have; a larger one is refused and recorded.
+    pub message_bytes_max: usize,
+    /// Messages of all connections in the engine's hands.
+    pub credit_messages_max: usize,
+    /// Bytes of all connections in the engine's hands; at least one message of the largest size.
+    pub credit_bytes_max: usize,
+    /// From the accept to the end of the login.
+    pub connect_timeout: Duration,
+    /// Database trouble that lasts longer turns new clients away.
+    pub stall_max: Duration,
+    /// What a wrong credential waits for its answer.
+    pub refusal_delay: Duration,
+    /// A packet that was begun must be complete by then, and an answer must have been read by then.
+    pub stuck_timeout: Duration,
+}
+
+impl Default for DoorSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 1883)),
+            allow_anonymous: false,
+            connections_max: 1000,
+            inflight_max: 100,
+            message_bytes_max: 1 << 20,
+            credit_messages_max: 20_000,
+            credit_bytes_max: 64 << 20,
+            connect_timeout: Duration::from_secs(10),
+            stall_max: Duration::from_secs(30),
+            refusal_delay: Duration::from_secs(1),
+            stuck_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Who the door works with.
+#[derive(Clone)]
+pub struct DoorParts {
+    /// Knows credentials and scopes.
+    pub gatekeeper: Arc<dyn Gatekeeper>,
+    /// Takes every message.
+    pub intake: Arc<dyn Intake>,
+    /// Keeps retained messages.
+    pub retained: Arc<dyn RetainedStore>,
+    /// Wall time.
+    pub clock: Clock,
+}
+
+/// Why the door did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum DoorError {
+    /// The address cannot be listened on.
+    #[error("listen on {address}")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The retained messages could not be loaded.
+    #[error("load the retained messages")]
+    Retained(#[from] RetainedError),
+}
+
+/// The open door.
+pub struct Door {
+    shared: Arc<Shared>,
+    listener: Mutex<Option<TcpListener>>,
+    local_addr: SocketAddr,
+    phase: watch::Sender<Phase>,
+    running: watch::Sender<bool>,
+}
+
+/// Where the door is on its way down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Everybody is welcome.
+    Open,
+    /// Nothing more is read; what is in hand is finished and answered.
+    Draining,
+    /// The deadline passed.
+    Over,
+}
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) settings: DoorSettings,
+    pub(crate) gatekeeper: Arc<dyn Gatekeeper>,
+    pub(crate) intake: Arc<dyn Intake>,
+    pub(crate) clock: Clock,
+    pub(crate) retained: Retained,
+    pub(crate) fanout: Arc<dyn Fanout>,
+    pub(crate) credits: Arc<Credits>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) stats: Arc<DoorStats>,
+    pub(crate) phase: watch::Receiver<Phase>,
+    places: Arc<Semaphore>,
+}
+
+impl Door {
+    /// Loads the retained messages, then listens. Nobody is let in before [`Door::run`].
+    ///
+    /// # Errors
+    /// [`DoorError`] when the retained messages cannot be loaded or the address is taken.
+    pub async fn bind(settings: DoorSettings, parts: DoorParts) -> Result<Self, DoorError> {
+        let DoorParts { gatekeeper, intake, retained, clock } = parts;
+        let retained = Retained::load(retained).await?;
+        let address = settings.listen;
+        let failed = |source| DoorError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        if settings.allow_anonymous {
+            tracing::warn!(%local_addr, "clients without a credential are let in: insecure");
+        }
+        tracing::warn!(%local_addr, "the MQTT listener is not encrypted: for development only");
+        let (phase, phase_seen) = watch::channel(Phase::Open);
+        let shared = Shared {
+            gatekeeper,
+            intake,
+            clock,
+            retained,
+            fanout: Embedded::new(settings.connections_max),
+            credits: Credits::new(
+                settings.credit_messages_max,
+                settings.credit_bytes_max,
+                settings.message_bytes_max,
+            ),
+            sessions: Arc::default(),
+            stats: Arc::default(),
+            phase: phase_seen,
+            places: Arc::new(Semaphore::new(settings.connections_max)),
+            settings,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            listener: Mutex::new(Some(listener)),
+            local_addr,
+            phase,
+            running: watch::Sender::new(false),
+        })
+    }
+
+    /// The address that is listened on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The door's counters.
+    #[must_use]
+    pub fn stats(&self) -> Arc<DoorStats> {
+        Arc::clone(&self.shared.stats)
+    }
+
+    /// Serves clients until [`Door::shutdown`]; a second call returns at once.
+    pub async fn run(&self) {
+        let Some(listener) = self.listener.lock().await.take() else { return };
+        let _running = Running::start(&self.running, &self.shared.stats);
+        let mut tasks = JoinSet::new();
+        tokio::select! {
+            () = self.accept_all(listener, &mut tasks) => {}
+            () = self.shared.retained.keep() => {}
+        }
+        self.drain(&mut tasks).await;
+        let saving = self.shared.retained.save();
+        if !timeout_at(Instant::now() + RETAINED_SAVE_MAX, saving).await.unwrap_or(false) {
+            tracing::warn!("some retained messages were not stored");
+        }
+    }
+
+    /// Stops accepting and reading, waits for the deliveries in hand, answers them and closes.
+    /// After the deadline the rest is cut off. Says how many deliveries were cut off.
+    pub async fn shutdown(&self, deadline: Duration) -> usize {
+        self.phase.send_replace(Phase::Draining);
+        drop(self.listener.lock().await.take());
+        let mut running = self.running.subscribe();
+        let stopped = running.wait_for(|is_running| !is_running);
+        if timeout_at(Instant::now() + deadline, stopped).await.is_err() {
+            self.phase.send_replace(Phase::Over);
+            let mut running = self.running.subscribe();
+            let _ = running.wait_for(|is_running| !is_running).await;
+        }
+        self.shared.stats.abandoned()
+    }
+
+    /// Closes the connections of a device whose access was revoked.
+    pub fn disconnect_device(&self, identity: &Identity) {
+        self.shared.sessions.close_all_of(identity, CloseReason::Revoked);
+    }
+
+    async fn accept_all(&self, listener: TcpListener, tasks: &mut JoinSet<()>) {
+        let mut phase = self.shared.phase.clone();
+        while *phase.borrow_and_update() == Phase::Open {
+            tokio::select! {
+                _ = phase.changed() => {}
+                Some(ended) = tasks.join_next() => self.count_panic(ended),
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => self.admit(stream, peer, tasks),
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn Error, "connection not accepted");
+                        sleep(ACCEPT_RETRY).await;
+                    }
+                },
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, tasks: &mut JoinSet<()>) {
+        let Ok(place) = Arc::clone(&self.shared.places).try_acquire_owned() else {
+            self.shared.stats.count_refused(Refusal::Full);
+            tracing::warn!(%peer, "connection refused: all places are taken");
+            return;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "connection lost before its first byte");
+            return;
+        }
+        tasks.spawn(serve(Arc::clone(&self.shared), stream, place));
+    }
+
+    /// Waits until every connection finished what it has in hand, or the deadline cuts them off.
+    async fn drain(&self, tasks: &mut JoinSet<()>) {
+        let mut phase = self.shared.phase.clone();
+        loop {
+            tokio::select! {
+                _ = phase.wait_for(|phase| *phase == Phase::Over) => break,
+                ended = tasks.join_next() => match ended {
+                    Some(ended) => self.count_panic(ended),
+                    None => break,
+                },
+            }
+        }
+        tasks.shutdown().await;
+    }
+
+    fn count_panic(&self, ended: Result<(), JoinError>) {
+        if ended.is_err_and(|error| error.is_panic()) {
+            self.shared.stats.count_panicked();
+            tracing::error!("a connection ended by a bug; only it is gone");
+        }
+    }
+}
+
+/// One connection from its first byte to the end of its last delivery.
+async fn serve(shared: Arc<Shared>, stream: TcpStream, place: OwnedSemaphorePermit) {
+    let transport = transport::Transport::new(stream);
+    if let Some(admitted) = admission::admit(&shared, transport).await {
+        connection::Connection::new(shared, admitted, place).run().await;
+    }
+}
+
+/// The door is served as long as this lives.
+struct Running<'a> {
+    running: &'a watch::Sender<bool>,
+    stats: &'a DoorStats,
+}
+
+impl<'a> Running<'a> {
+    fn start(running: &'a watch::Sender<bool>, stats: &'a DoorStats) -> Self {
+        running.send_replace(true);
+        stats.set_connected(true);
+        Self { running, stats }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.stats.set_connected(false);
+        self.running.send_replace(false);
+    }
+}

@@ -1,0 +1,68 @@
+//! The two byte buffers of a connection and the stream between them, whatever the stream is.
+
+use bytes::BytesMut;
+use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+
+/// Bytes one read may bring: what an idle connection costs, and what a busy one grows to.
+const READ_BYTES_MIN: usize = 2 << 10;
+const READ_BYTES_MAX: usize = 16 << 10;
+
+/// A byte stream with its buffers. Reading and writing may be dropped at any point and lose nothing.
+pub(crate) struct Transport<S> {
+    pub(crate) inbox: BytesMut,
+    pub(crate) outbox: BytesMut,
+    pub(crate) reader: Incoming<S>,
+    pub(crate) writer: WriteHalf<S>,
+}
+
+/// The reading side.
+pub(crate) struct Incoming<S> {
+    half: ReadHalf<S>,
+    read_bytes: usize,
+}
+
+impl<S: AsyncRead + AsyncWrite> Transport<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        let (half, writer) = io::split(stream);
+        Self {
+            inbox: BytesMut::new(),
+            outbox: BytesMut::new(),
+            reader: Incoming { half, read_bytes: READ_BYTES_MIN },
+            writer,
+        }
+    }
+
+    /// Reads once; false at the end of the stream.
+    pub(crate) async fn read(&mut self) -> io::Result<bool> {
+        self.reader.read(&mut self.inbox, 0).await
+    }
+
+    /// Writes everything that waits.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        while !self.outbox.is_empty() {
+            write(&mut self.writer, &mut self.outbox).await?;
+        }
+        self.writer.flush().await
+    }
+}
+
+impl<S: AsyncRead> Incoming<S> {
+    /// Reads once into `inbox`, with room for `missing` more bytes of a large packet; false at the end of the stream.
+    pub(crate) async fn read(&mut self, inbox: &mut BytesMut, missing: usize) -> io::Result<bool> {
+        let room = self.read_bytes.max(missing);
+        inbox.reserve(room);
+        let count = self.half.read_buf(inbox).await?;
+        if count >= self.read_bytes {
+            self.read_bytes = READ_BYTES_MAX.min(self.read_bytes * 2);
+        }
+        Ok(count > 0)
+    }
+}
+
+/// Writes once, as much of `outbox` as the stream takes.
+pub(crate) async fn write<W: AsyncWrite + Unpin>(writer: &mut W, outbox: &mut BytesMut) -> io::Result<()> {
+    match writer.write_buf(outbox).await? {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,25 @@
+//! How bytes arrive and are acknowledged: the MQTT door of the engine and its link to an external broker.
+//!
+//! This crate never opens a payload. It turns what a device publishes into a [`Delivery`], hands it to the
+//! [`Intake`] and answers the device only after [`Delivery::done`]: acknowledged means committed.
+
+pub mod acl;
+mod credits;
+pub mod delivery;
+pub mod door;
+mod embedded;
+pub mod fanout;
+mod filter;
+pub mod gatekeeper;
+pub mod link;
+mod redelivery;
+pub mod retained;
+pub mod stats;
+pub mod window;
+
+pub use delivery::{Delivery, Intake, Message, Qos, Settlement, Verdict};
+pub use door::{Door, DoorError, DoorParts, DoorSettings};
+pub use gatekeeper::{Gatekeeper, Identity, Login, Scope};
+pub use link::{Link, LinkParts, LinkSettings};
+pub use retained::{MemoryRetained, RetainedError, RetainedMessage, RetainedStore};
+pub use stats::{DoorStats, Refusal};

@@ -1,0 +1,244 @@
+//! What the door and the link tell about themselves: counters to read, and the metrics that follow them.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use schema::metrics;
+use schema::wire::topic::Kind;
+
+/// Why a client or a message was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// A wrong credential, or none where one is needed.
+    Credential,
+    /// A publish or a subscription outside the device's scope.
+    Acl,
+    /// A protocol version other than MQTT 3.1.1.
+    Protocol,
+    /// An empty client id that asks for a lasting session.
+    ClientId,
+    /// Nothing can be committed, or nobody can check the credential now.
+    Unavailable,
+    /// All connections are taken.
+    Full,
+    /// A packet that breaks the protocol.
+    Malformed,
+    /// A device that is not enabled any more.
+    Revoked,
+}
+
+impl Refusal {
+    /// Every reason.
+    pub const ALL: [Self; 8] = [
+        Self::Credential,
+        Self::Acl,
+        Self::Protocol,
+        Self::ClientId,
+        Self::Unavailable,
+        Self::Full,
+        Self::Malformed,
+        Self::Revoked,
+    ];
+
+    /// The `reason` label of metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Credential => "credential",
+            Self::Acl => "acl",
+            Self::Protocol => "protocol",
+            Self::ClientId => "client_id",
+            Self::Unavailable => "unavailable",
+            Self::Full => "full",
+            Self::Malformed => "malformed",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+type Record = Box<dyn Fn(f64) + Send + Sync>;
+
+/// Counters of the door or of the link; cheap to bump, read whenever somebody asks. The metrics of the catalog follow
+/// them, provided the exporter was installed before this was made.
+pub struct DoorStats {
+    connections: AtomicUsize,
+    unacked: AtomicUsize,
+    connected: AtomicBool,
+    received: AtomicU64,
+    handed_back: AtomicU64,
+    panicked: AtomicU64,
+    abandoned: AtomicUsize,
+    refused: [AtomicU64; Refusal::ALL.len()],
+    handles: Handles,
+}
+
+/// Handles of the metrics, looked up once.
+struct Handles {
+    latency_seconds: [Record; Kind::ALL.len()],
+    handed_back: [Record; Kind::ALL.len()],
+    refused: [Record; Refusal::ALL.len()],
+    connected: Record,
+    connections: Record,
+    unacked: Record,
+}
+
+impl Default for DoorStats {
+    fn default() -> Self {
+        Self {
+            connections: AtomicUsize::new(0),
+            unacked: AtomicUsize::new(0),
+            connected: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+            handed_back: AtomicU64::new(0),
+            panicked: AtomicU64::new(0),
+            abandoned: AtomicUsize::new(0),
+            refused: Default::default(),
+            handles: Handles::look_up(),
+        }
+    }
+}
+
+impl DoorStats {
+    /// Clients that are logged in now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Deliveries that were taken in and are not answered yet.
+    #[must_use]
+    pub fn unacked(&self) -> usize {
+        self.unacked.load(Ordering::Relaxed)
+    }
+
+    /// The door is open, or the link is connected.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Messages taken in since the start.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Deliveries that came back undone since the start.
+    #[must_use]
+    pub fn handed_back(&self) -> u64 {
+        self.handed_back.load(Ordering::Relaxed)
+    }
+
+    /// Connections that ended by a bug since the start.
+    #[must_use]
+    pub fn panicked(&self) -> u64 {
+        self.panicked.load(Ordering::Relaxed)
+    }
+
+    /// Deliveries that were cut off before they were settled: by a shutdown's deadline or by a bug.
+    #[must_use]
+    pub fn abandoned(&self) -> usize {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// How often something was turned away for this reason since the start.
+    #[must_use]
+    pub fn refused(&self, refusal: Refusal) -> u64 {
+        self.refused[refusal as usize].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn client_came(&self) {
+        let before = self.connections.fetch_add(1, Ordering::Relaxed);
+        (self.handles.connections)((before + 1) as f64);
+    }
+
+    pub(crate) fn client_left(&self) {
+        let before = self.connections.fetch_sub(1, Ordering::Relaxed);
+        (self.handles.connections)((before - 1) as f64);
+    }
+
+    pub(crate) fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+        (self.handles.connected)(f64::from(u8::from(connected)));
+    }
+
+    pub(crate) fn opened(&self) {
+        self.received.fetch_add(1, Ordering::Relaxed);
+        self.unacked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A delivery was answered, so long after it arrived.
+    pub(crate) fn answered(&self, kind: Option<Kind>, elapsed: Duration) {
+        if let Some(kind) = kind {
+            (self.handles.latency_seconds[kind as usize])(elapsed.as_secs_f64());
+        }
+    }
+
+    /// So many deliveries left a window.
+    pub(crate) fn closed(&self, count: usize) {
+        let before = self.unacked.fetch_sub(count, Ordering::Relaxed);
+        (self.handles.unacked)((before - count) as f64);
+    }
+
+    /// A source died over so many open deliveries.
+    pub(crate) fn abandon(&self, count: usize) {
+        self.abandoned.fetch_add(count, Ordering::Relaxed);
+        self.closed(count);
+    }
+
+    pub(crate) fn count_handed_back(&self, kind: Option<Kind>) {
+        self.handed_back.fetch_add(1, Ordering::Relaxed);
+        if let Some(kind) = kind {
+            (self.handles.handed_back[kind as usize])(1.0);
+        }
+    }
+
+    pub(crate) fn count_panicked(&self) {
+        self.panicked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_refused(&self, refusal: Refusal) {
+        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
+        (self.handles.refused[refusal as usize])(1.0);
+    }
+}
+
+impl Handles {
+    fn look_up() -> Self {
+        let connected = metrics::mqtt_connected();
+        let connections = metrics::mqtt_connections();
+        let unacked = metrics::mqtt_unacked();
+        Self {
+            latency_seconds: Kind::ALL.map(|kind| {
+                let handle = metrics::mqtt_message_latency_seconds(kind);
+                Box::new(move |seconds| handle.record(seconds)) as Record
+            }),
+            handed_back: Kind::ALL.map(|kind| {
+                let handle = metrics::ingress_handed_back(kind);
+                Box::new(move |_| handle.increment(1)) as Record
+            }),
+            refused: Refusal::ALL.map(|refusal| {
+                let handle = metrics::auth_refused(refusal.as_str());
+                Box::new(move |_| handle.increment(1)) as Record
+            }),
+            connected: Box::new(move |value| connected.set(value)),
+            connections: Box::new(move |value| connections.set(value)),
+            unacked: Box::new(move |value| unacked.set(value)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_and_every_reason_has_its_own_place() {
+        for (index, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, index);
+        }
+        for (index, refusal) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(refusal as usize, index);
+        }
+    }
+}

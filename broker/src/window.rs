@@ -1,0 +1,230 @@
+//! The window of one source: its open deliveries in the order of arrival, closed in any order, answered in order.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use schema::wire::topic::Kind;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::credits::{Cost, Credits};
+use crate::delivery::Message;
+use crate::fanout::Fanout;
+
+/// The answer a closed delivery owes to its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    None,
+    PubAck(u16),
+    PubRec(u16),
+}
+
+/// Who wants a message once it is committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Echo {
+    /// It becomes the retained message of its topic.
+    pub(crate) retain: bool,
+    /// Live subscribers may see it.
+    pub(crate) fan_out: bool,
+}
+
+/// What is remembered of an open delivery.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) answer: Answer,
+    pub(crate) cost: Cost,
+    pub(crate) echo: Echo,
+    pub(crate) kind: Option<Kind>,
+    pub(crate) received_at: Instant,
+    /// The connection of the link it came over; always zero at the door.
+    pub(crate) epoch: u64,
+}
+
+/// A delivery whose turn to be answered has come.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    pub(crate) slot: Slot,
+    /// The message, when somebody wants it after the commit.
+    pub(crate) message: Option<Box<Message>>,
+}
+
+/// A delivery that was dropped before it was done.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    pub(crate) sequence: u64,
+    pub(crate) kind: Option<Kind>,
+    pub(crate) message: Message,
+    pub(crate) attempt: u32,
+}
+
+/// The open deliveries of one source. Only the source opens and collects; anybody closes, on any thread.
+#[derive(Debug)]
+pub struct Window {
+    state: Mutex<State>,
+    changed: Notify,
+    credits: Arc<Credits>,
+    fanout: Option<Arc<dyn Fanout>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Sequence number of the first slot.
+    first: u64,
+    slots: VecDeque<Open>,
+    returned: Vec<Returned>,
+    /// The source was told and has not looked since: a burst of closings wakes it once.
+    is_signaled: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    slot: Slot,
+    is_closed: bool,
+    message: Option<Box<Message>>,
+}
+
+impl Window {
+    pub(crate) fn new(credits: Arc<Credits>, fanout: Option<Arc<dyn Fanout>>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), changed: Notify::new(), credits, fanout })
+    }
+
+    /// Appends a delivery whose cost was taken from the credit, and says its number.
+    pub(crate) fn open(&self, slot: Slot) -> u64 {
+        let mut state = self.lock();
+        state.slots.push_back(Open { slot, is_closed: false, message: None });
+        state.first + state.slots.len() as u64 - 1
+    }
+
+    /// The delivery is settled; `committed` carries the message unless it was refused.
+    pub(crate) fn close(&self, sequence: u64, committed: Option<&Message>) {
+        let mut state = self.lock();
+        let is_front = sequence == state.first;
+        let open = state.slot_mut(sequence);
+        open.is_closed = true;
+        open.message =
+            committed.filter(|_| self.is_wanted(open.slot.echo)).map(|message| Box::new(message.clone()));
+        if is_front {
+            self.signal(state);
+        }
+    }
+
+    /// The delivery was dropped; the source delivers it again.
+    pub(crate) fn hand_back(&self, sequence: u64, message: Message, attempt: u32) {
+        let mut state = self.lock();
+        let kind = state.slot_mut(sequence).slot.kind;
+        state.returned.push(Returned { sequence, kind, message, attempt });
+        self.signal(state);
+    }
+
+    /// Moves what can be answered, in order of arrival, and what was handed back.
+    pub(crate) fn collect(&self, closed: &mut Vec<Closed>, returned: &mut Vec<Returned>) {
+        let mut state = self.lock();
+        state.is_signaled = false;
+        returned.append(&mut state.returned);
+        while let Some(open) = state.slots.pop_front_if(|open| open.is_closed) {
+            state.first += 1;
+            closed.push(Closed { slot: open.slot, message: open.message });
+        }
+    }
+
+    /// Waits until [`Window::collect`] may find something.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    fn is_wanted(&self, echo: Echo) -> bool {
+        echo.retain || (echo.fan_out && self.fanout.as_ref().is_some_and(|fanout| fanout.is_wanted()))
+    }
+
+    fn signal(&self, mut state: MutexGuard<'_, State>) {
+        if !state.is_signaled {
+            state.is_signaled = true;
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn slot_mut(&mut self, sequence: u64) -> &mut Open {
+        let index =
+            usize::try_from(sequence - self.first).expect("a window is shorter than the address space");
+        &mut self.slots[index]
+    }
+}
+
+impl Drop for Window {
+    /// The source died with deliveries out: the last of them to go gives the credit back.
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for open in state.slots.drain(..) {
+            self.credits.give_back(open.slot.cost);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn window() -> Arc<Window> {
+        Window::new(Credits::new(1000, 1 << 20, 1024), None)
+    }
+
+    fn slot(packet_id: u16) -> Slot {
+        Slot {
+            answer: Answer::PubAck(packet_id),
+            cost: Cost::default(),
+            echo: Echo::default(),
+            kind: None,
+            received_at: Instant::now(),
+            epoch: 0,
+        }
+    }
+
+    fn answers(window: &Window) -> Vec<Answer> {
+        let (mut closed, mut returned) = (Vec::new(), Vec::new());
+        window.collect(&mut closed, &mut returned);
+        closed.into_iter().map(|closed| closed.slot.answer).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn answers_leave_in_order_of_arrival_whatever_the_order_of_closing(
+            order in Just((0u64..40).collect::<Vec<_>>()).prop_shuffle(),
+            looks in proptest::collection::vec(any::<bool>(), 40),
+        ) {
+            let window = window();
+            for packet_id in 0..40 {
+                window.open(slot(packet_id));
+            }
+            let mut seen = Vec::new();
+            for (sequence, look) in order.into_iter().zip(looks) {
+                window.close(sequence, None);
+                if look {
+                    seen.extend(answers(&window));
+                }
+            }
+            seen.extend(answers(&window));
+            prop_assert_eq!(seen, (0..40).map(Answer::PubAck).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_window_that_is_dropped_gives_its_credit_back() {
+        let credits = Credits::new(1, 4096, 1024);
+        let cost = Cost::of_message(100);
+        assert!(credits.try_take(cost));
+        let window = Window::new(Arc::clone(&credits), None);
+        window.open(Slot { cost, ..slot(1) });
+        assert!(!credits.try_take(cost));
+        drop(window);
+        assert!(credits.try_take(cost));
+    }
+}

@@ -1,0 +1,189 @@
+//! Who is let in, who is put out, and when the last will is published.
+
+use std::time::Duration;
+
+use broker::{DoorSettings, Refusal, Verdict};
+
+use crate::clients::{Hello, Raw, packet, publish};
+use crate::support::{Arrivals, PATIENCE, identity, open, settings, until};
+
+const STATUS: &str = "iot/status/t/f/b/d";
+
+async fn expect_will(arrivals: &mut Arrivals) {
+    let will = arrivals.next().await;
+    assert_eq!((&*will.topic, &will.payload[..], will.retain), (STATUS, b"offline".as_slice(), true));
+    assert_eq!(will.verdict, Verdict::Admitted);
+    will.done();
+}
+
+fn with_will() -> Hello {
+    Hello::device("d").with_will(STATUS, "offline")
+}
+
+async fn check_refused(hello: Hello, code: u8, settings: DoorSettings, refusal: Refusal) {
+    let (door, _arrivals) = open(settings).await;
+    let mut raw = Raw::open(door.address()).await;
+    raw.send(&hello.packet()).await;
+    assert_eq!(raw.rest().await, [0x20, 2, 0, code]);
+    assert_eq!(door.door.stats().refused(refusal), 1);
+    assert_eq!(door.door.stats().connections(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_is_refused_is_told_why() {
+    let wrong = Hello { user: Some(("d", "wrong")), ..Hello::named("d") };
+    check_refused(wrong, 5, settings(), Refusal::Credential).await;
+    let strict = DoorSettings { allow_anonymous: false, ..settings() };
+    check_refused(Hello::named("x"), 5, strict, Refusal::Credential).await;
+    check_refused(Hello::device("unknown"), 5, settings(), Refusal::Revoked).await;
+    let lasting = Hello { clean_session: false, ..Hello::named("") };
+    check_refused(lasting, 2, settings(), Refusal::ClientId).await;
+}
+
+#[tokio::test]
+async fn another_version_of_the_protocol_is_told_so() {
+    let (door, _arrivals) = open(settings()).await;
+    for body in [b"\0\x04MQTT\x05\x02\0\x3c\0\0\x01x".as_slice(), b"\0\x06MQIsdp\x03\x02\0\x3c\0\x01x"] {
+        let mut raw = Raw::open(door.address()).await;
+        raw.send(&packet(0x10, body)).await;
+        assert_eq!(raw.rest().await, [0x20, 2, 0, 1]);
+    }
+}
+
+#[tokio::test]
+async fn nobody_new_is_let_in_while_nothing_can_be_committed() {
+    let (door, _arrivals) = open(settings()).await;
+    door.house.stall(Duration::from_secs(31));
+    let mut raw = Raw::open(door.address()).await;
+    raw.send(&Hello::device("d").packet()).await;
+    assert_eq!(raw.rest().await, [0x20, 2, 0, 3]);
+    door.house.stall(Duration::from_secs(29));
+    Raw::login(door.address(), &Hello::device("d")).await;
+}
+
+#[tokio::test]
+async fn clients_without_a_name_do_not_push_each_other_out() {
+    let (door, _arrivals) = open(settings()).await;
+    let mut first = Raw::login(door.address(), &Hello::named("")).await;
+    let mut second = Raw::login(door.address(), &Hello::named("")).await;
+    for raw in [&mut first, &mut second] {
+        raw.send(&[0xc0, 0]).await;
+        raw.expect(&[0xd0, 0]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_second_connection_ends_the_first_whose_will_comes_before_anything_of_the_second() {
+    let (door, mut arrivals) = open(settings()).await;
+    let first = Raw::login(door.address(), &with_will()).await;
+    let mut second = Raw::login(door.address(), &with_will()).await;
+    second.send(&publish(STATUS, b"online", 1, 1, true)).await;
+    expect_will(&mut arrivals).await;
+    let online = arrivals.next().await;
+    assert_eq!(&online.payload[..], b"online");
+    online.done();
+    assert_eq!(first.rest().await, b"");
+    second.expect(&[0x40, 2, 0, 1]).await;
+    assert_eq!(door.door.stats().connections(), 1);
+}
+
+#[tokio::test]
+async fn a_name_belongs_to_the_credential_that_uses_it() {
+    let (door, _arrivals) = open(settings()).await;
+    let mut first = Raw::login(door.address(), &Hello::device("d")).await;
+    let thief = Hello { client_id: "d", ..Hello::device("d2") };
+    let _second = Raw::login(door.address(), &thief).await;
+    first.send(&[0xc0, 0]).await;
+    first.expect(&[0xd0, 0]).await;
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_leaves_its_will() {
+    let (door, mut arrivals) = open(settings()).await;
+    drop(Raw::login(door.address(), &with_will()).await);
+    expect_will(&mut arrivals).await;
+}
+
+#[tokio::test]
+async fn a_client_that_falls_silent_leaves_its_will() {
+    let (door, mut arrivals) = open(settings()).await;
+    let silent = Hello { keep_alive_seconds: 1, ..with_will() };
+    let raw = Raw::login(door.address(), &silent).await;
+    expect_will(&mut arrivals).await;
+    assert_eq!(raw.rest().await, b"");
+}
+
+#[tokio::test]
+async fn a_client_that_says_goodbye_leaves_no_will() {
+    let (door, mut arrivals) = open(settings()).await;
+    let mut raw = Raw::login(door.address(), &with_will()).await;
+    raw.send(&[0xe0, 0]).await;
+    assert_eq!(raw.rest().await, b"");
+    until("the client left", || door.door.stats().connections() == 0).await;
+    door.close(PATIENCE).await;
+    assert!(arrivals.is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_the_protocol_leaves_its_will() {
+    let (door, mut arrivals) = open(settings()).await;
+    let mut raw = Raw::login(door.address(), &with_will()).await;
+    raw.send(&with_will().packet()).await;
+    expect_will(&mut arrivals).await;
+    assert_eq!(raw.rest().await, b"");
+    assert_eq!(door.door.stats().refused(Refusal::Malformed), 1);
+}
+
+#[tokio::test]
+async fn a_will_outside_the_scope_is_recorded_as_denied() {
+    let (door, mut arrivals) = open(settings()).await;
+    drop(Raw::login(door.address(), &Hello::device("d").with_will("iot/status/t/f/b/d2", "offline")).await);
+    let will = arrivals.next().await;
+    assert_eq!(will.verdict, Verdict::AclDenied);
+    will.reject();
+}
+
+#[tokio::test]
+async fn a_will_that_is_handed_back_comes_again() {
+    let (door, mut arrivals) = open(settings()).await;
+    drop(Raw::login(door.address(), &with_will()).await);
+    drop(arrivals.next().await);
+    expect_will(&mut arrivals).await;
+    until("nothing is open", || door.door.stats().unacked() == 0).await;
+}
+
+#[tokio::test]
+async fn a_revoked_device_is_put_out_at_once() {
+    let (door, mut arrivals) = open(settings()).await;
+    let raw = Raw::login(door.address(), &with_will()).await;
+    let mut other = Raw::login(door.address(), &Hello::device("d2")).await;
+    door.house.disable(&identity("d"));
+    door.door.disconnect_device(&identity("d"));
+    let will = arrivals.next().await;
+    assert_eq!(will.verdict, Verdict::AclDenied);
+    will.reject();
+    assert_eq!(raw.rest().await, b"");
+    other.send(&[0xc0, 0]).await;
+    other.expect(&[0xd0, 0]).await;
+}
+
+#[tokio::test]
+async fn a_revoked_device_is_put_out_when_it_speaks() {
+    let (door, mut arrivals) = open(settings()).await;
+    let mut raw = Raw::login(door.address(), &Hello::device("d")).await;
+    door.house.disable(&identity("d"));
+    raw.send(&publish(STATUS, b"online", 1, 1, true)).await;
+    assert_eq!(raw.rest().await, b"");
+    assert!(arrivals.is_empty());
+    assert_eq!(door.door.stats().refused(Refusal::Revoked), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_panics_takes_only_itself_down() {
+    let (door, _arrivals) = open(settings()).await;
+    let mut raw = Raw::open(door.address()).await;
+    raw.send(&Hello { user: Some(("panic", "x")), ..Hello::named("p") }.packet()).await;
+    assert_eq!(raw.rest().await, b"");
+    until("the panic was counted", || door.door.stats().panicked() == 1).await;
+    Raw::login(door.address(), &Hello::device("d")).await;
+}

@@ -1,0 +1,187 @@
+//! A door to test: an intake that hands every delivery to the test, and a gatekeeper that knows a few devices.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use broker::{
+    Delivery, Door, DoorParts, DoorSettings, Gatekeeper, Identity, Intake, Login, MemoryRetained, Scope,
+};
+use schema::clock::Clock;
+use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+
+/// Gives up a test that waits for something that never comes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Hands every delivery to the test.
+pub(crate) struct Tray(UnboundedSender<Delivery>);
+
+impl Intake for Tray {
+    fn take(&self, delivery: Delivery) {
+        let _ = self.0.send(delivery);
+    }
+}
+
+/// Deliveries on their way to the test.
+pub(crate) struct Arrivals(pub(crate) UnboundedReceiver<Delivery>);
+
+impl Arrivals {
+    pub(crate) async fn next(&mut self) -> Delivery {
+        tokio::time::timeout(PATIENCE, self.0.recv())
+            .await
+            .expect("a delivery in time")
+            .expect("an open tray")
+    }
+
+    pub(crate) async fn take(&mut self, count: usize) -> Vec<Delivery> {
+        let mut taken = Vec::new();
+        while taken.len() < count {
+            taken.push(self.next().await);
+        }
+        taken
+    }
+
+    pub(crate) fn is_empty(&mut self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+pub(crate) fn tray() -> (Arc<Tray>, Arrivals) {
+    let (sender, receiver) = unbounded_channel();
+    (Arc::new(Tray(sender)), Arrivals(receiver))
+}
+
+/// Takes every delivery and settles it at once.
+pub(crate) struct Done;
+
+impl Intake for Done {
+    fn take(&self, delivery: Delivery) {
+        delivery.done();
+    }
+}
+
+/// Knows device `d` of tenant `t` under user `d`, password `secret`; others as they are enabled.
+pub(crate) struct House {
+    scopes: Mutex<HashMap<Identity, Scope>>,
+    stalled_for: Mutex<Duration>,
+}
+
+impl House {
+    fn new() -> Arc<Self> {
+        let house = Self { scopes: Mutex::default(), stalled_for: Mutex::default() };
+        for device in ["d", "d2"] {
+            house.enable(&identity(device), scope("f", "b", Some("st")));
+        }
+        Arc::new(house)
+    }
+
+    pub(crate) fn enable(&self, identity: &Identity, scope: Scope) {
+        self.scopes.lock().unwrap().insert(identity.clone(), scope);
+    }
+
+    pub(crate) fn disable(&self, identity: &Identity) {
+        self.scopes.lock().unwrap().remove(identity);
+    }
+
+    pub(crate) fn stall(&self, stalled_for: Duration) {
+        *self.stalled_for.lock().unwrap() = stalled_for;
+    }
+}
+
+#[async_trait]
+impl Gatekeeper for House {
+    async fn login(&self, username: Option<&str>, password: Option<&[u8]>, _client_id: &str) -> Login {
+        match (username, password) {
+            (None, _) => Login::Anonymous,
+            (Some("panic"), _) => panic!("a gatekeeper with a bug"),
+            (Some(device), Some(b"secret")) => Login::Device(identity(device)),
+            (Some(_), _) => Login::Refused,
+        }
+    }
+
+    fn scope(&self, identity: &Identity) -> Option<Scope> {
+        self.scopes.lock().unwrap().get(identity).cloned()
+    }
+
+    fn stalled_for(&self) -> Duration {
+        *self.stalled_for.lock().unwrap()
+    }
+}
+
+pub(crate) fn identity(device: &str) -> Identity {
+    Identity { tenant_id: TenantId::new("t").unwrap(), device_id: DeviceId::new(device).unwrap() }
+}
+
+pub(crate) fn scope(farm: &str, barn: &str, station: Option<&str>) -> Scope {
+    Scope {
+        farm_id: Some(FarmId::new(farm).unwrap()),
+        barn_id: Some(BarnId::new(barn).unwrap()),
+        station_id: station.map(|id| StationId::new(id).unwrap()),
+    }
+}
+
+/// A door that is open, with everything around it.
+pub(crate) struct OpenDoor {
+    pub(crate) door: Arc<Door>,
+    pub(crate) house: Arc<House>,
+    tasks: JoinSet<()>,
+}
+
+impl OpenDoor {
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.door.local_addr()
+    }
+
+    /// Closes the door; says how many deliveries were cut off.
+    pub(crate) async fn close(mut self, deadline: Duration) -> usize {
+        let abandoned = self.door.shutdown(deadline).await;
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.expect("the door ends well");
+        }
+        abandoned
+    }
+}
+
+/// Settings of a door for tests: any port, anonymous clients welcome, no slow refusals.
+pub(crate) fn settings() -> DoorSettings {
+    DoorSettings {
+        listen: ([127, 0, 0, 1], 0).into(),
+        allow_anonymous: true,
+        refusal_delay: Duration::ZERO,
+        ..DoorSettings::default()
+    }
+}
+
+pub(crate) async fn open_with(settings: DoorSettings, intake: Arc<dyn Intake>) -> OpenDoor {
+    let house = House::new();
+    let parts = DoorParts {
+        gatekeeper: Arc::clone(&house) as Arc<dyn Gatekeeper>,
+        intake,
+        retained: Arc::new(MemoryRetained),
+        clock: Clock::system(),
+    };
+    let door = Arc::new(Door::bind(settings, parts).await.expect("a free port"));
+    let mut tasks = JoinSet::new();
+    let running = Arc::clone(&door);
+    tasks.spawn(async move { running.run().await });
+    OpenDoor { door, house, tasks }
+}
+
+/// An open door whose deliveries come to the test.
+pub(crate) async fn open(settings: DoorSettings) -> (OpenDoor, Arrivals) {
+    let (tray, arrivals) = tray();
+    (open_with(settings, tray).await, arrivals)
+}
+
+/// Waits until something becomes true.
+pub(crate) async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_true() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never came true: {what}"));
+}
