@@ -88,10 +88,14 @@ async fn execute(command: Command, loaded: Loaded) -> anyhow::Result<ExitCode> {
 /// Runs with everything embedded; the private database is stopped last.
 async fn up(mut loaded: Loaded) -> anyhow::Result<ExitCode> {
     start_logging(&loaded, style_for_people());
-    let signals = Signals::listen()?;
+    let mut signals = Signals::listen()?;
     let mut private = None;
     if loaded.config.database.url.is_none() {
-        let cluster = Cluster::start(&loaded.config.edge.data_dir).await?;
+        // A server that is left half way is found by the next start.
+        let cluster = tokio::select! {
+            started = Cluster::start(&loaded.config.edge.data_dir) => started?,
+            () = signals.next() => bail!("stopped while the private database was starting"),
+        };
         loaded.config.database.url = Some(Secret::from(cluster.url()));
         private = Some(cluster);
     }
