@@ -1,9 +1,34 @@
 //! Measures the engine against the limits of the machine and database it runs on.
 
+mod engine;
+mod limits;
+mod process;
+mod table;
+
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
+use rand::Rng;
 use tokio::sync::watch;
+
+use schema::clock::Clock;
+use schema::store::bench::{checkpoint, reading_count, server, wal_position};
+use schema::store::partition::ensure_ahead;
+use schema::store::{Store, StoreSettings};
+
+use crate::device::Place;
+use crate::report::{note, say};
+
+use engine::Pace;
+use limits::Limit;
+use table::Row;
+
+/// How long the dedupe marks of the limits live, as in the engine.
+const DEDUPE_HOURS: i64 = 72;
+/// Connections of the pool: two writers and one observer.
+const POOL_MAX: usize = 4;
+/// Longest statement: a checkpoint of a busy server.
+const STATEMENT_SECONDS_MAX: u64 = 120;
 
 /// What to measure, and how long.
 #[derive(Clone, Debug)]
@@ -36,6 +61,196 @@ pub struct Settings {
 ///
 /// # Errors
 /// When the database or the engine cannot be reached.
-pub async fn run(_: Settings, _: watch::Receiver<bool>) -> Result<()> {
-    bail!("not measured yet")
+pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<()> {
+    let bench = Bench::open(settings).await?;
+    let mut rows = Vec::new();
+    let mut memory = Memory { idle_kib: bench.engine_kib(), ..Memory::default() };
+    if bench.settings.measures_limits {
+        measure_limits(&bench, &mut rows, &stop).await?;
+    }
+    if bench.settings.measures_engine && !*stop.borrow() {
+        measure_engine(&bench, &mut rows, &mut memory, &stop).await?;
+    }
+    say("");
+    say(table::render(&rows).trim_end());
+    if bench.settings.measures_engine {
+        memory.print(bench.settings.devices);
+    }
+    Ok(())
+}
+
+async fn measure_limits(bench: &Bench, rows: &mut Vec<Row>, stop: &watch::Receiver<bool>) -> Result<()> {
+    for (limit, writers) in [(Limit::Copy, 1), (Limit::Copy, 2), (Limit::Statement, 1), (Limit::Statement, 2)]
+    {
+        if *stop.borrow() {
+            break;
+        }
+        bench.settle().await;
+        let row = limits::measure(bench, limit, writers, bench.settings.events).await?;
+        note(format!("{}: {:.0} events/s", row.name, row.rate()));
+        rows.push(row);
+    }
+    Ok(())
+}
+
+async fn measure_engine(
+    bench: &Bench,
+    rows: &mut Vec<Row>,
+    memory: &mut Memory,
+    stop: &watch::Receiver<bool>,
+) -> Result<()> {
+    let Settings { connections, devices, events, rate, rate_duration, .. } = bench.settings;
+    engine::admit(bench).await?;
+    let idle = engine::idle_connections(bench, devices.saturating_sub(connections)).await?;
+    // Every device says something once, so that the engine knows it.
+    engine::run(bench, "devices", Pace::Max(devices * 7), connections, stop.clone()).await?;
+    memory.devices_kib = bench.engine_kib();
+    let full_speed = format!("engine, {connections} connections, full speed");
+    let paced = format!("engine, {connections} connections, {rate:.0}/s");
+    for (name, pace, peak) in [
+        (paced, Pace::PerSecond(rate, rate_duration), &mut memory.paced_kib),
+        (full_speed, Pace::Max(events), &mut memory.full_speed_kib),
+    ] {
+        if *stop.borrow() {
+            break;
+        }
+        bench.settle().await;
+        let stored_before = bench.stored().await?;
+        let (row, kib) = engine::run(bench, &name, pace, connections, stop.clone()).await?;
+        let stored = bench.stored().await? - stored_before;
+        note(format!("{name}: {:.0} events/s, {} acknowledged, {stored} stored", row.rate(), row.events));
+        *peak = bench.settings.engine_pid.map(|_| kib);
+        rows.push(row);
+    }
+    drop(idle);
+    Ok(())
+}
+
+/// What every measurement needs.
+pub(crate) struct Bench {
+    pub(crate) settings: Settings,
+    pub(crate) store: Store,
+    pub(crate) devices: Vec<String>,
+    /// Tenant of the rows that never went through the engine; new in every run.
+    pub(crate) limits_place: Place,
+    /// Tenant of the devices the engine lets in; new in every run.
+    pub(crate) engine_place: Place,
+    postmaster: Option<u32>,
+}
+
+impl Bench {
+    async fn open(settings: Settings) -> Result<Self> {
+        let store = Store::new(&StoreSettings {
+            url: settings.database_url.clone(),
+            pool_max: POOL_MAX,
+            statement_timeout_seconds: STATEMENT_SECONDS_MAX,
+            application_name: "farmiq-loadtest".to_owned(),
+        })
+        .context("read the database URL")?;
+        if !settings.measures_engine {
+            store.migrate().await.context("prepare the tables")?;
+        }
+        let mut conn = store.conn().await.context("connect to the database")?;
+        ensure_ahead(&mut conn, Clock::system().now()).await.context("make partitions")?;
+        let server = server(&conn).await.context("ask the server what it is")?;
+        drop(conn);
+        let postmaster = u32::try_from(server.backend_pid).ok().and_then(postmaster_of);
+        say(process::machine());
+        say(format!(
+            "PostgreSQL {}, fsync {}, synchronous_commit {}, shared_buffers {}",
+            server.version, server.fsync, server.synchronous_commit, server.shared_buffers
+        ));
+        if cfg!(debug_assertions) {
+            note("this is a debug build: build with --release before you believe a figure");
+        }
+        if postmaster.is_none() {
+            note("PostgreSQL does not run in sight of this process: its CPU time is not measured");
+        }
+        let run = rand::rng().random_range(0..1_u32 << 24);
+        let place = |kind: &str| Place {
+            tenant: format!("b{kind}-{run:06x}"),
+            farm: "f-001".to_owned(),
+            barn: "b-001".to_owned(),
+        };
+        let devices = (0..settings.devices).map(|number| format!("d-{number:04}")).collect();
+        Ok(Self { settings, store, devices, limits_place: place("l"), engine_place: place("e"), postmaster })
+    }
+
+    /// Flushes what earlier measurements left behind, where the role may.
+    async fn settle(&self) {
+        if let Ok(conn) = self.store.conn().await {
+            drop(checkpoint(&conn).await);
+        }
+    }
+
+    async fn stored(&self) -> Result<i64> {
+        let conn = self.store.conn().await.context("connect to the database")?;
+        reading_count(&conn, &self.engine_place.tenant).await.context("count readings")
+    }
+
+    fn engine_kib(&self) -> Option<u64> {
+        self.settings.engine_pid.and_then(|pid| process::resident_kib(pid).ok())
+    }
+
+    /// What was used up to now.
+    async fn gauge(&self) -> Result<Gauge> {
+        let conn = self.store.conn().await.context("connect to the database")?;
+        let wal = wal_position(&conn).await.context("read the WAL position")?;
+        Ok(Gauge {
+            wal,
+            postgres_cpu: self.postmaster.and_then(|pid| process::family_cpu(pid).ok()),
+            engine_cpu: self.settings.engine_pid.and_then(|pid| process::cpu(pid).ok()),
+        })
+    }
+}
+
+/// The parent of a backend when it is a PostgreSQL process of this machine, and not a stranger with the same number.
+fn postmaster_of(backend: u32) -> Option<u32> {
+    let parent = process::parent(backend).ok()?;
+    process::name(parent).is_ok_and(|name| name.starts_with("postgres")).then_some(parent)
+}
+
+/// Counters at one moment.
+pub(crate) struct Gauge {
+    wal: i64,
+    postgres_cpu: Option<Duration>,
+    engine_cpu: Option<Duration>,
+}
+
+impl Gauge {
+    /// What was used between two moments, as a row that lacks the rest.
+    pub(crate) fn since(&self, before: &Self) -> Row {
+        let between = |now: Option<Duration>, then: Option<Duration>| Some(now?.saturating_sub(then?));
+        Row {
+            wal_bytes: Some(self.wal - before.wal),
+            postgres_cpu: between(self.postgres_cpu, before.postgres_cpu),
+            engine_cpu: between(self.engine_cpu, before.engine_cpu),
+            ..Row::default()
+        }
+    }
+}
+
+/// Resident memory of the engine at four moments, in KiB.
+#[derive(Debug, Default)]
+struct Memory {
+    idle_kib: Option<u64>,
+    devices_kib: Option<u64>,
+    paced_kib: Option<u64>,
+    full_speed_kib: Option<u64>,
+}
+
+impl Memory {
+    fn print(&self, devices: usize) {
+        let show = |kib: Option<u64>| match kib {
+            Some(kib) => format!("{:.0} MiB", process::kib_to_mib(kib)),
+            None => "-".to_owned(),
+        };
+        say(format!(
+            "engine memory: idle {}, with {devices} devices {}, paced {}, full speed {}",
+            show(self.idle_kib),
+            show(self.devices_kib),
+            show(self.paced_kib),
+            show(self.full_speed_kib),
+        ));
+    }
 }

@@ -25,6 +25,7 @@ use crate::metrics;
 /// Every statement with its name, so that a test can prepare each against the migrated schema.
 pub const STATEMENTS: &[&[&str]] = &[
     aggregate::STATEMENTS,
+    bench::STATEMENTS,
     dedupe::STATEMENTS,
     device::STATEMENTS,
     health::STATEMENTS,
@@ -101,6 +102,18 @@ impl StoreError {
             let is_data_class = ["22", "23", "54"].iter().any(|class| state.code().starts_with(class));
             is_data_class && *state != SqlState::DISK_FULL
         })
+    }
+}
+
+impl StoreError {
+    /// Whether trying again cannot help: a migration that is wrong, or a database newer than this program.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Url(_) => true,
+            Self::Migrate(error) => !matches!(error.kind(), refinery::error::Kind::Connection(..)),
+            Self::Pool(_) | Self::Build(_) | Self::Statement { .. } | Self::Unanswered { .. } => false,
+        }
     }
 }
 

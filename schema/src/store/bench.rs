@@ -1,10 +1,199 @@
 //! What measuring needs of the database: the limits to compare with, the server's own figures, and an operator's script.
 
+use std::pin::pin;
+
+use serde_json::value::RawValue;
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::types::{Json, ToSql, Type};
+
 use crate::clock::Timestamp;
+use crate::store::telemetry::{Reading, WriteContext};
+use crate::store::{Conn, StoreError, at as named};
+use crate::wire::event::TELEMETRY_INGESTED;
 use crate::wire::time;
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] = &[];
+pub const STATEMENTS: &[&str] =
+    &[SERVER, WAL_POSITION, READING_COUNT, COPY_DEDUPE, COPY_READINGS, COPY_OUTBOX];
+
+const SERVER: &str = "-- bench_server
+SELECT pg_backend_pid(), current_setting('server_version'), current_setting('fsync'),
+    current_setting('synchronous_commit'), current_setting('shared_buffers')";
+
+const WAL_POSITION: &str = "-- bench_wal_position
+SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint";
+
+const READING_COUNT: &str = "-- bench_reading_count
+SELECT count(*) FROM telemetry_raw WHERE tenant_id = $1";
+
+const COPY_DEDUPE: &str = "-- bench_copy_dedupe
+COPY ingress_dedupe (tenant_id, event_id, first_seen_at, expires_at, topic, hash) FROM STDIN BINARY";
+
+const COPY_READINGS: &str = "-- bench_copy_readings
+COPY telemetry_raw (id, tenant_id, farm_id, barn_id, device_id, event_id, metric_type, metric_value, unit,
+    occurred_at, ingested_at, trace_id) FROM STDIN BINARY";
+
+const COPY_OUTBOX: &str = "-- bench_copy_outbox
+COPY sync_outbox (id, tenant_id, farm_id, barn_id, device_id, event_type, occurred_at, trace_id, payload_json,
+    payload_size_bytes, next_attempt_at, created_at, updated_at) FROM STDIN BINARY";
+
+/// The server a benchmark ran on.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Process of the asking connection; its parent is the postmaster.
+    pub backend_pid: i32,
+    /// `server_version`.
+    pub version: String,
+    /// `fsync`.
+    pub fsync: String,
+    /// `synchronous_commit`.
+    pub synchronous_commit: String,
+    /// `shared_buffers`.
+    pub shared_buffers: String,
+}
+
+/// Asks the server what it is.
+///
+/// # Errors
+/// When the database fails.
+pub async fn server(conn: &Conn) -> Result<Server, StoreError> {
+    let row = conn.query_one(SERVER, &[]).await?;
+    Ok(Server {
+        backend_pid: row.get(0),
+        version: row.get(1),
+        fsync: row.get(2),
+        synchronous_commit: row.get(3),
+        shared_buffers: row.get(4),
+    })
+}
+
+/// Bytes of write-ahead log written since the cluster was made.
+///
+/// # Errors
+/// When the database fails.
+pub async fn wal_position(conn: &Conn) -> Result<i64, StoreError> {
+    Ok(conn.query_one(WAL_POSITION, &[]).await?.get(0))
+}
+
+/// Readings stored for a tenant.
+///
+/// # Errors
+/// When the database fails.
+pub async fn reading_count(conn: &Conn, tenant_id: &str) -> Result<i64, StoreError> {
+    Ok(conn.query_one(READING_COUNT, &[&tenant_id]).await?.get(0))
+}
+
+/// Lets devices and stations in.
+///
+/// # Errors
+/// When the database fails.
+pub async fn enable_devices(conn: &Conn, allowed: &Allowed<'_>, now: Timestamp) -> Result<(), StoreError> {
+    conn.batch("bench_enable_devices", &allowlist_script(allowed, now)).await
+}
+
+/// Flushes dirty pages, so that each measurement starts alike. Only some roles may.
+///
+/// # Errors
+/// When the database fails or the role may not.
+pub async fn checkpoint(conn: &Conn) -> Result<(), StoreError> {
+    conn.batch("bench_checkpoint", "CHECKPOINT").await
+}
+
+/// The upper limit of storing readings: binary COPY of the same rows into the same three tables, in one transaction,
+/// without any look at duplicates.
+///
+/// # Errors
+/// When the database fails.
+pub async fn copy_readings(
+    conn: &mut Conn,
+    readings: &[Reading],
+    at: WriteContext,
+) -> Result<(), StoreError> {
+    conn.transaction("bench_copy", async |conn| {
+        copy_dedupe(conn, readings, at).await?;
+        copy_raw(conn, readings, at).await?;
+        copy_outbox(conn, readings, at).await
+    })
+    .await
+}
+
+async fn copy_dedupe(conn: &Conn, readings: &[Reading], at: WriteContext) -> Result<(), StoreError> {
+    let types = [Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::TIMESTAMPTZ, Type::TEXT, Type::TEXT];
+    let mut copy = pin!(writer(conn, COPY_DEDUPE, &types).await?);
+    let expires_at = at.now + at.dedupe_ttl;
+    for r in readings {
+        let row: [&(dyn ToSql + Sync); 6] =
+            [&r.tenant_id, &r.event_id, &at.now, &expires_at, &r.topic, &r.hash];
+        copy.as_mut().write(&row).await.map_err(named("bench_copy_dedupe"))?;
+    }
+    copy.finish().await.map_err(named("bench_copy_dedupe"))?;
+    Ok(())
+}
+
+async fn copy_raw(conn: &Conn, readings: &[Reading], at: WriteContext) -> Result<(), StoreError> {
+    const TEXT: Type = Type::TEXT;
+    let times = [Type::TIMESTAMPTZ, Type::TIMESTAMPTZ];
+    let types = [Type::UUID, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, Type::FLOAT8, TEXT].into_iter();
+    let types: Vec<_> = types.chain(times).chain([TEXT]).collect();
+    let mut copy = pin!(writer(conn, COPY_READINGS, &types).await?);
+    for r in readings {
+        let row: [&(dyn ToSql + Sync); 12] = [
+            &r.id,
+            &r.tenant_id,
+            &r.farm_id,
+            &r.barn_id,
+            &r.device_id,
+            &r.event_id,
+            &r.metric,
+            &r.value,
+            &r.unit,
+            &r.occurred_at,
+            &at.now,
+            &r.trace_id,
+        ];
+        copy.as_mut().write(&row).await.map_err(named("bench_copy_readings"))?;
+    }
+    copy.finish().await.map_err(named("bench_copy_readings"))?;
+    Ok(())
+}
+
+async fn copy_outbox(conn: &Conn, readings: &[Reading], at: WriteContext) -> Result<(), StoreError> {
+    const TEXT: Type = Type::TEXT;
+    let types = [Type::UUID, TEXT, TEXT, TEXT, TEXT, TEXT, Type::TIMESTAMPTZ, TEXT, Type::JSONB, Type::INT4];
+    let times = [Type::TIMESTAMPTZ, Type::TIMESTAMPTZ, Type::TIMESTAMPTZ];
+    let types: Vec<_> = types.into_iter().chain(times).collect();
+    let mut copy = pin!(writer(conn, COPY_OUTBOX, &types).await?);
+    for r in readings {
+        let payload = r.payload_json();
+        let size = i32::try_from(payload.len()).expect("a payload is far below 2 GiB");
+        let payload = RawValue::from_string(payload).expect("a payload was just serialized");
+        let payload = Json(&*payload);
+        let row: [&(dyn ToSql + Sync); 13] = [
+            &r.outbox_id,
+            &r.tenant_id,
+            &r.farm_id,
+            &r.barn_id,
+            &r.device_id,
+            &TELEMETRY_INGESTED,
+            &r.occurred_at,
+            &r.trace_id,
+            &payload,
+            &size,
+            &at.now,
+            &at.now,
+            &at.now,
+        ];
+        copy.as_mut().write(&row).await.map_err(named("bench_copy_outbox"))?;
+    }
+    copy.finish().await.map_err(named("bench_copy_outbox"))?;
+    Ok(())
+}
+
+async fn writer(conn: &Conn, sql: &'static str, types: &[Type]) -> Result<BinaryCopyInWriter, StoreError> {
+    let statement = conn.prepare(sql).await?;
+    let sink = conn.raw().copy_in(&statement).await.map_err(named("bench_copy"))?;
+    Ok(BinaryCopyInWriter::new(sink, types))
+}
 
 /// Devices and stations an operator lets in.
 #[derive(Clone, Copy, Debug)]
@@ -59,8 +248,7 @@ mod tests {
     #[test]
     fn a_quote_in_an_id_stays_inside_its_literal() {
         let devices = ["d-1".to_owned(), "o'hare".to_owned()];
-        let allowed =
-            Allowed { tenant: "t", farm: "f", barn: "b", devices: &devices, stations: &[] };
+        let allowed = Allowed { tenant: "t", farm: "f", barn: "b", devices: &devices, stations: &[] };
         let script = allowlist_script(&allowed, Timestamp::UNIX_EPOCH);
         assert!(script.contains("('t', 'o''hare', 'f', 'b', TRUE, '1970-01-01T00:00:00.000Z'"), "{script}");
         assert!(!script.contains("station_allowlist"));

@@ -1,0 +1,117 @@
+//! What Linux knows about other processes: CPU time, memory, family.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// Length of a clock tick in `/proc`: Linux shows 100 ticks per second to programs on every architecture in use.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Resident memory in KiB.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn resident_kib(pid: u32) -> Result<u64> {
+    let status = read(pid, "status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS line")?;
+    let number = line.split_whitespace().next().context("no number after VmRSS")?;
+    number.parse().context("read VmRSS")
+}
+
+/// CPU time of one process, its own and that of children that ended.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn cpu(pid: u32) -> Result<Duration> {
+    let ticks: u64 = fields(pid)?[11..15].iter().map(|field| field.parse::<u64>().unwrap_or(0)).sum();
+    Ok(TICK * u32::try_from(ticks).unwrap_or(u32::MAX))
+}
+
+/// The parent of a process.
+///
+/// # Errors
+/// When the process is gone or is not on this machine.
+pub(crate) fn parent(pid: u32) -> Result<u32> {
+    fields(pid)?[1].parse().context("read the parent's id")
+}
+
+/// CPU time of a process, its children that live and its children that ended.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn family_cpu(pid: u32) -> Result<Duration> {
+    let mut total = cpu(pid)?;
+    for child in children(pid)? {
+        // A child that ends between listing and reading is counted with its parent next time.
+        total += cpu(child).unwrap_or_default();
+    }
+    Ok(total)
+}
+
+/// The name of a process.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn name(pid: u32) -> Result<String> {
+    Ok(read(pid, "comm")?.trim().to_owned())
+}
+
+fn children(pid: u32) -> Result<Vec<u32>> {
+    let processes = std::fs::read_dir("/proc").context("list /proc")?;
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    Ok(pids.filter(|child| parent(*child).is_ok_and(|of| of == pid)).collect())
+}
+
+/// The fields of `stat` after the name, which may hold spaces and brackets itself: state, parent, ...
+fn fields(pid: u32) -> Result<Vec<String>> {
+    let stat = read(pid, "stat")?;
+    let (_, rest) = stat.rsplit_once(')').context("no name in stat")?;
+    let fields: Vec<_> = rest.split_whitespace().map(str::to_owned).collect();
+    anyhow::ensure!(fields.len() > 15, "stat has only {} fields", fields.len());
+    Ok(fields)
+}
+
+fn read(pid: u32, file: &str) -> Result<String> {
+    let path = PathBuf::from(format!("/proc/{pid}/{file}"));
+    std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+}
+
+/// The machine in one line: cores, memory, kernel.
+pub(crate) fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse::<u64>().ok())
+        .unwrap_or(0);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{cores} cores, {:.1} GiB, Linux {}", kib_to_mib(kib) / 1024.0, kernel.trim())
+}
+
+/// KiB as MiB.
+#[expect(clippy::cast_precision_loss, reason = "memory sizes stay far below 2^52 KiB")]
+pub(crate) fn kib_to_mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_process_has_memory_a_parent_and_a_name() {
+        let me = std::process::id();
+        assert!(resident_kib(me).unwrap() > 100);
+        assert!(parent(me).unwrap() > 0);
+        assert!(!name(me).unwrap().is_empty());
+        assert!(family_cpu(parent(me).unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_an_error() {
+        assert!(cpu(u32::MAX).is_err());
+    }
+}
