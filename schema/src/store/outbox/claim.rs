@@ -1,0 +1,567 @@
+//! Claiming: one transaction that takes free lane groups and the rows at their heads, and makes the batch of them.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use chrono::Duration;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::choose::{Candidate, Limits, Stage, choose};
+use super::settle::{Fate, Rejection, reject_rows, return_rows};
+use super::{in_order, lane};
+use crate::clock::Timestamp;
+use crate::store::{Conn, StoreError};
+use crate::wire::batch::{self, EventRow};
+use crate::wire::event::SESSION_CREATED;
+
+/// Error code of a row that the cloud would refuse.
+pub const EVENT_INCOMPLETE: &str = "EVENT_INCOMPLETE";
+/// Lanes with a priority of their own that are looked at in one claim.
+const PRIORITY_LANES_MAX: i64 = 1000;
+
+/// Begins a transaction whose plans follow the indexes whatever the statistics say: a plan that was made while the table
+/// was nearly empty must not be used when a million rows wait in it.
+pub(super) const BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
+    SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off; SET LOCAL jit = off";
+
+// Rows at the heads of the free groups. Not among them: lanes behind a row that waits after a rejection, and lanes
+// whose session could not be created. A batch in flight keeps its whole group away. `OFFSET 0` keeps the planner from
+// reading every waiting `session.created` ahead instead of the one of the row's session.
+pub(super) const CANDIDATES: &str = concat!(
+    "-- claim_candidates
+WITH held AS MATERIALIZED (
+    SELECT DISTINCT ",
+    lane!(),
+    " AS lane
+    FROM ONLY sync_outbox AS o
+    WHERE o.tenant_id = $1 AND o.lane_group = ANY ($2) AND (o.reject_count > 0 OR o.failed_at IS NOT NULL)
+        AND o.failed_at IS NULL AND o.next_attempt_at > $3
+)
+SELECT o.*, EXISTS (
+    SELECT FROM ONLY sync_outbox AS p WHERE p.tenant_id = $1 AND p.priority <> 0) AS has_priority
+FROM unnest($2::smallint[]) WITH ORDINALITY AS g (lane_group, turn)
+CROSS JOIN LATERAL (
+    SELECT o.id, o.ctid::text AS place, o.attempt_count, o.reject_count, o.lane_group, ",
+    lane!(),
+    " AS lane, o.event_type, o.status, o.next_attempt_at, o.claimed_by, o.lease_expires_at,
+        greatest(o.payload_size_bytes, pg_column_size(o.payload_json)) AS payload_bytes,
+        o.event_type IN ('weighvision.session.finalized', 'weighvision.session.amended') AND EXISTS (
+            SELECT FROM ONLY sync_outbox AS c
+            WHERE c.tenant_id = $1 AND c.session_id = o.session_id
+                AND c.event_type = 'weighvision.session.created' AND c.status <> 'acked'
+            OFFSET 0) AS is_barred
+    FROM ONLY sync_outbox AS o
+    WHERE o.tenant_id = $1 AND o.lane_group = g.lane_group AND o.failed_at IS NULL
+        AND o.status IN ('pending', 'claimed', 'sent')
+        AND ",
+    lane!(),
+    " NOT IN (SELECT held.lane FROM held)
+        AND (o.session_id IS NULL OR NOT EXISTS (
+            SELECT FROM ONLY sync_outbox AS c
+            WHERE c.tenant_id = $1 AND c.session_id = o.session_id
+                AND c.event_type = 'weighvision.session.created' AND c.status = 'failed'
+            OFFSET 0))
+        AND ($6::text[] IS NULL OR ",
+    lane!(),
+    " = ANY ($6))
+        AND ($7::text[] IS NULL OR ",
+    lane!(),
+    " <> ALL ($7))
+    ORDER BY ",
+    in_order!(),
+    " LIMIT $4
+) AS o
+WHERE NOT EXISTS (
+    SELECT FROM sync_lane_groups AS l
+    WHERE l.tenant_id = $1 AND l.lane_group = g.lane_group AND l.lease_expires_at > $3)
+LIMIT $5"
+);
+
+pub(super) const PRIORITY_LANES: &str = concat!(
+    "-- priority_lanes
+SELECT ",
+    lane!(),
+    " AS lane, max(o.priority)
+FROM ONLY sync_outbox AS o
+WHERE o.tenant_id = $1 AND o.priority <> 0 AND o.status <> 'failed' AND o.lane_group = ANY ($2)
+GROUP BY 1 ORDER BY 2 DESC LIMIT $3"
+);
+
+pub(super) const TAKE_GROUPS: &str = "-- take_lane_groups
+INSERT INTO sync_lane_groups AS l (tenant_id, lane_group, batch_id, claimed_by, lease_expires_at)
+SELECT $1, g.lane_group, $3, $4, $5 FROM unnest($2::smallint[]) AS g (lane_group) ORDER BY g.lane_group
+ON CONFLICT (tenant_id, lane_group) DO UPDATE
+SET batch_id = excluded.batch_id, claimed_by = excluded.claimed_by, lease_expires_at = excluded.lease_expires_at
+WHERE l.lease_expires_at <= $6";
+
+// The rows are found where they lay a moment ago. One that changed since, or that somebody holds locked, does not come
+// back, which the caller sees. The request follows at once, so the row is `sent` right away: one update, not two.
+pub(super) const CLAIM_ROWS: &str = "-- claim_rows
+WITH free AS MATERIALIZED (
+    SELECT o.ctid AS place FROM ONLY sync_outbox AS o
+    WHERE o.ctid = ANY ($2::text[]::tid[]) AND o.tenant_id = $1 AND o.failed_at IS NULL
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE ONLY sync_outbox AS o
+SET status = 'sent', attempt_count = o.attempt_count + 1, claimed_by = $3, claimed_at = $4, lease_expires_at = $5,
+    batch_id = $6, last_attempt_at = $4, updated_at = $4
+FROM free
+WHERE o.ctid = free.place
+RETURNING o.id, o.ctid::text, o.attempt_count, o.farm_id, o.barn_id, o.device_id, o.station_id, o.session_id,
+    coalesce(o.occurred_at, o.created_at), o.trace_id, o.payload_json::text";
+
+pub(super) const DROP_GROUPS: &str = "-- drop_lane_groups
+DELETE FROM sync_lane_groups WHERE tenant_id = $1 AND batch_id = $2 AND lane_group <> ALL ($3)";
+
+pub(super) const RELEASE_MINE: &str = "-- release_my_lane_groups
+DELETE FROM sync_lane_groups WHERE claimed_by = $1 AND lane_group = ANY ($2)";
+
+pub(super) const RENEW_GROUPS: &str = "-- renew_lane_groups
+UPDATE sync_lane_groups SET lease_expires_at = $3 WHERE tenant_id = $1 AND batch_id = $2";
+
+pub(super) const RENEW_ROWS: &str = "-- renew_rows
+UPDATE ONLY sync_outbox AS o SET lease_expires_at = $2
+FROM unnest($3::uuid[], $4::int[]) AS mine (id, attempt_count)
+WHERE o.tenant_id = $1 AND o.id = mine.id AND o.attempt_count = mine.attempt_count AND o.status IN ('claimed', 'sent')";
+
+// Jumps from tenant to tenant along the index instead of reading every row.
+pub(super) const DUE_TENANTS: &str = "-- due_tenants
+WITH RECURSIVE tenants AS (
+    (SELECT o.tenant_id FROM ONLY sync_outbox AS o WHERE o.failed_at IS NULL ORDER BY o.tenant_id LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT o.tenant_id FROM ONLY sync_outbox AS o
+        WHERE o.failed_at IS NULL AND o.tenant_id > t.tenant_id ORDER BY o.tenant_id LIMIT 1)
+    FROM tenants AS t WHERE t.tenant_id IS NOT NULL
+)
+SELECT t.tenant_id, s.paused_until, coalesce(s.consecutive_failures, 0)
+FROM tenants AS t LEFT JOIN sync_state AS s ON s.tenant_id = t.tenant_id
+WHERE t.tenant_id IS NOT NULL AND EXISTS (
+    SELECT FROM unnest($1::smallint[]) AS g (lane_group)
+    WHERE EXISTS (
+        SELECT FROM ONLY sync_outbox AS o
+        WHERE o.tenant_id = t.tenant_id AND o.lane_group = g.lane_group AND o.failed_at IS NULL)
+    AND NOT EXISTS (
+        SELECT FROM sync_lane_groups AS l
+        WHERE l.tenant_id = t.tenant_id AND l.lane_group = g.lane_group AND l.lease_expires_at > $2))
+ORDER BY t.tenant_id";
+
+/// What to claim.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimRequest<'a> {
+    /// Tenant of the batch.
+    pub tenant_id: &'a str,
+    /// Lane groups to look at, the first ones first.
+    pub groups: &'a [i16],
+    /// Rows to look at per group.
+    pub window_rows: i64,
+    /// Id of the batch, new for every claim.
+    pub batch_id: Uuid,
+    /// The claiming engine. Two engines must not have the same name.
+    pub edge_id: &'a str,
+    /// The time of the claim.
+    pub now: Timestamp,
+    /// How long nobody else may have the rows.
+    pub lease: Duration,
+    /// Events of a batch at most.
+    pub events_max: usize,
+    /// Bytes of a request body at most; one larger event travels alone.
+    pub bytes_max: usize,
+}
+
+/// One claimed event.
+#[derive(Clone, Debug)]
+pub struct ClaimedEvent {
+    /// Row id, the cloud's event id.
+    pub id: Uuid,
+    /// Where the claimed row version lies in the table.
+    pub place: String,
+    /// The fence: only who still finds this number may settle the row.
+    pub attempt_count: i32,
+    /// Rejections before this attempt.
+    pub reject_count: i32,
+    /// Its lane.
+    pub lane: String,
+    /// Its type.
+    pub event_type: String,
+    /// Its part of [`Batch::text`].
+    pub span: Range<usize>,
+}
+
+/// Events of one tenant that are leased to this engine, in the order of sending.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Batch id.
+    pub id: Uuid,
+    /// Tenant.
+    pub tenant_id: String,
+    /// The events.
+    pub events: Vec<ClaimedEvent>,
+    /// The events as JSON, one after the other.
+    pub text: String,
+}
+
+impl Batch {
+    /// The JSON of one event.
+    #[must_use]
+    pub fn event_text(&self, event: &ClaimedEvent) -> &str {
+        &self.text[event.span.clone()]
+    }
+}
+
+/// What a claim has brought.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    /// Events to send, if any.
+    pub batch: Option<Batch>,
+    /// Rows that the cloud would refuse and that are `failed` now.
+    pub incomplete: u64,
+    /// The batch has room and a group has more rows than the window showed.
+    pub is_window_short: bool,
+    /// Rows were locked or changed by somebody else; nothing was claimed.
+    pub is_contended: bool,
+}
+
+/// A tenant with rows in some lane groups that are free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueTenant {
+    /// Tenant.
+    pub tenant_id: String,
+    /// Until when nothing is sent for it after a failure.
+    pub paused_until: Option<Timestamp>,
+    /// Failures in a row so far.
+    pub consecutive_failures: i32,
+}
+
+/// The tenants that have rows in free groups, in order of their ids.
+///
+/// # Errors
+/// When the database fails.
+pub async fn due_tenants(
+    conn: &mut Conn,
+    groups: &[i16],
+    now: Timestamp,
+) -> Result<Vec<DueTenant>, StoreError> {
+    begin(conn, "due_tenants").await?;
+    let rows = conn.query(DUE_TENANTS, &[&groups, &now]).await;
+    finish(conn, "due_tenants", rows.is_ok()).await?;
+    let tenant = |row: &Row| DueTenant {
+        tenant_id: row.get(0),
+        paused_until: row.get(1),
+        consecutive_failures: row.get(2),
+    };
+    Ok(rows?.iter().map(tenant).collect())
+}
+
+/// Frees the groups that an earlier life of this engine left behind; their rows may be claimed at once.
+///
+/// # Errors
+/// When the database fails.
+pub async fn release_mine(conn: &Conn, edge_id: &str, groups: &[i16]) -> Result<u64, StoreError> {
+    conn.execute(RELEASE_MINE, &[&edge_id, &groups]).await
+}
+
+/// Claims a batch: one transaction.
+///
+/// # Errors
+/// When the database fails; nothing is claimed then.
+pub async fn claim(conn: &mut Conn, request: &ClaimRequest<'_>) -> Result<Claimed, StoreError> {
+    // Rows that somebody holds locked stop their lanes, not the claim; a second look goes around them.
+    let mut locked = HashSet::new();
+    for _ in 0..2 {
+        begin(conn, "claim").await?;
+        let outcome = claim_in_transaction(conn, request, &mut locked).await;
+        let is_done = outcome.as_ref().is_ok_and(Option::is_some);
+        finish(conn, "claim", is_done).await?;
+        if let Some(claimed) = outcome? {
+            return Ok(claimed);
+        }
+    }
+    Ok(Claimed { is_contended: true, ..Claimed::default() })
+}
+
+/// `None` when some of the rows could not be had: they are in `locked` then.
+async fn claim_in_transaction(
+    conn: &Conn,
+    request: &ClaimRequest<'_>,
+    locked: &mut HashSet<Uuid>,
+) -> Result<Option<Claimed>, StoreError> {
+    let (candidates, chosen) = look(conn, request, locked).await?;
+    let is_window_short =
+        chosen.len() < request.events_max && has_full_group(&candidates, request.window_rows);
+    if chosen.is_empty() {
+        return Ok(Some(Claimed { is_window_short, ..Claimed::default() }));
+    }
+    let chosen: Vec<&Candidate> = chosen.iter().map(|&i| &candidates[i]).collect();
+    let mut groups: Vec<i16> = chosen.iter().map(|row| row.lane_group).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let lease_expires_at = request.now + request.lease;
+    let params: [&(dyn ToSql + Sync); 6] =
+        [&request.tenant_id, &groups, &request.batch_id, &request.edge_id, &lease_expires_at, &request.now];
+    let taken = conn.execute(TAKE_GROUPS, &params).await?;
+    if usize::try_from(taken).ok() != Some(groups.len()) {
+        // Another engine was faster; its lease keeps the group away from the second look.
+        return Ok(None);
+    }
+    let Some(rows) = claim_rows(conn, request, &chosen, lease_expires_at, locked).await? else {
+        return Ok(None);
+    };
+    let packed = pack(request, &chosen, &rows);
+    settle_leftovers(conn, request, &packed, &chosen).await?;
+    let incomplete = packed.incomplete.len() as u64;
+    let batch = (!packed.events.is_empty()).then(|| Batch {
+        id: request.batch_id,
+        tenant_id: request.tenant_id.to_owned(),
+        events: packed.events,
+        text: packed.text,
+    });
+    Ok(Some(Claimed { batch, incomplete, is_window_short, is_contended: false }))
+}
+
+/// Reads the heads of the groups and chooses. Lanes with a priority of their own cost a second look, others none.
+async fn look(
+    conn: &Conn,
+    request: &ClaimRequest<'_>,
+    locked: &HashSet<Uuid>,
+) -> Result<(Vec<Candidate>, Vec<usize>), StoreError> {
+    let limits = Limits {
+        now: request.now,
+        claimed_by: request.edge_id,
+        events_max: request.events_max,
+        bytes_max: request.bytes_max,
+    };
+    let (candidates, has_priority) = candidates(conn, request, locked, None, None).await?;
+    if !has_priority {
+        let chosen = choose(&candidates, &limits);
+        return Ok((candidates, chosen));
+    }
+    let rows =
+        conn.query(PRIORITY_LANES, &[&request.tenant_id, &request.groups, &PRIORITY_LANES_MAX]).await?;
+    let ranks: HashMap<String, i32> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let (first, last): (Vec<&str>, Vec<&str>) = {
+        let lanes = |is_first: bool| {
+            let of_kind = ranks.iter().filter(move |(_, rank)| (**rank > 0) == is_first);
+            of_kind.map(|(lane, _)| lane.as_str()).collect()
+        };
+        (lanes(true), lanes(false))
+    };
+    let apart: Vec<&str> = first.iter().chain(&last).copied().collect();
+    for (only, skip) in [(Some(&first), None), (None, Some(&apart)), (Some(&last), None)] {
+        let (mut candidates, _) =
+            self::candidates(conn, request, locked, only.map(Vec::as_slice), skip.map(Vec::as_slice)).await?;
+        candidates.sort_by_key(|row| std::cmp::Reverse(ranks.get(&row.lane).copied().unwrap_or(0)));
+        let chosen = choose(&candidates, &limits);
+        if !chosen.is_empty() {
+            return Ok((candidates, chosen));
+        }
+    }
+    Ok((candidates, Vec::new()))
+}
+
+async fn candidates(
+    conn: &Conn,
+    request: &ClaimRequest<'_>,
+    locked: &HashSet<Uuid>,
+    only: Option<&[&str]>,
+    skip: Option<&[&str]>,
+) -> Result<(Vec<Candidate>, bool), StoreError> {
+    let rows_max = request.window_rows.max(i64::try_from(request.events_max).unwrap_or(i64::MAX));
+    let params: [&(dyn ToSql + Sync); 7] =
+        [&request.tenant_id, &request.groups, &request.now, &request.window_rows, &rows_max, &only, &skip];
+    let rows = conn.query(CANDIDATES, &params).await?;
+    let has_priority = rows.first().is_some_and(|row| row.get("has_priority"));
+    let mut candidates: Vec<Candidate> = rows.iter().map(candidate).collect();
+    for row in candidates.iter_mut().filter(|row| locked.contains(&row.id)) {
+        // Whoever holds the row may be about to change it: to us it is in flight elsewhere.
+        row.stage = Stage::InFlight;
+        row.claimed_by = Some(String::new());
+        row.lease_expires_at = Some(Timestamp::MAX_UTC);
+    }
+    Ok((candidates, has_priority))
+}
+
+fn candidate(row: &Row) -> Candidate {
+    let status: &str = row.get("status");
+    Candidate {
+        id: row.get("id"),
+        place: row.get("place"),
+        attempt_count: row.get("attempt_count"),
+        reject_count: row.get("reject_count"),
+        lane_group: row.get("lane_group"),
+        lane: row.get("lane"),
+        event_type: row.get("event_type"),
+        stage: if status == "pending" { Stage::Waiting } else { Stage::InFlight },
+        next_attempt_at: row.get("next_attempt_at"),
+        claimed_by: row.get("claimed_by"),
+        lease_expires_at: row.get("lease_expires_at"),
+        payload_bytes: usize::try_from(row.get::<_, i32>("payload_bytes")).unwrap_or(0),
+        is_barred: row.get::<_, Option<bool>>("is_barred").unwrap_or(false),
+    }
+}
+
+fn has_full_group(candidates: &[Candidate], window_rows: i64) -> bool {
+    let mut counts: HashMap<i16, i64> = HashMap::new();
+    for row in candidates {
+        *counts.entry(row.lane_group).or_default() += 1;
+    }
+    counts.values().any(|count| *count >= window_rows)
+}
+
+/// The chosen rows by id, each claimed. `None` when one of them could not be had.
+async fn claim_rows(
+    conn: &Conn,
+    request: &ClaimRequest<'_>,
+    chosen: &[&Candidate],
+    lease_expires_at: Timestamp,
+    locked: &mut HashSet<Uuid>,
+) -> Result<Option<HashMap<Uuid, Row>>, StoreError> {
+    let places: Vec<&str> = chosen.iter().map(|row| row.place.as_str()).collect();
+    let params: [&(dyn ToSql + Sync); 6] =
+        [&request.tenant_id, &places, &request.edge_id, &request.now, &lease_expires_at, &request.batch_id];
+    let rows = conn.query(CLAIM_ROWS, &params).await?;
+    let rows: HashMap<Uuid, Row> = rows.into_iter().map(|row| (row.get(0), row)).collect();
+    let is_mine = |candidate: &&Candidate| {
+        let found = rows.get(&candidate.id);
+        found.is_some_and(|row| row.get::<_, i32>(2) == candidate.attempt_count + 1)
+    };
+    let missed: Vec<Uuid> = chosen.iter().filter(|row| !is_mine(row)).map(|row| row.id).collect();
+    if missed.is_empty() && rows.len() == chosen.len() {
+        return Ok(Some(rows));
+    }
+    locked.extend(missed);
+    Ok(None)
+}
+
+/// The rows of a claim, told apart by what becomes of them.
+#[derive(Debug, Default)]
+struct Packed {
+    events: Vec<ClaimedEvent>,
+    text: String,
+    /// Rows that fail, with the text of their lack.
+    incomplete: Vec<(Uuid, i32, &'static str)>,
+    /// Rows that wait for another batch.
+    released: Vec<(Uuid, i32)>,
+}
+
+fn pack(request: &ClaimRequest<'_>, chosen: &[&Candidate], rows: &HashMap<Uuid, Row>) -> Packed {
+    let mut packed = Packed::default();
+    let mut held: HashSet<&str> = HashSet::new();
+    let mut room = request.bytes_max.saturating_sub(batch::frame_bytes(request.tenant_id, request.edge_id));
+    let mut is_full = false;
+    for candidate in chosen {
+        let row = rows.get(&candidate.id).expect("every chosen row was claimed");
+        let attempt_count: i32 = row.get(2);
+        if is_full || held.contains(candidate.lane.as_str()) {
+            packed.released.push((candidate.id, attempt_count));
+            continue;
+        }
+        let start = packed.text.len();
+        if let Err(lack) = batch::write_event(&mut packed.text, &event_row(request, candidate, row)) {
+            packed.incomplete.push((candidate.id, attempt_count, lack));
+            if candidate.event_type == SESSION_CREATED {
+                held.insert(&candidate.lane);
+            }
+            continue;
+        }
+        // One more for the comma.
+        let bytes = packed.text.len() - start + 1;
+        if bytes > room && !packed.events.is_empty() {
+            packed.text.truncate(start);
+            packed.released.push((candidate.id, attempt_count));
+            is_full = true;
+            continue;
+        }
+        room = room.saturating_sub(bytes);
+        packed.events.push(ClaimedEvent {
+            id: candidate.id,
+            place: row.get(1),
+            attempt_count,
+            reject_count: candidate.reject_count,
+            lane: candidate.lane.clone(),
+            event_type: candidate.event_type.clone(),
+            span: start..packed.text.len(),
+        });
+    }
+    packed
+}
+
+fn event_row<'a>(request: &ClaimRequest<'a>, candidate: &'a Candidate, row: &'a Row) -> EventRow<'a> {
+    EventRow {
+        id: candidate.id,
+        tenant_id: request.tenant_id,
+        farm_id: row.get(3),
+        barn_id: row.get(4),
+        device_id: row.get(5),
+        station_id: row.get(6),
+        session_id: row.get(7),
+        event_type: &candidate.event_type,
+        occurred_at: row.get(8),
+        trace_id: row.get(9),
+        payload_json: row.get(10),
+    }
+}
+
+/// Fails the incomplete rows, gives back what did not fit, and frees the groups of which nothing travels.
+async fn settle_leftovers(
+    conn: &Conn,
+    request: &ClaimRequest<'_>,
+    packed: &Packed,
+    chosen: &[&Candidate],
+) -> Result<(), StoreError> {
+    if packed.incomplete.is_empty() && packed.released.is_empty() {
+        return Ok(());
+    }
+    let failures: Vec<Rejection> = packed
+        .incomplete
+        .iter()
+        .map(|(id, attempt_count, lack)| Rejection {
+            id: *id,
+            attempt_count: *attempt_count,
+            code: EVENT_INCOMPLETE,
+            message: (*lack).to_owned(),
+            is_counted: false,
+            fate: Fate::Failed { reason: "event_incomplete" },
+        })
+        .collect();
+    reject_rows(conn, request.tenant_id, &failures, request.now).await?;
+    return_rows(conn, request.tenant_id, &packed.released, None, request.now).await?;
+    let travelling: HashSet<Uuid> = packed.events.iter().map(|event| event.id).collect();
+    let groups: Vec<i16> =
+        chosen.iter().filter(|row| travelling.contains(&row.id)).map(|row| row.lane_group).collect();
+    conn.execute(DROP_GROUPS, &[&request.tenant_id, &request.batch_id, &groups]).await?;
+    Ok(())
+}
+
+/// Keeps the batch for longer. Returns `false` when the lease has gone to somebody else meanwhile.
+///
+/// # Errors
+/// When the database fails.
+pub async fn renew(conn: &mut Conn, batch: &Batch, lease_expires_at: Timestamp) -> Result<bool, StoreError> {
+    let ids: Vec<Uuid> = batch.events.iter().map(|event| event.id).collect();
+    let attempts: Vec<i32> = batch.events.iter().map(|event| event.attempt_count).collect();
+    begin(conn, "renew").await?;
+    let renewed = async {
+        let groups = conn.execute(RENEW_GROUPS, &[&batch.tenant_id, &batch.id, &lease_expires_at]).await?;
+        conn.execute(RENEW_ROWS, &[&batch.tenant_id, &lease_expires_at, &ids, &attempts]).await?;
+        Ok(groups > 0)
+    }
+    .await;
+    finish(conn, "renew", renewed.is_ok()).await?;
+    renewed
+}
+
+pub(super) async fn begin(conn: &Conn, name: &'static str) -> Result<(), StoreError> {
+    conn.batch(name, BEGIN).await
+}
+
+/// Commits, or rolls back; a rollback that fails means a broken connection, whose transaction the server ends.
+pub(super) async fn finish(conn: &Conn, name: &'static str, commits: bool) -> Result<(), StoreError> {
+    if commits {
+        return conn.batch(name, "COMMIT").await;
+    }
+    let _ = conn.batch(name, "ROLLBACK").await;
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! Measuring: how fast batches are claimed and settled when the cloud costs nothing.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::claim::{CANDIDATES, ClaimRequest, begin, claim, finish};
+use super::groups_of;
+use super::settle::{Settlement, settle};
+use crate::clock::Clock;
+use crate::id;
+use crate::store::{Conn, Store, StoreError, sync_state};
+
+/// What some claim and settle cycles took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cycles {
+    /// Batches.
+    pub batches: u64,
+    /// Events.
+    pub events: u64,
+    /// In claims.
+    pub claiming: Duration,
+    /// In settlements.
+    pub settling: Duration,
+}
+
+/// Claims and acknowledges up to `events_max` events of a tenant without sending them, as partition `partition` of
+/// `partitions` would. The events are gone for the cloud: for measurements only.
+///
+/// # Errors
+/// When the database fails.
+pub async fn drain_unsent(
+    store: &Store,
+    clock: &Clock,
+    tenant_id: &str,
+    (partition, partitions): (usize, usize),
+    events_max: u64,
+) -> Result<Cycles, StoreError> {
+    let mut groups = groups_of(partition, partitions);
+    let mut cycles = Cycles::default();
+    while cycles.events < events_max && !groups.is_empty() {
+        groups.rotate_left(1);
+        let request = ClaimRequest {
+            tenant_id,
+            groups: &groups,
+            window_rows: 500,
+            batch_id: id::new_id(),
+            edge_id: "measure",
+            now: clock.now(),
+            lease: chrono::Duration::seconds(300),
+            events_max: 500,
+            bytes_max: 1_000_000,
+        };
+        let started = Instant::now();
+        let claimed = store.run("measure", async |conn| claim(conn, &request).await).await?;
+        cycles.claiming += started.elapsed();
+        let Some(batch) = claimed.batch else { break };
+        let change = sync_state::Change::Success {
+            batch_id: batch.id,
+            last_acked_event_id: batch.events.last().map(|event| event.id),
+        };
+        let settlement = Settlement {
+            acked: batch.events.iter().collect(),
+            is_last: true,
+            change: Some(change),
+            ..Settlement::default()
+        };
+        let started = Instant::now();
+        let now = clock.now();
+        store.run("measure", async |conn| settle(conn, tenant_id, batch.id, &settlement, now).await).await?;
+        cycles.settling += started.elapsed();
+        cycles.batches += 1;
+        cycles.events += batch.events.len() as u64;
+    }
+    Ok(cycles)
+}
+
+/// Pages that looking for the rows of a claim reads: what must not grow with the backlog.
+///
+/// # Errors
+/// When the database fails.
+pub async fn pages_of_a_look(conn: &Conn, request: &ClaimRequest<'_>) -> Result<i64, StoreError> {
+    begin(conn, "explain").await?;
+    let sql = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {CANDIDATES}");
+    let rows_max = i64::try_from(request.events_max).unwrap_or(i64::MAX);
+    let lanes: Option<&[&str]> = None;
+    let plan = conn
+        .query_one(
+            &sql,
+            &[
+                &request.tenant_id,
+                &request.groups,
+                &request.now,
+                &request.window_rows,
+                &rows_max,
+                &lanes,
+                &lanes,
+            ],
+        )
+        .await;
+    finish(conn, "explain", false).await?;
+    let plan: serde_json::Value = plan?.get(0);
+    let pages = |kind: &str| plan[0]["Plan"][kind].as_i64().unwrap_or(0);
+    Ok(pages("Shared Hit Blocks") + pages("Shared Read Blocks"))
+}
