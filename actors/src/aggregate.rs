@@ -11,6 +11,7 @@ use crate::chore::Chore;
 const AFTER_THE_MINUTE_SECONDS: i64 = 2;
 
 /// The chore.
+#[derive(Clone)]
 pub struct Aggregation {
     /// The database.
     pub store: Store,

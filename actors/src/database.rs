@@ -62,6 +62,7 @@ impl DatabaseHealth {
 }
 
 /// Asks the database when nobody else does.
+#[derive(Clone)]
 pub struct DatabaseProbe {
     /// The database.
     pub store: Store,

@@ -30,6 +30,7 @@ pub enum Msg {
 }
 
 /// What the ingress needs.
+#[derive(Clone)]
 pub struct Args {
     /// Shared with the devices.
     pub context: Arc<DeviceContext>,

@@ -12,6 +12,7 @@ use crate::chore::Chore;
 const PARTITIONS_EVERY: Duration = Duration::from_secs(600);
 
 /// Makes partitions ahead of the rows that need them.
+#[derive(Clone)]
 pub struct Partitions {
     /// The database.
     pub store: Store,
@@ -36,6 +37,7 @@ impl Chore for Partitions {
 }
 
 /// Removes expired dedupe marks and all but the newest refusals.
+#[derive(Clone)]
 pub struct Cleanup {
     /// The database.
     pub store: Store,

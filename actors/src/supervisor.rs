@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
 use schema::metrics;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::address::Address;
@@ -85,6 +86,39 @@ pub struct State {
 struct Child {
     spec: ChildSpec,
     cell: Option<ActorCell>,
+}
+
+/// A running supervisor, as its owner holds it.
+pub struct Supervised {
+    actor: ActorRef<Msg>,
+    ended: JoinHandle<()>,
+}
+
+impl Supervised {
+    /// Starts the children in their order.
+    ///
+    /// # Errors
+    /// When one of them cannot be started; those before it are stopped again.
+    pub async fn start(children: Vec<ChildSpec>) -> Result<Self, SpawnErr> {
+        let (actor, ended) = Supervisor::spawn(None, Supervisor, children).await?;
+        Ok(Self { actor, ended })
+    }
+
+    /// Waits until the supervisor has ended, which without a [`Supervised::shut_down`] means that it gave up.
+    pub async fn ended(&mut self) {
+        // A panic of the supervisor is an end like any other.
+        let _ = (&mut self.ended).await;
+    }
+
+    /// Stops the children in reverse order.
+    pub async fn shut_down(self, deadline: Duration) {
+        let (done, answer) = ractor::concurrency::oneshot();
+        if self.actor.send_message(Msg::Shutdown { deadline, done: done.into() }).is_ok() {
+            // No answer means that it had ended before.
+            let _ = answer.await;
+        }
+        let _ = self.ended.await;
+    }
 }
 
 impl Actor for Supervisor {
@@ -240,28 +274,27 @@ mod tests {
         }
     }
 
-    async fn supervised() -> (ActorRef<Msg>, Address<()>, Arc<AtomicUsize>, tokio::task::JoinHandle<()>) {
+    async fn supervised() -> (Supervised, Address<()>, Arc<AtomicUsize>) {
         let (address, starts) = (Address::default(), Arc::new(AtomicUsize::new(0)));
         let counted = Arc::clone(&starts);
         let spec = ChildSpec::new("fragile", "0", &address, move || (Fragile, Arc::clone(&counted)));
-        let (supervisor, ended) = Supervisor::spawn(None, Supervisor, vec![spec]).await.expect("it starts");
-        (supervisor, address, starts, ended)
+        (Supervised::start(vec![spec]).await.expect("it starts"), address, starts)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_panicking_child_is_restarted_behind_the_same_address() {
-        let (supervisor, address, starts, _ended) = supervised().await;
+        let (supervisor, address, starts) = supervised().await;
         assert!(address.cast(()));
         while starts.load(Ordering::SeqCst) < 2 {
             tokio::time::advance(RESTART_DELAY).await;
         }
         assert!(address.cast(()), "the address leads to the new incarnation");
-        assert_eq!(supervisor.get_status(), ractor::ActorStatus::Running);
+        assert_eq!(supervisor.actor.get_status(), ractor::ActorStatus::Running);
     }
 
     #[tokio::test(start_paused = true)]
     async fn too_many_failures_in_the_window_end_the_supervisor() {
-        let (_supervisor, address, starts, ended) = supervised().await;
+        let (mut supervisor, address, starts) = supervised().await;
         for failure in 1..=RESTARTS_MAX {
             assert!(address.cast(()));
             while starts.load(Ordering::SeqCst) < failure + 1 {
@@ -269,19 +302,14 @@ mod tests {
             }
         }
         assert!(address.cast(()));
-        ended.await.expect("the supervisor's task ends");
+        supervisor.ended().await;
         assert_eq!(starts.load(Ordering::SeqCst), RESTARTS_MAX + 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn shutdown_stops_the_children_without_a_restart() {
-        let (supervisor, address, starts, ended) = supervised().await;
-        let (send, done) = ractor::concurrency::oneshot();
-        supervisor
-            .send_message(Msg::Shutdown { deadline: Duration::from_secs(1), done: send.into() })
-            .expect("it runs");
-        done.await.expect("it answers");
-        ended.await.expect("it ends");
+        let (supervisor, address, starts) = supervised().await;
+        supervisor.shut_down(Duration::from_secs(1)).await;
         assert!(!address.cast(()));
         assert_eq!(starts.load(Ordering::SeqCst), 1);
     }

@@ -5,4 +5,6 @@ pub mod cluster;
 pub mod config;
 pub mod doctor;
 pub mod greeting;
+pub mod http;
 pub mod observe;
+pub mod tree;

@@ -9,8 +9,7 @@ use clap::Parser;
 use engine::cli::{Cli, Command};
 use engine::cluster::Cluster;
 use engine::config::{self, Config, Environment, Loaded, Secret};
-use engine::{doctor, greeting, observe};
-use schema::store::{Store, StoreSettings};
+use engine::{doctor, greeting, observe, tree};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -68,7 +67,7 @@ async fn execute(command: Command, loaded: Loaded) -> anyhow::Result<ExitCode> {
         }
         Command::Migrate => {
             start_logging(&loaded, style_for_people());
-            migrate(&loaded.config).await?;
+            tree::migrate(&loaded.config).await?;
             tracing::info!("the tables are up to date");
             Ok(ExitCode::SUCCESS)
         }
@@ -122,31 +121,12 @@ async fn run_until_signal(config: Config, mut signals: Signals) -> anyhow::Resul
     };
     let shutdown = async { drop(told.await) };
     let outcome = tokio::select! {
-        outcome = run_engine(config, shutdown) => outcome.map(|()| ExitCode::SUCCESS),
+        outcome = tree::run(config, shutdown) => outcome.map(|()| ExitCode::SUCCESS),
         () = impatience => bail!("stopped before everything was done; what was not acknowledged comes again"),
         never = metrics.report() => match never {},
     };
     metrics.report_once().await;
     outcome
-}
-
-/// The engine between start and shutdown.
-async fn run_engine(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-    migrate(&config).await?;
-    shutdown.await;
-    Ok(())
-}
-
-async fn migrate(config: &Config) -> anyhow::Result<()> {
-    let url = config.database.url.as_ref().context("database.url is not set")?;
-    let settings = StoreSettings {
-        url: url.expose().to_owned(),
-        pool_max: config.database.pool_max,
-        statement_timeout_seconds: config.database.statement_timeout_seconds,
-        application_name: "farmiq-edge migrate".to_owned(),
-    };
-    Store::new(&settings)?.migrate().await?;
-    Ok(())
 }
 
 /// The two signals that end the program.

@@ -103,6 +103,42 @@ impl Url {
     pub fn scheme(&self) -> String {
         self.0.split("://").next().unwrap_or_default().to_ascii_lowercase()
     }
+
+    /// Host and port; without a port the scheme's own (mqtt 1883, mqtts 8883, http 80, https 443).
+    pub fn host_and_port(&self) -> Option<(String, u16)> {
+        let (_, host) = self.authority();
+        let (host, port) = match host.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, port.parse().ok()?),
+            Some(_) | None => (host, self.default_port()?),
+        };
+        Some((host.trim_matches(['[', ']']).to_owned(), port))
+    }
+
+    /// User name and password inside the address.
+    pub fn credentials(&self) -> Option<(String, String)> {
+        let (user, _) = self.authority();
+        let (name, password) = user?.split_once(':').unwrap_or((user?, ""));
+        Some((name.to_owned(), password.to_owned()))
+    }
+
+    fn authority(&self) -> (Option<&str>, &str) {
+        let (_, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+        match authority.rsplit_once('@') {
+            Some((user, host)) => (Some(user), host),
+            None => (None, authority),
+        }
+    }
+
+    fn default_port(&self) -> Option<u16> {
+        match self.scheme().as_str() {
+            "mqtt" => Some(1883),
+            "mqtts" => Some(8883),
+            "http" => Some(80),
+            "https" => Some(443),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Url {
@@ -485,3 +521,24 @@ choices! {
         Error = "error" | "fatal",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_taken_apart() {
+        let check = |text: &str, host: &str, port: u16, user: Option<(&str, &str)>| {
+            let url = Url::from_text(text).unwrap();
+            assert_eq!(url.host_and_port(), Some((host.to_owned(), port)), "{text}");
+            let user = user.map(|(name, password)| (name.to_owned(), password.to_owned()));
+            assert_eq!(url.credentials(), user, "{text}");
+        };
+        check("mqtt://localhost:5100", "localhost", 5100, None);
+        check("mqtts://broker.barn/", "broker.barn", 8883, None);
+        check("https://u:p@w@cloud/api?x=1", "cloud", 443, Some(("u", "p@w")));
+        check("mqtt://[::1]:1884", "::1", 1884, None);
+        check("mqtt://u@[::1]", "::1", 1883, Some(("u", "")));
+    }
+}
+

@@ -111,7 +111,8 @@ pub struct WriteContext {
 
 // One statement is one transaction: dedupe mark, reading and outbox row stand or fall together, and the server
 // decides which readings are new. The input is sorted by key, so that two writers cannot wait for each other.
-// `readings` comes after `marked` in the data flow, so a reading whose domain key exists stays without outbox row.
+// `queued` depends on `stored`, so a reading whose domain key exists already stays without an outbox row; IS TRUE keeps
+// the planner, which takes an array for a handful of rows, from joining the two by a loop in a loop.
 const STORE_READINGS: &str = "-- store_readings
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::uuid[], $8::text[],
@@ -140,7 +141,7 @@ WITH input AS MATERIALIZED (
         payload_size_bytes, next_attempt_at, created_at, updated_at)
     SELECT outbox_id, tenant_id, farm_id, barn_id, device_id, $19, occurred_at, trace_id, payload_json::jsonb,
         octet_length(payload_json), $17, $17, $17
-    FROM fresh WHERE id IN (SELECT id FROM stored) ORDER BY arrival
+    FROM fresh WHERE (id IN (SELECT id FROM stored)) IS TRUE ORDER BY arrival
     ON CONFLICT DO NOTHING
 ), totals AS (
     INSERT INTO telemetry_totals AS t (tenant_id, shard, readings, last_reading_at)
@@ -183,7 +184,7 @@ WITH input AS MATERIALIZED (
         trace_id, payload_json, payload_size_bytes, next_attempt_at, created_at, updated_at)
     SELECT outbox_id, tenant_id, farm_id, barn_id, device_id, station_id, session_id, event_type, occurred_at,
         trace_id, coalesce(payload_json, '{}')::jsonb, octet_length(payload_json), $18, $18, $18
-    FROM fresh WHERE is_forwarded AND id IN (SELECT id FROM stored) ORDER BY arrival
+    FROM fresh WHERE is_forwarded AND (id IN (SELECT id FROM stored)) IS TRUE ORDER BY arrival
     ON CONFLICT DO NOTHING
 )
 SELECT arrival FROM fresh";

@@ -1,0 +1,304 @@
+//! The one drawing of the supervision tree: what runs, in which order it starts, and what each part is handed.
+//!
+//! ```text
+//! database                     asks the database when nobody else does
+//! allowlist                    reads the allowlists again
+//! partitions  cleanup          make room ahead, remove what has expired
+//! aggregate                    closes minutes, hours and days
+//! sync/0 … n-1                 SyncPartition
+//! telemetry/0 … m-1            TelemetryWriter
+//! devices                      Directory of DeviceActor
+//! ingress
+//! door                         last up, first down
+//! ```
+//!
+//! HTTP stands beside the tree: it answers before the database does, and until everything else is down.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::address::Address;
+use actors::aggregate::Aggregation;
+use actors::allowlist::Allowlist;
+use actors::chore::{Chore, ChoreActor};
+use actors::credentials::Credentials;
+use actors::database::{DatabaseHealth, DatabaseProbe};
+use actors::device::{DeviceContext, Devices, IngressSettings};
+use actors::directory::{Directory, DirectorySettings};
+use actors::door::{self, DoorActor, WayIn, WayInView};
+use actors::gatekeeper::DeviceGatekeeper;
+use actors::ingress::stats::IngressStats;
+use actors::ingress::{self, Ingress, IngressIntake};
+use actors::retention::{Cleanup, Partitions};
+use actors::supervisor::{ChildSpec, Supervised};
+use actors::telemetry::{self, TelemetryWriter, TelemetryWriters};
+use anyhow::{Context, bail};
+use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings, MemoryRetained};
+use schema::clock::Clock;
+use schema::store::{Store, StoreSettings, partition};
+use schema::wire::envelope::Dialects;
+
+use crate::config::{Config, MqttMode};
+
+/// A device that has been silent for so long leaves the memory.
+const DEVICE_IDLE: Duration = Duration::from_secs(600);
+/// Devices in memory at most.
+const DEVICES_MAX: usize = 20_000;
+/// From the wish to stop to the end of the tree.
+const SHUTDOWN: Duration = Duration::from_secs(8);
+/// Of that, for deliveries that are in hand.
+const DRAIN: Duration = Duration::from_secs(5);
+/// The wait between two tries to reach the database at the start.
+const DATABASE_RETRY: Duration = Duration::from_millis(500);
+
+/// What every part of the engine is made from, and what HTTP looks at. Cloning shares everything.
+#[derive(Clone)]
+pub struct Parts {
+    /// The database.
+    pub store: Store,
+    /// Wall time.
+    pub clock: Clock,
+    /// Whether the database answers.
+    pub database: DatabaseHealth,
+    /// Who may speak.
+    pub allowlist: Allowlist,
+    /// Who is who.
+    pub credentials: Credentials,
+    /// Where units of work go.
+    pub writers: TelemetryWriters,
+    /// Counters of what came in.
+    pub stats: Arc<IngressStats>,
+    /// The way in as others see it.
+    pub way_in: WayInView,
+}
+
+impl Parts {
+    /// The parts of a configuration; nothing runs yet and nothing is connected.
+    ///
+    /// # Errors
+    /// When the database URL cannot be read.
+    pub fn new(config: &Config) -> anyhow::Result<Self> {
+        let clock = Clock::system();
+        let store = Store::new(&store_settings(config)?)?;
+        let allowlist = Allowlist::new(store.clone(), clock.clone(), config.ingress.auto_provision);
+        Ok(Self {
+            database: DatabaseHealth::default(),
+            allowlist,
+            credentials: Credentials::new(store.clone()),
+            writers: TelemetryWriters::new(config.telemetry.writers, clock.clone()),
+            stats: Arc::new(IngressStats::new(clock.now())),
+            way_in: WayInView::default(),
+            store,
+            clock,
+        })
+    }
+}
+
+fn store_settings(config: &Config) -> anyhow::Result<StoreSettings> {
+    let url = config.database.url.as_ref().context("database.url is not set")?;
+    Ok(StoreSettings {
+        url: url.expose().to_owned(),
+        pool_max: config.database.pool_max,
+        statement_timeout_seconds: config.database.statement_timeout_seconds,
+        application_name: format!("farmiq-edge {}", config.edge.id),
+    })
+}
+
+/// Brings the tables of the configured database to this program's version.
+///
+/// # Errors
+/// When the database is away, a migration fails, or the database is newer than this program.
+pub async fn migrate(config: &Config) -> anyhow::Result<()> {
+    Ok(Store::new(&store_settings(config)?)?.migrate().await?)
+}
+
+/// Runs the engine from here to `shutdown`. It starts while its database is away and waits for it.
+///
+/// # Errors
+/// When a listener cannot be opened, the database is newer than this program, or parts fail again and again.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let parts = Parts::new(&config)?;
+    let mut shutdown = std::pin::pin!(shutdown);
+    tokio::select! {
+        ready = database_ready(&parts) => ready?,
+        () = &mut shutdown => return Ok(()),
+    }
+    let mut tree = Supervised::start(children(&config, &parts)?).await?;
+    tracing::info!(mqtt = ?parts.way_in.local_addr(), "farmiq-edge runs");
+    tokio::select! {
+        () = tree.ended() => bail!("parts of the engine failed again and again"),
+        () = &mut shutdown => tree.shut_down(SHUTDOWN).await,
+    }
+    tracing::info!("farmiq-edge has stopped");
+    Ok(())
+}
+
+/// Waits for the database, migrates it and makes the partitions that the first message needs.
+async fn database_ready(parts: &Parts) -> anyhow::Result<()> {
+    let mut is_first_failure = true;
+    loop {
+        match prepare_database(parts).await {
+            Ok(()) => {
+                parts.database.works();
+                return Ok(());
+            }
+            Err(error) if error.is_permanent() => return Err(error.into()),
+            Err(error) => {
+                parts.database.fails();
+                if std::mem::take(&mut is_first_failure) {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!(%error, cause, "waiting for the database");
+                }
+                tokio::time::sleep(DATABASE_RETRY).await;
+            }
+        }
+    }
+}
+
+async fn prepare_database(parts: &Parts) -> Result<(), schema::store::StoreError> {
+    parts.store.migrate().await?;
+    let now = parts.clock.now();
+    parts.store.run("partitions", async |conn| partition::ensure_ahead(conn, now).await).await
+}
+
+fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
+    let context = Arc::new(DeviceContext {
+        clock: parts.clock.clone(),
+        allowlist: parts.allowlist.clone(),
+        writers: parts.writers.clone(),
+        stats: Arc::clone(&parts.stats),
+        settings: ingress_settings(config),
+    });
+    let (devices, ingress) = (Address::default(), Address::default());
+    let mut children = chores(config, parts);
+    children.extend(telemetry_writers(config, parts));
+    children.push(ChildSpec::new("devices", "", &devices, {
+        let context = Arc::clone(&context);
+        let settings = DirectorySettings { idle: DEVICE_IDLE, children_max: DEVICES_MAX };
+        move || (Directory::default(), (Devices(Arc::clone(&context)), settings))
+    }));
+    children.push(ChildSpec::new("ingress", "", &ingress, {
+        let args = ingress::Args { context, devices };
+        move || (Ingress, args.clone())
+    }));
+    children.push(door(config, parts, ingress)?);
+    Ok(children)
+}
+
+fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
+    let (store, clock) = (&parts.store, &parts.clock);
+    let probe = DatabaseProbe { store: store.clone(), health: parts.database.clone() };
+    let partitions = Partitions { store: store.clone(), clock: clock.clone() };
+    let cleanup = Cleanup {
+        store: store.clone(),
+        clock: clock.clone(),
+        every_minutes: config.ingress.dedupe_cleanup_minutes,
+        rejects_rows_max: i64::try_from(config.ingress.rejects_rows_max).unwrap_or(i64::MAX),
+    };
+    let mut chores = vec![chore(probe), chore(parts.allowlist.clone()), chore(partitions), chore(cleanup)];
+    if config.telemetry.aggregate {
+        let is_emitting = config.telemetry.emit_aggregates;
+        chores.push(chore(Aggregation { store: store.clone(), clock: clock.clone(), is_emitting }));
+    }
+    chores
+}
+
+fn chore<C: Chore + Clone>(chore: C) -> ChildSpec {
+    ChildSpec::new(C::NAME, "", &Address::default(), move || (ChoreActor::default(), chore.clone()))
+}
+
+fn telemetry_writers(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
+    let hours = i64::try_from(config.ingress.dedupe_ttl_hours).unwrap_or(i64::MAX);
+    let writer = |(shard, address): (usize, &Address<telemetry::Msg>)| {
+        let args = telemetry::Args {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            database: parts.database.clone(),
+            stats: Arc::clone(&parts.stats),
+            wake_sync: Arc::new(|| {}),
+            dedupe_ttl: chrono::Duration::hours(hours),
+            shard: i32::try_from(shard).expect("there are at most 32 writers"),
+        };
+        ChildSpec::new("telemetry", &shard.to_string(), address, move || (TelemetryWriter, args.clone()))
+    };
+    parts.writers.addresses().iter().enumerate().map(writer).collect()
+}
+
+fn ingress_settings(config: &Config) -> IngressSettings {
+    IngressSettings {
+        dialects: Dialects {
+            canonical: config.ingress.dialect_canonical,
+            null_fields: config.ingress.dialect_null_fields,
+            flat: config.ingress.dialect_flat,
+        },
+        message_bytes_max: match config.mqtt.mode {
+            MqttMode::Embedded => config.broker.message_bytes_max,
+            MqttMode::External => config.mqtt.packet_bytes_max,
+        },
+        is_weighvision_device_required: config.ingress.weighvision_require_device,
+        forward_events: config.ingress.forward_events.clone(),
+        last_seen_write_seconds: config.device.last_seen_write_seconds,
+        is_retained_a_copy: config.mqtt.mode == MqttMode::External,
+    }
+}
+
+fn door(config: &Config, parts: &Parts, ingress: Address<ingress::Msg>) -> anyhow::Result<ChildSpec> {
+    let args = door::Args { way_in: way_in(config, parts, ingress)?, view: parts.way_in.clone(), drain_max: DRAIN };
+    Ok(ChildSpec::new("door", "", &Address::default(), move || (DoorActor, args.clone())))
+}
+
+fn way_in(config: &Config, parts: &Parts, ingress: Address<ingress::Msg>) -> anyhow::Result<WayIn> {
+    let intake = Arc::new(IngressIntake(ingress));
+    let clock = parts.clock.clone();
+    match config.mqtt.mode {
+        MqttMode::Embedded => {
+            let gatekeeper = Arc::new(DeviceGatekeeper {
+                credentials: parts.credentials.clone(),
+                allowlist: parts.allowlist.clone(),
+                database: parts.database.clone(),
+                is_anonymous_allowed: config.broker.allow_anonymous,
+            });
+            let retained = Arc::new(MemoryRetained::default());
+            Ok(WayIn::Embedded(door_settings(config)?, DoorParts { gatekeeper, intake, retained, clock }))
+        }
+        MqttMode::External => Ok(WayIn::External(link_settings(config)?, LinkParts { intake, clock })),
+    }
+}
+
+fn door_settings(config: &Config) -> anyhow::Result<DoorSettings> {
+    let broker = &config.broker;
+    if broker.listen_tls.is_some() {
+        bail!("broker.listen_tls: the listener speaks no TLS yet; leave it off and put a TLS proxy before it");
+    }
+    Ok(DoorSettings {
+        listen: broker.listen.context("broker.listen is off, so there is no way in")?,
+        allow_anonymous: broker.allow_anonymous,
+        connections_max: broker.connections_max,
+        inflight_max: usize::from(broker.inflight_max),
+        message_bytes_max: broker.message_bytes_max,
+        credit_messages_max: broker.credit_messages_max,
+        credit_bytes_max: broker.credit_bytes_max,
+        stall_max: Duration::from_secs(broker.stall_seconds),
+        ..DoorSettings::default()
+    })
+}
+
+fn link_settings(config: &Config) -> anyhow::Result<LinkSettings> {
+    let mqtt = &config.mqtt;
+    let (host, port) = mqtt.url.host_and_port().context("mqtt.url names no host")?;
+    let named = mqtt.username.clone().map(|username| {
+        let password = mqtt.password.as_ref().map(|password| password.expose().to_owned());
+        (username, password.unwrap_or_default())
+    });
+    let credentials = named.or_else(|| mqtt.url.credentials());
+    Ok(LinkSettings {
+        host,
+        port,
+        client_id: mqtt.client_id.clone(),
+        credentials,
+        ack_window: usize::from(mqtt.ack_window),
+        packet_bytes_max: mqtt.packet_bytes_max,
+        keepalive: Duration::from_secs(mqtt.keepalive_seconds),
+    })
+}
