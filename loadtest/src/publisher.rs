@@ -399,3 +399,79 @@ impl<'a, S: Source> Publisher<'a, S> {
         is_drained || self.leave_at.is_some_and(|at| now >= at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tokio::net::TcpListener;
+
+    /// Publishes one message after the other and writes down what was acknowledged.
+    struct Numbers {
+        next: u64,
+        count: u64,
+        acknowledged: Vec<u64>,
+    }
+
+    impl Source for Numbers {
+        fn turn(&mut self, _: Instant) -> Turn {
+            if self.next == self.count {
+                return Turn::Done;
+            }
+            self.next += 1;
+            let publish = Publish { topic: Arc::from("t"), payload: "x".into(), qos: 1, is_retained: false };
+            Turn::Publish(self.next, publish)
+        }
+
+        fn acknowledged(&mut self, tags: &[u64]) -> Result<()> {
+            self.acknowledged.extend(tags);
+            Ok(())
+        }
+    }
+
+    /// Accepts a login, then reads so many messages of eight bytes and returns their packet ids.
+    async fn accept(listener: &TcpListener, count: usize) -> (TcpStream, Vec<(bool, u16)>) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut connect = [0; 15];
+        stream.read_exact(&mut connect).await.unwrap();
+        stream.write_all(&[0x20, 2, 0, 0]).await.unwrap();
+        let mut ids = Vec::new();
+        for _ in 0..count {
+            let mut packet = [0; 8];
+            stream.read_exact(&mut packet).await.unwrap();
+            ids.push((packet[0] & 0x08 != 0, u16::from_be_bytes([packet[5], packet[6]])));
+        }
+        (stream, ids)
+    }
+
+    #[tokio::test]
+    async fn what_a_lost_connection_took_is_sent_again_and_acknowledged_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let login = Login { client_id: "d".into(), keepalive_seconds: 60, ..Login::default() };
+        let link = Link { broker: listener.local_addr().unwrap().to_string(), login, window: 3 };
+        let mut source = Numbers { next: 0, count: 4, acknowledged: Vec::new() };
+        let meter = Meter::default();
+        let (_stop, stopped) = watch::channel(false);
+        let broker = async {
+            let (mut stream, first) = accept(&listener, 3).await;
+            assert_eq!(first, [(false, 1), (false, 2), (false, 3)]);
+            // Out of order, and once for nobody; then the connection dies with two messages open.
+            stream.write_all(&[0x40, 2, 0, 2, 0x40, 2, 0, 9]).await.unwrap();
+            let mut fourth = [0; 8];
+            stream.read_exact(&mut fourth).await.unwrap();
+            drop(stream);
+            let (mut stream, again) = accept(&listener, 3).await;
+            assert_eq!(again, [(true, 1), (true, 3), (true, 4)]);
+            stream.write_all(&[0x40, 2, 0, 1, 0x40, 2, 0, 3, 0x40, 2, 0, 4]).await.unwrap();
+            let mut farewell = Vec::new();
+            stream.read_to_end(&mut farewell).await.unwrap();
+            assert_eq!(farewell, mqtt::DISCONNECT);
+        };
+        let (outcome, ()) = tokio::join!(publish_all(&link, &mut source, &meter, stopped), broker);
+        outcome.unwrap();
+        assert_eq!(source.acknowledged, [2, 1, 3, 4]);
+        let counted =
+            [&meter.published, &meter.acknowledged, &meter.resent, &meter.reconnects, &meter.stray_acks];
+        assert_eq!(counted.map(|counter| counter.load(Ordering::Relaxed)), [4, 4, 3, 1, 1]);
+    }
+}

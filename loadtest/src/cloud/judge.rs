@@ -84,10 +84,12 @@ pub(crate) struct Judge {
     lanes: HashMap<String, Lane>,
     /// Events that were refused once: the lane went on without them, so they may come late.
     refused_before: HashSet<String>,
-    /// Events marked although they were rejected.
+    /// The last accepted events as they came.
     events: VecDeque<Bytes>,
     first_seen: VecDeque<FirstSeen>,
     tolerates_late: bool,
+    /// Whether a state file brought ids along: sessions may then have begun before the judge looked.
+    has_past: bool,
     journal: Option<std::io::BufWriter<std::fs::File>>,
 }
 
@@ -104,6 +106,7 @@ impl Judge {
     pub(crate) fn new(tolerates_late: bool, journal: Option<std::fs::File>, seen: Seen) -> Self {
         Self {
             verdict: Verdict::default(),
+            has_past: !seen.is_empty(),
             seen,
             lanes: HashMap::new(),
             refused_before: HashSet::new(),
@@ -271,7 +274,8 @@ impl Judge {
             );
         }
         let needs_created = matches!(event_type.as_ref(), SESSION_FINALIZED | SESSION_AMENDED);
-        if is_session && needs_created && created.is_none_or(|(_, accepted_in)| accepted_in == batch) {
+        let is_ahead = created.map_or(!self.has_past, |(_, accepted_in)| accepted_in == batch);
+        if is_session && needs_created && is_ahead {
             self.violate(
                 "ahead_of_created",
                 format!("{event_type} {event_id} of {name} before created was acked"),

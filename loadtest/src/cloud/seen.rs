@@ -44,6 +44,10 @@ impl Seen {
         Ok(seen)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tenants.is_empty()
+    }
+
     pub(crate) fn get(&self, tenant_id: &str, event_id: &str) -> Mark {
         let Some(tenant) = self.tenants.get(tenant_id) else {
             return Mark::New;

@@ -347,10 +347,12 @@ async fn accepted_ids_survive_a_restart_in_the_state_file() {
     let directory = tempfile::tempdir().unwrap();
     let settings = Settings { state_file: Some(directory.path().join("ids")), ..Settings::default() };
     let edge = Edge::start(settings.clone()).await;
-    edge.post(&[reading(1, 1)]).await;
+    edge.post(&[reading(1, 1), of_session(2, "weighvision.session.created", 1)]).await;
     edge.cloud.shutdown().await;
     let edge = Edge::start(settings).await;
     assert_eq!(edge.post(&[reading(1, 1)]).await.1["duplicated"], 1);
+    edge.post(&[of_session(3, "weighvision.session.finalized", 2)]).await;
+    assert_eq!(edge.kinds(), [""; 0], "the session began before the restart");
 }
 
 #[tokio::test]
