@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use uuid::Uuid;
+pub use uuid::Uuid;
 
 /// Bytes a tenant, farm, barn, device, station or session id may have.
 pub const ID_BYTES_MAX: usize = 128;

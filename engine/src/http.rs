@@ -1,0 +1,215 @@
+//! The HTTP face of the engine: one port for devices, operators, health and metrics.
+
+use std::sync::Arc;
+
+use actors::allowlist::Allowlist;
+use actors::credentials::Credentials;
+use actors::database::DatabaseHealth;
+use actors::ingress::stats::IngressStats;
+use actors::telemetry::TelemetryWriters;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::{Method, Uri};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+use schema::clock::Clock;
+use schema::store::Store;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::CorsLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
+
+use crate::config::{Config, Edge, Http};
+
+pub mod auth;
+mod body;
+pub mod error;
+mod event;
+mod frame;
+pub mod health;
+mod ingress;
+mod limit;
+mod openapi;
+mod ops;
+mod query;
+pub mod server;
+pub mod sync;
+mod telemetry;
+mod time;
+
+pub use limit::{REQUEST_SECONDS_MAX, REQUESTS_IN_FLIGHT_MAX};
+pub use server::serve;
+
+use auth::{Authority, Class};
+use error::{Code, Error};
+use health::MediaProbe;
+use limit::InFlight;
+use sync::CloudLink;
+
+/// Everything the handlers work with.
+pub struct AppState {
+    /// Limits and headers.
+    pub settings: Settings,
+    /// Wall time.
+    pub clock: Clock,
+    /// The database.
+    pub store: Store,
+    /// Whether it answers.
+    pub database: DatabaseHealth,
+    /// Who may call.
+    pub authority: Authority,
+    /// Which devices may act.
+    pub allowlist: Allowlist,
+    /// Passwords of devices.
+    pub credentials: Credentials,
+    /// Where readings are stored.
+    pub telemetry: TelemetryWriters,
+    /// What came in over MQTT.
+    pub ingress: Arc<IngressStats>,
+    /// Whether the broker, embedded or external, is usable.
+    pub is_mqtt_connected: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// The link to the cloud.
+    pub cloud: Arc<dyn CloudLink>,
+    /// The place of the images.
+    pub media: MediaProbe,
+    /// The text of all metrics; `None` when Prometheus is switched off.
+    pub render_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+}
+
+/// What the configuration says about the port.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Largest JSON body.
+    pub body_bytes_max: usize,
+    /// Origins of browsers that may call.
+    pub allowed_origins: Vec<HeaderValue>,
+    /// The value of `x-commit-id`.
+    pub commit: HeaderValue,
+    /// The version in the description of the API.
+    pub version: String,
+}
+
+impl Settings {
+    /// The settings of a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let (http, edge): (&Http, &Edge) = (&config.http, &config.edge);
+        let origin = |origin: &String| HeaderValue::from_str(origin).ok();
+        Self {
+            body_bytes_max: http.body_bytes_max,
+            allowed_origins: http.allowed_origins.iter().filter_map(origin).collect(),
+            commit: HeaderValue::from_str(&edge.commit).unwrap_or(HeaderValue::from_static("Unknown")),
+            version: edge.version.clone(),
+        }
+    }
+}
+
+/// A route with the class that says who may call it.
+struct Route {
+    class: Class,
+    path: &'static str,
+    handlers: UtoipaMethodRouter<Arc<AppState>>,
+}
+
+/// Every route there is: who may call it, where it is, and what answers. The only other paths are the files of the
+/// documentation's page.
+fn table() -> Vec<Route> {
+    use Class::{Act, Admin, Box, Device, Public, Read};
+    let row = |class, path, handlers| Route { class, path, handlers };
+    vec![
+        row(Public, "/api/health", routes!(health::health)),
+        row(Public, "/health", routes!(health::short_health)),
+        row(Public, "/api/ready", routes!(health::ready)),
+        row(Public, "/ready", routes!(health::short_ready)),
+        row(Public, "/api-docs", routes!(openapi::page)),
+        row(Public, "/api-docs/openapi.json", routes!(openapi::description)),
+        row(Public, "/api/v1/ingress/device-token", routes!(ingress::device_token)),
+        row(Device, "/api/v1/telemetry/readings", routes!(telemetry::intake::store_readings)),
+        row(Box, "/metrics", routes!(ops::prometheus)),
+        row(Box, "/api/v1/ingress/stats", routes!(ingress::ingress_stats)),
+        row(Box, "/api/v1/sync/state", routes!(sync::show_state)),
+        row(Box, "/api/v1/sync/outbox", routes!(sync::list_outbox)),
+        row(Read, "/api/v1/telemetry/readings", routes!(telemetry::list_readings)),
+        row(Read, "/api/v1/telemetry/aggregates", routes!(telemetry::list_aggregates)),
+        row(Read, "/api/v1/telemetry/metrics", routes!(telemetry::telemetry_metrics)),
+        row(Read, "/api/v1/telemetry/stats", routes!(telemetry::telemetry_stats)),
+        row(Read, "/api/v1/events", routes!(event::list_events)),
+        row(Read, "/api/v1/sync/diagnostics/cloud", routes!(sync::diagnose_cloud)),
+        row(Act, "/api/v1/sync/trigger", routes!(sync::trigger)),
+        row(Admin, "/api/v1/sync/dlq", routes!(sync::list_dead)),
+        row(Admin, "/api/v1/sync/redrive", routes!(sync::redrive)),
+        row(Admin, "/api/v1/sync/dlq/redrive", routes!(sync::redrive_dead)),
+        row(Admin, "/api/v1/sync/unclaim-stuck", routes!(sync::unclaim_stuck)),
+    ]
+}
+
+/// The whole HTTP face. Layers are named from the inside out: whatever answers, the frame has the last word.
+pub fn router(state: AppState) -> Router {
+    router_with_limit(state, REQUESTS_IN_FLIGHT_MAX)
+}
+
+fn router_with_limit(state: AppState, requests_max: usize) -> Router {
+    let state = Arc::new(state);
+    let (routes, mut description) = guarded(&state).split_for_parts();
+    description.info.version.clone_from(&state.settings.version);
+    let description = openapi::Description(Arc::new(description));
+    routes
+        .route("/api-docs/", axum::routing::get(openapi::page))
+        .route("/api-docs/{*file}", axum::routing::get(openapi::asset))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(Extension(description))
+        .layer(CatchPanicLayer::custom(limit::panicked))
+        .layer(from_fn(limit::time))
+        .layer(from_fn_with_state(InFlight::new(requests_max), limit::in_flight))
+        .layer(cors(&state.settings))
+        .layer(from_fn_with_state(Arc::clone(&state), frame::frame))
+        .with_state(state)
+}
+
+/// Each route of the table behind its guard, described with what the guard asks for.
+fn guarded(state: &Arc<AppState>) -> OpenApiRouter<Arc<AppState>> {
+    let router = OpenApiRouter::with_openapi(openapi::skeleton());
+    table().into_iter().fold(router, |router, Route { class, path, mut handlers }| {
+        for item in handlers.1.paths.values_mut() {
+            openapi::operations(item)
+                .for_each(|(method, operation)| openapi::describe(class, method, operation));
+        }
+        let guard = from_fn_with_state((Arc::clone(state), class, path), auth::guard);
+        router.routes(handlers.map(|methods| methods.route_layer(guard)))
+    })
+}
+
+/// The description of the API, as it is served.
+#[must_use]
+pub fn openapi() -> OpenApi {
+    let router = OpenApiRouter::with_openapi(openapi::skeleton());
+    let described = table().into_iter().fold(router, |router, Route { class, mut handlers, .. }| {
+        for item in handlers.1.paths.values_mut() {
+            openapi::operations(item)
+                .for_each(|(method, operation)| openapi::describe(class, method, operation));
+        }
+        router.routes(handlers)
+    });
+    described.into_openapi()
+}
+
+fn cors(settings: &Settings) -> CorsLayer {
+    let ours = [auth::TENANT_ID, "x-request-id", "x-trace-id", auth::API_KEY].map(HeaderName::from_static);
+    CorsLayer::new()
+        .allow_origin(settings.allowed_origins.clone())
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::OPTIONS])
+        .allow_headers([CONTENT_TYPE, AUTHORIZATION].into_iter().chain(ours).collect::<Vec<_>>())
+}
+
+async fn unknown_path(_: Uri) -> Response {
+    Error::new(Code::NotFound, "there is no such path").into_response()
+}
+
+async fn wrong_method() -> Response {
+    Error::new(Code::MethodNotAllowed, "the path does not know this method").into_response()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,279 @@
+//! Who may call what: the classes of routes, the credentials, and the decision that joins them.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use broker::Identity;
+use schema::clock::Timestamp;
+use schema::metrics;
+
+use super::AppState;
+use super::error::{Code, Error};
+use super::frame::{CallIds, CalledBy};
+use crate::config::{Auth, AuthMode, Role};
+
+mod key;
+mod scope;
+mod token;
+
+use key::Keys;
+pub(super) use scope::{Tenants, agrees_with_token};
+pub use token::KeyFileError;
+pub(super) use token::{Scope, Tokens};
+
+/// The header that names the tenant of the caller.
+pub(super) const TENANT_ID: &str = "x-tenant-id";
+/// The header of an operator's key.
+pub(super) const API_KEY: &str = "x-api-key";
+
+/// What a route asks of its callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Nothing.
+    Public,
+    /// A device's credential, or an operator key.
+    Device,
+    /// An operator key: the route shows the whole box.
+    Box,
+    /// An operator key, or a device's credential for its own tenant.
+    Read,
+    /// An operator key of the role `admin`.
+    Act,
+    /// As [`Class::Act`], and `auth.admin_enabled`.
+    Admin,
+}
+
+/// An operator, as its key describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Operator {
+    /// What it may do.
+    pub role: Role,
+    /// Whose rows it may see.
+    pub tenants: Tenants,
+}
+
+/// Who calls, once the route's class has let it in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// Somebody, where nobody needs to be known.
+    Anyone,
+    /// A device without a credential in compat mode: the tenant is what the call says.
+    Compat,
+    /// A device.
+    Device(Scope),
+    /// An operator.
+    Operator(Operator),
+}
+
+/// The identity of a verified client certificate. Whoever ends TLS puts it into the request's extensions.
+#[derive(Clone, Debug)]
+pub struct ClientCertificate(pub Identity);
+
+/// Why a caller is turned away. The label is closed; the credential is never echoed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Refusal {
+    code: Code,
+    reason: &'static str,
+    message: &'static str,
+}
+
+impl Refusal {
+    const NO_CREDENTIAL: Self = Self::unauthorized("no_credential", "a credential is required");
+    const BAD_KEY: Self = Self::unauthorized("bad_key", "x-api-key is not valid");
+    const BAD_TOKEN: Self = Self::unauthorized("bad_token", "the token is not valid or has expired");
+    const NO_TOKENS: Self = Self::unauthorized("token_not_accepted", "tokens are not accepted here");
+    const ROLE: Self = Self::forbidden("role", "needs an operator key of the role admin");
+    const NO_DEVICE: Self = Self::forbidden("device_credential", "not for devices");
+    const ADMIN_DISABLED: Self = Self::forbidden("admin_disabled", "auth.admin_enabled is off");
+
+    const fn unauthorized(reason: &'static str, message: &'static str) -> Self {
+        Self { code: Code::Unauthorized, reason, message }
+    }
+
+    const fn forbidden(reason: &'static str, message: &'static str) -> Self {
+        Self { code: Code::Forbidden, reason, message }
+    }
+}
+
+/// Counts a refusal and makes it an answer.
+pub(super) fn refused(code: Code, reason: &'static str, message: &'static str) -> Error {
+    metrics::auth_refused(reason).increment(1);
+    Error::new(code, message)
+}
+
+/// Everything that decides about credentials.
+#[derive(Debug)]
+pub struct Authority {
+    mode: AuthMode,
+    is_admin_enabled: bool,
+    keys: Keys,
+    /// Verifies and signs device tokens.
+    pub(super) tokens: Tokens,
+}
+
+/// What a request shows of itself.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shown<'a> {
+    authorization: Option<&'a [u8]>,
+    api_key: Option<&'a [u8]>,
+    certificate: Option<&'a Identity>,
+}
+
+/// A credential that was verified.
+enum Verified {
+    Device(Scope),
+    Operator(Operator),
+}
+
+impl Authority {
+    /// Reads the public keys and keeps hashes of the operator keys.
+    ///
+    /// # Errors
+    /// When a public key file cannot be read.
+    pub fn new(auth: &Auth) -> Result<Self, KeyFileError> {
+        Ok(Self {
+            mode: auth.mode,
+            is_admin_enabled: auth.admin_enabled,
+            keys: Keys::new(&auth.operator_keys),
+            tokens: Tokens::new(auth)?,
+        })
+    }
+
+    /// Whether what needs an operator is open to everybody: compat mode while no key is configured.
+    fn is_open(&self) -> bool {
+        self.mode == AuthMode::Compat && self.keys.is_empty()
+    }
+
+    /// The table of the contract: class by credential by mode.
+    fn admit(&self, class: Class, shown: Shown<'_>, now: Timestamp) -> Result<Caller, Refusal> {
+        let caller = match class {
+            Class::Public => Caller::Anyone,
+            Class::Box | Class::Act | Class::Admin if self.is_open() => Caller::Anyone,
+            Class::Box | Class::Act | Class::Admin => match self.verify(shown, now)? {
+                Some(Verified::Operator(operator)) => Caller::Operator(operator),
+                Some(Verified::Device(_)) => return Err(Refusal::NO_DEVICE),
+                None => return Err(Refusal::NO_CREDENTIAL),
+            },
+            Class::Device | Class::Read => match self.verify(shown, now)? {
+                Some(Verified::Operator(operator)) => Caller::Operator(operator),
+                Some(Verified::Device(scope)) => Caller::Device(scope),
+                None if self.mode == AuthMode::Compat && class == Class::Device => Caller::Compat,
+                None if self.is_open() => Caller::Compat,
+                None => return Err(Refusal::NO_CREDENTIAL),
+            },
+        };
+        let is_acting = matches!(class, Class::Act | Class::Admin);
+        if is_acting && matches!(&caller, Caller::Operator(operator) if operator.role != Role::Admin) {
+            return Err(Refusal::ROLE);
+        }
+        if class == Class::Admin && !self.is_admin_enabled {
+            return Err(Refusal::ADMIN_DISABLED);
+        }
+        Ok(caller)
+    }
+
+    /// The credential that is shown. One that is shown must be good, whatever else is shown beside it; an operator key
+    /// goes before a token, a token before a certificate.
+    fn verify(&self, shown: Shown<'_>, now: Timestamp) -> Result<Option<Verified>, Refusal> {
+        // The operator page may send a key to a box that knows none.
+        if let Some(key) = shown.api_key.filter(|_| !self.is_open()) {
+            let operator = self.keys.find(key).ok_or(Refusal::BAD_KEY)?;
+            return Ok(Some(Verified::Operator(operator.clone())));
+        }
+        if let Some(header) = shown.authorization {
+            if self.mode == AuthMode::Mtls {
+                return Err(Refusal::NO_TOKENS);
+            }
+            let token = bearer(header).ok_or(Refusal::BAD_TOKEN)?;
+            let scope = self.tokens.verify(token, now).ok_or(Refusal::BAD_TOKEN)?;
+            return Ok(Some(Verified::Device(scope)));
+        }
+        let certificate = shown.certificate.filter(|_| self.mode != AuthMode::Jwt);
+        Ok(certificate.map(|identity| Verified::Device(Scope::of(identity))))
+    }
+}
+
+fn bearer(header: &[u8]) -> Option<&str> {
+    let (scheme, token) = std::str::from_utf8(header).ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Lets a request in or turns it away, before its handler sees it.
+pub(super) async fn guard(
+    State((state, class, route)): State<(Arc<AppState>, Class, &'static str)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let caller = match state.authority.admit(class, shown(&request), state.clock.now()) {
+        Ok(caller) => caller,
+        Err(refusal) => return refused(refusal.code, refusal.reason, refusal.message).into_response(),
+    };
+    let is_compat = state.authority.mode == AuthMode::Compat && class != Class::Public;
+    if is_compat && matches!(caller, Caller::Compat | Caller::Anyone) {
+        metrics::auth_compat_calls(route).increment(1);
+    }
+    let called_by = called_by(&caller, request.headers());
+    request.extensions_mut().insert(caller);
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(called_by);
+    response
+}
+
+fn shown(request: &Request) -> Shown<'_> {
+    let header = |name: &str| request.headers().get(name).map(axum::http::HeaderValue::as_bytes);
+    Shown {
+        authorization: header(AUTHORIZATION.as_str()),
+        api_key: header(API_KEY).filter(|key| !key.is_empty()),
+        certificate: request.extensions().get::<ClientCertificate>().map(|certificate| &certificate.0),
+    }
+}
+
+fn called_by(caller: &Caller, headers: &HeaderMap) -> CalledBy {
+    match caller {
+        Caller::Device(scope) => {
+            CalledBy { tenant_id: Some(scope.tenant_id.clone()), device_id: Some(scope.device_id.clone()) }
+        }
+        Caller::Anyone | Caller::Compat | Caller::Operator(_) => {
+            let named = headers.get(TENANT_ID).and_then(|value| value.to_str().ok());
+            let tenant_id = named.filter(|text| schema::id::is_id(text)).map(str::to_owned);
+            CalledBy { tenant_id, device_id: None }
+        }
+    }
+}
+
+/// A call that was let in: who makes it, for which tenant by its header, under which ids.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// Who calls.
+    pub caller: Caller,
+    /// The tenant of `x-tenant-id`.
+    pub tenant_header: Option<String>,
+    /// Request and trace id.
+    pub ids: CallIds,
+}
+
+impl<S: Sync> FromRequestParts<S> for Call {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let ids = CallIds::from_request_parts(parts, state).await?;
+        let caller =
+            parts.extensions.get::<Caller>().expect("handlers that take a call stand behind the guard");
+        Ok(Self { caller: caller.clone(), tenant_header: tenant_header(&parts.headers)?, ids })
+    }
+}
+
+fn tenant_header(headers: &HeaderMap) -> Result<Option<String>, Error> {
+    let Some(value) = headers.get(TENANT_ID).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let text = value.to_str().ok().filter(|text| schema::id::is_id(text));
+    let text = text.ok_or_else(|| Error::validation("x-tenant-id: is not a tenant id"))?;
+    Ok(Some(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

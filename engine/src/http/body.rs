@@ -1,0 +1,91 @@
+//! Bodies: read with a limit, and refused in our words when they are no JSON.
+
+use std::sync::Arc;
+
+use axum::body::to_bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::AppState;
+use super::error::{Code, Error};
+
+/// A whole request body, at most `http.body_bytes_max` long.
+#[derive(Debug)]
+pub(super) struct JsonBody(pub Bytes);
+
+impl FromRequest<Arc<AppState>> for JsonBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &Arc<AppState>) -> Result<Self, Error> {
+        let (parts, body) = request.into_parts();
+        let bytes_max = state.settings.body_bytes_max;
+        if declared_length(&parts.headers).is_some_and(|length| length > bytes_max) {
+            return Err(too_large(bytes_max));
+        }
+        // The body ends early either because it is too long or because the client went away.
+        let bytes = to_bytes(body, bytes_max).await.map_err(|_| too_large(bytes_max))?;
+        if !bytes.is_empty() && !is_json(&parts.headers) {
+            return Err(Error::new(Code::UnsupportedContentType, "content-type: must be application/json"));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl JsonBody {
+    /// The body as an object; an empty body is an empty object.
+    ///
+    /// # Errors
+    /// `BODY_NOT_JSON`, and `VALIDATION_ERROR` for JSON that is no object.
+    pub(super) fn object(&self) -> Result<Value, Error> {
+        if self.0.is_empty() {
+            return Ok(Value::Object(serde_json::Map::new()));
+        }
+        let value: Value = serde_json::from_slice(&self.0).map_err(|_| not_json())?;
+        if value.is_object() { Ok(value) } else { Err(Error::validation("body: must be an object")) }
+    }
+}
+
+/// The refusal of a body that is not JSON.
+pub(super) fn not_json() -> Error {
+    Error::new(Code::BodyNotJson, "body is not valid JSON")
+}
+
+fn too_large(bytes_max: usize) -> Error {
+    Error::new(Code::BodyTooLarge, format!("body is larger than {bytes_max} bytes"))
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// A body without a type is taken for JSON; a form or plain text is not, since a browser sends these to anybody.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return true };
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let essence = essence.to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn what_counts_as_json() {
+        let check = |text: &'static str, expected| {
+            let headers = [(CONTENT_TYPE, HeaderValue::from_static(text))].into_iter().collect();
+            assert_eq!(is_json(&headers), expected, "{text}");
+        };
+        check("application/json", true);
+        check("Application/JSON; charset=utf-8", true);
+        check("application/problem+json", true);
+        check("text/plain", false);
+        check("application/x-www-form-urlencoded", false);
+        assert!(is_json(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,210 @@
+//! The one shape of every error answer, and the closed list of its codes.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{Response as HttpResponse, StatusCode};
+use axum::response::{IntoResponse, Response};
+use schema::store::StoreError;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Seconds after which a client may try again when the engine or its database is short of something.
+pub const RETRY_AFTER_SECONDS: u32 = 1;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $status:ident;)*) => {
+        /// A machine-readable error code; each has one HTTP status.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Code { $($(#[$doc])* $name),* }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The code as it travels.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text),* }
+            }
+
+            /// The status of an answer with this code.
+            #[must_use]
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status),* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// A parameter or a key of the body is missing or wrong.
+    ValidationError = "VALIDATION_ERROR", BAD_REQUEST;
+    /// The body is not JSON.
+    BodyNotJson = "BODY_NOT_JSON", BAD_REQUEST;
+    /// Neither credential, header nor query names a tenant.
+    MissingTenant = "MISSING_TENANT", BAD_REQUEST;
+    /// The body is said to be something else than JSON.
+    UnsupportedContentType = "UNSUPPORTED_CONTENT_TYPE", BAD_REQUEST;
+    /// No, a bad or an expired credential.
+    Unauthorized = "UNAUTHORIZED", UNAUTHORIZED;
+    /// Tenants of credential, header, query and body differ.
+    TenantMismatch = "TENANT_MISMATCH", FORBIDDEN;
+    /// Device, farm, barn or station differ from those of the credential or the allowlist.
+    ScopeMismatch = "SCOPE_MISMATCH", FORBIDDEN;
+    /// The device has no enabled row in the allowlist.
+    DeviceNotAllowed = "DEVICE_NOT_ALLOWED", FORBIDDEN;
+    /// The credential is good, but not for this.
+    Forbidden = "FORBIDDEN", FORBIDDEN;
+    /// There is no such path.
+    NotFound = "NOT_FOUND", NOT_FOUND;
+    /// The path does not know this method.
+    MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED;
+    /// The body is larger than `http.body_bytes_max`.
+    BodyTooLarge = "BODY_TOO_LARGE", PAYLOAD_TOO_LARGE;
+    /// A bug.
+    InternalError = "INTERNAL_ERROR", INTERNAL_SERVER_ERROR;
+    /// Too many requests in flight, or one that took too long.
+    NotReady = "NOT_READY", SERVICE_UNAVAILABLE;
+    /// A setting is missing that this call needs.
+    ConfigError = "CONFIG_ERROR", SERVICE_UNAVAILABLE;
+    /// The database does not answer.
+    DatabaseUnavailable = "DATABASE_UNAVAILABLE", SERVICE_UNAVAILABLE;
+}
+
+/// Why a call failed. It becomes an answer without a body, whose body is written by [`render`] once the trace id is at hand.
+#[derive(Clone, Debug)]
+pub struct Error {
+    /// What a program looks at.
+    pub code: Code,
+    /// What a person reads.
+    pub message: Cow<'static, str>,
+    /// What lies behind it, for the log alone.
+    pub cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error that is the caller's.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), cause: None }
+    }
+
+    /// A parameter or a body that is wrong; several problems are joined with `; `.
+    pub fn validation(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::ValidationError, message)
+    }
+
+    /// The database did not do what was asked of it.
+    #[must_use]
+    pub fn database_unavailable() -> Self {
+        Self::new(Code::DatabaseUnavailable, "the database does not answer")
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        let answer = if error.is_data() {
+            Self::new(Code::InternalError, "internal error")
+        } else {
+            Self::database_unavailable()
+        };
+        Self { cause: Some(Arc::new(error)), ..answer }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = self.code.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The body of every error answer.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"error": {"code": "VALIDATION_ERROR", "message": "limit: must be a whole number from 1 to 1000",
+    "traceId": "0198a6f2-7c1e-7d2a-9f35-0c8a5b1e2d3f"}}))]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: ErrorDetail,
+}
+
+/// The inside of [`ErrorBody`].
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorDetail {
+    /// What a program looks at.
+    pub code: &'static str,
+    /// What a person reads; several problems are joined with `; `.
+    pub message: String,
+    /// The trace id of the call, also in the header `x-trace-id`.
+    pub trace_id: String,
+}
+
+impl ErrorDetail {
+    /// The inside for one error of one call.
+    #[must_use]
+    pub fn of(error: &Error, trace_id: &str) -> Self {
+        Self { code: error.code.as_str(), message: error.message.to_string(), trace_id: trace_id.to_owned() }
+    }
+}
+
+/// Writes the body of an error answer. An answer that some layer made without a code, such as an unknown file of the
+/// documentation, gets the code of its status, so that no other shape leaves the engine.
+pub(super) fn render(response: Response, trace_id: &str) -> (Response, Option<Error>) {
+    let error = response.extensions().get::<Error>().cloned().or_else(|| foreign(&response));
+    let Some(error) = error else { return (response, None) };
+    let (mut parts, _) = response.into_parts();
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    parts.headers.remove(axum::http::header::CONTENT_LENGTH);
+    match parts.status {
+        StatusCode::UNAUTHORIZED if !parts.headers.contains_key(WWW_AUTHENTICATE) => {
+            parts.headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            parts.headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        _ => {}
+    }
+    let body = ErrorBody { error: ErrorDetail::of(&error, trace_id) };
+    let bytes = serde_json::to_vec(&body).expect("texts always serialize");
+    (HttpResponse::from_parts(parts, bytes.into()), Some(error))
+}
+
+/// The error of an answer that failed without saying so in our words; JSON bodies are somebody's own document.
+fn foreign(response: &Response) -> Option<Error> {
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    let is_json = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+    if !is_error || is_json {
+        return None;
+    }
+    let code = Code::ALL.iter().copied().find(|code| code.status() == status).unwrap_or(Code::InternalError);
+    Some(Error::new(code, status.canonical_reason().unwrap_or("error")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique() {
+        let mut codes: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        codes.sort_unstable();
+        let count = codes.len();
+        codes.dedup();
+        assert_eq!(codes.len(), count);
+    }
+
+    #[test]
+    fn an_answer_of_a_foreign_layer_gets_the_code_of_its_status() {
+        let (_, error) = render(StatusCode::NOT_FOUND.into_response(), "t");
+        assert_eq!(error.map(|error| error.code), Some(Code::NotFound));
+        let (_, error) = render(StatusCode::OK.into_response(), "t");
+        assert!(error.is_none());
+    }
+}

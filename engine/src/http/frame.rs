@@ -1,0 +1,199 @@
+//! What frames every request and every answer: ids, security headers, the error body, metrics and one log line.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::header::{
+    CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
+};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use schema::{id, metrics};
+use tokio::time::Instant;
+
+use super::AppState;
+use super::error::{self, Error};
+
+/// Names the request: taken from the caller or made, and echoed.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Names what the request belongs to: taken, else the request id, and echoed.
+pub(super) const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+/// Names the build.
+pub(super) const COMMIT_ID: HeaderName = HeaderName::from_static("x-commit-id");
+
+/// The route of metrics and logs when no route fits.
+const UNMATCHED: &str = "unmatched";
+
+/// The ids of a call; an extension of every request.
+#[derive(Clone, Debug)]
+pub(super) struct CallIds {
+    /// Of this request alone.
+    pub request_id: Arc<str>,
+    /// Of everything the call causes.
+    pub trace_id: Arc<str>,
+}
+
+impl CallIds {
+    fn of(headers: &HeaderMap) -> Self {
+        let request_id = taken(headers, &REQUEST_ID).unwrap_or_else(|| id::new_id().to_string().into());
+        let trace_id = taken(headers, &TRACE_ID).unwrap_or_else(|| Arc::clone(&request_id));
+        Self { request_id, trace_id }
+    }
+}
+
+/// An id the caller chose; one that no column or log line can hold counts as absent.
+fn taken(headers: &HeaderMap, name: &HeaderName) -> Option<Arc<str>> {
+    let text = headers.get(name)?.to_str().ok()?;
+    id::is_event_id(text).then(|| Arc::from(text))
+}
+
+impl<S: Sync> FromRequestParts<S> for CallIds {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        Ok(parts.extensions.get::<Self>().expect("every request passes the frame").clone())
+    }
+}
+
+/// Who called, for the log; an extension of the answers of guarded routes.
+#[derive(Clone, Debug)]
+pub(super) struct CalledBy {
+    pub(super) tenant_id: Option<String>,
+    pub(super) device_id: Option<String>,
+}
+
+/// The outermost layer.
+pub(super) async fn frame(State(state): State<Arc<AppState>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let ids = CallIds::of(request.headers());
+    let seen = Seen::of(&request);
+    request.extensions_mut().insert(ids.clone());
+    let (mut response, error) = error::render(next.run(request).await, &ids.trace_id);
+    set_headers(response.headers_mut(), &ids, &state.settings.commit);
+    seen.report(started, &response, &ids, error.as_ref());
+    response
+}
+
+fn set_headers(headers: &mut HeaderMap, ids: &CallIds, commit: &HeaderValue) {
+    let value = |text: &str| HeaderValue::from_str(text).ok();
+    for (name, id) in [(REQUEST_ID, &ids.request_id), (TRACE_ID, &ids.trace_id)] {
+        if let Some(id) = value(id) {
+            headers.insert(name, id);
+        }
+    }
+    headers.insert(COMMIT_ID, commit.clone());
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
+}
+
+/// What is remembered of a request until its answer is known.
+struct Seen {
+    route: Option<MatchedPath>,
+    method: &'static str,
+    content_length: Option<u64>,
+}
+
+impl Seen {
+    fn of(request: &Request) -> Self {
+        let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        Self {
+            route: request.extensions().get::<MatchedPath>().cloned(),
+            method: method_label(request.method()),
+            content_length: length.and_then(|text| text.parse().ok()),
+        }
+    }
+
+    fn report(&self, started: Instant, response: &Response, ids: &CallIds, error: Option<&Error>) {
+        let route = self.route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
+        let status = response.status();
+        let elapsed = started.elapsed();
+        metrics::http_requests_total(route, self.method, status.as_u16()).increment(1);
+        metrics::http_request_duration_seconds(route, self.method, status.as_u16()).record(elapsed);
+        let by = response.extensions().get::<CalledBy>();
+        let cause = error.and_then(|error| error.cause.as_deref()).map(chain);
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    route,
+                    method = self.method,
+                    status = status.as_u16(),
+                    duration_ms = elapsed.as_secs_f64() * 1000.0,
+                    request_id = %ids.request_id,
+                    trace_id = %ids.trace_id,
+                    tenant_id = by.and_then(|by| by.tenant_id.as_deref()),
+                    device_id = by.and_then(|by| by.device_id.as_deref()),
+                    content_length = self.content_length,
+                    error_code = error.map(|error| error.code.as_str()),
+                    cause,
+                    "request answered"
+                )
+            };
+        }
+        match status {
+            StatusCode::INTERNAL_SERVER_ERROR => line!(error),
+            _ if status.is_server_error() => line!(warn),
+            _ if status.is_client_error() => line!(info),
+            _ => line!(debug),
+        }
+    }
+}
+
+/// An error and its sources in one line.
+fn chain(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// Methods are free text on the wire and a closed list as a label.
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "PATCH" => "PATCH",
+        "OPTIONS" => "OPTIONS",
+        _ => "OTHER",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(pairs: &[(HeaderName, &str)]) -> CallIds {
+        let pair = |(name, text): &(HeaderName, &str)| {
+            (name.clone(), HeaderValue::from_str(text).expect("a header"))
+        };
+        CallIds::of(&pairs.iter().map(pair).collect())
+    }
+
+    #[test]
+    fn ids_are_taken_and_the_trace_falls_back_to_the_request() {
+        let both = ids(&[(REQUEST_ID, "r-1"), (TRACE_ID, "t-1")]);
+        assert_eq!((&*both.request_id, &*both.trace_id), ("r-1", "t-1"));
+        let one = ids(&[(REQUEST_ID, "r-1")]);
+        assert_eq!(&*one.trace_id, "r-1");
+    }
+
+    #[test]
+    fn an_id_that_cannot_be_kept_is_made_anew() {
+        let long = "x".repeat(201);
+        for bad in ["", "a\tb", &long] {
+            let made = ids(&[(REQUEST_ID, bad)]);
+            assert_eq!(made.request_id.len(), 36, "{bad:?}");
+            assert_eq!(made.request_id, made.trace_id);
+        }
+    }
+}

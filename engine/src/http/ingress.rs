@@ -1,0 +1,177 @@
+//! The counters of the ingress, and the tokens devices call with.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use broker::Identity;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::AppState;
+use super::auth::{ClientCertificate, refused};
+use super::error::{Code, Error};
+use super::time::Time;
+
+/// What came in since the process started. The four counters at the top are what the operator page reads.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct IngressStatsBody {
+    /// When the process started.
+    #[serde(rename = "startedAt")]
+    started_at: Time,
+    /// Whether the broker, embedded or external, is usable.
+    #[serde(rename = "mqttConnected")]
+    mqtt_connected: bool,
+    /// When the newest message arrived; null before the first.
+    #[serde(rename = "lastMessageAt")]
+    last_message_at: Option<Time>,
+    /// Messages that arrived.
+    messages_total: u64,
+    /// Of these, duplicates.
+    messages_deduped_total: u64,
+    /// Of these, refused ones.
+    messages_invalid_total: u64,
+    /// All counters, by their old names.
+    counters: IngressCounters,
+    /// The newest refusal of each reason.
+    #[serde(rename = "lastErrors")]
+    #[schema(value_type = Object)]
+    last_errors: BTreeMap<&'static str, String>,
+}
+
+/// The counters by the names of the services the engine replaced.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "they are names on the wire")]
+pub(super) struct IngressCounters {
+    messages_received_total: u64,
+    messages_valid_total: u64,
+    messages_invalid_total: u64,
+    messages_deduped_total: u64,
+    messages_processing_errors_total: u64,
+    routed_edge_telemetry_timeseries_total: u64,
+    routed_edge_telemetry_timeseries_success_total: u64,
+    routed_edge_weighvision_session_total: u64,
+    routed_edge_weighvision_session_success_total: u64,
+    routed_device_last_seen_total: u64,
+    routed_device_last_seen_success_total: u64,
+}
+
+/// Shows what came in since the process started.
+#[utoipa::path(get, path = "/api/v1/ingress/stats", tag = "ingress",
+    responses((status = 200, description = "The counters", body = IngressStatsBody)))]
+pub(super) async fn ingress_stats(State(state): State<Arc<AppState>>) -> Json<IngressStatsBody> {
+    let stats = state.ingress.snapshot();
+    Json(IngressStatsBody {
+        started_at: stats.started_at.into(),
+        mqtt_connected: (state.is_mqtt_connected)(),
+        last_message_at: stats.last_message_at.map(Time),
+        messages_total: stats.received,
+        messages_deduped_total: stats.deduped,
+        messages_invalid_total: stats.invalid,
+        counters: IngressCounters {
+            messages_received_total: stats.received,
+            messages_valid_total: stats.valid,
+            messages_invalid_total: stats.invalid,
+            messages_deduped_total: stats.deduped,
+            messages_processing_errors_total: stats.processing_errors,
+            routed_edge_telemetry_timeseries_total: stats.telemetry[0],
+            routed_edge_telemetry_timeseries_success_total: stats.telemetry[1],
+            routed_edge_weighvision_session_total: stats.weighvision[0],
+            routed_edge_weighvision_session_success_total: stats.weighvision[1],
+            routed_device_last_seen_total: stats.status[0],
+            routed_device_last_seen_success_total: stats.status[1],
+        },
+        last_errors: stats.last_errors,
+    })
+}
+
+/// A device token.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"token": "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9…", "token_type": "Bearer", "expires_in": 600}))]
+pub(super) struct DeviceToken {
+    /// To be sent as `authorization: Bearer`.
+    token: String,
+    /// `Bearer`.
+    token_type: &'static str,
+    /// Seconds it is good for.
+    expires_in: i64,
+}
+
+/// Issues a token to a device that shows its user name and password (HTTP Basic) or its client certificate.
+#[utoipa::path(post, path = "/api/v1/ingress/device-token", tag = "ingress", security(("devicePassword" = [])),
+    responses((status = 200, description = "A token", body = DeviceToken)))]
+pub(super) async fn device_token(
+    State(state): State<Arc<AppState>>,
+    headers: HeaderMap,
+    certificate: Option<axum::Extension<ClientCertificate>>,
+) -> Result<Json<DeviceToken>, Response> {
+    let identity = match headers.get(AUTHORIZATION) {
+        Some(header) => login(&state, header).await.map_err(IntoResponse::into_response)?,
+        None => certificate.map(|axum::Extension(certificate)| certificate.0),
+    };
+    let identity = identity.ok_or_else(unauthorized)?;
+    if is_revoked(&state, &identity).await.map_err(IntoResponse::into_response)? {
+        return Err(unauthorized());
+    }
+    let tokens = &state.authority.tokens;
+    let token = tokens.issue(&identity, state.clock.now()).ok_or_else(|| {
+        Error::new(Code::ConfigError, "auth.jwt_secrets is not set, so no token can be signed")
+            .into_response()
+    })?;
+    Ok(Json(DeviceToken { token, token_type: "Bearer", expires_in: tokens.lifetime_seconds() }))
+}
+
+/// The device a login belongs to.
+async fn login(state: &AppState, header: &HeaderValue) -> Result<Option<Identity>, Error> {
+    let Some((username, password)) = basic(header.as_bytes()) else { return Ok(None) };
+    Ok(state.credentials.verify(&username, &password).await?)
+}
+
+/// User name and password of an HTTP Basic header; a user name that no column can hold belongs to nobody.
+fn basic(header: &[u8]) -> Option<(String, Vec<u8>)> {
+    let (scheme, encoded) = std::str::from_utf8(header).ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = STANDARD.decode(encoded.trim()).ok()?;
+    let colon = decoded.iter().position(|&byte| byte == b':')?;
+    let username = String::from_utf8(decoded[..colon].to_vec()).ok()?;
+    (!username.contains('\0')).then(|| (username, decoded[colon + 1..].to_vec()))
+}
+
+/// Whether the allowlist says that this device may not act; it need not say anything yet.
+async fn is_revoked(state: &AppState, identity: &Identity) -> Result<bool, Error> {
+    let row = state.allowlist.device_row(identity.tenant_id.as_str(), identity.device_id.as_str()).await?;
+    Ok(row.is_some_and(|row| !row.is_enabled))
+}
+
+fn unauthorized() -> Response {
+    let error = refused(Code::Unauthorized, "bad_login", "user name, password or certificate are not valid");
+    let mut response = error.into_response();
+    let challenge = HeaderValue::from_static("Basic realm=\"farmiq-edge\"");
+    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_basic_header_is_read_up_to_its_first_colon() {
+        let read = |text: &str| basic(text.as_bytes());
+        let header = format!("Basic {}", STANDARD.encode("dev:pa:ss"));
+        assert_eq!(read(&header), Some(("dev".to_owned(), b"pa:ss".to_vec())));
+        assert_eq!(read(&header.replace("Basic", "bASIC")), Some(("dev".to_owned(), b"pa:ss".to_vec())));
+        assert_eq!(read("Basic ????"), None);
+        assert_eq!(read(&format!("Basic {}", STANDARD.encode("no colon"))), None);
+        assert_eq!(read(&format!("Basic {}", STANDARD.encode("nul\0:x"))), None);
+        assert_eq!(read("Bearer abc"), None);
+    }
+}

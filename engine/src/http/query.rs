@@ -1,0 +1,190 @@
+//! Query parameters: read one by one, with every problem named at once.
+
+use axum::extract::{FromRequestParts, Query};
+use axum::http::Uri;
+use axum::http::request::Parts;
+use schema::clock::Timestamp;
+use schema::{id, wire};
+
+use super::error::Error;
+
+/// Rows a list may have.
+pub(super) const LIST_ROWS_MAX: i64 = 1000;
+/// Rows of a list when the caller does not say.
+pub(super) const LIST_ROWS_DEFAULT: i64 = 100;
+
+/// Collects what is wrong with a request, so that the caller learns all of it.
+#[derive(Debug, Default)]
+pub(super) struct Problems(Vec<String>);
+
+impl Problems {
+    /// Notes one problem with one parameter or key.
+    pub(super) fn push(&mut self, name: &str, problem: &str) {
+        self.0.push(format!("{name}: {problem}"));
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` with all problems when there are any.
+    pub(super) fn finish(self) -> Result<(), Error> {
+        if self.0.is_empty() { Ok(()) } else { Err(Error::validation(self.0.join("; "))) }
+    }
+}
+
+/// The query parameters of a request. Unknown ones are ignored; an empty one counts as absent.
+#[derive(Debug)]
+pub(super) struct Params {
+    pairs: Vec<(String, String)>,
+    problems: Problems,
+}
+
+impl Params {
+    fn of(uri: &Uri) -> Result<Self, Error> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map_err(|_| Error::validation("query: cannot be read"))?;
+        Ok(Self { pairs, problems: Problems::default() })
+    }
+
+    /// A parameter as it was sent.
+    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+        let mut values = self.pairs.iter().filter(|(key, value)| key == name && !value.is_empty());
+        let first = values.next().map(|(_, value)| value.clone());
+        if values.next().is_some() {
+            self.problems.push(name, "is given more than once");
+        }
+        first
+    }
+
+    /// A parameter that is the id of a tenant, a device and the like.
+    pub(super) fn id(&mut self, name: &str) -> Option<String> {
+        let text = self.text(name)?;
+        if !id::is_id(&text) {
+            self.problems
+                .push(name, "must have 1 to 128 bytes and neither control characters nor any of / + #");
+        }
+        Some(text)
+    }
+
+    /// A parameter that must be there.
+    pub(super) fn required_id(&mut self, name: &str) -> String {
+        let id = self.id(name);
+        if id.is_none() {
+            self.problems.push(name, "is required");
+        }
+        id.unwrap_or_default()
+    }
+
+    /// A parameter that is a time.
+    pub(super) fn time(&mut self, name: &str) -> Option<Timestamp> {
+        let text = self.text(name)?;
+        // A plus sign that was not encoded arrives as a space; no time has a space where its zone begins.
+        let time = wire::time::parse(&text).or_else(|| {
+            let (clock, zone) = text.rsplit_once(' ')?;
+            wire::time::parse(&format!("{clock}+{zone}"))
+        });
+        if time.is_none() {
+            self.problems.push(name, "is not a time");
+        }
+        time
+    }
+
+    /// The parameter `event_type`: any text that the database can hold.
+    pub(super) fn event_type(&mut self) -> Option<String> {
+        let text = self.text("event_type")?;
+        if !id::is_event_id(&text) {
+            self.problems.push("event_type", "must have 1 to 200 bytes and no control characters");
+        }
+        Some(text)
+    }
+
+    /// How many rows are wanted.
+    pub(super) fn limit(&mut self) -> i64 {
+        let Some(text) = self.text("limit") else { return LIST_ROWS_DEFAULT };
+        let limit = text.parse().ok().filter(|limit| (1..=LIST_ROWS_MAX).contains(limit));
+        if limit.is_none() {
+            self.problems.push("limit", "must be a whole number from 1 to 1000");
+        }
+        limit.unwrap_or(LIST_ROWS_DEFAULT)
+    }
+
+    /// A parameter that is one of a few words.
+    pub(super) fn one_of<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Option<T> {
+        let text = self.text(name)?;
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            self.problems.push(name, &format!("must be one of {}", words.join(", ")));
+        }
+        found
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    /// `VALIDATION_ERROR` with all problems when there are any.
+    pub(super) fn finish(self) -> Result<(), Error> {
+        self.problems.finish()
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Params {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        Self::of(&parts.uri)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(query: &str) -> Params {
+        let uri: Uri = format!("/x?{query}").parse().expect("a path");
+        Params::of(&uri).expect("a query")
+    }
+
+    fn message(params: Params) -> Option<String> {
+        params.finish().err().map(|error| error.message.into_owned())
+    }
+
+    #[test]
+    fn all_problems_are_named_at_once() {
+        let mut params = params("limit=0&start_time=yesterday&device_id=a%2Fb");
+        assert_eq!(params.required_id("tenant_id"), "");
+        params.id("device_id");
+        assert_eq!(params.time("start_time"), None);
+        assert_eq!(params.limit(), LIST_ROWS_DEFAULT);
+        let expected = "tenant_id: is required; \
+            device_id: must have 1 to 128 bytes and neither control characters nor any of / + #; \
+            start_time: is not a time; limit: must be a whole number from 1 to 1000";
+        assert_eq!(message(params).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn limits_end_at_a_thousand() {
+        for (text, is_good) in
+            [("1", true), ("1000", true), ("1001", false), ("-1", false), ("ten", false), ("1.5", false)]
+        {
+            let mut params = params(&format!("limit={text}"));
+            params.limit();
+            assert_eq!(params.finish().is_ok(), is_good, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_plus_sign_that_was_not_encoded_is_read_as_an_offset() {
+        let mut params = params("start_time=2026-02-12T09:00:00+07:00&end_time=2026-02-12%2009:00:00");
+        let expected = wire::time::parse("2026-02-12T02:00:00Z");
+        assert_eq!(params.time("start_time"), expected);
+        assert_eq!(params.time("end_time"), wire::time::parse("2026-02-12T09:00:00Z"));
+    }
+
+    #[test]
+    fn a_parameter_may_be_given_once() {
+        let mut params = params("tenant_id=a&tenant_id=b");
+        params.required_id("tenant_id");
+        assert_eq!(message(params).as_deref(), Some("tenant_id: is given more than once"));
+    }
+}

@@ -1,0 +1,150 @@
+//! The listener: connections taken, limited and ended.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// Connections at most; the next ones wait in the backlog of the socket.
+pub const CONNECTIONS_MAX: usize = 1024;
+/// Seconds a client may take for the head of a request, and a connection may idle.
+pub const HEADER_READ_SECONDS_MAX: u64 = 10;
+/// Seconds requests may take to end once the engine shuts down.
+pub const SHUTDOWN_SECONDS_MAX: u64 = 10;
+/// Bytes of the head of a request.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Seconds after which a connection is asked to end, so that none is held for ever by a client that reads nothing.
+const CONNECTION_SECONDS_MAX: u64 = 600;
+/// Seconds a connection has to end once it is asked to: a whole request and its answer.
+const CONNECTION_END_SECONDS_MAX: u64 = 90;
+/// Wait after the listener failed, usually for want of file descriptors.
+const ACCEPT_RETRY_SECONDS: u64 = 1;
+
+/// Serves until `shutdown` completes, then lets the requests in flight end. A listener that fails is asked again.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()> + Send) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (closing, closed) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(ended) = connections.join_next() => report(ended),
+            (stream, permit) = accept(&listener, &permits) => {
+                let (router, closed) = (router.clone(), closed.clone());
+                connections.spawn(async move {
+                    connection(stream, router, closed).await;
+                    drop(permit);
+                });
+            }
+        }
+    }
+    drop(listener);
+    closing.send_replace(true);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(Duration::from_secs(SHUTDOWN_SECONDS_MAX), ended).await.is_err() {
+        tracing::warn!("requests did not end in time and were given up");
+        connections.shutdown().await;
+    }
+}
+
+async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+    let permit = Arc::clone(permits).acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Answers are small; without this the last part of one waits for an acknowledgement.
+                drop(stream.set_nodelay(true));
+                return (stream, permit);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept failed, trying again");
+                sleep(Duration::from_secs(ACCEPT_RETRY_SECONDS)).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection. Whoever ends TLS calls this with the decrypted stream and a router that carries the
+/// [`ClientCertificate`](super::auth::ClientCertificate) as an extension.
+pub async fn connection<S>(stream: S, router: Router, mut closed: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(HEADER_READ_SECONDS_MAX))
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = &mut connection => return log_end(ended),
+        _ = closed.wait_for(|is_closed| *is_closed) => {}
+        () = sleep(Duration::from_secs(CONNECTION_SECONDS_MAX)) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    if let Ok(ended) = timeout(Duration::from_secs(CONNECTION_END_SECONDS_MAX), connection).await {
+        log_end(ended);
+    }
+}
+
+/// A connection that breaks is the client's affair.
+fn log_end(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended early");
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "connection task failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::{Notify, oneshot};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_in_flight_ends_before_the_listener_does() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (arrived, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (told, waiting) = (Arc::clone(&arrived), Arc::clone(&finish));
+        let handler = async move || {
+            told.notify_one();
+            waiting.notified().await;
+            "done"
+        };
+        let router = Router::new().route("/", get(handler));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = serve(listener, router, async { drop(stopped.await) });
+        let client = async {
+            let mut stream = TcpStream::connect(address).await.expect("a connection");
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a request");
+            arrived.notified().await;
+            stop.send(()).expect("the server runs");
+            finish.notify_one();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("an answer, then the end");
+            answer
+        };
+        let ((), answer) = tokio::join!(server, client);
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert!(answer.ends_with("done"), "{answer}");
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}

@@ -1,0 +1,552 @@
+//! The outbox and the cloud, as operators see them and repair them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use schema::clock::Timestamp;
+use schema::id::Uuid;
+use schema::store::outbox::queries::{self, Counts, Dead, Entry, Status};
+use schema::store::sync_state::{self, Summary};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::AppState;
+use super::auth::Call;
+use super::body::JsonBody;
+use super::error::{Error, ErrorDetail};
+use super::frame::CallIds;
+use super::query::{Params, Problems};
+use super::telemetry::TenantQuery;
+use super::time::Time;
+
+/// Seconds a lease must be over before a row counts as stuck, when the caller does not say.
+const STUCK_SECONDS_DEFAULT: u64 = 300;
+/// Seconds beyond which the age of a lease is not asked for: a year.
+const STUCK_SECONDS_MAX: u64 = 366 * 24 * 3600;
+/// Rows redriven by id in one call at most.
+const REDRIVE_IDS_MAX: usize = 1000;
+
+/// The link to the cloud, as far as operators may pull it. Rows are read and repaired in the database directly.
+#[async_trait]
+pub trait CloudLink: Send + Sync {
+    /// Makes one attempt to send what is due, pauses notwithstanding, and returns after it.
+    async fn trigger(&self);
+    /// Tells the senders that rows became due.
+    fn wake(&self);
+    /// Greets the cloud and says what it answered.
+    async fn diagnose(&self) -> Diagnosis;
+    /// What is known of the cloud, without asking it.
+    fn view(&self) -> CloudView;
+}
+
+const STATUSES: [(&str, Status); 6] = [
+    ("pending", Status::Pending),
+    ("claimed", Status::Claimed),
+    ("sent", Status::Sent),
+    ("acked", Status::Acked),
+    ("failed", Status::Failed),
+    ("dlq", Status::Failed),
+];
+
+/// What is known of the cloud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloudView {
+    /// Whether it answers.
+    pub state: CloudState,
+    /// When it last took something.
+    pub last_success_at: Option<Timestamp>,
+}
+
+/// Whether the cloud answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloudState {
+    /// The last exchange succeeded.
+    Up,
+    /// The last exchange failed.
+    Down,
+    /// There was none yet.
+    Unknown,
+    /// None is configured, or nothing is sent.
+    Disabled,
+}
+
+impl CloudState {
+    /// The word of the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// What the cloud answered to a greeting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// Whether the greeting succeeded.
+    pub is_ok: bool,
+    /// The HTTP status of its answer, if there was one.
+    pub status: Option<u16>,
+    /// What it amounts to, without secrets.
+    pub message: String,
+}
+
+/// How far sending has come.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"pending_count": 12, "claimed_count": 0, "sent_count": 0, "dlq_count": 0,
+    "oldest_pending_age_seconds": 3, "last_success_at": "2026-02-12T09:32:30.000Z", "last_error_at": null,
+    "last_error": null, "consecutive_failures": 0, "paused_until": null}))]
+pub struct SyncStateBody {
+    /// Rows that wait.
+    pending_count: i64,
+    /// Rows claimed and not yet on the line.
+    claimed_count: i64,
+    /// Rows on the line.
+    sent_count: i64,
+    /// Rows that were given up.
+    dlq_count: i64,
+    /// Age of the oldest row that waits.
+    oldest_pending_age_seconds: Option<i64>,
+    /// When a batch was last taken.
+    last_success_at: Option<Time>,
+    /// When one last failed.
+    last_error_at: Option<Time>,
+    /// Why.
+    last_error: Option<String>,
+    /// Failures in a row.
+    consecutive_failures: i32,
+    /// Until when nothing is sent.
+    paused_until: Option<Time>,
+}
+
+impl SyncStateBody {
+    fn of(counts: &Counts, summary: Summary, now: Timestamp) -> Self {
+        let age_seconds = |at: Timestamp| (now - at).num_seconds().max(0);
+        Self {
+            pending_count: counts.pending,
+            claimed_count: counts.claimed,
+            sent_count: counts.sent,
+            dlq_count: counts.failed,
+            oldest_pending_age_seconds: counts.oldest_pending_at.map(age_seconds),
+            last_success_at: summary.last_success_at.map(Time),
+            last_error_at: summary.last_error_at.map(Time),
+            last_error: summary.last_error,
+            consecutive_failures: summary.consecutive_failures,
+            // A pause that is over is none.
+            paused_until: summary.paused_until.filter(|until| *until > now).map(Time),
+        }
+    }
+}
+
+/// Shows how far sending has come.
+#[utoipa::path(get, path = "/api/v1/sync/state", tag = "sync", params(TenantQuery),
+    responses((status = 200, description = "The state", body = SyncStateBody)))]
+pub(super) async fn show_state(
+    State(state): State<Arc<AppState>>,
+    call: Call,
+    mut params: Params,
+) -> Result<Json<SyncStateBody>, Error> {
+    let named = params.id("tenant_id");
+    params.finish()?;
+    let tenants = call.tenants(named.as_deref())?;
+    let tenants = tenants.as_slice();
+    let read = async |conn: &mut _| {
+        Ok((queries::counts(conn, tenants).await?, sync_state::summary(conn, tenants).await?))
+    };
+    let (counts, summary) = state.store.run("sync_state", read).await?;
+    Ok(Json(SyncStateBody::of(&counts, summary, state.clock.now())))
+}
+
+/// Which outbox rows are listed.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documents the parameters that are read by hand")]
+pub struct OutboxQuery {
+    /// `pending`, `claimed`, `sent`, `acked`, `failed`, or `dlq`, which is another name for `failed`.
+    #[param(default = "pending")]
+    status: Option<String>,
+    /// Rows at most.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<i64>,
+}
+
+/// An outbox row.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OutboxEntry {
+    /// Row id, which is the id of the event towards the cloud.
+    id: Uuid,
+    /// Tenant.
+    #[schema(example = "t-001")]
+    tenant_id: String,
+    /// Type of the event.
+    #[schema(example = "telemetry.ingested")]
+    event_type: String,
+    /// What is done with it.
+    #[schema(example = "pending")]
+    status: String,
+    /// Claims so far.
+    attempt_count: i32,
+    /// When it may go again after a rejection.
+    next_attempt_at: Time,
+    /// Who claimed it.
+    claimed_by: Option<String>,
+    /// Until when nobody else may.
+    lease_expires_at: Option<Time>,
+    /// Why it last failed, for a program.
+    last_error_code: Option<String>,
+    /// Why it last failed, for a person.
+    last_error_message: Option<String>,
+    /// When it was queued.
+    created_at: Time,
+}
+
+impl From<Entry> for OutboxEntry {
+    fn from(row: Entry) -> Self {
+        Self {
+            id: row.id,
+            tenant_id: row.tenant_id,
+            event_type: row.event_type,
+            status: row.status,
+            attempt_count: row.attempt_count,
+            next_attempt_at: row.next_attempt_at.into(),
+            claimed_by: row.claimed_by,
+            lease_expires_at: row.lease_expires_at.map(Time),
+            last_error_code: row.last_error_code,
+            last_error_message: row.last_error_message,
+            created_at: row.created_at.into(),
+        }
+    }
+}
+
+/// Outbox rows by the time of their events.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OutboxList {
+    entries: Vec<OutboxEntry>,
+    /// How many there are in this list.
+    count: usize,
+}
+
+/// Lists outbox rows of one status.
+#[utoipa::path(get, path = "/api/v1/sync/outbox", tag = "sync", params(OutboxQuery),
+    responses((status = 200, description = "The rows", body = OutboxList)))]
+pub(super) async fn list_outbox(
+    State(state): State<Arc<AppState>>,
+    call: Call,
+    mut params: Params,
+) -> Result<Json<OutboxList>, Error> {
+    let status = params.one_of("status", &STATUSES).unwrap_or(Status::Pending);
+    let limit = params.limit();
+    params.finish()?;
+    let tenants = call.tenants(None)?;
+    let read = async |conn: &mut _| queries::list(conn, status, limit, tenants.as_slice()).await;
+    let entries: Vec<_> =
+        state.store.run("outbox_list", read).await?.into_iter().map(OutboxEntry::from).collect();
+    Ok(Json(OutboxList { count: entries.len(), entries }))
+}
+
+/// How many rows are listed.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documents the parameter that is read by hand")]
+pub struct LimitQuery {
+    /// Rows at most.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<i64>,
+}
+
+/// Something that was given up.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeadEntry {
+    /// Row id.
+    id: Uuid,
+    /// Tenant.
+    #[schema(example = "t-001")]
+    tenant_id: String,
+    /// Type of the event.
+    #[schema(example = "telemetry.ingested")]
+    event_type: String,
+    /// Attempts so far.
+    attempt_count: i32,
+    /// Why it last failed, for a program.
+    last_error_code: Option<String>,
+    /// Why it last failed, for a person.
+    last_error_message: Option<String>,
+    /// Why it was given up.
+    dlq_reason: Option<String>,
+    /// When it was given up.
+    failed_at: Option<Time>,
+    /// When it came to be.
+    created_at: Time,
+    /// `outbox`, `session`, `media` or `inference`.
+    #[schema(example = "outbox")]
+    source: String,
+}
+
+impl From<Dead> for DeadEntry {
+    fn from(row: Dead) -> Self {
+        Self {
+            id: row.id,
+            tenant_id: row.tenant_id,
+            event_type: row.event_type,
+            attempt_count: row.attempt_count,
+            last_error_code: row.last_error_code,
+            last_error_message: row.last_error_message,
+            dlq_reason: row.dlq_reason,
+            failed_at: row.failed_at.map(Time),
+            created_at: row.created_at.into(),
+            source: row.source,
+        }
+    }
+}
+
+/// What was given up, newest failure first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeadList {
+    entries: Vec<DeadEntry>,
+    /// How many there are in this list.
+    count: usize,
+}
+
+/// Lists what was given up, newest failure first.
+#[utoipa::path(get, path = "/api/v1/sync/dlq", tag = "sync", params(LimitQuery),
+    responses((status = 200, description = "What was given up", body = DeadList)))]
+pub(super) async fn list_dead(
+    State(state): State<Arc<AppState>>,
+    call: Call,
+    mut params: Params,
+) -> Result<Json<DeadList>, Error> {
+    let limit = params.limit();
+    params.finish()?;
+    let tenants = call.tenants(None)?;
+    let read = async |conn: &mut _| queries::dead(conn, limit, tenants.as_slice()).await;
+    let entries: Vec<_> = state.store.run("dlq_list", read).await?.into_iter().map(DeadEntry::from).collect();
+    Ok(Json(DeadList { count: entries.len(), entries }))
+}
+
+/// What to redrive: some rows by id, or all that were given up.
+#[derive(Debug, Default, ToSchema)]
+#[schema(example = json!({"ids": ["be6ead4e-49b4-4366-a96b-edf9725f68bf"]}))]
+pub struct Redrive {
+    /// These rows; at most 1000.
+    #[schema(max_items = 1000)]
+    ids: Option<Vec<Uuid>>,
+    /// All rows that were given up.
+    #[schema(rename = "allDlq")]
+    all_dlq: Option<bool>,
+}
+
+impl Redrive {
+    fn of(body: &Value) -> Result<Self, Error> {
+        let mut problems = Problems::default();
+        let redrive = Self { ids: ids(body, &mut problems), all_dlq: all_dlq(body, &mut problems) };
+        if redrive.ids.is_none() && redrive.all_dlq != Some(true) {
+            problems.push("ids", "name rows by ids, or all by allDlq");
+        }
+        problems.finish()?;
+        Ok(redrive)
+    }
+
+    /// The rows that are meant; `None` means all.
+    fn rows(&self) -> Option<&[Uuid]> {
+        if self.all_dlq == Some(true) { None } else { self.ids.as_deref() }
+    }
+}
+
+fn ids(body: &Value, problems: &mut Problems) -> Option<Vec<Uuid>> {
+    let value = body.get("ids").filter(|ids| !ids.is_null())?;
+    let id = |id: &Value| Uuid::try_parse(id.as_str()?).ok();
+    let ids: Option<Vec<Uuid>> = value.as_array().and_then(|ids| ids.iter().map(id).collect());
+    match ids {
+        None => problems.push("ids", "must be a list of UUIDs"),
+        Some(ids) if ids.len() > REDRIVE_IDS_MAX => problems.push("ids", "must have at most 1000 ids"),
+        Some(ids) => return Some(ids),
+    }
+    Some(Vec::new())
+}
+
+fn all_dlq(body: &Value, problems: &mut Problems) -> Option<bool> {
+    let value = body.get("allDlq").filter(|all| !all.is_null())?;
+    if !value.is_boolean() {
+        problems.push("allDlq", "must be true or false");
+    }
+    value.as_bool()
+}
+
+/// What was redriven.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Redriven {
+    /// How many rows.
+    redriven_count: u64,
+    /// The same in words.
+    #[schema(example = "Redriven 3 entries back to pending")]
+    message: String,
+}
+
+/// Gives rows that were given up another chance.
+#[utoipa::path(post, path = "/api/v1/sync/redrive", tag = "sync", request_body = Redrive,
+    responses((status = 200, description = "What was redriven", body = Redriven)))]
+pub(super) async fn redrive(
+    State(state): State<Arc<AppState>>,
+    call: Call,
+    body: JsonBody,
+) -> Result<Json<Redriven>, Error> {
+    let redrive = Redrive::of(&body.object()?)?;
+    let (tenants, now) = (call.tenants(None)?, state.clock.now());
+    let write = async |conn: &mut _| queries::redrive(conn, redrive.rows(), tenants.as_slice(), now).await;
+    let redriven_count = state.store.run("redrive", write).await?;
+    state.cloud.wake();
+    let message = format!("Redriven {redriven_count} entries back to pending");
+    Ok(Json(Redriven { redriven_count, message }))
+}
+
+/// Gives rows that were given up another chance, under its other name.
+#[utoipa::path(post, path = "/api/v1/sync/dlq/redrive", tag = "sync", request_body = Redrive,
+    responses((status = 200, description = "What was redriven", body = Redriven)))]
+pub(super) async fn redrive_dead(
+    state: State<Arc<AppState>>,
+    call: Call,
+    body: JsonBody,
+) -> Result<Json<Redriven>, Error> {
+    redrive(state, call, body).await
+}
+
+/// Which rows count as stuck.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "documents the body that is read by hand")]
+pub struct UnclaimStuck {
+    /// Seconds since their lease ended.
+    #[schema(rename = "olderThanSeconds", default = 300, example = 300)]
+    older_than_seconds: Option<u64>,
+}
+
+/// What was freed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Unclaimed {
+    /// How many rows.
+    unclaimed_count: u64,
+    /// The same in words.
+    #[schema(example = "Unclaimed 2 stuck entries")]
+    message: String,
+}
+
+/// Frees rows whose sender was lost.
+#[utoipa::path(post, path = "/api/v1/sync/unclaim-stuck", tag = "sync", request_body = UnclaimStuck,
+    responses((status = 200, description = "What was freed", body = Unclaimed)))]
+pub(super) async fn unclaim_stuck(
+    State(state): State<Arc<AppState>>,
+    call: Call,
+    body: JsonBody,
+) -> Result<Json<Unclaimed>, Error> {
+    let seconds = older_than_seconds(&body.object()?)?;
+    let (tenants, now) = (call.tenants(None)?, state.clock.now());
+    let ended_before = now - chrono::Duration::seconds(seconds);
+    let write =
+        async |conn: &mut _| queries::unclaim_stuck(conn, ended_before, tenants.as_slice(), now).await;
+    let unclaimed_count = state.store.run("unclaim_stuck", write).await?;
+    state.cloud.wake();
+    let message = format!("Unclaimed {unclaimed_count} stuck entries");
+    Ok(Json(Unclaimed { unclaimed_count, message }))
+}
+
+fn older_than_seconds(body: &Value) -> Result<i64, Error> {
+    let seconds = match body.get("olderThanSeconds") {
+        None | Some(Value::Null) => Some(STUCK_SECONDS_DEFAULT),
+        Some(value) => value.as_u64().filter(|seconds| *seconds <= STUCK_SECONDS_MAX),
+    };
+    let seconds = seconds.and_then(|seconds| i64::try_from(seconds).ok());
+    seconds.ok_or_else(|| {
+        Error::validation("olderThanSeconds: must be a whole number of seconds, at most a year")
+    })
+}
+
+/// What was done.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Message {
+    /// In words.
+    #[schema(example = "Sync cycle triggered")]
+    message: &'static str,
+}
+
+/// Makes one attempt to send what is due, whether or not sending is paused.
+#[utoipa::path(post, path = "/api/v1/sync/trigger", tag = "sync",
+    responses((status = 200, description = "The attempt was made", body = Message)))]
+pub(super) async fn trigger(State(state): State<Arc<AppState>>) -> Json<Message> {
+    state.cloud.trigger().await;
+    Json(Message { message: "Sync cycle triggered" })
+}
+
+/// What the cloud answered to a greeting.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"ok": true, "status": 200, "message": "the cloud answers"}))]
+pub struct CloudDiagnosis {
+    /// Whether the greeting succeeded.
+    ok: bool,
+    /// The HTTP status of its answer; null when there was none.
+    status: Option<u16>,
+    /// What it amounts to.
+    message: String,
+    /// The error of our answer when the greeting failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorDetail>,
+}
+
+/// Greets the cloud.
+#[utoipa::path(get, path = "/api/v1/sync/diagnostics/cloud", tag = "sync",
+    responses((status = 200, description = "The cloud answers", body = CloudDiagnosis),
+        (status = 502, description = "It does not", body = CloudDiagnosis)))]
+pub(super) async fn diagnose_cloud(
+    State(state): State<Arc<AppState>>,
+    ids: CallIds,
+) -> (StatusCode, Json<CloudDiagnosis>) {
+    let Diagnosis { is_ok, status, message } = state.cloud.diagnose().await;
+    let error = (!is_ok).then(|| ErrorDetail {
+        code: "CLOUD_UNAVAILABLE",
+        message: message.clone(),
+        trace_id: ids.trace_id.to_string(),
+    });
+    let answer = if is_ok { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
+    (answer, Json(CloudDiagnosis { ok: is_ok, status, message, error }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_redrive_names_its_rows_or_all() {
+        let id = "be6ead4e-49b4-4366-a96b-edf9725f68bf";
+        let rows = |body: Value| Redrive::of(&body).map(|redrive| redrive.rows().map(<[Uuid]>::len));
+        let check = |body: Value, expected: Result<Option<usize>, &str>| {
+            let outcome = rows(body.clone()).map_err(|error| error.message.into_owned());
+            assert_eq!(outcome, expected.map_err(str::to_owned), "{body}");
+        };
+        check(json!({"ids": [id]}), Ok(Some(1)));
+        check(json!({"allDlq": true}), Ok(None));
+        check(json!({"ids": [id], "allDlq": false}), Ok(Some(1)));
+        check(json!({}), Err("ids: name rows by ids, or all by allDlq"));
+        check(json!({"allDlq": false}), Err("ids: name rows by ids, or all by allDlq"));
+        check(
+            json!({"ids": ["x"], "allDlq": 1}),
+            Err("ids: must be a list of UUIDs; allDlq: must be true or false"),
+        );
+    }
+
+    #[test]
+    fn the_age_of_a_lease_is_a_number_of_seconds() {
+        let read = |body: Value| older_than_seconds(&body).ok();
+        assert_eq!(read(json!({})), Some(300));
+        assert_eq!(read(json!({"olderThanSeconds": 0})), Some(0));
+        assert_eq!(read(json!({"olderThanSeconds": -1})), None);
+        assert_eq!(read(json!({"olderThanSeconds": "5"})), None);
+        assert_eq!(read(json!({"olderThanSeconds": u64::MAX})), None);
+    }
+}

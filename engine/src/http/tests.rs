@@ -1,0 +1,520 @@
+//! The whole router without a database: who is let in where, and what every failure looks like.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use broker::Identity;
+use schema::id::{DeviceId, TenantId};
+use schema::store::StoreSettings;
+use schema::wire;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
+
+use super::auth::ClientCertificate;
+use super::sync::{CloudState, CloudView, Diagnosis};
+use super::*;
+use crate::config::{AuthMode, OperatorKey, Role, Secret};
+
+/// What the link to the cloud does when it is pulled.
+enum Pulled {
+    Answers,
+    Panics,
+    Waits(Arc<Semaphore>),
+}
+
+#[async_trait]
+impl CloudLink for Pulled {
+    async fn trigger(&self) {
+        match self {
+            Self::Answers => {}
+            Self::Panics => panic!("a bug"),
+            Self::Waits(permits) => permits.acquire().await.expect("open").forget(),
+        }
+    }
+    fn wake(&self) {}
+    async fn diagnose(&self) -> Diagnosis {
+        Diagnosis { is_ok: false, status: Some(401), message: "the cloud answered 401".to_owned() }
+    }
+    fn view(&self) -> CloudView {
+        CloudView { state: CloudState::Down, last_success_at: None }
+    }
+}
+
+fn config(mode: AuthMode) -> Config {
+    let key = |key: &str, role| OperatorKey {
+        key: Secret::from(key.to_owned()),
+        role,
+        tenants: vec!["*".to_owned()],
+    };
+    let mut config = Config::default();
+    config.auth.mode = mode;
+    config.auth.admin_enabled = true;
+    config.auth.jwt_secrets = vec![Secret::from("secret".to_owned())];
+    config.auth.operator_keys = vec![key("reader", Role::Read), key("admin", Role::Admin)];
+    config.edge.commit = "abc123".to_owned();
+    config.media.root = std::env::temp_dir();
+    config
+}
+
+fn open_config() -> Config {
+    let mut config = config(AuthMode::Compat);
+    config.auth.operator_keys.clear();
+    config
+}
+
+fn state(config: &Config, cloud: Pulled) -> AppState {
+    let store = Store::new(&StoreSettings {
+        url: "host=/nonexistent user=nobody dbname=nothing".to_owned(),
+        pool_max: 2,
+        statement_timeout_seconds: 1,
+        application_name: "test".to_owned(),
+    });
+    let store = store.expect("the URL can be read");
+    let clock = Clock::manual(wire::time::parse("2026-02-12T09:00:00Z").expect("a time"));
+    AppState {
+        settings: Settings::of(config),
+        database: DatabaseHealth::default(),
+        authority: Authority::new(&config.auth).expect("no key files"),
+        allowlist: Allowlist::new(store.clone(), clock.clone(), false),
+        credentials: Credentials::new(store.clone()),
+        telemetry: TelemetryWriters::new(1, clock.clone()),
+        ingress: Arc::new(IngressStats::new(clock.now())),
+        is_mqtt_connected: Arc::new(|| true),
+        cloud: Arc::new(cloud),
+        media: MediaProbe::new(&config.media),
+        render_metrics: Some(Arc::new(|| "up 1\n".to_owned())),
+        store,
+        clock,
+    }
+}
+
+fn app(config: &Config) -> Router {
+    router(state(config, Pulled::Answers))
+}
+
+fn request(method: &str, uri: &str) -> Request<Body> {
+    Request::builder().method(method).uri(uri).body(Body::empty()).expect("a request")
+}
+
+fn post(uri: &str, body: &str) -> Request<Body> {
+    Request::builder()
+        .method("POST")
+        .uri(uri)
+        .header("content-type", "application/json")
+        .body(Body::from(body.to_owned()))
+        .expect("a request")
+}
+
+async fn answer(app: &Router, request: Request<Body>) -> (StatusCode, HeaderMap, Vec<u8>) {
+    let response = app.clone().oneshot(request).await.expect("a router never fails");
+    let (parts, body) = response.into_parts();
+    let bytes = to_bytes(body, usize::MAX).await.expect("a body in memory");
+    (parts.status, parts.headers, bytes.to_vec())
+}
+
+async fn json_answer(app: &Router, request: Request<Body>) -> (StatusCode, Value) {
+    let (status, _, body) = answer(app, request).await;
+    (status, serde_json::from_slice(&body).expect("a JSON body"))
+}
+
+/// Checks the one shape of errors and that it names the call.
+async fn check_error(app: &Router, request: Request<Body>, status: u16, code: &str) -> String {
+    let uri = request.uri().clone();
+    let (found, headers, body) = answer(app, request).await;
+    let body: Value = serde_json::from_slice(&body).expect("a JSON body");
+    assert_eq!((found.as_u16(), &body["error"]["code"]), (status, &json!(code)), "{uri} {body}");
+    assert_eq!(headers["content-type"], "application/json", "{uri}");
+    assert_eq!(body["error"]["traceId"], headers["x-trace-id"].to_str().expect("ASCII"), "{uri}");
+    assert_eq!(body["error"].as_object().map(serde_json::Map::len), Some(3), "{uri}");
+    assert_eq!(headers.contains_key("retry-after"), status == 503, "{uri}");
+    body["error"]["message"].as_str().expect("a text").to_owned()
+}
+
+/// Method and path of every operation of the table.
+fn operations() -> Vec<(Class, &'static str, &'static str)> {
+    let mut operations = Vec::new();
+    for Route { class, path, mut handlers } in table() {
+        let mut paths: Vec<_> = handlers.1.paths.iter_mut().collect();
+        let [(described, item)] = paths.as_mut_slice() else { panic!("{path} has one path") };
+        assert_eq!(*described, path, "the table and the handler name the same path");
+        operations.extend(openapi::operations(item).map(|(method, _)| (class, method, path)));
+    }
+    operations
+}
+
+#[test]
+fn every_route_is_described_once_and_nothing_else_is() {
+    let in_table: Vec<(String, String)> =
+        operations().into_iter().map(|(_, method, path)| (method.to_owned(), path.to_owned())).collect();
+    let mut api = openapi();
+    let mut in_description = Vec::new();
+    for (path, item) in &mut api.paths.paths {
+        in_description.extend(openapi::operations(item).map(|(method, _)| (method.to_owned(), path.clone())));
+    }
+    let unique: BTreeSet<_> = in_table.iter().cloned().collect();
+    assert_eq!(unique.len(), in_table.len());
+    assert_eq!(unique, in_description.into_iter().collect());
+}
+
+#[test]
+fn every_operation_says_what_it_needs_and_how_it_fails() {
+    let mut api = openapi();
+    for (class, method, path) in operations() {
+        let item = api.paths.paths.get_mut(path).expect("a described path");
+        let (_, operation) =
+            openapi::operations(item).find(|(name, _)| *name == method).expect("a described method");
+        let needs_credential = class != Class::Public || path.ends_with("device-token");
+        assert_eq!(operation.security.is_some(), needs_credential, "{method} {path}");
+        for status in ["200", "500", "503"] {
+            assert!(operation.responses.responses.contains_key(status), "{method} {path} {status}");
+        }
+        assert!(operation.summary.is_some() || operation.description.is_some(), "{method} {path}");
+        assert_eq!(
+            operation.request_body.is_some(),
+            class != Class::Public && method == "POST" && !path.ends_with("trigger")
+        );
+    }
+    let text = serde_json::to_value(&api).expect("a document");
+    let schemas = text["components"]["schemas"].as_object().expect("schemas");
+    for reference in references(&text) {
+        assert!(schemas.contains_key(&reference), "{reference} is referred to and not described");
+    }
+}
+
+fn references(value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(map) => {
+            let own = map.get("$ref").and_then(Value::as_str);
+            let own = own.and_then(|text| text.strip_prefix("#/components/schemas/")).map(str::to_owned);
+            own.into_iter().chain(map.values().flat_map(references)).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(references).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
+}
+
+/// What a caller shows, as a change to its request.
+fn shows(app: &Authority) -> Vec<Box<dyn Fn(&mut Request<Body>)>> {
+    let identity = Identity {
+        tenant_id: TenantId::new("t-001").expect("an id"),
+        device_id: DeviceId::new("d-001").expect("an id"),
+    };
+    let now = wire::time::parse("2026-02-12T09:00:00Z").expect("a time");
+    let token = format!("Bearer {}", app.tokens.issue(&identity, now).expect("a secret"));
+    let header = |name: &'static str, value: String| -> Box<dyn Fn(&mut Request<Body>)> {
+        Box::new(move |request| {
+            request.headers_mut().insert(name, value.parse().expect("a header value"));
+        })
+    };
+    vec![
+        Box::new(|_| {}),
+        header("authorization", token),
+        header("authorization", "Bearer a.b.c".to_owned()),
+        Box::new(move |request| {
+            request.extensions_mut().insert(ClientCertificate(identity.clone()));
+        }),
+        header("x-api-key", "reader".to_owned()),
+        header("x-api-key", "admin".to_owned()),
+        header("x-api-key", "nobody".to_owned()),
+    ]
+}
+
+/// One letter per way to show oneself: nothing, token, bad token, certificate, read key, admin key, bad key.
+fn expected(mode: AuthMode, class: Class) -> &'static str {
+    match (mode, class) {
+        (_, Class::Public) => "+++++++",
+        (AuthMode::Jwt, Class::Device | Class::Read) => "1+11++1",
+        (AuthMode::Jwt, Class::Box) => "1311++1",
+        (AuthMode::Jwt, Class::Act | Class::Admin) => "13113+1",
+        (AuthMode::Mtls, Class::Device | Class::Read) => "111+++1",
+        (AuthMode::Mtls, Class::Box) => "1113++1",
+        (AuthMode::Mtls, Class::Act | Class::Admin) => "11133+1",
+        (AuthMode::JwtOrMtls, Class::Device | Class::Read) | (AuthMode::Compat, Class::Read) => "1+1+++1",
+        (AuthMode::Compat, Class::Device) => "++1+++1",
+        (AuthMode::JwtOrMtls | AuthMode::Compat, Class::Box) => "1313++1",
+        (AuthMode::JwtOrMtls | AuthMode::Compat, Class::Act | Class::Admin) => "13133+1",
+    }
+}
+
+#[tokio::test]
+async fn every_route_lets_in_whom_its_class_says() {
+    for mode in [AuthMode::Jwt, AuthMode::Mtls, AuthMode::JwtOrMtls, AuthMode::Compat] {
+        let config = config(mode);
+        let shows = shows(&Authority::new(&config.auth).expect("no key files"));
+        let app = app(&config);
+        for (class, method, path) in operations() {
+            if path.ends_with("device-token") {
+                continue;
+            }
+            let mut found = String::new();
+            for show in &shows {
+                let uri = format!("{path}?tenant_id=t-001");
+                let mut request = if method == "POST" { post(&uri, "{}") } else { request(method, &uri) };
+                show(&mut request);
+                found.push(match answer(&app, request).await.0.as_u16() {
+                    401 => '1',
+                    403 => '3',
+                    _ => '+',
+                });
+            }
+            assert_eq!(found, expected(mode, class), "{mode:?} {method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn compat_mode_without_keys_is_open() {
+    let app = app(&open_config());
+    for (_, method, path) in operations() {
+        let uri = format!("{path}?tenant_id=t-001");
+        let request = if method == "POST" { post(&uri, "{}") } else { request(method, &uri) };
+        let status = answer(&app, request).await.0.as_u16();
+        assert_eq!(
+            status == 401 || status == 403,
+            path.ends_with("device-token"),
+            "{method} {path} {status}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_failure_has_the_one_shape() {
+    let app = app(&open_config());
+    let readings = "/api/v1/telemetry/readings";
+    check_error(&app, request("GET", "/nowhere"), 404, "NOT_FOUND").await;
+    check_error(&app, request("GET", "/api/v1/telemetry/readings/"), 404, "NOT_FOUND").await;
+    check_error(&app, request("GET", "/api-docs/none.js"), 404, "NOT_FOUND").await;
+    check_error(&app, request("DELETE", readings), 405, "METHOD_NOT_ALLOWED").await;
+    check_error(&app, request("POST", "/api/health"), 405, "METHOD_NOT_ALLOWED").await;
+    check_error(&app, request("BREW", readings), 405, "METHOD_NOT_ALLOWED").await;
+    check_error(&app, post(readings, "{"), 400, "BODY_NOT_JSON").await;
+    check_error(&app, post(readings, ""), 400, "BODY_NOT_JSON").await;
+    check_error(&app, post(readings, "[]"), 400, "VALIDATION_ERROR").await;
+    check_error(&app, post("/api/v1/sync/redrive", "[]"), 400, "VALIDATION_ERROR").await;
+    check_error(&app, post("/api/v1/sync/redrive", ""), 400, "VALIDATION_ERROR").await;
+    check_error(&app, request("GET", readings), 400, "VALIDATION_ERROR").await;
+    check_error(&app, request("GET", "/api/v1/telemetry/stats"), 400, "MISSING_TENANT").await;
+    check_error(&app, request("GET", "/api/v1/sync/outbox?status=lost"), 400, "VALIDATION_ERROR").await;
+    check_error(&app, request("GET", &format!("{readings}?tenant_id=t")), 503, "DATABASE_UNAVAILABLE").await;
+    check_error(&app, request("GET", "/api/v1/sync/state"), 503, "DATABASE_UNAVAILABLE").await;
+    let message = check_error(
+        &app,
+        request("GET", &format!("{readings}?limit=0&start_time=soon")),
+        400,
+        "VALIDATION_ERROR",
+    );
+    let expected =
+        "tenant_id: is required; start_time: is not a time; limit: must be a whole number from 1 to 1000";
+    assert_eq!(message.await, expected);
+}
+
+#[tokio::test]
+async fn bodies_have_a_limit_and_a_type() {
+    let app = app(&open_config());
+    let uri = "/api/v1/telemetry/readings";
+    let large = format!(r#"{{"events":["{}"]}}"#, "x".repeat(1024 * 1024));
+    check_error(&app, post(uri, &large), 413, "BODY_TOO_LARGE").await;
+    let mut declared = post(uri, "{}");
+    declared.headers_mut().insert("content-length", "1048577".parse().expect("a number"));
+    check_error(&app, declared, 413, "BODY_TOO_LARGE").await;
+    let mut form = post(uri, "events=1");
+    form.headers_mut().insert("content-type", "application/x-www-form-urlencoded".parse().expect("a type"));
+    check_error(&app, form, 400, "UNSUPPORTED_CONTENT_TYPE").await;
+    let mut untyped = post(uri, r#"{"events":[]}"#);
+    untyped.headers_mut().remove("content-type");
+    let (status, body) = json_answer(&app, untyped).await;
+    assert_eq!(
+        (status, body),
+        (StatusCode::OK, json!({"ingested_count": 0, "duplicate_count": 0, "rejected": []}))
+    );
+}
+
+#[tokio::test]
+async fn refusals_of_credentials_and_tenants_have_their_codes() {
+    let app = app(&config(AuthMode::JwtOrMtls));
+    let uri = "/api/v1/telemetry/readings?tenant_id=t-001";
+    check_error(&app, request("GET", uri), 401, "UNAUTHORIZED").await;
+    check_error(&app, post("/api/v1/ingress/device-token", ""), 401, "UNAUTHORIZED").await;
+    let shows = shows(&Authority::new(&config(AuthMode::JwtOrMtls).auth).expect("no key files"));
+    let with = |show: usize, mut request: Request<Body>, tenant: &str| {
+        shows[show](&mut request);
+        request.headers_mut().insert("x-tenant-id", tenant.parse().expect("a header value"));
+        request
+    };
+    check_error(&app, with(1, request("GET", uri), "t-002"), 403, "TENANT_MISMATCH").await;
+    check_error(&app, with(5, request("GET", uri), "t-002"), 403, "TENANT_MISMATCH").await;
+    check_error(&app, with(1, request("GET", uri), "a/b"), 400, "VALIDATION_ERROR").await;
+    let empty = r#"{"events":[]}"#;
+    let list = post("/api/v1/telemetry/readings", empty);
+    check_error(&app, with(1, list, "t-002"), 403, "TENANT_MISMATCH").await;
+    check_error(&app, with(1, post("/api/v1/sync/trigger", ""), "t-001"), 403, "FORBIDDEN").await;
+}
+
+#[tokio::test]
+async fn a_refused_credential_is_challenged_and_never_echoed() {
+    let app = app(&config(AuthMode::Jwt));
+    let mut bad = request("GET", "/api/v1/sync/state");
+    bad.headers_mut().insert("x-api-key", "guessed-key".parse().expect("a header value"));
+    let (status, headers, body) = answer(&app, bad).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert_eq!(headers["www-authenticate"], "Bearer");
+    assert!(!String::from_utf8_lossy(&body).contains("guessed"));
+    let (_, headers, _) = answer(&app, post("/api/v1/ingress/device-token", "")).await;
+    assert_eq!(headers["www-authenticate"], "Basic realm=\"farmiq-edge\"");
+}
+
+#[tokio::test]
+async fn every_answer_carries_ids_and_security_headers() {
+    let app = app(&open_config());
+    for uri in ["/api/health", "/nowhere", "/api/v1/sync/state"] {
+        let mut named = request("GET", uri);
+        named.headers_mut().insert("x-request-id", "r-1".parse().expect("a header value"));
+        let (_, headers, _) = answer(&app, named).await;
+        let expected = [
+            ("x-request-id", "r-1"),
+            ("x-trace-id", "r-1"),
+            ("x-commit-id", "abc123"),
+            ("x-content-type-options", "nosniff"),
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "strict-origin-when-cross-origin"),
+        ];
+        for (name, value) in expected {
+            assert_eq!(headers[name], value, "{uri} {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn browsers_of_the_configured_origins_may_call() {
+    let app = app(&open_config());
+    let preflight = |origin: &str| {
+        Request::builder()
+            .method("OPTIONS")
+            .uri("/api/v1/sync/state")
+            .header("origin", origin)
+            .header("access-control-request-method", "GET")
+            .header("access-control-request-headers", "x-tenant-id")
+            .body(Body::empty())
+            .expect("a request")
+    };
+    let (status, headers, _) = answer(&app, preflight("http://localhost:5113")).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(headers["access-control-allow-origin"], "http://localhost:5113");
+    assert_eq!(headers["access-control-allow-methods"], "GET,POST,PUT,OPTIONS");
+    let allowed = "content-type,authorization,x-tenant-id,x-request-id,x-trace-id,x-api-key";
+    assert_eq!(headers["access-control-allow-headers"], allowed);
+    let (_, headers, _) = answer(&app, preflight("http://elsewhere")).await;
+    assert!(!headers.contains_key("access-control-allow-origin"));
+}
+
+#[tokio::test]
+async fn a_panic_is_an_answer() {
+    let app = router(state(&open_config(), Pulled::Panics));
+    check_error(&app, post("/api/v1/sync/trigger", ""), 500, "INTERNAL_ERROR").await;
+    assert_eq!(answer(&app, request("GET", "/api/health")).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn too_many_requests_are_turned_away_but_health_answers() {
+    let permits = Arc::new(Semaphore::new(0));
+    let app = router_with_limit(state(&open_config(), Pulled::Waits(Arc::clone(&permits))), 1);
+    let (waiting, turned_away) = (app.clone(), app.clone());
+    let first = async move { answer(&waiting, post("/api/v1/sync/trigger", "")).await.0 };
+    let second = async move {
+        check_error(&turned_away, post("/api/v1/sync/trigger", ""), 503, "NOT_READY").await;
+        for uri in ["/api/health", "/metrics"] {
+            assert_eq!(answer(&turned_away, request("GET", uri)).await.0, StatusCode::OK, "{uri}");
+        }
+        permits.add_permits(1);
+    };
+    // Both are polled in turn, the first one first, so that it holds the only permit.
+    let (status, ()) = tokio::join!(biased; first, second);
+    assert_eq!(status, StatusCode::OK);
+    check_error(&app, request("GET", "/nowhere"), 404, "NOT_FOUND").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_takes_too_long_is_given_up() {
+    let app = router(state(&open_config(), Pulled::Waits(Arc::new(Semaphore::new(0)))));
+    check_error(&app, post("/api/v1/sync/trigger", ""), 503, "NOT_READY").await;
+}
+
+#[tokio::test]
+async fn readiness_is_a_status_document() {
+    let app = app(&open_config());
+    let (status, body) = json_answer(&app, request("GET", "/api/ready")).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    let expected = json!({"status": "not_ready", "db": "down", "mqtt": true, "outbox": "error",
+        "bucket": "farmiq-media", "presign": "ok", "s3": "up", "cloud": "down", "cloud_last_success_at": null});
+    assert_eq!(body, expected);
+    let state = state(&open_config(), Pulled::Answers);
+    state.database.works();
+    let (status, body) = json_answer(&router(state), request("GET", "/ready")).await;
+    assert_eq!((status, &body["status"], &body["db"]), (StatusCode::OK, &json!("ready"), &json!("up")));
+}
+
+#[tokio::test]
+async fn counters_have_the_names_of_the_contract() {
+    let (status, body) = json_answer(&app(&open_config()), request("GET", "/api/v1/ingress/stats")).await;
+    assert_eq!(status, StatusCode::OK);
+    let expected = json!({"startedAt": "2026-02-12T09:00:00.000Z", "mqttConnected": true, "lastMessageAt": null,
+        "messages_total": 0, "messages_deduped_total": 0, "messages_invalid_total": 0,
+        "counters": {"messages_received_total": 0, "messages_valid_total": 0, "messages_invalid_total": 0,
+            "messages_deduped_total": 0, "messages_processing_errors_total": 0,
+            "routed_edge_telemetry_timeseries_total": 0, "routed_edge_telemetry_timeseries_success_total": 0,
+            "routed_edge_weighvision_session_total": 0, "routed_edge_weighvision_session_success_total": 0,
+            "routed_device_last_seen_total": 0, "routed_device_last_seen_success_total": 0},
+        "lastErrors": {}});
+    assert_eq!(body, expected);
+}
+
+#[tokio::test]
+async fn a_cloud_that_does_not_answer_is_a_bad_gateway_with_both_shapes() {
+    let (status, body) =
+        json_answer(&app(&open_config()), request("GET", "/api/v1/sync/diagnostics/cloud")).await;
+    assert_eq!(status, StatusCode::BAD_GATEWAY);
+    assert_eq!((&body["ok"], &body["status"]), (&json!(false), &json!(401)));
+    assert_eq!(body["error"]["message"], body["message"]);
+}
+
+#[tokio::test]
+async fn the_documentation_needs_no_network() {
+    let app = app(&config(AuthMode::Jwt));
+    let (status, headers, page) = answer(&app, request("GET", "/api-docs")).await;
+    assert_eq!((status, headers["content-type"].as_bytes()), (StatusCode::OK, b"text/html".as_slice()));
+    let page = String::from_utf8(page).expect("text");
+    assert!(page.contains("<base href=\"/api-docs/\">"));
+    for file in ["swagger-ui.css", "swagger-ui-bundle.js", "swagger-initializer.js"] {
+        assert!(page.contains(file), "{file}");
+        assert_eq!(
+            answer(&app, request("GET", &format!("/api-docs/{file}"))).await.0,
+            StatusCode::OK,
+            "{file}"
+        );
+    }
+    let (status, api) = json_answer(&app, request("GET", "/api-docs/openapi.json")).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(api["openapi"], "3.1.0");
+    assert_eq!(api["info"]["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[tokio::test]
+async fn metrics_are_text_and_can_be_switched_off() {
+    let (status, headers, body) = answer(&app(&open_config()), request("GET", "/metrics")).await;
+    assert_eq!((status, body.as_slice()), (StatusCode::OK, b"up 1\n".as_slice()));
+    assert_eq!(headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let off = router(AppState { render_metrics: None, ..state(&open_config(), Pulled::Answers) });
+    check_error(&off, request("GET", "/metrics"), 404, "NOT_FOUND").await;
+}
+
+#[tokio::test]
+async fn readings_are_refused_while_the_database_is_away() {
+    let app = app(&open_config());
+    let event = json!({"events": [{"event_id": "e", "tenant_id": "t", "device_id": "d", "event_type": "x",
+        "ts": "2026-02-12T09:00:00Z", "payload": {"value": 1}}]});
+    check_error(&app, post("/api/v1/telemetry/readings", &event.to_string()), 503, "DATABASE_UNAVAILABLE")
+        .await;
+}
