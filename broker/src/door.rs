@@ -6,6 +6,7 @@
 mod admission;
 mod codec;
 mod connection;
+mod inflow;
 mod sessions;
 mod subscriber;
 mod topics;

@@ -1,26 +1,26 @@
-//! One connection after its login: reads packets, opens deliveries, answers them in order, publishes the last will.
+//! One connection after its login: talks to the client, watches over it, and publishes its last will.
 //!
 //! Everything happens in one task that is generic over the byte stream. Each turn of its loop collects what was
 //! settled, takes in the packets that are complete, and then waits for whatever comes first. A socket is read only
 //! while the window has room and the credit is not spent. After the end of the stream the task stays until its last
 //! delivery is settled, so that what was taken in reaches the commit whether the client waits for it or not.
 
-use std::collections::HashMap;
+mod packets;
+
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use schema::clock::Timestamp;
 use tokio::io::{self, AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use crate::acl;
 use crate::credits::Cost;
-use crate::delivery::{Delivery, Message, Qos, Verdict};
+use crate::delivery::{Message, Verdict};
 use crate::door::admission::{Admitted, HeldWill};
-use crate::door::codec::{self, Header, Kind, Malformed};
+use crate::door::codec::Malformed;
+use crate::door::connection::packets::Skipping;
+use crate::door::inflow::Inflow;
 use crate::door::sessions::{CloseReason, Seat};
 use crate::door::subscriber::Subscriber;
 use crate::door::topics::{KnownTopic, Topics};
@@ -28,20 +28,9 @@ use crate::door::transport::{Transport, write};
 use crate::door::{Phase, Shared};
 use crate::fanout::{Forward, RouterGone};
 use crate::gatekeeper::Scope;
-use crate::redelivery::Redelivery;
 use crate::stats::Refusal;
-use crate::window::{Answer, Closed, Echo, Returned, Slot, Window};
+use crate::window::Answer;
 
-/// Bytes of a control packet; only SUBSCRIBE and UNSUBSCRIBE come near.
-const CONTROL_BYTES_MAX: usize = 64 << 10;
-/// A packet of more bytes needs its credit before it is read.
-const BUFFERED_BYTES_MAX: usize = 16 << 10;
-/// A payload of more bytes keeps the memory it was read into; a smaller one is copied and frees it.
-const COPIED_BYTES_MAX: usize = 8 << 10;
-/// Answers that wait for a slow reader before nothing more is read from it.
-const UNREAD_BYTES_MAX: usize = 512 << 10;
-/// Messages at QoS 2 that were answered and not yet released by the client.
-const UNRELEASED_MAX: usize = 1000;
 /// How often a connection looks whether its device is still enabled and its peer still alive.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the goodbye of a stream may take.
@@ -67,35 +56,6 @@ pub(crate) struct Connection<S> {
     subscriber: Subscriber,
     phase: watch::Receiver<Phase>,
     place: OwnedSemaphorePermit,
-}
-
-/// The deliveries of a connection; outlives its stream.
-struct Inflow {
-    shared: Arc<Shared>,
-    window: Arc<Window>,
-    open: usize,
-    redelivery: Redelivery,
-    closed: Vec<Closed>,
-    returned: Vec<Returned>,
-    /// Credit that was taken for the packet that is being read.
-    granted: Option<Cost>,
-    /// Packet ids at QoS 2 from PUBLISH to PUBREL; true once PUBREC was sent.
-    unreleased: HashMap<u16, bool>,
-}
-
-/// A PUBLISH without its payload.
-struct Publish {
-    topic: KnownTopic,
-    qos: Qos,
-    retain: bool,
-    packet_id: u16,
-}
-
-/// A packet that is too large: how much of it is still to pass, and what is recorded when it has passed.
-struct Skipping {
-    bytes_left: usize,
-    size_bytes: usize,
-    publish: Publish,
 }
 
 /// How a conversation ended.
@@ -137,12 +97,6 @@ enum Woken {
     Close(CloseReason),
     Phase,
     Timer,
-}
-
-/// What all messages of one read share.
-struct Arrival {
-    received_at: Instant,
-    arrived_at: Timestamp,
 }
 
 impl From<Malformed> for Ending {
@@ -251,7 +205,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             biased;
             reason = seat.close_asked() => Woken::Close(reason),
             wrote = write(writer, outbox), if !outbox.is_empty() => Woken::Wrote(wrote),
-            () = inflow.window.changed() => Woken::Settled,
+            () = inflow.changed() => Woken::Settled,
             () = shared.credits.take(cost.unwrap_or_default()), if cost.is_some() => {
                 Woken::Credit(cost.unwrap_or_default())
             }
@@ -259,231 +213,6 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             forward = subscriber.next(), if may_forward => Woken::Forward(forward),
             _ = phase.changed() => Woken::Phase,
             () = timer => Woken::Timer,
-        }
-    }
-
-    /// Takes in the complete packets of the inbox; `None` when nothing more is to be read.
-    async fn take_in(&mut self, now: Instant, is_draining: bool) -> Result<Option<Pause>, Ending> {
-        self.check_scope()?;
-        if is_draining {
-            return Ok(None);
-        }
-        let arrival = Arrival { received_at: now, arrived_at: self.shared.clock.now() };
-        loop {
-            if self.transport.outbox.len() >= UNREAD_BYTES_MAX {
-                return Ok(Some(Pause::Answers));
-            }
-            if !self.skip(&arrival) {
-                return Ok(Some(Pause::Bytes(0)));
-            }
-            let Some(header) = codec::header(&self.transport.inbox)? else {
-                return Ok(Some(Pause::Bytes(0)));
-            };
-            let pause = match header.kind {
-                Kind::Publish { qos, retain, .. } => self.take_publish(&header, qos, retain, &arrival)?,
-                Kind::Connect
-                | Kind::PubAck
-                | Kind::PubRel
-                | Kind::Subscribe
-                | Kind::Unsubscribe
-                | Kind::PingReq
-                | Kind::Disconnect => self.take_control(&header).await?,
-            };
-            if pause.is_some() {
-                return Ok(pause);
-            }
-            self.begun_at = None;
-        }
-    }
-
-    fn take_publish(
-        &mut self,
-        header: &Header,
-        qos: Qos,
-        retain: bool,
-        arrival: &Arrival,
-    ) -> Result<Option<Pause>, Ending> {
-        if self.inflow.open >= self.shared.settings.inflight_max {
-            return Ok(Some(Pause::Answers));
-        }
-        if header.body_bytes > self.shared.settings.message_bytes_max {
-            return self.begin_skipping(header, qos, retain);
-        }
-        let missing = header.frame_bytes().saturating_sub(self.transport.inbox.len());
-        if missing == 0 || header.frame_bytes() > BUFFERED_BYTES_MAX {
-            let cost = Cost::of_message(header.frame_bytes());
-            if !self.inflow.grant(cost) {
-                return Ok(Some(Pause::Credit(cost)));
-            }
-        }
-        if missing > 0 {
-            return Ok(Some(Pause::Bytes(missing)));
-        }
-        let body = &self.transport.inbox[header.header_bytes..header.frame_bytes()];
-        let Some(head) = codec::publish_head(header.body_bytes, qos, body)? else {
-            return Ok(Some(Pause::Bytes(0)));
-        };
-        let who = self.seat.client().identity.as_ref().zip(self.scope.as_ref());
-        let topic = self.topics.get(head.topic, who).clone();
-        let publish = Publish { topic, qos, retain, packet_id: head.packet_id };
-        let payload_at = header.header_bytes + head.head_bytes;
-        let payload = self.take_payload(payload_at, header.frame_bytes());
-        let verdict = if publish.topic.may_publish { Verdict::Admitted } else { Verdict::AclDenied };
-        self.accept(publish, payload, verdict, arrival)?;
-        Ok(None)
-    }
-
-    /// Takes a packet off the inbox and says its payload, which holds no more memory than it needs.
-    fn take_payload(&mut self, payload_at: usize, frame_bytes: usize) -> Bytes {
-        let inbox = &mut self.transport.inbox;
-        if frame_bytes - payload_at > COPIED_BYTES_MAX {
-            return inbox.split_to(frame_bytes).freeze().slice(payload_at..);
-        }
-        let payload = Bytes::copy_from_slice(&inbox[payload_at..frame_bytes]);
-        inbox.advance(frame_bytes);
-        payload
-    }
-
-    /// Opens the delivery of a message that was read.
-    fn accept(
-        &mut self,
-        publish: Publish,
-        payload: Bytes,
-        verdict: Verdict,
-        arrival: &Arrival,
-    ) -> Result<(), Ending> {
-        let Publish { topic, qos, retain, packet_id } = publish;
-        let cost = self.inflow.granted.take().unwrap_or_default();
-        let answer = match qos {
-            Qos::AtMostOnce => Answer::None,
-            Qos::AtLeastOnce => Answer::PubAck(packet_id),
-            Qos::ExactlyOnce => match self.inflow.unreleased.get(&packet_id) {
-                None if self.inflow.unreleased.len() >= UNRELEASED_MAX => {
-                    return Err(Malformed("too many messages at QoS 2 are not released").into());
-                }
-                None => {
-                    self.inflow.unreleased.insert(packet_id, false);
-                    Answer::PubRec(packet_id)
-                }
-                // The same message once more: it is, or will be, answered without another delivery.
-                Some(is_answered) => {
-                    if *is_answered {
-                        codec::put_pubrec(&mut self.transport.outbox, packet_id);
-                    }
-                    self.shared.credits.give_back(cost);
-                    return Ok(());
-                }
-            },
-        };
-        if verdict == Verdict::AclDenied {
-            self.shared.stats.count_refused(Refusal::Acl);
-        }
-        let message = Message {
-            topic: Arc::clone(&topic.name),
-            payload,
-            qos,
-            retain,
-            received_at: arrival.received_at,
-            arrived_at: arrival.arrived_at,
-            identity: self.seat.client().identity.clone(),
-            verdict,
-        };
-        self.inflow.deliver(message, &topic, answer, cost);
-        Ok(())
-    }
-
-    /// A message above the limit: its head is read, its payload passes unseen, and it is recorded as refused.
-    fn begin_skipping(&mut self, header: &Header, qos: Qos, retain: bool) -> Result<Option<Pause>, Ending> {
-        let body = &self.transport.inbox[header.header_bytes..];
-        let Some(head) = codec::publish_head(header.body_bytes, qos, body)? else {
-            return Ok(Some(Pause::Bytes(0)));
-        };
-        let cost = Cost::of_message(head.head_bytes);
-        if !self.inflow.grant(cost) {
-            return Ok(Some(Pause::Credit(cost)));
-        }
-        let who = self.seat.client().identity.as_ref().zip(self.scope.as_ref());
-        let topic = self.topics.get(head.topic, who).clone();
-        let publish = Publish { topic, qos, retain, packet_id: head.packet_id };
-        let size_bytes = header.body_bytes - head.head_bytes;
-        let read_bytes = header.header_bytes + head.head_bytes;
-        self.skipping = Some(Skipping { bytes_left: size_bytes, size_bytes, publish });
-        self.transport.inbox.advance(read_bytes);
-        Ok(None)
-    }
-
-    /// Lets the rest of a too large message pass; false while more of it is to come.
-    fn skip(&mut self, arrival: &Arrival) -> bool {
-        let Some(mut skipping) = self.skipping.take() else { return true };
-        let passed = skipping.bytes_left.min(self.transport.inbox.len());
-        self.transport.inbox.advance(passed);
-        skipping.bytes_left -= passed;
-        if skipping.bytes_left > 0 {
-            self.skipping = Some(skipping);
-            return false;
-        }
-        let verdict = Verdict::TooLarge { size_bytes: skipping.size_bytes };
-        // Only a flood of messages at QoS 2 is an error here, and the next packet of it ends the connection.
-        let _ = self.accept(skipping.publish, Bytes::new(), verdict, arrival);
-        true
-    }
-
-    async fn take_control(&mut self, header: &Header) -> Result<Option<Pause>, Ending> {
-        if header.body_bytes > CONTROL_BYTES_MAX {
-            return Err(Malformed("control packet is too large").into());
-        }
-        let missing = header.frame_bytes().saturating_sub(self.transport.inbox.len());
-        if missing > 0 {
-            return Ok(Some(Pause::Bytes(missing)));
-        }
-        let body = Bytes::copy_from_slice(&self.transport.inbox[header.header_bytes..header.frame_bytes()]);
-        self.transport.inbox.advance(header.frame_bytes());
-        match header.kind {
-            Kind::Connect | Kind::Publish { .. } => return Err(Malformed("a second CONNECT").into()),
-            Kind::PubAck => self.subscriber.answered(codec::packet_id(&body)?),
-            Kind::PubRel => self.release(codec::packet_id(&body)?)?,
-            Kind::Subscribe => self.subscribe(&body).await?,
-            Kind::Unsubscribe => {
-                let (packet_id, filters) = codec::unsubscribe(&body)?;
-                for filter in filters {
-                    self.subscriber.unsubscribe(filter).await;
-                }
-                codec::put_unsuback(&mut self.transport.outbox, packet_id);
-            }
-            Kind::PingReq => codec::put_pingresp(&mut self.transport.outbox),
-            Kind::Disconnect => return Err(Ending::Disconnected),
-        }
-        Ok(None)
-    }
-
-    fn release(&mut self, packet_id: u16) -> Result<(), Ending> {
-        if self.inflow.unreleased.remove(&packet_id) == Some(false) {
-            return Err(Malformed("PUBREL before its PUBREC").into());
-        }
-        codec::put_pubcomp(&mut self.transport.outbox, packet_id);
-        Ok(())
-    }
-
-    async fn subscribe(&mut self, body: &[u8]) -> Result<(), Ending> {
-        let (packet_id, filters) = codec::subscribe(body)?;
-        let mut codes = Vec::with_capacity(filters.len());
-        for (filter, qos) in filters {
-            let Shared { fanout, retained, .. } = &*self.shared;
-            codes.push(if self.may_subscribe(filter) {
-                self.subscriber.subscribe(filter, qos, &**fanout, retained).await
-            } else {
-                self.shared.stats.count_refused(Refusal::Acl);
-                Subscriber::refused()
-            });
-        }
-        codec::put_suback(&mut self.transport.outbox, packet_id, &codes);
-        Ok(())
-    }
-
-    fn may_subscribe(&self, filter: &str) -> bool {
-        match self.seat.client().identity.as_ref().zip(self.scope.as_ref()) {
-            Some((identity, scope)) => acl::may_subscribe(scope, identity, filter),
-            None => acl::anonymous_may_subscribe(filter),
         }
     }
 
@@ -519,7 +248,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             self.silence_max.filter(|_| is_reading).map(|silence_max| self.heard_at + silence_max);
         let stuck_at =
             self.begun_at.into_iter().chain(self.unread_since).min().map(|since| since + stuck_timeout);
-        let due = [silent_at, stuck_at, self.inflow.redelivery.due_at()];
+        let due = [silent_at, stuck_at, self.inflow.due_at()];
         due.into_iter().flatten().fold(now + CHECK_INTERVAL, Instant::min)
     }
 
@@ -588,110 +317,6 @@ impl Ending {
             | Self::TakenOver
             | Self::Revoked => true,
         }
-    }
-}
-
-impl Inflow {
-    fn new(shared: Arc<Shared>) -> Self {
-        let window = Window::new(Arc::clone(&shared.credits), Some(Arc::clone(&shared.fanout)));
-        Self {
-            shared,
-            window,
-            open: 0,
-            redelivery: Redelivery::default(),
-            closed: Vec::new(),
-            returned: Vec::new(),
-            granted: None,
-            unreleased: HashMap::new(),
-        }
-    }
-
-    /// Takes the credit of the packet that is being read, unless it was taken before; false when it is spent.
-    fn grant(&mut self, cost: Cost) -> bool {
-        if self.granted.is_none() && self.shared.credits.try_take(cost) {
-            self.granted = Some(cost);
-        }
-        self.granted.is_some()
-    }
-
-    fn deliver(&mut self, message: Message, topic: &KnownTopic, answer: Answer, cost: Cost) {
-        let is_admitted = message.verdict == Verdict::Admitted;
-        let slot = Slot {
-            answer,
-            cost,
-            echo: if is_admitted { topic.echo(message.retain) } else { Echo::default() },
-            kind: topic.kind,
-            received_at: message.received_at,
-            epoch: 0,
-        };
-        let sequence = self.window.open(slot);
-        self.open += 1;
-        self.shared.stats.opened();
-        self.shared.intake.take(Delivery::from_window(message, 0, Arc::clone(&self.window), sequence));
-    }
-
-    /// Collects what was settled: answers it in order of arrival, shows it to subscribers, gives its credit back;
-    /// and delivers again what was handed back.
-    fn collect(&mut self, now: Instant, mut outbox: Option<&mut BytesMut>) {
-        self.window.collect(&mut self.closed, &mut self.returned);
-        if !self.closed.is_empty() {
-            let mut cost = Cost::default();
-            self.open -= self.closed.len();
-            self.shared.stats.closed(self.closed.len());
-            for Closed { slot, message } in self.closed.drain(..) {
-                cost = cost.plus(slot.cost);
-                self.shared.stats.answered(slot.kind, now - slot.received_at);
-                match (slot.answer, &mut outbox) {
-                    (Answer::PubAck(packet_id), Some(outbox)) => codec::put_puback(outbox, packet_id),
-                    (Answer::PubRec(packet_id), Some(outbox)) => {
-                        self.unreleased.insert(packet_id, true);
-                        codec::put_pubrec(outbox, packet_id);
-                    }
-                    (Answer::None, _) | (_, None) => {}
-                }
-                if let Some(message) = message {
-                    show(&self.shared, slot.echo, &message);
-                }
-            }
-            self.shared.credits.give_back(cost);
-        }
-        for returned in &self.returned {
-            self.shared.stats.count_handed_back(returned.kind);
-        }
-        self.redelivery.put(now, self.returned.drain(..));
-        self.redelivery.deliver_due(now, &self.window, &*self.shared.intake);
-    }
-
-    /// Stays until the last delivery is settled.
-    async fn finish(mut self) {
-        loop {
-            self.collect(Instant::now(), None);
-            if self.open == 0 {
-                return;
-            }
-            let due_at = self.redelivery.due_at();
-            tokio::select! {
-                () = self.window.changed() => {}
-                () = sleep_until(due_at.unwrap_or_else(Instant::now)), if due_at.is_some() => {}
-            }
-        }
-    }
-}
-
-impl Drop for Inflow {
-    fn drop(&mut self) {
-        self.shared.stats.abandon(self.open);
-        self.shared.credits.give_back(self.granted.take().unwrap_or_default());
-    }
-}
-
-/// A committed message becomes the retained one of its topic, and goes to who listens.
-fn show(shared: &Shared, echo: Echo, message: &Message) {
-    if echo.retain {
-        shared.retained.set(&message.topic, message.payload.clone());
-    }
-    if echo.fan_out && shared.fanout.is_wanted() {
-        shared.fanout.publish(message);
     }
 }
 

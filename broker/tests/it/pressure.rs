@@ -30,7 +30,7 @@ async fn a_client_is_read_only_while_its_window_has_room() {
     raw.expect(&(21..=30).flat_map(puback).collect::<Vec<_>>()).await;
 }
 
-/// Clients push all they can while nothing is settled; says how many messages the door took.
+/// Clients push all they can, whether anything is settled or not.
 async fn flood(door: std::net::SocketAddr, clients: usize, payload_bytes: usize) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for client in 0..clients {
@@ -69,16 +69,11 @@ async fn no_socket_is_read_when_the_credit_in_bytes_is_spent() {
     assert!(arrivals.is_empty(), "so many bytes are in hand");
     let grown = resident_bytes().saturating_sub(before);
     assert!(grown < 100 << 20, "{grown} bytes of memory for {credit_bytes_max} bytes of credit");
-    while held.len() < 100 {
+    for _ in 0..50 {
         held.remove(0).done();
         held.push(arrivals.next().await);
-        if held[0].payload.len() != 300_000 {
-            panic!("a payload was cut");
-        }
-        if door.door.stats().received() > 100 {
-            break;
-        }
     }
+    assert!(held.iter().all(|delivery| delivery.payload.len() == 300_000));
 }
 
 /// Resident memory of this process: test and door.
