@@ -17,8 +17,10 @@ use crate::chore::Chore;
 
 /// How often the snapshot is read again; a change takes effect within this time.
 const REFRESH: Duration = Duration::from_secs(5);
-/// A stranger causes a fresh look at the database, but not more often than this.
-const STRANGER_REFRESH: Duration = Duration::from_millis(500);
+/// A stranger causes a fresh look at the database, but not sooner than this after the last one,
+const STRANGER_REFRESH_MIN: Duration = Duration::from_millis(50);
+/// and not sooner than this many times the duration of the last one: strangers cannot keep the database busy.
+const STRANGER_REFRESH_FACTOR: u32 = 20;
 
 /// Who may speak. Cloning shares the snapshot.
 #[derive(Clone)]
@@ -37,6 +39,8 @@ struct Snapshot {
     devices: Rows,
     stations: Rows,
     taken_at: Instant,
+    /// When the next stranger may cause another look.
+    stale_at: Instant,
 }
 
 impl Allowlist {
@@ -98,7 +102,7 @@ impl Allowlist {
         {
             return Ok(Some(row.clone()));
         }
-        self.refresh_if_older_than(STRANGER_REFRESH).await?;
+        self.refresh(|snapshot| Instant::now() >= snapshot.stale_at).await?;
         Ok(self.snapshot.load().as_deref().and_then(|snapshot| snapshot.find(list, tenant_id, id).cloned()))
     }
 
@@ -108,17 +112,18 @@ impl Allowlist {
         self.store.run("provision", async |conn| device::provision(conn, list, row, now).await).await
     }
 
-    async fn refresh_if_older_than(&self, age: Duration) -> Result<(), StoreError> {
+    /// Reads the lists again unless somebody else has done so while we waited for our turn and theirs is good enough.
+    async fn refresh(&self, is_due: impl Fn(&Snapshot) -> bool) -> Result<(), StoreError> {
         let _turn = self.refreshing.lock().await;
-        let is_fresh =
-            self.snapshot.load().as_deref().is_some_and(|snapshot| snapshot.taken_at.elapsed() < age);
-        if is_fresh {
+        if self.snapshot.load().as_deref().is_some_and(|snapshot| !is_due(snapshot)) {
             return Ok(());
         }
         let taken_at = Instant::now();
         let (devices, stations) =
             self.store.run("allowlists", async |conn| device::allowlists(conn).await).await?;
-        let snapshot = Snapshot { devices: by_tenant(devices), stations: by_tenant(stations), taken_at };
+        let stale_at = taken_at + STRANGER_REFRESH_MIN.max(taken_at.elapsed() * STRANGER_REFRESH_FACTOR);
+        let snapshot =
+            Snapshot { devices: by_tenant(devices), stations: by_tenant(stations), taken_at, stale_at };
         self.snapshot.store(Some(Arc::new(snapshot)));
         Ok(())
     }
@@ -129,7 +134,7 @@ impl Chore for Allowlist {
     type Error = StoreError;
 
     async fn run(&mut self) -> Result<Duration, StoreError> {
-        self.refresh_if_older_than(Duration::ZERO).await?;
+        self.refresh(|snapshot| snapshot.taken_at.elapsed() >= REFRESH).await?;
         Ok(REFRESH)
     }
 }

@@ -1,7 +1,7 @@
 //! The way in: the embedded broker's door, or the link to an external broker.
 //!
 //! Owns: the listening socket or the connection to the broker, and everything read from them.
-//! Accepts: `Observe` and `Ended` from itself.
+//! Accepts: `Ended` from itself.
 //! Sends: deliveries to the ingress.
 //! Dies: when the door or the link ends by itself; its supervisor opens it again.
 
@@ -12,11 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use broker::{Door, DoorParts, DoorSettings, DoorStats, Link, LinkParts, LinkSettings};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use schema::metrics;
 use tokio::task::JoinSet;
-
-/// How often the gauges are set.
-const OBSERVE_EVERY: Duration = Duration::from_secs(2);
 
 /// Which way in.
 #[derive(Clone)]
@@ -58,8 +54,6 @@ pub struct DoorActor;
 /// What the way in is told.
 #[derive(Debug)]
 pub enum Msg {
-    /// Set the gauges.
-    Observe,
     /// The door or the link has ended by itself.
     Ended,
 }
@@ -78,7 +72,6 @@ pub struct Args {
 /// The open way in.
 pub struct State {
     open: Open,
-    stats: Arc<DoorStats>,
     drain_max: Duration,
     // Dropped with the actor, which cuts off what runs.
     running: JoinSet<()>,
@@ -131,24 +124,17 @@ impl Actor for DoorActor {
             // The actor may be gone already, and then nobody needs to know.
             drop(ended.send_message(Msg::Ended));
         });
-        args.view.current.store(Some(Arc::new(View { stats: Arc::clone(&stats), local_addr })));
-        drop(myself.send_interval(OBSERVE_EVERY, || Msg::Observe));
-        Ok(State { open, stats, drain_max: args.drain_max, running })
+        args.view.current.store(Some(Arc::new(View { stats, local_addr })));
+        Ok(State { open, drain_max: args.drain_max, running })
     }
 
     async fn handle(
         &self,
         _: ActorRef<Msg>,
-        message: Msg,
-        state: &mut State,
+        Msg::Ended: Msg,
+        _: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
-            Msg::Observe => {
-                state.observe();
-                Ok(())
-            }
-            Msg::Ended => Err("the way in ended by itself".into()),
-        }
+        Err("the way in ended by itself".into())
     }
 
     async fn post_stop(&self, _: ActorRef<Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -157,16 +143,6 @@ impl Actor for DoorActor {
             tracing::warn!(cut_off, "deliveries were not settled in time; their devices send them again");
         }
         state.running.shutdown().await;
-        state.observe();
         Ok(())
-    }
-}
-
-impl State {
-    fn observe(&self) {
-        let gauge = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        metrics::mqtt_connected().set(if self.stats.is_connected() { 1.0 } else { 0.0 });
-        metrics::mqtt_unacked().set(gauge(self.stats.unacked()));
-        metrics::mqtt_connections().set(gauge(self.stats.connections()));
     }
 }
