@@ -16,4 +16,5 @@ pub mod gatekeeper;
 pub mod ingress;
 pub mod retention;
 pub mod supervisor;
+pub mod sync;
 pub mod telemetry;

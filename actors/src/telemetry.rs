@@ -26,6 +26,7 @@ use schema::wire::topic::Kind;
 use crate::address::Address;
 use crate::database::DatabaseHealth;
 use crate::ingress::stats::IngressStats;
+use crate::sync::SyncWake;
 
 /// Rows in one commit at most.
 pub const BATCH_ROWS_MAX: usize = 1000;
@@ -205,7 +206,7 @@ pub struct Args {
     /// Counters; shared with the devices.
     pub stats: Arc<IngressStats>,
     /// Told that there may be new outbox rows.
-    pub wake_sync: Arc<dyn Fn() + Send + Sync>,
+    pub wake_sync: SyncWake,
     /// How long dedupe marks live.
     pub dedupe_ttl: chrono::Duration,
     /// This writer's number.
@@ -387,7 +388,7 @@ impl State {
         for (put, stored) in batch.into_iter().zip(outcomes) {
             self.acknowledge(put, stored);
         }
-        (self.args.wake_sync)();
+        self.args.wake_sync.wake();
     }
 
     /// A count for people; when it cannot be had, nothing is lost.

@@ -32,14 +32,22 @@ use actors::ingress::stats::IngressStats;
 use actors::ingress::{self, Ingress, IngressIntake};
 use actors::retention::{Cleanup, Partitions};
 use actors::supervisor::{ChildSpec, Supervised};
+use actors::sync::cloud::CloudSettings;
+use actors::sync::sign::CloudAuth;
+use actors::sync::{self, SyncHub, SyncPartition, SyncSettings};
 use actors::telemetry::{self, TelemetryWriter, TelemetryWriters};
 use anyhow::{Context, bail};
 use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings, MemoryRetained};
 use schema::clock::Clock;
 use schema::store::{Store, StoreSettings, partition};
 use schema::wire::envelope::Dialects;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use crate::config::{Config, MqttMode};
+use crate::config::{self, Config, MqttMode, Secret};
+use crate::http::{self, AppState};
 
 /// A device that has been silent for so long leaves the memory.
 const DEVICE_IDLE: Duration = Duration::from_secs(600);
@@ -47,7 +55,7 @@ const DEVICE_IDLE: Duration = Duration::from_secs(600);
 const DEVICES_MAX: usize = 20_000;
 /// From the wish to stop to the end of the tree.
 const SHUTDOWN: Duration = Duration::from_secs(8);
-/// Of that, for deliveries that are in hand.
+/// Of that, for deliveries that are in hand, and for the request to the cloud that is under way.
 const DRAIN: Duration = Duration::from_secs(5);
 /// The wait between two tries to reach the database at the start.
 const DATABASE_RETRY: Duration = Duration::from_millis(500);
@@ -71,6 +79,8 @@ pub struct Parts {
     pub stats: Arc<IngressStats>,
     /// The way in as others see it.
     pub way_in: WayInView,
+    /// The senders' meeting point.
+    pub sync: SyncHub,
 }
 
 impl Parts {
@@ -89,6 +99,7 @@ impl Parts {
             writers: TelemetryWriters::new(config.telemetry.writers, clock.clone()),
             stats: Arc::new(IngressStats::new(clock.now())),
             way_in: WayInView::default(),
+            sync: SyncHub::new(sync_settings(config), store.clone(), clock.clone())?,
             store,
             clock,
         })
@@ -113,22 +124,46 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     Ok(Store::new(&store_settings(config)?)?.migrate().await?)
 }
 
-/// Runs the engine from here to `shutdown`. It starts while its database is away and waits for it.
+/// Runs the engine from here to `shutdown`. It starts while its database is away and waits for it; HTTP answers meanwhile.
 ///
 /// # Errors
 /// When a listener cannot be opened, the database is newer than this program, or parts fail again and again.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let parts = Parts::new(&config)?;
+    let listener = TcpListener::bind(config.http.listen).await;
+    let listener = listener.with_context(|| format!("listen for HTTP on {}", config.http.listen))?;
+    let router = http::router(AppState::of(&config, &parts, Arc::new(parts.sync.clone()))?);
+    let stopping = watch::Sender::new(false);
+    let mut stop = stopping.subscribe();
+    let mut face = JoinSet::new();
+    face.spawn(http::serve(listener, router, async move {
+        drop(stop.wait_for(|is_stopping| *is_stopping).await)
+    }));
+    let shutdown = async {
+        shutdown.await;
+        stopping.send_replace(true);
+    };
+    let outcome = run_tree(&config, &parts, shutdown).await;
+    stopping.send_replace(true);
+    // Requests in flight end in their own time, which main bounds.
+    while face.join_next().await.is_some() {}
+    outcome
+}
+
+async fn run_tree(config: &Config, parts: &Parts, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let mut shutdown = std::pin::pin!(shutdown);
     tokio::select! {
-        ready = database_ready(&parts) => ready?,
+        ready = database_ready(parts) => ready?,
         () = &mut shutdown => return Ok(()),
     }
-    let mut tree = Supervised::start(children(&config, &parts)?).await?;
-    tracing::info!(mqtt = ?parts.way_in.local_addr(), "farmiq-edge runs");
+    let mut tree = Supervised::start(children(config, parts)?).await?;
+    tracing::info!(mqtt = ?parts.way_in.local_addr(), http = %config.http.listen, "farmiq-edge runs");
     tokio::select! {
         () = tree.ended() => bail!("parts of the engine failed again and again"),
-        () = &mut shutdown => tree.shut_down(SHUTDOWN).await,
+        () = &mut shutdown => {
+            parts.sync.stop_by(Instant::now() + DRAIN);
+            tree.shut_down(SHUTDOWN).await;
+        }
     }
     tracing::info!("farmiq-edge has stopped");
     Ok(())
@@ -172,6 +207,7 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
     });
     let (devices, ingress) = (Address::default(), Address::default());
     let mut children = chores(config, parts);
+    children.extend(sync_partitions(parts));
     children.extend(telemetry_writers(config, parts));
     children.push(ChildSpec::new("devices", "", &devices, {
         let context = Arc::clone(&context);
@@ -208,6 +244,15 @@ fn chore<C: Chore + Clone>(chore: C) -> ChildSpec {
     ChildSpec::new(C::NAME, "", &Address::default(), move || (ChoreActor::default(), chore.clone()))
 }
 
+fn sync_partitions(parts: &Parts) -> impl Iterator<Item = ChildSpec> {
+    (0..parts.sync.partitions()).map(|partition| {
+        let args = sync::Args { hub: parts.sync.clone(), partition };
+        ChildSpec::new("sync", &partition.to_string(), &Address::default(), move || {
+            (SyncPartition, args.clone())
+        })
+    })
+}
+
 fn telemetry_writers(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
     let hours = i64::try_from(config.ingress.dedupe_ttl_hours).unwrap_or(i64::MAX);
     let writer = |(shard, address): (usize, &Address<telemetry::Msg>)| {
@@ -216,13 +261,50 @@ fn telemetry_writers(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
             clock: parts.clock.clone(),
             database: parts.database.clone(),
             stats: Arc::clone(&parts.stats),
-            wake_sync: Arc::new(|| {}),
+            wake_sync: parts.sync.waker(),
             dedupe_ttl: chrono::Duration::hours(hours),
             shard: i32::try_from(shard).expect("there are at most 32 writers"),
         };
         ChildSpec::new("telemetry", &shard.to_string(), address, move || (TelemetryWriter, args.clone()))
     };
     parts.writers.addresses().iter().enumerate().map(writer).collect()
+}
+
+fn sync_settings(config: &Config) -> SyncSettings {
+    let (outbox, cloud) = (&config.outbox, &config.cloud);
+    let secret = |secret: &Option<Secret>| {
+        secret.as_ref().map(|secret| secret.expose().to_owned()).unwrap_or_default()
+    };
+    let auth = match cloud.auth_mode {
+        config::CloudAuth::None => CloudAuth::None,
+        config::CloudAuth::ApiKey => CloudAuth::ApiKey(secret(&cloud.api_key)),
+        config::CloudAuth::Hmac => CloudAuth::Hmac(secret(&cloud.hmac_secret)),
+    };
+    let settings = cloud.url.as_ref().map(|url| CloudSettings {
+        url: url.as_str().to_owned(),
+        auth,
+        authorization: secret(&cloud.authorization),
+        headers: cloud
+            .headers_json
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.expose().to_owned()))
+            .collect(),
+        timeout_seconds: cloud.timeout_seconds,
+        handshake_seconds: cloud.handshake_seconds,
+    });
+    SyncSettings {
+        edge_id: config.edge.id.clone(),
+        cloud: settings,
+        is_sending: outbox.mode == config::OutboxMode::Send,
+        partitions: outbox.partitions,
+        batch_events_max: outbox.batch_events_max,
+        batch_bytes_max: outbox.batch_bytes_max,
+        lease_seconds: outbox.lease_seconds,
+        rejections_max: outbox.rejections_max,
+        backoff_seconds_max: outbox.backoff_seconds_max,
+        poll_ms: outbox.poll_ms,
+        drain_ms: u64::try_from(DRAIN.as_millis()).expect("a few seconds"),
+    }
 }
 
 fn ingress_settings(config: &Config) -> IngressSettings {
@@ -244,7 +326,8 @@ fn ingress_settings(config: &Config) -> IngressSettings {
 }
 
 fn door(config: &Config, parts: &Parts, ingress: Address<ingress::Msg>) -> anyhow::Result<ChildSpec> {
-    let args = door::Args { way_in: way_in(config, parts, ingress)?, view: parts.way_in.clone(), drain_max: DRAIN };
+    let args =
+        door::Args { way_in: way_in(config, parts, ingress)?, view: parts.way_in.clone(), drain_max: DRAIN };
     Ok(ChildSpec::new("door", "", &Address::default(), move || (DoorActor, args.clone())))
 }
 
@@ -269,7 +352,9 @@ fn way_in(config: &Config, parts: &Parts, ingress: Address<ingress::Msg>) -> any
 fn door_settings(config: &Config) -> anyhow::Result<DoorSettings> {
     let broker = &config.broker;
     if broker.listen_tls.is_some() {
-        bail!("broker.listen_tls: the listener speaks no TLS yet; leave it off and put a TLS proxy before it");
+        bail!(
+            "broker.listen_tls: the listener speaks no TLS yet; leave it off and put a TLS proxy before it"
+        );
     }
     Ok(DoorSettings {
         listen: broker.listen.context("broker.listen is off, so there is no way in")?,

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use schema::clock::Timestamp;
+use schema::id::Uuid;
 use schema::wire::batch::Receipt;
 use schema::wire::time;
 use serde_json::Value;
-use uuid::Uuid;
 
 /// The longest wait that a cloud may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
@@ -202,7 +202,8 @@ fn read_receipt(receipt: &Receipt, ids: &[Uuid]) -> Verdict {
     if is_attributable {
         return Verdict::Taken { refused, duplicated: receipt.duplicated };
     }
-    let text = format!("{rejected} rejected, {} errors that name {} events", receipt.errors.len(), named.len());
+    let text =
+        format!("{rejected} rejected, {} errors that name {} events", receipt.errors.len(), named.len());
     Verdict::Split { text }
 }
 
@@ -224,9 +225,9 @@ fn skew_ms(body: &[u8], now: Timestamp) -> Option<i64> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let places = [&body, &body["error"], &body["error"]["details"]];
     let find = |name: &str| places.iter().map(|place| &place[name]).find(|value| !value.is_null());
-    let server_ms = find("serverTime").and_then(|value| match value {
-        Value::String(text) => time::parse(text).map(|time| time.timestamp_millis()),
-        other => other.as_i64(),
+    let server_ms = find("serverTime").and_then(|value| match value.as_str() {
+        Some(text) => time::parse(text).map(|time| time.timestamp_millis()),
+        None => value.as_i64(),
     });
     let told_by_time = server_ms.map(|ms| ms.saturating_sub(now.timestamp_millis()));
     told_by_time.or_else(|| find("skewMs").and_then(Value::as_i64).map(i64::saturating_neg))
@@ -235,7 +236,13 @@ fn skew_ms(body: &[u8], now: Timestamp) -> Option<i64> {
 /// The status and, where the body has one, its error text.
 fn describe(status: u16, body: &[u8]) -> String {
     let text = serde_json::from_slice::<Value>(body).ok().and_then(|body| {
-        let places = [&body["error"]["message"], &body["message"], &body["error"]["code"], &body["error"], &body["code"]];
+        let places = [
+            &body["error"]["message"],
+            &body["message"],
+            &body["error"]["code"],
+            &body["error"],
+            &body["code"],
+        ];
         places.into_iter().find_map(Value::as_str).map(shortened)
     });
     match text {

@@ -23,7 +23,9 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_cap_and_never_leave_their_half() {
         let cap = Duration::from_secs(300);
-        for (n, seconds) in [(1, 1), (2, 2), (3, 4), (9, 256), (10, 300), (64, 300), (65, 300), (u32::MAX, 300)] {
+        for (n, seconds) in
+            [(1, 1), (2, 2), (3, 4), (9, 256), (10, 300), (64, 300), (65, 300), (u32::MAX, 300)]
+        {
             assert_eq!(whole(n, cap), Duration::from_secs(seconds), "{n}");
             for _ in 0..100 {
                 let wait = wait(n, cap);

@@ -43,6 +43,33 @@ pub trait CloudLink: Send + Sync {
     fn view(&self) -> CloudView;
 }
 
+#[async_trait]
+impl CloudLink for actors::sync::SyncHub {
+    async fn trigger(&self) {
+        actors::sync::SyncHub::trigger(self).await;
+    }
+
+    fn wake(&self) {
+        actors::sync::SyncHub::wake(self);
+    }
+
+    async fn diagnose(&self) -> Diagnosis {
+        let diagnosis = actors::sync::SyncHub::diagnose(self).await;
+        Diagnosis { is_ok: diagnosis.is_ok, status: diagnosis.status, message: diagnosis.message }
+    }
+
+    fn view(&self) -> CloudView {
+        let view = actors::sync::SyncHub::view(self);
+        let state = match view.state {
+            actors::sync::status::CloudState::Up => CloudState::Up,
+            actors::sync::status::CloudState::Down => CloudState::Down,
+            actors::sync::status::CloudState::Unknown => CloudState::Unknown,
+            actors::sync::status::CloudState::Disabled => CloudState::Disabled,
+        };
+        CloudView { state, last_success_at: view.last_success_at }
+    }
+}
+
 const STATUSES: [(&str, Status); 6] = [
     ("pending", Status::Pending),
     ("claimed", Status::Claimed),

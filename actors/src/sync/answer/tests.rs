@@ -17,7 +17,8 @@ fn verdict(status: u16, body: &str) -> Verdict {
 }
 
 fn taken(refused: &[(usize, &str)], duplicated: u64) -> Verdict {
-    let refused = refused.iter().map(|(position, text)| Refused { position: *position, text: (*text).to_owned() });
+    let refused =
+        refused.iter().map(|(position, text)| Refused { position: *position, text: (*text).to_owned() });
     Verdict::Taken { refused: refused.collect(), duplicated }
 }
 
@@ -67,11 +68,9 @@ fn refusals_of_the_whole_batch_split_it() {
 
 #[test]
 fn trouble_keeps_the_batch_for_later() {
-    let check = |answer: Answer, kind: Kind, code: &str| match decide(&answer, &IDS, now()) {
-        Verdict::Later(trouble) => {
-            assert_eq!((trouble.kind, trouble.code, trouble.wait), (kind, code, None), "{answer:?}");
-        }
-        other => panic!("{answer:?}: {other:?}"),
+    let check = |answer: Answer, kind: Kind, code: &str| {
+        let Verdict::Later(trouble) = decide(&answer, &IDS, now()) else { panic!("{answer:?}") };
+        assert_eq!((trouble.kind, trouble.code, trouble.wait), (kind, code, None), "{answer:?}");
     };
     let lost = |is_timeout| Answer::Lost { is_timeout, text: "x".to_owned() };
     check(lost(false), Kind::Network, CLOUD_REQUEST_FAILED);
@@ -117,7 +116,10 @@ fn a_clock_difference_is_told() {
         let Verdict::Later(trouble) = verdict(401, body) else { panic!("{body}") };
         assert_eq!(trouble.skew_ms, expected, "{body}");
     };
-    check(r#"{"error":{"code":"HMAC_TIMESTAMP_OUT_OF_WINDOW"},"serverTime":"2026-02-12T09:42:30.000Z","skewMs":1}"#, Some(600_000));
+    check(
+        r#"{"error":{"code":"HMAC_TIMESTAMP_OUT_OF_WINDOW"},"serverTime":"2026-02-12T09:42:30.000Z","skewMs":1}"#,
+        Some(600_000),
+    );
     check(r#"{"error":{"serverTime":"2026-02-12T09:22:30.000Z"}}"#, Some(-600_000));
     check(r#"{"serverTime":1770888750500}"#, Some(500));
     check(r#"{"error":{"details":{"skewMs":-400000}}}"#, Some(400_000));

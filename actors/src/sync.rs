@@ -1,0 +1,334 @@
+//! Sync: takes events from the outbox to the cloud, in the order of their lanes, for as long as it takes.
+//!
+//! Owns: a share of the lane groups, and the batch that is under way.
+//! Accepts: `Ended` from its own work; wake-ups and triggers come through [`SyncHub`] and need no mailbox.
+//! Sends: nothing.
+//! Dies: of a bug only; its leases run out, or are taken back when it starts again.
+
+pub mod answer;
+pub mod backoff;
+pub mod cloud;
+pub mod course;
+mod monitor;
+mod partition;
+pub mod sign;
+pub mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use schema::clock::Clock;
+use schema::store::Store;
+use schema::store::outbox::LANE_GROUPS;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use answer::{Answer, Verdict};
+use cloud::{Cloud, CloudError, CloudSettings};
+use monitor::Monitor;
+use partition::Partition;
+use status::{CloudView, SyncStatus};
+
+/// How long a trigger waits for its attempt at most.
+const TRIGGER_WAIT_MAX: Duration = Duration::from_secs(50);
+/// What is left of the drain for writing down where the batch stands.
+const SETTLE_GRACE: Duration = Duration::from_secs(1);
+
+/// How the outbox is sent.
+#[derive(Clone, Debug)]
+pub struct SyncSettings {
+    /// Name of this engine, unique among all that share the database.
+    pub edge_id: String,
+    /// Where to send to; without it rows are kept and nothing is sent.
+    pub cloud: Option<CloudSettings>,
+    /// Whether anything is sent at all (`outbox.mode`).
+    pub is_sending: bool,
+    /// Senders side by side; more than there are lane groups are of no use.
+    pub partitions: usize,
+    /// Events of a batch.
+    pub batch_events_max: usize,
+    /// Bytes of a batch.
+    pub batch_bytes_max: usize,
+    /// How long nobody else may have a batch.
+    pub lease_seconds: u64,
+    /// Rejections of an event before it waits for a person.
+    pub rejections_max: u32,
+    /// Longest wait between two attempts.
+    pub backoff_seconds_max: u64,
+    /// How often the outbox is looked at when nothing wakes the senders.
+    pub poll_ms: u64,
+    /// How long a request under way may take when the engine stops.
+    pub drain_ms: u64,
+}
+
+/// What the senders, HTTP and the writers share. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct SyncHub {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) settings: SyncSettings,
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    /// `None` while nothing is to be sent.
+    pub(crate) cloud: Option<Cloud>,
+    pub(crate) status: SyncStatus,
+    seats: Vec<Seat>,
+    /// Counts the attempts that were asked for.
+    wanted: watch::Sender<u64>,
+}
+
+/// What outlives a partition's incarnations.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) wake: Notify,
+    /// The last attempt that was made because it was asked for.
+    pub(crate) tried: watch::Sender<u64>,
+    /// When work must be over.
+    pub(crate) ends_at: watch::Sender<Option<Instant>>,
+}
+
+/// What a cloud answered to a greeting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// Whether it is as it should be.
+    pub is_ok: bool,
+    /// The HTTP status of the answer, if there was one.
+    pub status: Option<u16>,
+    /// What it amounts to, without secrets.
+    pub message: String,
+}
+
+/// Tells the senders that rows were committed. Cheap enough to call after every commit; calls coalesce.
+#[derive(Clone, Debug)]
+pub struct SyncWake {
+    shared: Arc<Shared>,
+}
+
+impl SyncWake {
+    /// Rows may be due. A lost call costs one poll interval.
+    pub fn wake(&self) {
+        for seat in &self.shared.seats {
+            seat.wake.notify_one();
+        }
+    }
+}
+
+impl SyncHub {
+    /// Prepares sending. No connection is opened yet.
+    ///
+    /// # Errors
+    /// When the settings of the cloud cannot be used.
+    pub fn new(settings: SyncSettings, store: Store, clock: Clock) -> Result<Self, CloudError> {
+        let is_enabled = settings.is_sending && settings.cloud.is_some();
+        let cloud = match &settings.cloud {
+            Some(cloud) if is_enabled => Some(Cloud::new(cloud, clock.clone())?),
+            _ => None,
+        };
+        let groups = usize::from(LANE_GROUPS.unsigned_abs());
+        let partitions = settings.partitions.clamp(1, groups);
+        let seat =
+            |_| Seat { wake: Notify::new(), tried: watch::Sender::new(0), ends_at: watch::Sender::new(None) };
+        let shared = Shared {
+            status: SyncStatus::new(is_enabled),
+            seats: (0..partitions).map(seat).collect(),
+            wanted: watch::Sender::new(0),
+            settings,
+            store,
+            clock,
+            cloud,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// How many [`SyncPartition`]s there are to start.
+    #[must_use]
+    pub fn partitions(&self) -> usize {
+        self.shared.seats.len()
+    }
+
+    /// For those who write outbox rows.
+    #[must_use]
+    pub fn waker(&self) -> SyncWake {
+        SyncWake { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Tells the senders that rows may be due.
+    pub fn wake(&self) {
+        self.waker().wake();
+    }
+
+    /// Has every sender make one attempt with what is due, pauses notwithstanding, and returns after it.
+    /// `false` when that took too long; the attempts go on.
+    pub async fn trigger(&self) -> bool {
+        if self.shared.cloud.is_none() {
+            return true;
+        }
+        let mut wanted = 0;
+        self.shared.wanted.send_modify(|count| {
+            *count += 1;
+            wanted = *count;
+        });
+        let attempts = async {
+            for seat in &self.shared.seats {
+                // The sender lives in the seat, which lives in the hub.
+                let _ = seat.tried.subscribe().wait_for(|tried| *tried >= wanted).await;
+            }
+        };
+        tokio::time::timeout(TRIGGER_WAIT_MAX, attempts).await.is_ok()
+    }
+
+    /// Greets the cloud and tells what it answered.
+    pub async fn diagnose(&self) -> Diagnosis {
+        let Some(cloud) = &self.shared.cloud else {
+            let message = "sending is switched off".to_owned();
+            return Diagnosis { is_ok: false, status: None, message };
+        };
+        let answer = cloud.handshake().await;
+        self.shared.note_handshake(&answer)
+    }
+
+    /// What is known of the cloud, without asking it.
+    #[must_use]
+    pub fn view(&self) -> CloudView {
+        self.shared.status.view()
+    }
+
+    /// Ends all work by `deadline`, side by side; the actors then stop without a wait of their own.
+    pub fn stop_by(&self, deadline: Instant) {
+        for seat in &self.shared.seats {
+            seat.ends_at.send_replace(Some(deadline));
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn seat(&self, partition: usize) -> &Seat {
+        &self.seats[partition]
+    }
+
+    pub(crate) fn wanted(&self) -> watch::Receiver<u64> {
+        self.wanted.subscribe()
+    }
+
+    pub(crate) fn backoff_max(&self) -> Duration {
+        Duration::from_secs(self.settings.backoff_seconds_max)
+    }
+
+    /// Reads the answer to a greeting. Only a 2xx with a JSON object comes from the cloud.
+    pub(crate) fn note_handshake(&self, answer: &Answer) -> Diagnosis {
+        let now = self.clock.now();
+        let status = match answer {
+            Answer::Lost { .. } => None,
+            Answer::Response { status, .. } => Some(*status),
+        };
+        let message = match answer::decide(answer, &[], now) {
+            Verdict::Taken { .. } => {
+                self.status.answered();
+                return Diagnosis { is_ok: true, status, message: "the cloud answers".to_owned() };
+            }
+            Verdict::Split { text } => text,
+            Verdict::Later(trouble) => {
+                if let Some(skew_ms) = trouble.skew_ms {
+                    partition::tell_skew(skew_ms);
+                }
+                trouble.message
+            }
+        };
+        self.status.failed(now, message.clone());
+        Diagnosis { is_ok: false, status, message }
+    }
+}
+
+/// The actor; see the head of this file.
+pub struct SyncPartition;
+
+/// Which share of the work an actor has.
+#[derive(Clone, Debug)]
+pub struct Args {
+    /// What it shares with the others.
+    pub hub: SyncHub,
+    /// Its number, below [`SyncHub::partitions`].
+    pub partition: usize,
+}
+
+/// What a partition is told.
+#[derive(Debug)]
+pub enum Msg {
+    /// Its work ended though nobody stopped it.
+    Ended,
+}
+
+/// The work of a partition.
+#[derive(Debug)]
+pub struct State {
+    args: Args,
+    work: JoinSet<()>,
+}
+
+impl Actor for SyncPartition {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        let shared = Arc::clone(&args.hub.shared);
+        shared.seat(args.partition).ends_at.send_replace(None);
+        let mut work = JoinSet::new();
+        let partition = args.partition;
+        work.spawn(async move {
+            let mut tasks = JoinSet::new();
+            if partition == 0 {
+                tasks.spawn(Monitor::new(Arc::clone(&shared)).run());
+            }
+            tasks.spawn(Partition::new(shared, partition).run());
+            // Whichever ends first, by a panic or by a stop, ends the incarnation.
+            while let Some(ended) = tasks.join_next().await {
+                if ended.is_err() {
+                    break;
+                }
+            }
+            // The actor may be gone already.
+            let _ = myself.send_message(Msg::Ended);
+        });
+        Ok(State { args, work })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Msg>,
+        Msg::Ended: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let seat = state.args.hub.shared.seat(state.args.partition);
+        if seat.ends_at.borrow().is_some() {
+            return Ok(());
+        }
+        Err("the work of a sync partition ended".into())
+    }
+
+    /// Lets the request under way finish, or gives its rows back.
+    async fn post_stop(&self, _: ActorRef<Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        let shared = &state.args.hub.shared;
+        let deadline = Instant::now() + Duration::from_millis(shared.settings.drain_ms);
+        let seat = shared.seat(state.args.partition);
+        seat.ends_at.send_if_modified(|ends_at| {
+            let is_news = ends_at.is_none();
+            ends_at.get_or_insert(deadline);
+            is_news
+        });
+        let ends_at = seat.ends_at.borrow().unwrap_or(deadline) + SETTLE_GRACE;
+        let ended = async { while state.work.join_next().await.is_some() {} };
+        if tokio::time::timeout_at(ends_at, ended).await.is_err() {
+            tracing::warn!(
+                partition = state.args.partition,
+                "sync did not stop in time, its lease will run out"
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! The monitor of sync: greets an idle cloud and refreshes the gauges of the outbox.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use schema::clock::Timestamp;
+use schema::metrics;
+use schema::store::StoreError;
+use schema::store::outbox::queries::{self, Counts};
+use schema::store::sync_state::{self, Summary};
+use tokio::time::Instant;
+
+use super::Shared;
+
+/// How often the monitor looks whether something is due.
+const TICK: Duration = Duration::from_secs(1);
+/// The gauges are refreshed no more often than this.
+const REFRESH_MIN: Duration = Duration::from_secs(5);
+/// And no more often than this many times as long as a refresh takes: counting a million rows costs a third of a second.
+const REFRESH_COST_FACTOR: u32 = 20;
+
+/// The monitor; one per engine.
+pub(crate) struct Monitor {
+    shared: Arc<Shared>,
+    refresh_at: Instant,
+    greet_at: Instant,
+}
+
+impl Monitor {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let now = Instant::now();
+        Self { shared, refresh_at: now, greet_at: now + TICK }
+    }
+
+    /// Runs until the partition stops.
+    pub(crate) async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut ends_at = shared.seat(0).ends_at.subscribe();
+        loop {
+            let next = self.refresh_at.min(self.greet_at).max(Instant::now());
+            tokio::select! {
+                _ = ends_at.wait_for(Option::is_some) => return,
+                () = tokio::time::sleep_until(next) => {}
+            }
+            // A greeting or a count that is under way holds nothing and may be dropped.
+            tokio::select! {
+                _ = ends_at.wait_for(Option::is_some) => return,
+                () = self.look() => {}
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        let now = Instant::now();
+        if now >= self.refresh_at {
+            let started = now;
+            if let Err(error) = self.refresh().await {
+                tracing::debug!(%error, "the gauges of the outbox were not refreshed");
+            }
+            self.refresh_at = Instant::now() + REFRESH_MIN.max(started.elapsed() * REFRESH_COST_FACTOR);
+        }
+        if now >= self.greet_at {
+            self.greet_at = self.greet().await;
+        }
+    }
+
+    /// Greets the cloud when nothing was exchanged for long enough; returns when to look again.
+    async fn greet(&self) -> Instant {
+        let (Some(cloud), Some(settings)) = (&self.shared.cloud, &self.shared.settings.cloud) else {
+            return Instant::now() + REFRESH_MIN;
+        };
+        let every = Duration::from_secs(settings.handshake_seconds);
+        let due_at = self.shared.status.exchanged_at().map(|at| at + every);
+        if let Some(due_at) = due_at.filter(|due_at| *due_at > Instant::now()) {
+            return due_at;
+        }
+        let answer = cloud.handshake().await;
+        self.shared.note_handshake(&answer);
+        Instant::now() + every
+    }
+
+    async fn refresh(&self) -> Result<(), StoreError> {
+        let read = async |conn: &mut _| {
+            let counts = queries::counts(conn, None).await?;
+            Ok((counts, queries::lanes_held(conn).await?, sync_state::summary(conn, None).await?))
+        };
+        let (counts, lanes_held, summary) = self.shared.store.run("outbox_gauges", read).await?;
+        self.shared.status.remember(summary.last_success_at);
+        show(&counts, lanes_held, &summary, self.shared.clock.now());
+        Ok(())
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+fn show(counts: &Counts, lanes_held: i64, summary: &Summary, now: Timestamp) {
+    metrics::outbox_pending().set(counts.pending as f64);
+    metrics::outbox_claimed().set(counts.claimed as f64);
+    metrics::outbox_sent().set(counts.sent as f64);
+    metrics::outbox_failed().set(counts.failed as f64);
+    metrics::outbox_lanes_held().set(lanes_held as f64);
+    let seconds = |at: Timestamp| ((now - at).max(TimeDelta::zero()).num_milliseconds() as f64) / 1000.0;
+    metrics::outbox_oldest_pending_age_seconds().set(counts.oldest_pending_at.map_or(0.0, seconds));
+    metrics::sync_last_success_age_seconds().set(summary.last_success_at.map_or(0.0, seconds));
+    metrics::sync_consecutive_failures().set(f64::from(summary.consecutive_failures));
+}
