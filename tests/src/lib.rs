@@ -1,3 +1,12 @@
 //! The fixtures of the integration tests: a real database, a whole barn in process, devices and the judge of a cloud.
 
+pub mod barn;
+pub mod device;
+pub mod engine;
+pub mod load;
+pub mod mosquitto;
+pub mod paho;
 pub mod postgres;
+pub mod server;
+pub mod settings;
+pub mod wait;

@@ -96,7 +96,8 @@ pub fn store(url: &str) -> Store {
     Store::new(&settings).expect("the URL is right")
 }
 
-async fn connect(url: &str) -> Client {
+/// A connection of its own to a database.
+pub(crate) async fn connect(url: &str) -> Client {
     let (client, connection) =
         tokio_postgres::connect(url, NoTls).await.expect("the server for tests answers");
     #[expect(

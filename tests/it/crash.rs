@@ -1,0 +1,77 @@
+//! The engine as a process that is killed, ended and started again under load.
+
+use std::time::Duration;
+
+use tests::barn::{admit, check_idle};
+use tests::device::{Device, TENANT, new_event_id, reading};
+use tests::engine::Engine;
+use tests::load::{Load, LoadSettings};
+use tests::postgres::Database;
+use tests::settings::Settings;
+
+/// How often the engine is killed.
+const KILLS: usize = 20;
+/// The longest an ordered end may take.
+const END_MAX: Duration = Duration::from_secs(10);
+
+async fn database() -> Database {
+    let db = Database::fresh().await;
+    admit(&db).await;
+    db
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_kills_lose_nothing_that_was_acknowledged_and_store_nothing_twice() {
+    let db = database().await;
+    let mut engine = Engine::start(Settings::of(&db.url)).await;
+    let load =
+        Load::start(engine.settings.mqtt, LoadSettings { per_second: 250.0, ..LoadSettings::default() });
+    for round in 0..KILLS {
+        // Each kill comes at another moment of the stream.
+        load.progress(100 + 37 * round).await;
+        engine.kill().await;
+        engine.start_again().await;
+    }
+    load.progress(100).await;
+    let ledger = load.stop().await;
+    let (offered, acked) = ledger.counts();
+    println!("{KILLS} kills, {offered} readings offered, {acked} acknowledged");
+    ledger.check_kept(&db.client).await;
+    assert_eq!(engine.terminate().await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordered_end_under_load_loses_nothing_and_leaves_no_lease() {
+    let db = database().await;
+    let mut engine = Engine::start(Settings::of(&db.url)).await;
+    let load =
+        Load::start(engine.settings.mqtt, LoadSettings { per_second: 500.0, ..LoadSettings::default() });
+    load.progress(2000).await;
+    let ended = engine.terminate().await;
+    println!("ended {ended:?}");
+    assert!(ended.code == Some(0) && ended.took < END_MAX, "{ended:?}");
+    check_idle(&db).await;
+    load.ledger.check_kept(&db.client).await;
+    let took = engine.start_again().await;
+    println!("from start to ready on an existing database: {took:?}");
+    load.progress(500).await;
+    load.stop().await.check_kept(&db.client).await;
+    assert_eq!(engine.terminate().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn two_engines_on_one_database_store_an_event_once() {
+    let db = database().await;
+    let first = Engine::start(Settings::of(&db.url)).await;
+    let second = Engine::start(Settings::of(&db.url)).await;
+    let mut devices = [
+        Device::connect(first.settings.mqtt, "d-1").await,
+        Device::connect(second.settings.mqtt, "d-1").await,
+    ];
+    let readings: Vec<_> = (0..500).map(|_| reading("d-1", &new_event_id())).collect();
+    let [one, other] = &mut devices;
+    tokio::join!(one.put_all(readings.clone()), other.put_all(readings));
+    let stored = db.count(&format!("SELECT count(*) FROM telemetry_raw WHERE tenant_id = '{TENANT}'")).await;
+    let queued = db.count("SELECT count(*) FROM sync_outbox").await;
+    assert_eq!((stored, queued), (500, 500));
+}

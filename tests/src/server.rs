@@ -1,0 +1,186 @@
+//! A PostgreSQL server of one test alone, which can be stopped, frozen and started again.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use schema::clock::Clock;
+use schema::store::partition;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio_postgres::Client;
+
+use crate::engine::signal;
+use crate::postgres::{self, Database};
+use crate::wait::{PATIENCE, until};
+
+/// A server process. It is killed with the test.
+pub struct Server {
+    directory: TempDir,
+    binaries: PathBuf,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// Makes a cluster and starts its server.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed.
+    pub async fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("farmiq-server.").tempdir_in("/tmp");
+        let directory = directory.expect("a directory can be made");
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(directory.path())).await;
+        }
+        let binaries = binaries();
+        let data = directory.path().join("data");
+        let arguments = ["-U", "farmiq", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-D"];
+        run(as_owner(&binaries.join("initdb"), directory.path()).args(arguments).arg(data)).await;
+        let mut server = Self { directory, binaries, child: None };
+        server.start_again().await;
+        server
+    }
+
+    /// Where the server is, as a connection string.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("host={} user=farmiq dbname=postgres", self.directory.path().display())
+    }
+
+    /// The tables of the engine, in this server.
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    pub async fn database(&self) -> Database {
+        let store = postgres::store(&self.url());
+        store.migrate().await.expect("the migrations are right");
+        let now = Clock::system().now();
+        let made = store.run("partitions", async |conn| partition::ensure_ahead(conn, now).await).await;
+        made.expect("partitions can be made");
+        Database { client: self.connect().await, store, url: self.url() }
+    }
+
+    /// A new connection.
+    ///
+    /// # Panics
+    /// When the server does not answer.
+    pub async fn connect(&self) -> Client {
+        postgres::connect(&self.url()).await
+    }
+
+    /// Starts the stopped server, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_again(&mut self) {
+        let place = self.directory.path();
+        let sockets = format!("unix_socket_directories={}", place.display());
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(place.join("log"));
+        let child = as_owner(&self.binaries.join("postgres"), place)
+            .arg("-D")
+            .arg(place.join("data"))
+            .args(["-c", "listen_addresses=", "-c", &sockets, "-c", "max_connections=100"])
+            .stdout(Stdio::null())
+            .stderr(log.expect("the log can be written"))
+            .kill_on_drop(true)
+            .spawn();
+        self.child = Some(child.expect("the server can be started"));
+        let url = self.url();
+        until("the server answers", async || {
+            tokio_postgres::connect(&url, tokio_postgres::NoTls).await.is_ok()
+        })
+        .await;
+    }
+
+    /// Stops the server as a crash would: nothing is finished, every connection breaks.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub async fn stop_at_once(&mut self) {
+        signal(self.pid(), Signal::QUIT);
+        let mut child = self.child.take().expect("it was just signalled");
+        let ended = tokio::time::timeout(PATIENCE, child.wait()).await.expect("the server stops");
+        ended.expect("a child can be waited for");
+    }
+
+    /// Freezes the server: connections stand, and nobody answers.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn freeze(&self) {
+        // The postmaster first, so that it starts no more children.
+        signal(self.pid(), Signal::STOP);
+        for child in children(self.pid()) {
+            signal(child, Signal::STOP);
+        }
+    }
+
+    /// Lets a frozen server go on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn thaw(&self) {
+        for child in children(self.pid()) {
+            signal(child, Signal::CONT);
+        }
+        signal(self.pid(), Signal::CONT);
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().and_then(Child::id).expect("the server runs")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Its children end when they miss it; a frozen one would stay for ever.
+        if let Some(pid) = self.child.as_ref().and_then(Child::id) {
+            for child in children(pid) {
+                signal(child, Signal::KILL);
+            }
+        }
+    }
+}
+
+/// The processes a process has started.
+fn children(parent: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").expect("there is a list of processes");
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| parent_of(*pid) == Some(parent)).collect()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything; state and parent come behind it.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A program that runs as somebody the server accepts, since it refuses to run as root.
+fn as_owner(program: &Path, place: &Path) -> Command {
+    let mut command = if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.current_dir(place);
+    command
+}
+
+async fn run(command: &mut Command) {
+    let output = command.output().await.expect("the program is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The newest PostgreSQL of the distribution.
+fn binaries() -> PathBuf {
+    let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let major = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
+    let newest = installed.map(|entry| entry.path()).max_by_key(major);
+    newest.expect("PostgreSQL is installed: apt-get install postgresql").join("bin")
+}
