@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
-use crate::config::{Config, LogLevel};
+use crate::config::{Config, HostPort, LogLevel};
 
 mod json;
 mod statsd;
@@ -71,7 +71,7 @@ static METRICS: OnceLock<Metrics> = OnceLock::new();
 pub struct Metrics {
     prometheus: PrometheusHandle,
     recorder: Arc<Recorder>,
-    statsd_address: Option<String>,
+    statsd_address: Option<(String, u16)>,
 }
 
 /// Starts counting; a second call in the same process gives what the first one made.
@@ -84,8 +84,7 @@ pub fn metrics(config: &Config) -> &'static Metrics {
             tracing::warn!("metrics were already recorded elsewhere, so they are not exported");
         }
         schema::metrics::describe();
-        let statsd_address =
-            config.metrics.statsd_address.as_ref().map(|address| address.as_str().to_owned());
+        let statsd_address = config.metrics.statsd_address.as_ref().map(HostPort::host_and_port);
         Metrics { prometheus: handle, recorder, statsd_address }
     })
 }
@@ -107,9 +106,12 @@ impl Metrics {
     /// Reports what has changed since the last time; at the end, so that the last seconds are not lost.
     pub async fn report_once(&self) {
         self.prometheus.run_upkeep();
-        let Some(address) = &self.statsd_address else { return };
-        if let Err(error) = statsd::send(&self.recorder.changes(), address).await {
-            tracing::debug!(%error, "send metrics to statsd");
+        let Some((host, port)) = self.statsd_address.clone() else { return };
+        let recorder = Arc::clone(&self.recorder);
+        match tokio::task::spawn_blocking(move || recorder.send_changes(&host, port)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "send metrics to statsd"),
+            Err(error) => tracing::error!(%error, "the report to statsd panicked"),
         }
     }
 }

@@ -181,9 +181,10 @@ impl Setting for Url {
 pub struct HostPort(String);
 
 impl HostPort {
-    /// The pair as `host:port`.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    /// Host and port apart.
+    pub fn host_and_port(&self) -> (String, u16) {
+        let (host, port) = self.0.rsplit_once(':').expect("it was checked when it was read");
+        (host.trim_matches(['[', ']']).to_owned(), port.parse().expect("it was checked when it was read"))
     }
 }
 
@@ -541,4 +542,3 @@ mod tests {
         check("mqtt://u@[::1]", "::1", 1883, Some(("u", "")));
     }
 }
-
