@@ -6,7 +6,9 @@ use actors::allowlist::Allowlist;
 use actors::credentials::Credentials;
 use actors::database::DatabaseHealth;
 use actors::ingress::stats::IngressStats;
+use actors::sync::SyncHub;
 use actors::telemetry::TelemetryWriters;
+use axum::extract::DefaultBodyLimit;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{Method, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -20,81 +22,108 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
-use crate::config::{Config, Edge, Http};
+use crate::config::Config;
+use crate::observe;
+use crate::tree::Parts;
 
 pub mod auth;
 mod body;
-pub mod error;
+mod error;
 mod event;
 mod frame;
-pub mod health;
+mod health;
 mod ingress;
 mod limit;
 mod openapi;
 mod ops;
 mod query;
-pub mod server;
-pub mod sync;
+mod server;
+mod sync;
 mod telemetry;
 mod time;
 
-pub use limit::{REQUEST_SECONDS_MAX, REQUESTS_IN_FLIGHT_MAX};
-pub use server::serve;
+pub use server::{connection, serve};
 
-use auth::{Authority, Class};
+use auth::{Authority, Class, KeyFileError};
 use error::{Code, Error};
 use health::MediaProbe;
-use limit::InFlight;
-use sync::CloudLink;
+use limit::{InFlight, REQUESTS_IN_FLIGHT_MAX};
 
 /// Everything the handlers work with.
 pub struct AppState {
     /// Limits and headers.
-    pub settings: Settings,
+    settings: Settings,
     /// Wall time.
-    pub clock: Clock,
+    clock: Clock,
     /// The database.
-    pub store: Store,
+    store: Store,
     /// Whether it answers.
-    pub database: DatabaseHealth,
+    database: DatabaseHealth,
     /// Who may call.
-    pub authority: Authority,
+    authority: Authority,
     /// Which devices may act.
-    pub allowlist: Allowlist,
+    allowlist: Allowlist,
     /// Passwords of devices.
-    pub credentials: Credentials,
+    credentials: Credentials,
     /// Where readings are stored.
-    pub telemetry: TelemetryWriters,
+    telemetry: TelemetryWriters,
     /// What came in over MQTT.
-    pub ingress: Arc<IngressStats>,
+    ingress: Arc<IngressStats>,
     /// Whether the broker, embedded or external, is usable.
-    pub is_mqtt_connected: Arc<dyn Fn() -> bool + Send + Sync>,
-    /// The link to the cloud.
-    pub cloud: Arc<dyn CloudLink>,
+    is_mqtt_connected: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Sends to the cloud.
+    sync: SyncHub,
     /// The place of the images.
-    pub media: MediaProbe,
+    media: MediaProbe,
     /// The text of all metrics; `None` when Prometheus is switched off.
-    pub render_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+    render_metrics: Option<Render>,
 }
+
+impl AppState {
+    /// The state of an engine that is made of `parts`.
+    ///
+    /// # Errors
+    /// When a file of `auth.jwt_public_key_files` cannot be read.
+    pub fn of(config: &Config, parts: &Parts) -> Result<Self, KeyFileError> {
+        let way_in = parts.way_in.clone();
+        Ok(Self {
+            settings: Settings::of(config),
+            clock: parts.clock.clone(),
+            store: parts.store.clone(),
+            database: parts.database.clone(),
+            authority: Authority::new(&config.auth)?,
+            allowlist: parts.allowlist.clone(),
+            credentials: parts.credentials.clone(),
+            telemetry: parts.writers.clone(),
+            ingress: Arc::clone(&parts.stats),
+            is_mqtt_connected: Arc::new(move || way_in.is_connected()),
+            sync: parts.sync.clone(),
+            media: MediaProbe::new(&config.media),
+            render_metrics: config.metrics.prometheus.then(|| Arc::new(observe::render_metrics) as Render),
+        })
+    }
+}
+
+/// Writes all metrics as text.
+type Render = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// What the configuration says about the port.
 #[derive(Clone, Debug)]
-pub struct Settings {
+struct Settings {
     /// Largest JSON body.
-    pub body_bytes_max: usize,
+    body_bytes_max: usize,
     /// Origins of browsers that may call.
-    pub allowed_origins: Vec<HeaderValue>,
+    allowed_origins: Vec<HeaderValue>,
     /// The value of `x-commit-id`.
-    pub commit: HeaderValue,
+    commit: HeaderValue,
     /// The version in the description of the API.
-    pub version: String,
+    version: String,
 }
 
 impl Settings {
     /// The settings of a configuration.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        let (http, edge): (&Http, &Edge) = (&config.http, &config.edge);
+    fn of(config: &Config) -> Self {
+        let (http, edge) = (&config.http, &config.edge);
         let origin = |origin: &String| HeaderValue::from_str(origin).ok();
         Self {
             body_bytes_max: http.body_bytes_max,
@@ -146,12 +175,16 @@ fn table() -> Vec<Route> {
 
 /// The whole HTTP face. Layers are named from the inside out: whatever answers, the frame has the last word.
 pub fn router(state: AppState) -> Router {
-    router_with_limit(state, REQUESTS_IN_FLIGHT_MAX)
+    let state = Arc::new(state);
+    layered(guarded(&state), state, REQUESTS_IN_FLIGHT_MAX)
 }
 
-fn router_with_limit(state: AppState, requests_max: usize) -> Router {
-    let state = Arc::new(state);
-    let (routes, mut description) = guarded(&state).split_for_parts();
+fn layered(
+    routes: OpenApiRouter<Arc<AppState>>,
+    state: Arc<AppState>,
+    requests_in_flight_max: usize,
+) -> Router {
+    let (routes, mut description) = routes.split_for_parts();
     description.info.version.clone_from(&state.settings.version);
     let description = openapi::Description(Arc::new(description));
     routes
@@ -160,9 +193,10 @@ fn router_with_limit(state: AppState, requests_max: usize) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(Extension(description))
+        .layer(DefaultBodyLimit::max(state.settings.body_bytes_max))
         .layer(CatchPanicLayer::custom(limit::panicked))
         .layer(from_fn(limit::time))
-        .layer(from_fn_with_state(InFlight::new(requests_max), limit::in_flight))
+        .layer(from_fn_with_state(InFlight::new(requests_in_flight_max), limit::in_flight))
         .layer(cors(&state.settings))
         .layer(from_fn_with_state(Arc::clone(&state), frame::frame))
         .with_state(state)

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::body::to_bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -20,14 +19,17 @@ impl FromRequest<Arc<AppState>> for JsonBody {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &Arc<AppState>) -> Result<Self, Error> {
-        let (parts, body) = request.into_parts();
         let bytes_max = state.settings.body_bytes_max;
-        if declared_length(&parts.headers).is_some_and(|length| length > bytes_max) {
+        if declared_length(request.headers()).is_some_and(|length| length > bytes_max) {
             return Err(too_large(bytes_max));
         }
-        // The body ends early either because it is too long or because the client went away.
-        let bytes = to_bytes(body, bytes_max).await.map_err(|_| too_large(bytes_max))?;
-        if !bytes.is_empty() && !is_json(&parts.headers) {
+        let is_json = is_json(request.headers());
+        // The router's limit ends the reading of a body that does not say how long it is.
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            let is_too_large = rejection.status() == Code::BodyTooLarge.status();
+            if is_too_large { too_large(bytes_max) } else { Error::validation("body: ended too early") }
+        })?;
+        if !bytes.is_empty() && !is_json {
             return Err(Error::new(Code::UnsupportedContentType, "content-type: must be application/json"));
         }
         Ok(Self(bytes))

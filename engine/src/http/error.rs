@@ -11,27 +11,25 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 /// Seconds after which a client may try again when the engine or its database is short of something.
-pub const RETRY_AFTER_SECONDS: u32 = 1;
+pub(super) const RETRY_AFTER_SECONDS: u32 = 1;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $status:ident;)*) => {
         /// A machine-readable error code; each has one HTTP status.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Code { $($(#[$doc])* $name),* }
+        pub(super) enum Code { $($(#[$doc])* $name),* }
 
         impl Code {
             /// Every code.
-            pub const ALL: &[Self] = &[$(Self::$name),*];
+            pub(super) const ALL: &[Self] = &[$(Self::$name),*];
 
             /// The code as it travels.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
+                    pub(super) fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text),* }
             }
 
             /// The status of an answer with this code.
-            #[must_use]
-            pub fn status(self) -> StatusCode {
+                    pub(super) fn status(self) -> StatusCode {
                 match self { $(Self::$name => StatusCode::$status),* }
             }
         }
@@ -75,7 +73,7 @@ codes! {
 
 /// Why a call failed. It becomes an answer without a body, whose body is written by [`render`] once the trace id is at hand.
 #[derive(Clone, Debug)]
-pub struct Error {
+pub(super) struct Error {
     /// What a program looks at.
     pub code: Code,
     /// What a person reads.
@@ -86,18 +84,17 @@ pub struct Error {
 
 impl Error {
     /// An error that is the caller's.
-    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Self { code, message: message.into(), cause: None }
     }
 
     /// A parameter or a body that is wrong; several problems are joined with `; `.
-    pub fn validation(message: impl Into<Cow<'static, str>>) -> Self {
+    pub(super) fn validation(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::ValidationError, message)
     }
 
     /// The database did not do what was asked of it.
-    #[must_use]
-    pub fn database_unavailable() -> Self {
+    pub(super) fn database_unavailable() -> Self {
         Self::new(Code::DatabaseUnavailable, "the database does not answer")
     }
 }
@@ -125,7 +122,7 @@ impl IntoResponse for Error {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({"error": {"code": "VALIDATION_ERROR", "message": "limit: must be a whole number from 1 to 1000",
     "traceId": "0198a6f2-7c1e-7d2a-9f35-0c8a5b1e2d3f"}}))]
-pub struct ErrorBody {
+pub(super) struct ErrorBody {
     /// What went wrong.
     pub error: ErrorDetail,
 }
@@ -133,7 +130,7 @@ pub struct ErrorBody {
 /// The inside of [`ErrorBody`].
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ErrorDetail {
+pub(super) struct ErrorDetail {
     /// What a program looks at.
     pub code: &'static str,
     /// What a person reads; several problems are joined with `; `.
@@ -144,8 +141,7 @@ pub struct ErrorDetail {
 
 impl ErrorDetail {
     /// The inside for one error of one call.
-    #[must_use]
-    pub fn of(error: &Error, trace_id: &str) -> Self {
+    pub(super) fn of(error: &Error, trace_id: &str) -> Self {
         Self { code: error.code.as_str(), message: error.message.to_string(), trace_id: trace_id.to_owned() }
     }
 }

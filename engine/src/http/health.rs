@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::sync::status::CloudState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -16,7 +17,7 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::time::Time;
-use crate::config::{Media, MediaBackend};
+use crate::config::{Media, MediaBackend, Url};
 
 /// How long an answer of the media store is good for.
 const MEDIA_ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
@@ -25,7 +26,7 @@ const MEDIA_ANSWER_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The process lives.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Health {
+pub(super) struct Health {
     /// `healthy`.
     #[schema(example = "healthy")]
     status: &'static str,
@@ -49,7 +50,7 @@ pub(super) async fn short_health() -> Json<Health> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({"status": "ready", "db": "up", "mqtt": true, "outbox": "ok", "bucket": "farmiq-media",
     "presign": "ok", "s3": "up", "cloud": "down", "cloud_last_success_at": "2026-02-12T08:01:10.000Z"}))]
-pub struct Readiness {
+pub(super) struct Readiness {
     /// `ready`, or `not_ready` when database, MQTT or the media store are unusable.
     status: &'static str,
     /// `up` or `down`.
@@ -78,7 +79,7 @@ pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Js
     let is_database_up = state.database.is_up();
     let is_mqtt_connected = (state.is_mqtt_connected)();
     let is_media_up = state.media.is_up().await;
-    let cloud = state.cloud.view();
+    let cloud = state.sync.view();
     let is_ready = is_database_up && is_mqtt_connected && is_media_up;
     let body = Readiness {
         status: if is_ready { "ready" } else { "not_ready" },
@@ -88,7 +89,7 @@ pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Js
         bucket: state.media.bucket.clone(),
         presign: ok_or_error(is_media_up),
         s3: up_or_down(is_media_up),
-        cloud: cloud.state.as_str(),
+        cloud: word(cloud.state),
         cloud_last_success_at: cloud.last_success_at.map(Time),
     };
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -103,6 +104,15 @@ pub(super) async fn short_ready(state: State<Arc<AppState>>) -> (StatusCode, Jso
     ready(state).await
 }
 
+fn word(cloud: CloudState) -> &'static str {
+    match cloud {
+        CloudState::Up => "up",
+        CloudState::Down => "down",
+        CloudState::Unknown => "unknown",
+        CloudState::Disabled => "disabled",
+    }
+}
+
 fn up_or_down(is_up: bool) -> &'static str {
     if is_up { "up" } else { "down" }
 }
@@ -113,7 +123,7 @@ fn ok_or_error(is_ok: bool) -> &'static str {
 
 /// Watches the place of the images, asking it no more often than every few seconds.
 #[derive(Debug)]
-pub struct MediaProbe {
+pub(super) struct MediaProbe {
     bucket: String,
     place: Place,
     last: Mutex<Option<(Instant, bool)>>,
@@ -124,16 +134,15 @@ enum Place {
     /// A directory that must be writable.
     Directory(PathBuf),
     /// An S3 server that must take connections.
-    Server(String),
+    Server(String, u16),
 }
 
 impl MediaProbe {
     /// Watches what the configuration names.
-    #[must_use]
-    pub fn new(media: &Media) -> Self {
-        let endpoint = media.endpoint.as_ref().map(|url| host_and_port(url.as_str()));
+    pub(super) fn new(media: &Media) -> Self {
+        let endpoint = media.endpoint.as_ref().and_then(Url::host_and_port);
         let place = match (media.backend_in_use(), endpoint) {
-            (MediaBackend::S3, Some(address)) => Place::Server(address),
+            (MediaBackend::S3, Some((host, port))) => Place::Server(host, port),
             (MediaBackend::S3 | MediaBackend::Filesystem, _) => Place::Directory(media.root.clone()),
         };
         Self { bucket: media.bucket.clone(), place, last: Mutex::default() }
@@ -163,35 +172,14 @@ impl Place {
                 };
                 tokio::task::spawn_blocking(is_writable).await.unwrap_or(false)
             }
-            Self::Server(address) => TcpStream::connect(address).await.is_ok(),
+            Self::Server(host, port) => TcpStream::connect((host.as_str(), port)).await.is_ok(),
         }
-    }
-}
-
-/// The `host:port` of an address, with the port of its scheme when it names none.
-fn host_and_port(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    let names_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    match (names_port, scheme) {
-        (true, _) => host.to_owned(),
-        (false, "https") => format!("{host}:443"),
-        (false, _) => format!("{host}:80"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_without_a_port_has_that_of_its_scheme() {
-        assert_eq!(host_and_port("http://minio:9000"), "minio:9000");
-        assert_eq!(host_and_port("https://s3.example.org/path"), "s3.example.org:443");
-        assert_eq!(host_and_port("http://user:1@host"), "host:80");
-        assert_eq!(host_and_port("http://[::1]"), "[::1]:80");
-    }
 
     #[tokio::test]
     async fn a_directory_is_up_when_it_can_be_written_to() {

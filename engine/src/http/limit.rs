@@ -12,9 +12,9 @@ use tokio::sync::Semaphore;
 use super::error::{Code, Error};
 
 /// Requests in flight at most; the next one is turned away at once.
-pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
+pub(super) const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 /// Seconds a request may take, reading its body included.
-pub const REQUEST_SECONDS_MAX: u64 = 60;
+pub(super) const REQUEST_SECONDS_MAX: u64 = 60;
 
 /// Routes that answer however busy the engine is, because somebody decides by them whether it lives.
 const NOT_COUNTED: [&str; 5] = ["/api/health", "/health", "/api/ready", "/ready", "/metrics"];

@@ -15,11 +15,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 /// Connections at most; the next ones wait in the backlog of the socket.
-pub const CONNECTIONS_MAX: usize = 1024;
+const CONNECTIONS_MAX: usize = 1024;
 /// Seconds a client may take for the head of a request, and a connection may idle.
-pub const HEADER_READ_SECONDS_MAX: u64 = 10;
+const HEADER_READ_SECONDS_MAX: u64 = 10;
 /// Seconds requests may take to end once the engine shuts down.
-pub const SHUTDOWN_SECONDS_MAX: u64 = 10;
+const SHUTDOWN_SECONDS_MAX: u64 = 10;
 /// Bytes of the head of a request.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Seconds after which a connection is asked to end, so that none is held for ever by a client that reads nothing.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
+use actors::sync::Diagnosis;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -30,46 +30,6 @@ const STUCK_SECONDS_MAX: u64 = 366 * 24 * 3600;
 /// Rows redriven by id in one call at most.
 const REDRIVE_IDS_MAX: usize = 1000;
 
-/// The link to the cloud, as far as operators may pull it. Rows are read and repaired in the database directly.
-#[async_trait]
-pub trait CloudLink: Send + Sync {
-    /// Makes one attempt to send what is due, pauses notwithstanding, and returns after it.
-    async fn trigger(&self);
-    /// Tells the senders that rows became due.
-    fn wake(&self);
-    /// Greets the cloud and says what it answered.
-    async fn diagnose(&self) -> Diagnosis;
-    /// What is known of the cloud, without asking it.
-    fn view(&self) -> CloudView;
-}
-
-#[async_trait]
-impl CloudLink for actors::sync::SyncHub {
-    async fn trigger(&self) {
-        actors::sync::SyncHub::trigger(self).await;
-    }
-
-    fn wake(&self) {
-        actors::sync::SyncHub::wake(self);
-    }
-
-    async fn diagnose(&self) -> Diagnosis {
-        let diagnosis = actors::sync::SyncHub::diagnose(self).await;
-        Diagnosis { is_ok: diagnosis.is_ok, status: diagnosis.status, message: diagnosis.message }
-    }
-
-    fn view(&self) -> CloudView {
-        let view = actors::sync::SyncHub::view(self);
-        let state = match view.state {
-            actors::sync::status::CloudState::Up => CloudState::Up,
-            actors::sync::status::CloudState::Down => CloudState::Down,
-            actors::sync::status::CloudState::Unknown => CloudState::Unknown,
-            actors::sync::status::CloudState::Disabled => CloudState::Disabled,
-        };
-        CloudView { state, last_success_at: view.last_success_at }
-    }
-}
-
 const STATUSES: [(&str, Status); 6] = [
     ("pending", Status::Pending),
     ("claimed", Status::Claimed),
@@ -79,58 +39,12 @@ const STATUSES: [(&str, Status); 6] = [
     ("dlq", Status::Failed),
 ];
 
-/// What is known of the cloud.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CloudView {
-    /// Whether it answers.
-    pub state: CloudState,
-    /// When it last took something.
-    pub last_success_at: Option<Timestamp>,
-}
-
-/// Whether the cloud answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloudState {
-    /// The last exchange succeeded.
-    Up,
-    /// The last exchange failed.
-    Down,
-    /// There was none yet.
-    Unknown,
-    /// None is configured, or nothing is sent.
-    Disabled,
-}
-
-impl CloudState {
-    /// The word of the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Down => "down",
-            Self::Unknown => "unknown",
-            Self::Disabled => "disabled",
-        }
-    }
-}
-
-/// What the cloud answered to a greeting.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Diagnosis {
-    /// Whether the greeting succeeded.
-    pub is_ok: bool,
-    /// The HTTP status of its answer, if there was one.
-    pub status: Option<u16>,
-    /// What it amounts to, without secrets.
-    pub message: String,
-}
-
 /// How far sending has come.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({"pending_count": 12, "claimed_count": 0, "sent_count": 0, "dlq_count": 0,
     "oldest_pending_age_seconds": 3, "last_success_at": "2026-02-12T09:32:30.000Z", "last_error_at": null,
     "last_error": null, "consecutive_failures": 0, "paused_until": null}))]
-pub struct SyncStateBody {
+pub(super) struct SyncStateBody {
     /// Rows that wait.
     pending_count: i64,
     /// Rows claimed and not yet on the line.
@@ -195,7 +109,7 @@ pub(super) async fn show_state(
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "documents the parameters that are read by hand")]
-pub struct OutboxQuery {
+pub(super) struct OutboxQuery {
     /// `pending`, `claimed`, `sent`, `acked`, `failed`, or `dlq`, which is another name for `failed`.
     #[param(default = "pending")]
     status: Option<String>,
@@ -206,7 +120,7 @@ pub struct OutboxQuery {
 
 /// An outbox row.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct OutboxEntry {
+pub(super) struct OutboxEntry {
     /// Row id, which is the id of the event towards the cloud.
     id: Uuid,
     /// Tenant.
@@ -254,7 +168,7 @@ impl From<Entry> for OutboxEntry {
 
 /// Outbox rows by the time of their events.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct OutboxList {
+pub(super) struct OutboxList {
     entries: Vec<OutboxEntry>,
     /// How many there are in this list.
     count: usize,
@@ -282,7 +196,7 @@ pub(super) async fn list_outbox(
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "documents the parameter that is read by hand")]
-pub struct LimitQuery {
+pub(super) struct LimitQuery {
     /// Rows at most.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<i64>,
@@ -290,7 +204,7 @@ pub struct LimitQuery {
 
 /// Something that was given up.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct DeadEntry {
+pub(super) struct DeadEntry {
     /// Row id.
     id: Uuid,
     /// Tenant.
@@ -335,7 +249,7 @@ impl From<Dead> for DeadEntry {
 
 /// What was given up, newest failure first.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct DeadList {
+pub(super) struct DeadList {
     entries: Vec<DeadEntry>,
     /// How many there are in this list.
     count: usize,
@@ -360,7 +274,7 @@ pub(super) async fn list_dead(
 /// What to redrive: some rows by id, or all that were given up.
 #[derive(Debug, Default, ToSchema)]
 #[schema(example = json!({"ids": ["be6ead4e-49b4-4366-a96b-edf9725f68bf"]}))]
-pub struct Redrive {
+pub(super) struct Redrive {
     /// These rows; at most 1000.
     #[schema(max_items = 1000)]
     ids: Option<Vec<Uuid>>,
@@ -408,7 +322,7 @@ fn all_dlq(body: &Value, problems: &mut Problems) -> Option<bool> {
 
 /// What was redriven.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Redriven {
+pub(super) struct Redriven {
     /// How many rows.
     redriven_count: u64,
     /// The same in words.
@@ -428,7 +342,7 @@ pub(super) async fn redrive(
     let (tenants, now) = (call.tenants(None)?, state.clock.now());
     let write = async |conn: &mut _| queries::redrive(conn, redrive.rows(), tenants.as_slice(), now).await;
     let redriven_count = state.store.run("redrive", write).await?;
-    state.cloud.wake();
+    state.sync.wake();
     let message = format!("Redriven {redriven_count} entries back to pending");
     Ok(Json(Redriven { redriven_count, message }))
 }
@@ -447,7 +361,7 @@ pub(super) async fn redrive_dead(
 /// Which rows count as stuck.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "documents the body that is read by hand")]
-pub struct UnclaimStuck {
+pub(super) struct UnclaimStuck {
     /// Seconds since their lease ended.
     #[schema(rename = "olderThanSeconds", default = 300, example = 300)]
     older_than_seconds: Option<u64>,
@@ -455,7 +369,7 @@ pub struct UnclaimStuck {
 
 /// What was freed.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Unclaimed {
+pub(super) struct Unclaimed {
     /// How many rows.
     unclaimed_count: u64,
     /// The same in words.
@@ -477,7 +391,7 @@ pub(super) async fn unclaim_stuck(
     let write =
         async |conn: &mut _| queries::unclaim_stuck(conn, ended_before, tenants.as_slice(), now).await;
     let unclaimed_count = state.store.run("unclaim_stuck", write).await?;
-    state.cloud.wake();
+    state.sync.wake();
     let message = format!("Unclaimed {unclaimed_count} stuck entries");
     Ok(Json(Unclaimed { unclaimed_count, message }))
 }
@@ -495,7 +409,7 @@ fn older_than_seconds(body: &Value) -> Result<i64, Error> {
 
 /// What was done.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Message {
+pub(super) struct Message {
     /// In words.
     #[schema(example = "Sync cycle triggered")]
     message: &'static str,
@@ -505,14 +419,14 @@ pub struct Message {
 #[utoipa::path(post, path = "/api/v1/sync/trigger", tag = "sync",
     responses((status = 200, description = "The attempt was made", body = Message)))]
 pub(super) async fn trigger(State(state): State<Arc<AppState>>) -> Json<Message> {
-    state.cloud.trigger().await;
+    state.sync.trigger().await;
     Json(Message { message: "Sync cycle triggered" })
 }
 
 /// What the cloud answered to a greeting.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({"ok": true, "status": 200, "message": "the cloud answers"}))]
-pub struct CloudDiagnosis {
+pub(super) struct CloudDiagnosis {
     /// Whether the greeting succeeded.
     ok: bool,
     /// The HTTP status of its answer; null when there was none.
@@ -532,7 +446,7 @@ pub(super) async fn diagnose_cloud(
     State(state): State<Arc<AppState>>,
     ids: CallIds,
 ) -> (StatusCode, Json<CloudDiagnosis>) {
-    let Diagnosis { is_ok, status, message } = state.cloud.diagnose().await;
+    let Diagnosis { is_ok, status, message } = state.sync.diagnose().await;
     let error = (!is_ok).then(|| ErrorDetail {
         code: "CLOUD_UNAVAILABLE",
         message: message.clone(),

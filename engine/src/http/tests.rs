@@ -2,45 +2,29 @@
 
 use std::collections::BTreeSet;
 
-use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use broker::Identity;
 use schema::id::{DeviceId, TenantId};
-use schema::store::StoreSettings;
 use schema::wire;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 use super::auth::ClientCertificate;
-use super::sync::{CloudState, CloudView, Diagnosis};
 use super::*;
 use crate::config::{AuthMode, OperatorKey, Role, Secret};
 
-/// What the link to the cloud does when it is pulled.
-enum Pulled {
-    Answers,
-    Panics,
-    Waits(Arc<Semaphore>),
-}
-
-#[async_trait]
-impl CloudLink for Pulled {
-    async fn trigger(&self) {
-        match self {
-            Self::Answers => {}
-            Self::Panics => panic!("a bug"),
-            Self::Waits(permits) => permits.acquire().await.expect("open").forget(),
-        }
-    }
-    fn wake(&self) {}
-    async fn diagnose(&self) -> Diagnosis {
-        Diagnosis { is_ok: false, status: Some(401), message: "the cloud answered 401".to_owned() }
-    }
-    fn view(&self) -> CloudView {
-        CloudView { state: CloudState::Down, last_success_at: None }
-    }
+/// Routes that do what no handler should, so that the layers around them show.
+fn with_odd_routes(state: AppState, permits: &Arc<Semaphore>, requests_in_flight_max: usize) -> Router {
+    let permits = Arc::clone(permits);
+    let wait = async move || permits.acquire().await.expect("open").forget();
+    let panic = async || -> () { panic!("a bug") };
+    let state = Arc::new(state);
+    let routes = guarded(&state)
+        .route("/odd/wait", axum::routing::get(wait))
+        .route("/odd/panic", axum::routing::get(panic));
+    layered(routes, state, requests_in_flight_max)
 }
 
 fn config(mode: AuthMode) -> Config {
@@ -65,34 +49,25 @@ fn open_config() -> Config {
     config
 }
 
-fn state(config: &Config, cloud: Pulled) -> AppState {
-    let store = Store::new(&StoreSettings {
-        url: "host=/nonexistent user=nobody dbname=nothing".to_owned(),
-        pool_max: 2,
-        statement_timeout_seconds: 1,
-        application_name: "test".to_owned(),
-    });
-    let store = store.expect("the URL can be read");
+/// An engine whose database is away.
+fn state(config: &Config) -> AppState {
+    let mut config = config.clone();
+    config.database.url = Some(Secret::from("host=/nonexistent user=nobody dbname=nothing".to_owned()));
+    let parts = Parts::new(&config).expect("the URL can be read");
     let clock = Clock::manual(wire::time::parse("2026-02-12T09:00:00Z").expect("a time"));
+    let ingress = Arc::new(IngressStats::new(clock.now()));
+    let state = AppState::of(&config, &parts).expect("no key files");
     AppState {
-        settings: Settings::of(config),
-        database: DatabaseHealth::default(),
-        authority: Authority::new(&config.auth).expect("no key files"),
-        allowlist: Allowlist::new(store.clone(), clock.clone(), false),
-        credentials: Credentials::new(store.clone()),
-        telemetry: TelemetryWriters::new(1, clock.clone()),
-        ingress: Arc::new(IngressStats::new(clock.now())),
         is_mqtt_connected: Arc::new(|| true),
-        cloud: Arc::new(cloud),
-        media: MediaProbe::new(&config.media),
         render_metrics: Some(Arc::new(|| "up 1\n".to_owned())),
-        store,
+        ingress,
         clock,
+        ..state
     }
 }
 
 fn app(config: &Config) -> Router {
-    router(state(config, Pulled::Answers))
+    router(state(config))
 }
 
 fn request(method: &str, uri: &str) -> Request<Body> {
@@ -197,14 +172,17 @@ fn references(value: &Value) -> Vec<String> {
 }
 
 /// What a caller shows, as a change to its request.
-fn shows(app: &Authority) -> Vec<Box<dyn Fn(&mut Request<Body>)>> {
+type Show = Box<dyn Fn(&mut Request<Body>)>;
+
+/// The ways to show oneself, in the order of [`expected`].
+fn shows(app: &Authority) -> Vec<Show> {
     let identity = Identity {
         tenant_id: TenantId::new("t-001").expect("an id"),
         device_id: DeviceId::new("d-001").expect("an id"),
     };
     let now = wire::time::parse("2026-02-12T09:00:00Z").expect("a time");
     let token = format!("Bearer {}", app.tokens.issue(&identity, now).expect("a secret"));
-    let header = |name: &'static str, value: String| -> Box<dyn Fn(&mut Request<Body>)> {
+    let header = |name: &'static str, value: String| -> Show {
         Box::new(move |request| {
             request.headers_mut().insert(name, value.parse().expect("a header value"));
         })
@@ -412,25 +390,24 @@ async fn browsers_of_the_configured_origins_may_call() {
 
 #[tokio::test]
 async fn a_panic_is_an_answer() {
-    let app = router(state(&open_config(), Pulled::Panics));
-    check_error(&app, post("/api/v1/sync/trigger", ""), 500, "INTERNAL_ERROR").await;
-    assert_eq!(answer(&app, request("GET", "/api/health")).await.0, StatusCode::OK);
+    let app = with_odd_routes(state(&open_config()), &Arc::new(Semaphore::new(0)), 1);
+    check_error(&app, request("GET", "/odd/panic"), 500, "INTERNAL_ERROR").await;
+    check_error(&app, request("GET", "/nowhere"), 404, "NOT_FOUND").await;
 }
 
 #[tokio::test]
 async fn too_many_requests_are_turned_away_but_health_answers() {
     let permits = Arc::new(Semaphore::new(0));
-    let app = router_with_limit(state(&open_config(), Pulled::Waits(Arc::clone(&permits))), 1);
-    let (waiting, turned_away) = (app.clone(), app.clone());
-    let first = async move { answer(&waiting, post("/api/v1/sync/trigger", "")).await.0 };
-    let second = async move {
-        check_error(&turned_away, post("/api/v1/sync/trigger", ""), 503, "NOT_READY").await;
+    let app = with_odd_routes(state(&open_config()), &permits, 1);
+    let first = async { answer(&app, request("GET", "/odd/wait")).await.0 };
+    let second = async {
+        check_error(&app, request("GET", "/odd/wait"), 503, "NOT_READY").await;
         for uri in ["/api/health", "/metrics"] {
-            assert_eq!(answer(&turned_away, request("GET", uri)).await.0, StatusCode::OK, "{uri}");
+            assert_eq!(answer(&app, request("GET", uri)).await.0, StatusCode::OK, "{uri}");
         }
         permits.add_permits(1);
     };
-    // Both are polled in turn, the first one first, so that it holds the only permit.
+    // Both are polled in turn, the first one first, so that it is in flight before the second begins.
     let (status, ()) = tokio::join!(biased; first, second);
     assert_eq!(status, StatusCode::OK);
     check_error(&app, request("GET", "/nowhere"), 404, "NOT_FOUND").await;
@@ -438,8 +415,8 @@ async fn too_many_requests_are_turned_away_but_health_answers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_takes_too_long_is_given_up() {
-    let app = router(state(&open_config(), Pulled::Waits(Arc::new(Semaphore::new(0)))));
-    check_error(&app, post("/api/v1/sync/trigger", ""), 503, "NOT_READY").await;
+    let app = with_odd_routes(state(&open_config()), &Arc::new(Semaphore::new(0)), 1);
+    check_error(&app, request("GET", "/odd/wait"), 503, "NOT_READY").await;
 }
 
 #[tokio::test]
@@ -448,9 +425,9 @@ async fn readiness_is_a_status_document() {
     let (status, body) = json_answer(&app, request("GET", "/api/ready")).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     let expected = json!({"status": "not_ready", "db": "down", "mqtt": true, "outbox": "error",
-        "bucket": "farmiq-media", "presign": "ok", "s3": "up", "cloud": "down", "cloud_last_success_at": null});
+        "bucket": "farmiq-media", "presign": "ok", "s3": "up", "cloud": "disabled", "cloud_last_success_at": null});
     assert_eq!(body, expected);
-    let state = state(&open_config(), Pulled::Answers);
+    let state = state(&open_config());
     state.database.works();
     let (status, body) = json_answer(&router(state), request("GET", "/ready")).await;
     assert_eq!((status, &body["status"], &body["db"]), (StatusCode::OK, &json!("ready"), &json!("up")));
@@ -476,7 +453,7 @@ async fn a_cloud_that_does_not_answer_is_a_bad_gateway_with_both_shapes() {
     let (status, body) =
         json_answer(&app(&open_config()), request("GET", "/api/v1/sync/diagnostics/cloud")).await;
     assert_eq!(status, StatusCode::BAD_GATEWAY);
-    assert_eq!((&body["ok"], &body["status"]), (&json!(false), &json!(401)));
+    assert_eq!((&body["ok"], &body["status"]), (&json!(false), &json!(null)));
     assert_eq!(body["error"]["message"], body["message"]);
 }
 
@@ -506,7 +483,7 @@ async fn metrics_are_text_and_can_be_switched_off() {
     let (status, headers, body) = answer(&app(&open_config()), request("GET", "/metrics")).await;
     assert_eq!((status, body.as_slice()), (StatusCode::OK, b"up 1\n".as_slice()));
     assert_eq!(headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
-    let off = router(AppState { render_metrics: None, ..state(&open_config(), Pulled::Answers) });
+    let off = router(AppState { render_metrics: None, ..state(&open_config()) });
     check_error(&off, request("GET", "/metrics"), 404, "NOT_FOUND").await;
 }
 

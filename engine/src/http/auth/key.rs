@@ -7,8 +7,13 @@ use super::{Operator, Tenants};
 use crate::config::OperatorKey;
 
 /// The configured keys.
-#[derive(Debug)]
 pub(in crate::http) struct Keys(Vec<(Hash, Operator)>);
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(_, operator)| operator)).finish()
+    }
+}
 
 /// SHA-256 of a key. All hashes have one length, so that a comparison does not tell the length of a key either.
 type Hash = [u8; 32];

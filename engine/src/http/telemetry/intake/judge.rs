@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use schema::clock::Timestamp;
 use schema::id;
+use schema::metrics;
 use schema::store::StoreError;
 use schema::store::device::Allowed;
 use schema::store::telemetry::Reading;
@@ -31,7 +32,7 @@ pub(super) enum Judgment {
 /// Why an event is refused. `SCOPE_UNKNOWN` exists over HTTP alone, since a topic always names a farm and a barn.
 enum Refusal {
     Reject(Reject),
-    Scope { code: &'static str, message: &'static str },
+    Scope { code: &'static str, reason: &'static str, message: &'static str },
 }
 
 impl From<Reject> for Refusal {
@@ -40,16 +41,21 @@ impl From<Reject> for Refusal {
     }
 }
 
-const TENANT_MISMATCH: Refusal =
-    Refusal::Scope { code: "TENANT_MISMATCH", message: "tenants of credential, header and event differ" };
+const TENANT_MISMATCH: Refusal = Refusal::Scope {
+    code: "TENANT_MISMATCH",
+    reason: "tenant",
+    message: "tenants of credential, header and event differ",
+};
 const SCOPE_MISMATCH: Refusal = Refusal::Scope {
     code: "SCOPE_MISMATCH",
+    reason: "scope",
     message: "device, farm or barn are not those of the credential or the allowlist",
 };
 const DEVICE_NOT_ALLOWED: Refusal =
-    Refusal::Scope { code: "DEVICE_NOT_ALLOWED", message: "device is not enabled" };
+    Refusal::Scope { code: "DEVICE_NOT_ALLOWED", reason: "device", message: "device is not enabled" };
 const SCOPE_UNKNOWN: Refusal = Refusal::Scope {
     code: "SCOPE_UNKNOWN",
+    reason: "scope_unknown",
     message: "neither event, token nor allowlist name farm and barn",
 };
 
@@ -79,7 +85,10 @@ pub(super) async fn judge(
 
 fn rejected(event_id: Option<String>, refusal: &Refusal) -> RejectedEvent {
     match refusal {
-        Refusal::Scope { code, message } => RejectedEvent { event_id, code, message: (*message).to_owned() },
+        Refusal::Scope { code, reason, message } => {
+            metrics::auth_refused(reason).increment(1);
+            RejectedEvent { event_id, code, message: (*message).to_owned() }
+        }
         Refusal::Reject(reject) => {
             // The other texts name their field themselves.
             let names_field =
