@@ -1,6 +1,7 @@
 //! One test binary, a module per subject.
 
 mod crash;
+mod http;
 mod outbox;
 mod replay;
 mod store;
