@@ -103,16 +103,17 @@ pub struct Diagnosis {
     pub message: String,
 }
 
-/// Tells the senders that rows were committed. Cheap enough to call after every commit; calls coalesce.
-#[derive(Clone, Debug)]
+/// Tells the senders that rows were committed. Cheap enough to call after every commit; calls coalesce. The default one
+/// wakes nobody.
+#[derive(Clone, Debug, Default)]
 pub struct SyncWake {
-    shared: Arc<Shared>,
+    shared: Option<Arc<Shared>>,
 }
 
 impl SyncWake {
     /// Rows may be due. A lost call costs one poll interval.
     pub fn wake(&self) {
-        for seat in &self.shared.seats {
+        for seat in self.shared.iter().flat_map(|shared| &shared.seats) {
             seat.wake.notify_one();
         }
     }
@@ -154,7 +155,7 @@ impl SyncHub {
     /// For those who write outbox rows.
     #[must_use]
     pub fn waker(&self) -> SyncWake {
-        SyncWake { shared: Arc::clone(&self.shared) }
+        SyncWake { shared: Some(Arc::clone(&self.shared)) }
     }
 
     /// Tells the senders that rows may be due.

@@ -96,17 +96,17 @@ ON CONFLICT (tenant_id, lane_group) DO UPDATE
 SET batch_id = excluded.batch_id, claimed_by = excluded.claimed_by, lease_expires_at = excluded.lease_expires_at
 WHERE l.lease_expires_at <= $6";
 
-// The rows are found where they lay a moment ago. One that changed since, or that somebody holds locked, does not come
-// back, which the caller sees. The request follows at once, so the row is `sent` right away: one update, not two.
+// The rows are found where they lay a moment ago, and by nothing else, so that no plan reads the whole tenant instead.
+// One that changed since, or that somebody holds locked, does not come back, which the caller sees. The request follows at once, so the row is `sent` right away: one update, not two.
 pub(super) const CLAIM_ROWS: &str = "-- claim_rows
 WITH free AS MATERIALIZED (
     SELECT o.ctid AS place FROM ONLY sync_outbox AS o
-    WHERE o.ctid = ANY ($2::text[]::tid[]) AND o.tenant_id = $1 AND o.failed_at IS NULL
+    WHERE o.ctid = ANY ($1::text[]::tid[])
     FOR UPDATE SKIP LOCKED
 )
 UPDATE ONLY sync_outbox AS o
-SET status = 'sent', attempt_count = o.attempt_count + 1, claimed_by = $3, claimed_at = $4, lease_expires_at = $5,
-    batch_id = $6, last_attempt_at = $4, updated_at = $4
+SET status = 'sent', attempt_count = o.attempt_count + 1, claimed_by = $2, claimed_at = $3, lease_expires_at = $4,
+    batch_id = $5, last_attempt_at = $3, updated_at = $3
 FROM free
 WHERE o.ctid = free.place
 RETURNING o.id, o.ctid::text, o.attempt_count, o.farm_id, o.barn_id, o.device_id, o.station_id, o.session_id,
@@ -123,8 +123,9 @@ UPDATE sync_lane_groups SET lease_expires_at = $3 WHERE tenant_id = $1 AND batch
 
 pub(super) const RENEW_ROWS: &str = "-- renew_rows
 UPDATE ONLY sync_outbox AS o SET lease_expires_at = $2
-FROM unnest($3::uuid[], $4::int[]) AS mine (id, attempt_count)
-WHERE o.tenant_id = $1 AND o.id = mine.id AND o.attempt_count = mine.attempt_count AND o.status IN ('claimed', 'sent')";
+FROM unnest($1::text[], $3::uuid[], $4::int[]) AS mine (tenant_id, id, attempt_count)
+WHERE o.tenant_id = mine.tenant_id AND o.id = mine.id AND o.attempt_count = mine.attempt_count
+    AND o.status IN ('claimed', 'sent')";
 
 // Jumps from tenant to tenant along the index instead of reading every row.
 pub(super) const DUE_TENANTS: &str = "-- due_tenants
@@ -419,8 +420,8 @@ async fn claim_rows(
     locked: &mut HashSet<Uuid>,
 ) -> Result<Option<HashMap<Uuid, Row>>, StoreError> {
     let places: Vec<&str> = chosen.iter().map(|row| row.place.as_str()).collect();
-    let params: [&(dyn ToSql + Sync); 6] =
-        [&request.tenant_id, &places, &request.edge_id, &request.now, &lease_expires_at, &request.batch_id];
+    let params: [&(dyn ToSql + Sync); 5] =
+        [&places, &request.edge_id, &request.now, &lease_expires_at, &request.batch_id];
     let rows = conn.query(CLAIM_ROWS, &params).await?;
     let rows: HashMap<Uuid, Row> = rows.into_iter().map(|row| (row.get(0), row)).collect();
     let is_mine = |candidate: &&Candidate| {
@@ -545,7 +546,8 @@ pub async fn renew(conn: &mut Conn, batch: &Batch, lease_expires_at: Timestamp) 
     begin(conn, "renew").await?;
     let renewed = async {
         let groups = conn.execute(RENEW_GROUPS, &[&batch.tenant_id, &batch.id, &lease_expires_at]).await?;
-        conn.execute(RENEW_ROWS, &[&batch.tenant_id, &lease_expires_at, &ids, &attempts]).await?;
+        let tenants = vec![batch.tenant_id.as_str(); ids.len()];
+        conn.execute(RENEW_ROWS, &[&tenants, &lease_expires_at, &ids, &attempts]).await?;
         Ok(groups > 0)
     }
     .await;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_postgres::types::ToSql;
 
-use super::claim::{CANDIDATES, ClaimRequest, begin, claim, finish};
+use super::claim::{CANDIDATES, CLAIM_ROWS, ClaimRequest, begin, claim, finish};
 use super::groups_of;
 use super::settle::{Settlement, settle};
 use crate::clock::Clock;
@@ -75,31 +76,34 @@ pub async fn drain_unsent(
     Ok(cycles)
 }
 
-/// Pages that looking for the rows of a claim reads: what must not grow with the backlog.
+/// Pages that a claim reads to find its rows and then to take them: what must not grow with the backlog.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn pages_of_a_look(conn: &Conn, request: &ClaimRequest<'_>) -> Result<i64, StoreError> {
+pub async fn pages_of_a_claim(conn: &Conn, request: &ClaimRequest<'_>) -> Result<(i64, i64), StoreError> {
     begin(conn, "explain").await?;
-    let sql = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {CANDIDATES}");
+    let pages = explain_claim(conn, request).await;
+    finish(conn, "explain", false).await?;
+    pages
+}
+
+async fn explain_claim(conn: &Conn, request: &ClaimRequest<'_>) -> Result<(i64, i64), StoreError> {
     let rows_max = i64::try_from(request.events_max).unwrap_or(i64::MAX);
     let lanes: Option<&[&str]> = None;
-    let plan = conn
-        .query_one(
-            &sql,
-            &[
-                &request.tenant_id,
-                &request.groups,
-                &request.now,
-                &request.window_rows,
-                &rows_max,
-                &lanes,
-                &lanes,
-            ],
-        )
-        .await;
-    finish(conn, "explain", false).await?;
-    let plan: serde_json::Value = plan?.get(0);
+    let look: [&(dyn ToSql + Sync); 7] =
+        [&request.tenant_id, &request.groups, &request.now, &request.window_rows, &rows_max, &lanes, &lanes];
+    let looking = pages(conn, CANDIDATES, &look).await?;
+    let rows = conn.query(CANDIDATES, &look).await?;
+    let places: Vec<&str> = rows.iter().map(|row| row.get("place")).collect();
+    let expires_at = request.now + request.lease;
+    let take: [&(dyn ToSql + Sync); 5] =
+        [&places, &request.edge_id, &request.now, &expires_at, &request.batch_id];
+    Ok((looking, pages(conn, CLAIM_ROWS, &take).await?))
+}
+
+async fn pages(conn: &Conn, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<i64, StoreError> {
+    let sql = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}");
+    let plan: serde_json::Value = conn.query_one(&sql, params).await?.get(0);
     let pages = |kind: &str| plan[0]["Plan"][kind].as_i64().unwrap_or(0);
     Ok(pages("Shared Hit Blocks") + pages("Shared Read Blocks"))
 }

@@ -30,13 +30,16 @@ macro_rules! gone {
     };
 }
 
+// The tenant comes as an array like the rest: as a single value it would offer the planner every row of the tenant, and
+// without fresh statistics it would take the offer.
+
 // A row that the cloud has moves to the table of the day. The statement names the parent, which stands for that table.
 pub(super) const ACK_BY_PLACE: &str = concat!(
     "-- ack_by_place
 WITH gone AS (
     DELETE FROM ONLY sync_outbox AS o
-    USING unnest($3::uuid[], $4::int[], $5::text[]::tid[]) AS mine (id, attempt_count, place)
-    WHERE o.ctid = mine.place AND o.tenant_id = $1 AND o.id = mine.id AND o.attempt_count = mine.attempt_count
+    USING unnest($1::text[], $3::uuid[], $4::int[], $5::text[]::tid[]) AS mine (tenant_id, id, attempt_count, place)
+    WHERE o.ctid = mine.place AND o.tenant_id = mine.tenant_id AND o.id = mine.id AND o.attempt_count = mine.attempt_count
     RETURNING o.*
 )
 INSERT INTO sync_outbox (",
@@ -52,8 +55,8 @@ pub(super) const ACK_BY_KEY: &str = concat!(
     "-- ack_by_key
 WITH gone AS (
     DELETE FROM ONLY sync_outbox AS o
-    USING unnest($3::uuid[], $4::int[]) AS mine (id, attempt_count)
-    WHERE o.tenant_id = $1 AND o.id = mine.id AND o.attempt_count = mine.attempt_count
+    USING unnest($1::text[], $3::uuid[], $4::int[]) AS mine (tenant_id, id, attempt_count)
+    WHERE o.tenant_id = mine.tenant_id AND o.id = mine.id AND o.attempt_count = mine.attempt_count
     RETURNING o.*
 )
 INSERT INTO sync_outbox (",
@@ -69,8 +72,9 @@ UPDATE ONLY sync_outbox AS o
 SET status = 'pending', claimed_by = NULL, claimed_at = NULL, lease_expires_at = NULL, batch_id = NULL,
     last_error_code = coalesce($4, o.last_error_code), last_error_message = coalesce($5, o.last_error_message),
     updated_at = $6
-FROM unnest($2::uuid[], $3::int[]) AS mine (id, attempt_count)
-WHERE o.tenant_id = $1 AND o.id = mine.id AND o.attempt_count = mine.attempt_count AND o.status IN ('claimed', 'sent')";
+FROM unnest($1::text[], $2::uuid[], $3::int[]) AS mine (tenant_id, id, attempt_count)
+WHERE o.tenant_id = mine.tenant_id AND o.id = mine.id AND o.attempt_count = mine.attempt_count
+    AND o.status IN ('claimed', 'sent')";
 
 pub(super) const REJECT_ROWS: &str = "-- reject_rows
 UPDATE ONLY sync_outbox AS o
@@ -79,9 +83,9 @@ SET status = CASE WHEN mine.dlq_reason IS NULL THEN 'pending' ELSE 'failed' END,
     failed_at = CASE WHEN mine.dlq_reason IS NULL THEN NULL ELSE $2::timestamptz END, dlq_reason = mine.dlq_reason,
     last_error_code = mine.code, last_error_message = mine.message,
     claimed_by = NULL, claimed_at = NULL, lease_expires_at = NULL, batch_id = NULL, updated_at = $2
-FROM unnest($3::uuid[], $4::int[], $5::text[], $6::text[], $7::int[], $8::timestamptz[], $9::text[])
-    AS mine (id, attempt_count, code, message, step, next_attempt_at, dlq_reason)
-WHERE o.tenant_id = $1 AND o.id = mine.id AND o.attempt_count = mine.attempt_count AND o.status <> 'failed'";
+FROM unnest($1::text[], $3::uuid[], $4::int[], $5::text[], $6::text[], $7::int[], $8::timestamptz[], $9::text[])
+    AS mine (tenant_id, id, attempt_count, code, message, step, next_attempt_at, dlq_reason)
+WHERE o.tenant_id = mine.tenant_id AND o.id = mine.id AND o.attempt_count = mine.attempt_count AND o.status <> 'failed'";
 
 pub(super) const RELEASE_GROUPS: &str = "-- release_lane_groups
 DELETE FROM sync_lane_groups WHERE tenant_id = $1 AND batch_id = $2";
@@ -213,7 +217,8 @@ async fn ack_rows(
     let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
     let attempts: Vec<i32> = events.iter().map(|event| event.attempt_count).collect();
     let places: Vec<&str> = events.iter().map(|event| event.place.as_str()).collect();
-    let params: [&(dyn ToSql + Sync); 5] = [&tenant_id, &now, &ids, &attempts, &places];
+    let tenants = vec![tenant_id; events.len()];
+    let params: [&(dyn ToSql + Sync); 5] = [&tenants, &now, &ids, &attempts, &places];
     let rows = conn.query(&into_table(ACK_BY_PLACE), &params).await?;
     let mut acked: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
     if acked.len() < events.len() {
@@ -236,7 +241,8 @@ pub(super) async fn return_rows(
     let (ids, attempts): (Vec<Uuid>, Vec<i32>) = rows.iter().copied().unzip();
     let code = failure.map(|failure| failure.code);
     let message = failure.map(|failure| storable(failure.message));
-    conn.execute(RETURN_ROWS, &[&tenant_id, &ids, &attempts, &code, &message, &now]).await?;
+    let tenants = vec![tenant_id; rows.len()];
+    conn.execute(RETURN_ROWS, &[&tenants, &ids, &attempts, &code, &message, &now]).await?;
     Ok(())
 }
 
@@ -262,8 +268,9 @@ pub(super) async fn reject_rows(
         Fate::Retry { .. } => None,
         Fate::Failed { reason } => Some(reason),
     });
+    let tenants = vec![tenant_id; rejections.len()];
     let params: [&(dyn ToSql + Sync); 9] = [
-        &tenant_id,
+        &tenants,
         &now,
         &column!(|rejection| rejection.id),
         &column!(|rejection| rejection.attempt_count),
