@@ -18,7 +18,6 @@ use schema::clock::Clock;
 use schema::store::Store;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
-use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
@@ -213,20 +212,6 @@ fn guarded(state: &Arc<AppState>) -> OpenApiRouter<Arc<AppState>> {
         let guard = from_fn_with_state((Arc::clone(state), class, path), auth::guard);
         router.routes(handlers.map(|methods| methods.route_layer(guard)))
     })
-}
-
-/// The description of the API, as it is served.
-#[must_use]
-pub fn openapi() -> OpenApi {
-    let router = OpenApiRouter::with_openapi(openapi::skeleton());
-    let described = table().into_iter().fold(router, |router, Route { class, mut handlers, .. }| {
-        for item in handlers.1.paths.values_mut() {
-            openapi::operations(item)
-                .for_each(|(method, operation)| openapi::describe(class, method, operation));
-        }
-        router.routes(handlers)
-    });
-    described.into_openapi()
 }
 
 fn cors(settings: &Settings) -> CorsLayer {
