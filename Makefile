@@ -10,7 +10,7 @@ help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
 up: prerequisites ## Run the engine, a pretend cloud and a simulated barn until Ctrl-C
-	cargo build --release -p farmiq-edge -p farmiq-loadtest
+	cargo build -p farmiq-edge -p farmiq-loadtest
 	@DATA_DIR="$(DATA_DIR)" deploy/demo
 
 test: prerequisites $(VENV)/.ready ## Run all tests with what they need

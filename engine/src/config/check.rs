@@ -16,6 +16,7 @@ pub(super) fn check(config: &Config, needs_database: bool, sources: &mut Sources
     check_mqtt(config, sources);
     check_media(config, sources);
     check_cloud(config, sources);
+    check_encryption(config, sources);
     let ingress = &config.ingress;
     if !(ingress.dialect_canonical || ingress.dialect_null_fields || ingress.dialect_flat) {
         let what = "is off like the two others: every message would be refused";
@@ -163,6 +164,26 @@ fn check_cloud(config: &Config, sources: &mut Sources<'_>) {
             sources.blame("cloud.auth_mode", "is hmac without cloud.hmac_secret", help);
         }
         CloudAuth::None | CloudAuth::ApiKey | CloudAuth::Hmac => {}
+    }
+}
+
+/// What would need TLS of our own, which the listeners and the link do not speak: better refused than left in the clear.
+fn check_encryption(config: &Config, sources: &mut Sources<'_>) {
+    let is_link_encrypted = matches!(config.mqtt.url.scheme().as_str(), "mqtts" | "ssl");
+    let wanted = [
+        ("http.tls_cert", config.http.tls_cert.is_some(), "end TLS in a proxy before the engine"),
+        (
+            "broker.listen_tls",
+            config.broker.listen_tls.is_some(),
+            "set it to \"off\" and end TLS in a proxy before the engine",
+        ),
+        ("mqtt.url", is_link_encrypted, "use mqtt:// to a broker on this machine or behind a tunnel"),
+        ("auth.mode", config.auth.mode == AuthMode::Mtls, "use jwt or jwt_or_mtls"),
+    ];
+    for (path, is_wanted, help) in wanted {
+        if is_wanted {
+            sources.blame(path, "asks for TLS, which this version does not speak", help);
+        }
     }
 }
 
