@@ -18,7 +18,7 @@ use schema::clock::Clock;
 use schema::metrics;
 use schema::store::device::{Seen, StatusReport};
 use schema::store::reject::Refusal;
-use schema::store::telemetry::{self as rows, DeviceEvent, Reading, WriteContext};
+use schema::store::telemetry::{self as rows, DeviceEvent, Reading, Replays, WriteContext};
 use schema::store::{self, Conn, Store, StoreError};
 use schema::wire::reject::{Reason, Reject};
 use schema::wire::topic::Kind;
@@ -353,13 +353,19 @@ impl State {
         }
     }
 
+    /// A row can be known although its mark is not only when it is replayed after days. So rarely that every batch is
+    /// first written without looking for it.
     async fn commit(&self, batch: &[Put]) -> Result<Committed, StoreError> {
-        let at = WriteContext {
-            now: self.args.clock.now(),
-            dedupe_ttl: self.args.dedupe_ttl,
-            shard: self.args.shard,
-        };
         let rows = Rows::of(batch);
+        match self.write(&rows, Replays::Fail).await {
+            Err(error) if error.is_replay() => self.write(&rows, Replays::PassOver).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn write(&self, rows: &Rows<'_>, replays: Replays) -> Result<Committed, StoreError> {
+        let Args { clock, dedupe_ttl, shard, .. } = &self.args;
+        let at = WriteContext { now: clock.now(), dedupe_ttl: *dedupe_ttl, shard: *shard, replays };
         self.args.store.run("ingest", async |conn| rows.write(conn, at).await).await
     }
 

@@ -290,7 +290,7 @@ CREATE TABLE sync_outbox (
     ) STORED,
     PRIMARY KEY (tenant_id, id)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
-        autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_cost_delay = 0);
+        autovacuum_vacuum_cost_delay = 0);
 -- The order of sending. Failed rows wait for a person and are not in the way.
 CREATE INDEX sync_outbox_order ON sync_outbox (tenant_id, lane_group, coalesce(order_at, occurred_at, created_at), seq)
     WHERE failed_at IS NULL;

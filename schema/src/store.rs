@@ -106,6 +106,13 @@ impl StoreError {
 }
 
 impl StoreError {
+    /// Whether a key is there already.
+    #[must_use]
+    pub fn is_replay(&self) -> bool {
+        let Self::Statement { source, .. } = self else { return false };
+        source.code() == Some(&SqlState::UNIQUE_VIOLATION)
+    }
+
     /// Whether trying again cannot help: a migration that is wrong, or a database newer than this program.
     #[must_use]
     pub fn is_permanent(&self) -> bool {

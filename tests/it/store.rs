@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Duration, Utc};
 use schema::clock::Timestamp;
-use schema::store::telemetry::{self, Reading, TimeRange, WriteContext};
+use schema::store::telemetry::{self, Reading, Replays, TimeRange, WriteContext};
 use schema::store::{aggregate, dedupe, partition};
 use tests::postgres::{Database, store};
 
@@ -11,7 +11,7 @@ fn at(text: &str) -> Timestamp {
 }
 
 fn context(now: Timestamp) -> WriteContext {
-    WriteContext { now, dedupe_ttl: Duration::hours(72), shard: 0 }
+    WriteContext { now, dedupe_ttl: Duration::hours(72), shard: 0, replays: Replays::PassOver }
 }
 
 fn reading(event_id: &str, value: f64, occurred_at: Timestamp) -> Reading {
@@ -104,6 +104,19 @@ async fn after_the_mark_has_expired_the_domain_key_still_holds() {
     );
     assert_eq!(database.count("SELECT count(*) FROM telemetry_raw").await, 1);
     assert_eq!(database.count("SELECT count(*) FROM sync_outbox").await, 1);
+}
+
+#[tokio::test]
+async fn a_replay_that_nobody_expected_fails_whole() {
+    let now = at("2026-11-23T10:00:30Z");
+    let database = Database::fresh_at(now).await;
+    put(&database, &[reading("e-1", 1.0, now)], now).await;
+    let later = WriteContext { replays: Replays::Fail, ..context(now + Duration::days(7)) };
+    let rows = [reading("e-0", 1.0, now), reading("e-1", 1.0, now)];
+    let rows: Vec<&Reading> = rows.iter().collect();
+    let outcome = database.store.run("test", async |conn| telemetry::store_readings(conn, &rows, later).await).await;
+    assert!(outcome.expect_err("the key is there").is_replay());
+    assert_eq!(database.count("SELECT count(*) FROM ingress_dedupe").await, 1);
 }
 
 #[tokio::test]

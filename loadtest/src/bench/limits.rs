@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use schema::clock::{Clock, Timestamp};
 use schema::id::{new_id, outbox_id};
 use schema::store::bench::copy_readings;
-use schema::store::telemetry::{Reading, WriteContext, store_readings};
+use schema::store::telemetry::{Reading, Replays, WriteContext, store_readings};
 use schema::store::{Store, StoreError};
 
 use crate::bench::table::Row;
@@ -78,7 +78,12 @@ async fn write(
     let mut conn = store.conn().await?;
     let shard = i32::try_from(shard).expect("there are a few writers");
     for batch in readings.chunks(limit.batch()) {
-        let at = WriteContext { now: clock.now(), dedupe_ttl: Duration::hours(DEDUPE_HOURS), shard };
+        let at = WriteContext {
+            now: clock.now(),
+            dedupe_ttl: Duration::hours(DEDUPE_HOURS),
+            shard,
+            replays: Replays::Fail,
+        };
         match limit {
             Limit::Copy => copy_readings(&mut conn, batch, at).await?,
             Limit::Statement => {

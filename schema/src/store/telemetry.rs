@@ -10,8 +10,16 @@ use crate::store::{Conn, StoreError};
 use crate::wire::event::{TELEMETRY_INGESTED, TelemetryIngested};
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] =
-    &[STORE_READINGS, STORE_EVENTS, READINGS, EVENTS, TOTALS, RATE, DEFAULT_PARTITION_ROWS];
+pub const STATEMENTS: &[&str] = &[
+    STORE_NEW_READINGS,
+    STORE_READINGS,
+    STORE_EVENTS,
+    READINGS,
+    EVENTS,
+    TOTALS,
+    RATE,
+    DEFAULT_PARTITION_ROWS,
+];
 
 /// One reading with everything its unit of work needs.
 #[derive(Clone, Debug)]
@@ -107,13 +115,27 @@ pub struct WriteContext {
     pub dedupe_ttl: Duration,
     /// The writer's number; keeps the counters of parallel writers apart.
     pub shard: i32,
+    /// What becomes of a reading that is stored although its mark has expired.
+    pub replays: Replays,
+}
+
+/// What becomes of a row whose dedupe mark has expired and whose domain key is there: a replay after days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replays {
+    /// Not expected. The statement fails with [`StoreError::is_replay`], and nothing is written.
+    Fail,
+    /// Expected: they are passed over, which costs every other row a look at its keys.
+    PassOver,
 }
 
 // One statement is one transaction: dedupe mark, reading and outbox row stand or fall together, and the server
 // decides which readings are new. The input is sorted by key, so that two writers cannot wait for each other.
 // `queued` depends on `stored`, so a reading whose domain key exists already stays without an outbox row; IS TRUE keeps
 // the planner, which takes an array for a handful of rows, from joining the two by a loop in a loop.
-const STORE_READINGS: &str = "-- store_readings
+macro_rules! store_readings {
+    ($name:literal, $on_replay:literal) => {
+        concat!(
+            "-- ", $name, "
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::uuid[], $8::text[],
         $9::float8[], $10::text[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], $16::int[])
@@ -134,7 +156,7 @@ WITH input AS MATERIALIZED (
     SELECT id, tenant_id, farm_id, barn_id, device_id, event_id, metric_type, metric_value, unit,
         occurred_at, $17, trace_id
     FROM fresh ORDER BY arrival
-    ON CONFLICT DO NOTHING
+    ", $on_replay, "
     RETURNING id, tenant_id, occurred_at
 ), queued AS (
     INSERT INTO sync_outbox (id, tenant_id, farm_id, barn_id, device_id, event_type, occurred_at, trace_id, payload_json,
@@ -142,14 +164,20 @@ WITH input AS MATERIALIZED (
     SELECT outbox_id, tenant_id, farm_id, barn_id, device_id, $19, occurred_at, trace_id, payload_json::jsonb,
         octet_length(payload_json), $17, $17, $17
     FROM fresh WHERE (id IN (SELECT id FROM stored)) IS TRUE ORDER BY arrival
-    ON CONFLICT DO NOTHING
+    ", $on_replay, "
 ), totals AS (
     INSERT INTO telemetry_totals AS t (tenant_id, shard, readings, last_reading_at)
     SELECT tenant_id, $20, count(*), max(occurred_at) FROM stored GROUP BY tenant_id
     ON CONFLICT (tenant_id, shard) DO UPDATE SET readings = t.readings + excluded.readings,
         last_reading_at = greatest(t.last_reading_at, excluded.last_reading_at)
 )
-SELECT arrival FROM fresh";
+SELECT arrival FROM fresh"
+        )
+    };
+}
+
+const STORE_NEW_READINGS: &str = store_readings!("store_new_readings", "");
+const STORE_READINGS: &str = store_readings!("store_readings", "ON CONFLICT DO NOTHING");
 
 const STORE_EVENTS: &str = "-- store_events
 WITH input AS MATERIALIZED (
@@ -226,7 +254,11 @@ pub async fn store_readings(
         &TELEMETRY_INGESTED,
         &at.shard,
     ];
-    arrivals(conn, STORE_READINGS, &params).await
+    let sql = match at.replays {
+        Replays::Fail => STORE_NEW_READINGS,
+        Replays::PassOver => STORE_READINGS,
+    };
+    arrivals(conn, sql, &params).await
 }
 
 /// Stores generic events like [`store_readings`]; the forwarded ones get an outbox row.
