@@ -11,6 +11,8 @@ use crate::chore::Chore;
 
 /// How often the database is asked when nobody else asks it.
 const PROBE: Duration = Duration::from_secs(2);
+/// A database that takes longer for nothing at all is in trouble.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
 
 /// Since when nothing could be committed. Cloning shares the knowledge.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +77,8 @@ impl Chore for DatabaseProbe {
     type Error = StoreError;
 
     async fn run(&mut self) -> Result<Duration, StoreError> {
-        let outcome = self.store.ping().await;
+        let silent = Err(StoreError::Unanswered { name: "ping" });
+        let outcome = tokio::time::timeout(ANSWER_MAX, self.store.ping()).await.unwrap_or(silent);
         match &outcome {
             Ok(()) => self.health.works(),
             Err(_) => self.health.fails(),

@@ -422,8 +422,11 @@ impl State {
         match put.receipt {
             Receipt::Delivery(delivery) if is_refusal => delivery.reject(),
             Receipt::Delivery(delivery) => delivery.done(),
-            // The request may have been given up; what it asked for is stored all the same.
-            Receipt::Reply(reply) => drop(reply.send(Ok(stored))),
+            Receipt::Reply(reply) => {
+                self.args.stats.valid_over_http(put.kind, put.units.len());
+                // The request may have been given up; what it asked for is stored all the same.
+                drop(reply.send(Ok(stored)));
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ pub mod telemetry;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts,
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts,
 };
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -179,7 +179,7 @@ impl Store {
     /// When none is free in time or the database is away.
     pub async fn conn(&self) -> Result<Conn, StoreError> {
         let client = self.pool.get().await?;
-        Ok(Conn { client })
+        Ok(Conn { client: Some(client), is_in_transaction: false })
     }
 
     /// Runs named work on a pooled connection: its duration is a metric, and when the server stays silent beyond its
@@ -203,7 +203,7 @@ impl Store {
                 Err(error)
             }
             Err(_) => {
-                drop(Object::take(conn.client));
+                conn.give_up();
                 Err(StoreError::Unanswered { name })
             }
         }
@@ -231,24 +231,38 @@ impl Store {
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let mut conn = self.conn().await?;
         let lock = format!("SET statement_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})");
-        conn.client.batch_execute(&lock).await.map_err(at("migration_lock"))?;
-        let outcome = embedded::migrations::runner().run_async(&mut **conn.client).await;
+        conn.batch("migration_lock", &lock).await?;
+        let client = conn.client.as_mut().expect("it is given up only below");
+        let outcome = embedded::migrations::runner().run_async(&mut ***client).await;
         // The connection carries the lock and an unlimited statement timeout: it is not returned to the pool.
-        drop(Object::take(conn.client));
+        conn.give_up();
         outcome?;
         Ok(())
     }
 }
 
 /// A connection of the pool, with the few verbs the domains need.
+///
+/// Work may be dropped half-way, when a request is given up for example. A connection that is inside a transaction then
+/// is closed instead of being returned to the pool, and the server rolls back.
 pub struct Conn {
-    client: Object,
+    /// Empty once it was given up.
+    client: Option<Object>,
+    is_in_transaction: bool,
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if self.is_in_transaction {
+            self.give_up();
+        }
+    }
 }
 
 impl Conn {
     /// A statement, prepared once per connection.
     pub(crate) async fn prepare(&self, sql: &str) -> Result<Statement, StoreError> {
-        self.client.prepare_cached(sql).await.map_err(at(name_of(sql)))
+        self.raw().prepare_cached(sql).await.map_err(at(name_of(sql)))
     }
 
     pub(crate) async fn query(
@@ -257,7 +271,7 @@ impl Conn {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, StoreError> {
         let statement = self.prepare(sql).await?;
-        self.client.query(&statement, params).await.map_err(at(name_of(sql)))
+        self.raw().query(&statement, params).await.map_err(at(name_of(sql)))
     }
 
     pub(crate) async fn query_one(
@@ -266,7 +280,7 @@ impl Conn {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Row, StoreError> {
         let statement = self.prepare(sql).await?;
-        self.client.query_one(&statement, params).await.map_err(at(name_of(sql)))
+        self.raw().query_one(&statement, params).await.map_err(at(name_of(sql)))
     }
 
     pub(crate) async fn query_opt(
@@ -275,17 +289,17 @@ impl Conn {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Option<Row>, StoreError> {
         let statement = self.prepare(sql).await?;
-        self.client.query_opt(&statement, params).await.map_err(at(name_of(sql)))
+        self.raw().query_opt(&statement, params).await.map_err(at(name_of(sql)))
     }
 
     pub(crate) async fn execute(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, StoreError> {
         let statement = self.prepare(sql).await?;
-        self.client.execute(&statement, params).await.map_err(at(name_of(sql)))
+        self.raw().execute(&statement, params).await.map_err(at(name_of(sql)))
     }
 
     /// Unprepared statements without parameters: definitions of tables, settings.
     pub(crate) async fn batch(&self, name: &'static str, sql: &str) -> Result<(), StoreError> {
-        self.client.batch_execute(sql).await.map_err(at(name))
+        self.raw().batch_execute(sql).await.map_err(at(name))
     }
 
     /// Runs work in one transaction, which rolls back when the work fails.
@@ -297,31 +311,33 @@ impl Conn {
         name: &'static str,
         work: impl AsyncFnOnce(&Self) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.is_in_transaction = true;
         self.batch(name, "BEGIN").await?;
-        match work(self).await {
-            Ok(value) => {
-                self.batch(name, "COMMIT").await?;
-                Ok(value)
-            }
-            Err(error) => {
-                // A rollback that fails means a broken connection, whose transaction the server ends by itself.
-                let _ = self.batch(name, "ROLLBACK").await;
-                Err(error)
-            }
+        let outcome = work(self).await;
+        // A rollback that fails means a broken connection, whose transaction the server ends by itself.
+        let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        let ended = self.batch(name, end).await;
+        self.is_in_transaction = ended.is_err();
+        let value = outcome?;
+        ended?;
+        Ok(value)
+    }
+
+    /// The driver's client, with its cache of prepared statements.
+    pub(crate) fn raw(&self) -> &ClientWrapper {
+        self.client.as_deref().expect("a connection that was given up is not used again")
+    }
+
+    fn give_up_if_broken(&mut self, error: &StoreError) {
+        let is_closed = self.client.as_ref().is_some_and(|client| client.is_closed());
+        if is_closed || matches!(error, StoreError::Statement { source, .. } if source.code().is_none()) {
+            self.give_up();
         }
     }
 
-    /// The driver's client, for what only one domain needs (COPY).
-    pub(crate) fn raw(&self) -> &tokio_postgres::Client {
-        &self.client
-    }
-
-    fn give_up_if_broken(self, error: &StoreError) {
-        let is_broken = self.client.is_closed()
-            || matches!(error, StoreError::Statement { source, .. } if source.code().is_none());
-        if is_broken {
-            drop(Object::take(self.client));
-        }
+    /// Closes the connection instead of returning it to the pool.
+    fn give_up(&mut self) {
+        self.client.take().map(Object::take);
     }
 }
 

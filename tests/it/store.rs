@@ -3,7 +3,7 @@
 use chrono::{DateTime, Duration, Utc};
 use schema::clock::Timestamp;
 use schema::store::telemetry::{self, Reading, Replays, TimeRange, WriteContext};
-use schema::store::{aggregate, dedupe, partition};
+use schema::store::{Store, StoreSettings, aggregate, dedupe, device, partition};
 use tests::postgres::{Database, store};
 
 fn at(text: &str) -> Timestamp {
@@ -78,6 +78,53 @@ async fn a_program_older_than_the_database_refuses_it() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_is_dropped_half_way_leaves_nothing_behind() {
+    let database = Database::fresh().await;
+    let one_connection = StoreSettings {
+        url: database.url.clone(),
+        pool_max: 1,
+        statement_timeout_seconds: 30,
+        application_name: "dropped".to_owned(),
+    };
+    let store = Store::new(&one_connection).expect("the URL is right");
+    let half_way = store.run("test", async |conn| {
+        conn.transaction("test", async |conn| {
+            device::provision(
+                conn,
+                device::Allowlist::Devices,
+                ["t", "half", "f", "b"],
+                at("2026-11-23T10:00:00Z"),
+            )
+            .await?;
+            std::future::pending::<()>().await;
+            Ok(())
+        })
+        .await
+    });
+    let provisioned = async {
+        while database.count("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dropped' AND state = 'idle in transaction'").await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = half_way => panic!("the work never ends"),
+        () = provisioned => {}
+    }
+    let whole = store.run("test", async |conn| {
+        device::provision(
+            conn,
+            device::Allowlist::Devices,
+            ["t", "whole", "f", "b"],
+            at("2026-11-23T10:00:00Z"),
+        )
+        .await
+    });
+    whole.await.expect("the pool has a clean connection");
+    assert_eq!(database.count("SELECT count(*) FROM device_allowlist WHERE device_id = 'whole'").await, 1);
+    assert_eq!(database.count("SELECT count(*) FROM device_allowlist WHERE device_id = 'half'").await, 0);
+}
+
+#[tokio::test]
 async fn mark_reading_and_outbox_row_are_written_once() {
     let now = at("2026-11-23T10:00:30Z");
     let database = Database::fresh_at(now).await;
@@ -114,7 +161,8 @@ async fn a_replay_that_nobody_expected_fails_whole() {
     let later = WriteContext { replays: Replays::Fail, ..context(now + Duration::days(7)) };
     let rows = [reading("e-0", 1.0, now), reading("e-1", 1.0, now)];
     let rows: Vec<&Reading> = rows.iter().collect();
-    let outcome = database.store.run("test", async |conn| telemetry::store_readings(conn, &rows, later).await).await;
+    let outcome =
+        database.store.run("test", async |conn| telemetry::store_readings(conn, &rows, later).await).await;
     assert!(outcome.expect_err("the key is there").is_replay());
     assert_eq!(database.count("SELECT count(*) FROM ingress_dedupe").await, 1);
 }

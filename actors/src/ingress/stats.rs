@@ -130,6 +130,11 @@ impl IngressStats {
         }
     }
 
+    /// Units that came over HTTP passed every check.
+    pub fn valid_over_http(&self, kind: Kind, count: usize) {
+        self.of(kind).valid.add(u64::try_from(count).expect("a count fits"));
+    }
+
     /// Messages were stored; of these, `duplicates` had been seen before.
     pub fn stored(&self, kind: Kind, count: u64, duplicates: u64) {
         let stats = self.of(kind);
