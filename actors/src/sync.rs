@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use schema::clock::Clock;
+use schema::clock::{Clock, Timestamp};
 use schema::store::Store;
 use schema::store::outbox::LANE_GROUPS;
 use tokio::sync::{Notify, watch};
@@ -101,6 +101,8 @@ pub struct Diagnosis {
     pub status: Option<u16>,
     /// What it amounts to, without secrets.
     pub message: String,
+    /// The difference of the clocks, milliseconds, when the cloud complained of it.
+    pub skew_ms: Option<i64>,
 }
 
 /// Tells the senders that rows were committed. Cheap enough to call after every commit; calls coalesce. The default one
@@ -187,7 +189,7 @@ impl SyncHub {
     pub async fn diagnose(&self) -> Diagnosis {
         let Some(cloud) = &self.shared.cloud else {
             let message = "sending is switched off".to_owned();
-            return Diagnosis { is_ok: false, status: None, message };
+            return Diagnosis { is_ok: false, status: None, message, skew_ms: None };
         };
         let answer = cloud.handshake().await;
         self.shared.note_handshake(&answer)
@@ -220,28 +222,44 @@ impl Shared {
         Duration::from_secs(self.settings.backoff_seconds_max)
     }
 
-    /// Reads the answer to a greeting. Only a 2xx with a JSON object comes from the cloud.
+    /// Takes note of the answer to a greeting.
     pub(crate) fn note_handshake(&self, answer: &Answer) -> Diagnosis {
         let now = self.clock.now();
+        let diagnosis = Diagnosis::of(answer, now);
+        if let Some(skew_ms) = diagnosis.skew_ms {
+            partition::tell_skew(skew_ms);
+        }
+        if diagnosis.is_ok {
+            self.status.answered();
+        } else {
+            self.status.failed(now, diagnosis.message.clone());
+        }
+        diagnosis
+    }
+}
+
+/// Greets a cloud once, for whoever wants to know before an engine runs.
+///
+/// # Errors
+/// When the settings cannot be used.
+pub async fn greet(settings: &CloudSettings, clock: Clock) -> Result<Diagnosis, CloudError> {
+    let answer = Cloud::new(settings, clock.clone())?.handshake().await;
+    Ok(Diagnosis::of(&answer, clock.now()))
+}
+
+impl Diagnosis {
+    /// Reads the answer to a greeting. Only a 2xx with a JSON object comes from the cloud.
+    fn of(answer: &Answer, now: Timestamp) -> Self {
         let status = match answer {
             Answer::Lost { .. } => None,
             Answer::Response { status, .. } => Some(*status),
         };
-        let message = match answer::decide(answer, &[], now) {
-            Verdict::Taken { .. } => {
-                self.status.answered();
-                return Diagnosis { is_ok: true, status, message: "the cloud answers".to_owned() };
-            }
-            Verdict::Split { text } => text,
-            Verdict::Later(trouble) => {
-                if let Some(skew_ms) = trouble.skew_ms {
-                    partition::tell_skew(skew_ms);
-                }
-                trouble.message
-            }
+        let (is_ok, message, skew_ms) = match answer::decide(answer, &[], now) {
+            Verdict::Taken { .. } => (true, "the cloud answers".to_owned(), None),
+            Verdict::Split { text } => (false, text, None),
+            Verdict::Later(trouble) => (false, trouble.message, trouble.skew_ms),
         };
-        self.status.failed(now, message.clone());
-        Diagnosis { is_ok: false, status, message }
+        Self { is_ok, status, message, skew_ms }
     }
 }
 

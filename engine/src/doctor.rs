@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use actors::sync;
 use chrono::Datelike;
 use schema::clock::Clock;
 use schema::store::{Store, StoreError, StoreSettings, health, partition};
@@ -14,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::config::{Config, Loaded, MediaBackend, MqttMode, Url};
+use crate::tree;
 
 /// Longest wait for one answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -200,10 +202,10 @@ async fn engine_answers(listen: SocketAddr) -> bool {
 }
 
 async fn connection(subject: &'static str, url: &Url, advice: &str) -> Finding {
-    let Some(address) = host_and_port(url) else {
+    let Some(address) = url.host_and_port() else {
         return Finding::new(Verdict::Fail, subject, format!("{url} names no host"), advice);
     };
-    match timeout(ANSWER, TcpStream::connect(&address)).await {
+    match timeout(ANSWER, TcpStream::connect(address)).await {
         Ok(Ok(_)) => Finding::ok(subject, format!("{url} can be reached")),
         Ok(Err(error)) => Finding::new(Verdict::Fail, subject, format!("{url}: {error}"), advice),
         Err(_) => Finding::new(
@@ -213,24 +215,6 @@ async fn connection(subject: &'static str, url: &Url, advice: &str) -> Finding {
             advice,
         ),
     }
-}
-
-/// `host:port` of an address, with the usual port of its scheme.
-fn host_and_port(url: &Url) -> Option<String> {
-    let rest = url.as_str().split_once("://")?.1;
-    let authority = rest.split(['/', '?']).next()?;
-    let host = authority.rsplit('@').next().filter(|host| !host.is_empty())?;
-    let after_brackets = host.rsplit(']').next()?;
-    if after_brackets.contains(':') {
-        return Some(host.to_owned());
-    }
-    let port = match url.scheme().as_str() {
-        "https" => 443,
-        "http" => 80,
-        "mqtts" | "ssl" => 8883,
-        _ => 1883,
-    };
-    Some(format!("{host}:{port}"))
 }
 
 async fn media(config: &Config) -> Finding {
@@ -293,15 +277,31 @@ fn clock() -> Finding {
     Finding::new(Verdict::Fail, "clock", text, "set the clock: `timedatectl set-ntp true`, or `date -u -s …`")
 }
 
-/// Whether the cloud can be reached. When it cannot, that is no failure: a barn works offline.
+/// Whether the cloud answers to our name. When it does not, that is no failure: a barn works offline.
 async fn cloud(config: &Config) -> Finding {
-    let Some(url) = &config.cloud.url else {
+    let Some(settings) = tree::cloud_settings(config) else {
         return Finding::ok("cloud", "off: rows wait until cloud.url is set");
     };
-    let advice = "check cloud.url, the network and the name servers; rows wait meanwhile";
-    let finding = connection("cloud", url, advice).await;
-    let verdict = if finding.is_failure() { Verdict::Warn } else { finding.verdict };
-    Finding { verdict, ..finding }
+    let diagnosis = match sync::greet(&settings, Clock::system()).await {
+        Ok(diagnosis) => diagnosis,
+        Err(error) => {
+            return Finding::new(Verdict::Fail, "cloud", causes(&error), "correct the cloud settings");
+        }
+    };
+    if diagnosis.is_ok {
+        return Finding::ok("cloud", diagnosis.message);
+    }
+    let (text, advice) = match (diagnosis.skew_ms, diagnosis.status) {
+        (Some(skew_ms), _) => (
+            format!("its clock and ours differ by {skew_ms} ms"),
+            "set the clock: `timedatectl set-ntp true`",
+        ),
+        (None, Some(401 | 403)) => (diagnosis.message, "check cloud.auth_mode and the key or secret"),
+        (None, _) => {
+            (diagnosis.message, "check cloud.url, the network and the name servers; rows wait meanwhile")
+        }
+    };
+    Finding::new(Verdict::Warn, "cloud", text, advice)
 }
 
 /// An error with its causes.
@@ -313,25 +313,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Flag, Inputs, Setting, load};
-
-    fn url(text: &str) -> Url {
-        Url::from_text(text).unwrap()
-    }
-
-    #[test]
-    fn host_and_port_are_found_in_every_kind_of_address() {
-        let cases = [
-            ("https://cloud.example/api/v1", "cloud.example:443"),
-            ("http://cloud:8080", "cloud:8080"),
-            ("mqtts://u:p@broker", "broker:8883"),
-            ("http://[::1]/x", "[::1]:80"),
-            ("http://[::1]:81/x", "[::1]:81"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(host_and_port(&url(text)).as_deref(), Some(expected));
-        }
-    }
+    use crate::config::{Flag, Inputs, load};
 
     #[tokio::test]
     async fn a_port_taken_by_another_program_is_a_failure_with_a_way_out() {

@@ -270,8 +270,9 @@ fn telemetry_writers(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
     parts.writers.addresses().iter().enumerate().map(writer).collect()
 }
 
-fn sync_settings(config: &Config) -> SyncSettings {
-    let (outbox, cloud) = (&config.outbox, &config.cloud);
+/// How to reach the cloud; `None` when there is none.
+pub(crate) fn cloud_settings(config: &Config) -> Option<CloudSettings> {
+    let cloud = &config.cloud;
     let secret = |secret: &Option<Secret>| {
         secret.as_ref().map(|secret| secret.expose().to_owned()).unwrap_or_default()
     };
@@ -280,21 +281,22 @@ fn sync_settings(config: &Config) -> SyncSettings {
         config::CloudAuth::ApiKey => CloudAuth::ApiKey(secret(&cloud.api_key)),
         config::CloudAuth::Hmac => CloudAuth::Hmac(secret(&cloud.hmac_secret)),
     };
-    let settings = cloud.url.as_ref().map(|url| CloudSettings {
-        url: url.as_str().to_owned(),
+    let header = |(name, value): (&str, &Secret)| (name.to_owned(), value.expose().to_owned());
+    Some(CloudSettings {
+        url: cloud.url.as_ref()?.as_str().to_owned(),
         auth,
         authorization: secret(&cloud.authorization),
-        headers: cloud
-            .headers_json
-            .iter()
-            .map(|(name, value)| (name.to_owned(), value.expose().to_owned()))
-            .collect(),
+        headers: cloud.headers_json.iter().map(header).collect(),
         timeout_seconds: cloud.timeout_seconds,
         handshake_seconds: cloud.handshake_seconds,
-    });
+    })
+}
+
+fn sync_settings(config: &Config) -> SyncSettings {
+    let outbox = &config.outbox;
     SyncSettings {
         edge_id: config.edge.id.clone(),
-        cloud: settings,
+        cloud: cloud_settings(config),
         is_sending: outbox.mode == config::OutboxMode::Send,
         partitions: outbox.partitions,
         batch_events_max: outbox.batch_events_max,

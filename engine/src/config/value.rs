@@ -132,8 +132,8 @@ impl Url {
 
     fn default_port(&self) -> Option<u16> {
         match self.scheme().as_str() {
-            "mqtt" => Some(1883),
-            "mqtts" => Some(8883),
+            "mqtt" | "tcp" => Some(1883),
+            "mqtts" | "ssl" => Some(8883),
             "http" => Some(80),
             "https" => Some(443),
             _ => None,

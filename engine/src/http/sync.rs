@@ -446,7 +446,7 @@ pub(super) async fn diagnose_cloud(
     State(state): State<Arc<AppState>>,
     ids: CallIds,
 ) -> (StatusCode, Json<CloudDiagnosis>) {
-    let Diagnosis { is_ok, status, message } = state.sync.diagnose().await;
+    let Diagnosis { is_ok, status, message, skew_ms: _ } = state.sync.diagnose().await;
     let error = (!is_ok).then(|| ErrorDetail {
         code: "CLOUD_UNAVAILABLE",
         message: message.clone(),
