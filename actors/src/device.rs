@@ -11,14 +11,14 @@ use std::time::Duration;
 use broker::Delivery;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::clock::Clock;
-use schema::id::{self, DeviceId, StationId, TenantId};
+use schema::id::{self, TenantId};
 use schema::store::device::{Seen, StatusReport};
 use schema::store::reject::Refusal;
 use schema::store::telemetry::{DeviceEvent, Reading};
 use schema::wire::envelope::{Dialects, Envelope};
 use schema::wire::payload::{self, Status};
 use schema::wire::reject::Reject;
-use schema::wire::topic::{Place, Topic};
+use schema::wire::topic::{Place, Source, Topic};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -68,15 +68,6 @@ pub struct DeviceKey {
     pub tenant_id: TenantId,
     /// Device or station.
     pub source: Source,
-}
-
-/// The address part of a topic behind the barn.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
-    /// Telemetry, event and status topics.
-    Device(DeviceId),
-    /// Weighvision topics.
-    Station(StationId),
 }
 
 /// Makes device actors.
@@ -205,7 +196,9 @@ impl DeviceContext {
             reject,
             topic: delivery.topic.to_string(),
             tenant_id: topic.as_ref().map(|topic| topic.place().tenant_id.to_string()),
-            device_id: topic.as_ref().and_then(|topic| topic.device_id().map(ToString::to_string)),
+            device_id: topic
+                .as_ref()
+                .and_then(|topic| topic.device_id().map(|device_id| device_id.to_string())),
             event_id,
             size_bytes: i32::try_from(size_bytes).unwrap_or(i32::MAX),
             sha256: hex::encode(Sha256::digest(&delivery.payload)),
@@ -235,7 +228,7 @@ impl DeviceContext {
     ) -> Result<Result<(), Reject>, schema::store::StoreError> {
         let place = topic.place();
         let device_id = envelope.device_id.as_str();
-        let Topic::WeighVision { station_id, .. } = topic else {
+        let Source::Station(station_id) = topic.source() else {
             return Ok(self.allowlist.device(place, device_id).await?.map(drop));
         };
         if let Err(reject) = self.allowlist.station(place, station_id.as_str()).await? {

@@ -11,12 +11,11 @@ use std::sync::Arc;
 
 use broker::{Delivery, Intake, Verdict};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use schema::id::TenantId;
 use schema::wire::reject::{Reason, Reject};
 use schema::wire::topic::Topic;
 
 use crate::address::Address;
-use crate::device::{self, DeviceContext, DeviceKey, Devices, Source};
+use crate::device::{self, DeviceContext, DeviceKey, Devices};
 use crate::directory;
 
 /// The actor; see the head of this file.
@@ -84,19 +83,9 @@ impl Args {
             return Err(Reason::MessageTooLarge.into());
         }
         let topic = Topic::parse(&delivery.topic)?;
-        Ok((key_of(&topic), topic))
+        let key = DeviceKey { tenant_id: topic.place().tenant_id.clone(), source: topic.source() };
+        Ok((key, topic))
     }
-}
-
-fn key_of(topic: &Topic) -> DeviceKey {
-    let tenant_id: TenantId = topic.place().tenant_id.clone();
-    let source = match topic {
-        Topic::Telemetry { device_id, .. }
-        | Topic::Event { device_id, .. }
-        | Topic::Status { device_id, .. } => Source::Device(device_id.clone()),
-        Topic::WeighVision { station_id, .. } => Source::Station(station_id.clone()),
-    };
-    DeviceKey { tenant_id, source }
 }
 
 /// The mailbox of the ingress as the door and the link see it.

@@ -5,7 +5,7 @@
 //! | device | its own telemetry, event and status topics inside its farm and barn; weighing sessions of its station, or of any station of its barn when it has none | exactly its own status topic |
 //! | anonymous | anything: the address and the allowlist are checked later | anything below `iot/` |
 
-use schema::wire::topic::{Place, Topic};
+use schema::wire::topic::{Kind, Place, Source, Topic};
 
 use crate::gatekeeper::{Identity, Scope};
 
@@ -15,25 +15,18 @@ pub(crate) const ROOT: &str = "iot/";
 /// Whether a device may publish to `topic`, as a message or as its last will.
 #[must_use]
 pub fn may_publish(scope: &Scope, identity: &Identity, topic: &Topic) -> bool {
-    match topic {
-        Topic::Telemetry { place, device_id, .. }
-        | Topic::Event { place, device_id, .. }
-        | Topic::Status { place, device_id } => {
-            covers(scope, identity, place) && *device_id == identity.device_id
-        }
-        Topic::WeighVision { place, station_id, .. } => {
-            covers(scope, identity, place) && scope.station_id.as_ref().is_none_or(|own| own == station_id)
-        }
-    }
+    let is_own = match topic.source() {
+        Source::Device(device_id) => device_id == identity.device_id,
+        Source::Station(station_id) => scope.station_id.as_ref().is_none_or(|own| *own == station_id),
+    };
+    is_own && covers(scope, identity, topic.place())
 }
 
 /// Whether a device may subscribe to `filter`: only to its own status topic, without a wildcard.
 #[must_use]
 pub fn may_subscribe(scope: &Scope, identity: &Identity, filter: &str) -> bool {
-    match Topic::parse(filter) {
-        Ok(topic @ Topic::Status { .. }) => may_publish(scope, identity, &topic),
-        Ok(Topic::Telemetry { .. } | Topic::Event { .. } | Topic::WeighVision { .. }) | Err(_) => false,
-    }
+    Topic::parse(filter)
+        .is_ok_and(|topic| topic.kind() == Kind::Status && may_publish(scope, identity, &topic))
 }
 
 /// Whether a client without a credential, such as an operator's tool, may subscribe to `filter`.

@@ -22,8 +22,8 @@ pub struct IngressStats {
     unroutable: AtomicU64,
     invalid: AtomicU64,
     processing_errors: AtomicU64,
-    by_kind: [KindStats; 4],
-    dialects: [Counter; 3],
+    by_kind: [KindStats; Kind::ALL.len()],
+    dialects: [Counter; Dialect::ALL.len()],
     /// The text of the newest refusal of each reason.
     last_errors: Mutex<BTreeMap<&'static str, String>>,
 }

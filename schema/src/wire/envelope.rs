@@ -127,20 +127,13 @@ impl Envelope {
             fields.farm_id.agrees("farm_id", place.farm_id.as_str())?;
             fields.barn_id.agrees("barn_id", place.barn_id.as_str())?;
         }
-        if topic.device_id().is_some_and(|device_id| *device_id != self.device_id) {
+        if topic.device_id().is_some_and(|device_id| device_id != self.device_id) {
             return Err(Reject::of(Reason::DeviceMismatch, "device_id"));
         }
-        match topic {
-            Topic::Telemetry { metric, .. } => self.agree_on_metric(metric),
-            Topic::Event { event_type, .. } | Topic::WeighVision { event_type, .. } => {
-                if *event_type == self.event_type {
-                    Ok(())
-                } else {
-                    Err(Reject::of(Reason::EventTypeMismatch, "event_type"))
-                }
-            }
-            Topic::Status { .. } => Ok(()),
+        if topic.event_type().is_some_and(|event_type| event_type != self.event_type) {
+            return Err(Reject::of(Reason::EventTypeMismatch, "event_type"));
         }
+        if let Topic::Telemetry { metric, .. } = topic { self.agree_on_metric(metric) } else { Ok(()) }
     }
 
     fn agree_on_metric(&self, metric: &str) -> Result<(), Reject> {
@@ -320,14 +313,12 @@ impl<'a> Fields<'a> {
 
     fn dialect(&self, kind: Kind) -> Dialect {
         let is_bare = self.payload.is_null() && !self.event_type.is_there();
-        match kind {
-            Kind::Telemetry if is_bare && self.value.is_there() => Dialect::Flat,
-            Kind::Status if is_bare && self.status.is_there() => Dialect::Flat,
-            Kind::Telemetry | Kind::Status | Kind::Event | Kind::WeighVision if self.has_null_fields() => {
-                Dialect::NullFields
-            }
-            Kind::Telemetry | Kind::Status | Kind::Event | Kind::WeighVision => Dialect::Canonical,
+        let is_flat = (kind == Kind::Telemetry && self.value.is_there())
+            || (kind == Kind::Status && self.status.is_there());
+        if is_bare && is_flat {
+            return Dialect::Flat;
         }
+        if self.has_null_fields() { Dialect::NullFields } else { Dialect::Canonical }
     }
 
     fn has_null_fields(&self) -> bool {

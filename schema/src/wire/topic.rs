@@ -92,6 +92,15 @@ pub enum Topic {
     },
 }
 
+/// Who speaks on a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A device, on topics of its own.
+    Device(DeviceId),
+    /// A station, on whose topics devices speak.
+    Station(StationId),
+}
+
 impl Topic {
     /// Splits on `/`, drops empty segments and takes the shape by kind and count.
     ///
@@ -167,14 +176,32 @@ impl Topic {
         }
     }
 
-    /// The device of the topic; a weighvision topic names a station instead.
+    /// Who speaks.
     #[must_use]
-    pub fn device_id(&self) -> Option<&DeviceId> {
+    pub fn source(&self) -> Source {
         match self {
             Self::Telemetry { device_id, .. }
             | Self::Event { device_id, .. }
-            | Self::Status { device_id, .. } => Some(device_id),
-            Self::WeighVision { .. } => None,
+            | Self::Status { device_id, .. } => Source::Device(device_id.clone()),
+            Self::WeighVision { station_id, .. } => Source::Station(station_id.clone()),
+        }
+    }
+
+    /// The device of the topic; a station's topic names none.
+    #[must_use]
+    pub fn device_id(&self) -> Option<DeviceId> {
+        match self.source() {
+            Source::Device(device_id) => Some(device_id),
+            Source::Station(_) => None,
+        }
+    }
+
+    /// The event type that the body must repeat, on topics that name one.
+    #[must_use]
+    pub fn event_type(&self) -> Option<&str> {
+        match self {
+            Self::Event { event_type, .. } | Self::WeighVision { event_type, .. } => Some(event_type),
+            Self::Telemetry { .. } | Self::Status { .. } => None,
         }
     }
 }
