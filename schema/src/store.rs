@@ -311,11 +311,24 @@ impl Conn {
         name: &'static str,
         work: impl AsyncFnOnce(&Self) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        let work = async |conn: &Self| work(conn).await.map(Some);
+        let value = self.transaction_from(name, "BEGIN", work).await?;
+        Ok(value.expect("work that returns a value is committed"))
+    }
+
+    /// Runs work in one transaction that begins with these statements. It rolls back when the work fails, and also when
+    /// the work returns `None`.
+    pub(crate) async fn transaction_from<T>(
+        &mut self,
+        name: &'static str,
+        begin: &str,
+        work: impl AsyncFnOnce(&Self) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
         self.is_in_transaction = true;
-        self.batch(name, "BEGIN").await?;
+        self.batch(name, begin).await?;
         let outcome = work(self).await;
         // A rollback that fails means a broken connection, whose transaction the server ends by itself.
-        let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        let end = if matches!(outcome, Ok(Some(_))) { "COMMIT" } else { "ROLLBACK" };
         let ended = self.batch(name, end).await;
         self.is_in_transaction = ended.is_err();
         let value = outcome?;

@@ -5,3 +5,4 @@ mod http;
 mod outbox;
 mod replay;
 mod store;
+mod sync;

@@ -23,7 +23,7 @@ const PRIORITY_LANES_MAX: i64 = 1000;
 
 /// Begins a transaction whose plans follow the indexes whatever the statistics say: a plan that was made while the table
 /// was nearly empty must not be used when a million rows wait in it.
-pub(super) const BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
+const BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
     SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off; SET LOCAL jit = off";
 
 // Rows at the heads of the free groups. Not among them: lanes behind a row that waits after a rejection, and lanes
@@ -245,15 +245,14 @@ pub async fn due_tenants(
     groups: &[i16],
     now: Timestamp,
 ) -> Result<Vec<DueTenant>, StoreError> {
-    begin(conn, "due_tenants").await?;
-    let rows = conn.query(DUE_TENANTS, &[&groups, &now]).await;
-    finish(conn, "due_tenants", rows.is_ok()).await?;
+    let rows =
+        with_plans(conn, "due_tenants", async |conn| conn.query(DUE_TENANTS, &[&groups, &now]).await).await?;
     let tenant = |row: &Row| DueTenant {
         tenant_id: row.get(0),
         paused_until: row.get(1),
         consecutive_failures: row.get(2),
     };
-    Ok(rows?.iter().map(tenant).collect())
+    Ok(rows.iter().map(tenant).collect())
 }
 
 /// Frees the groups that an earlier life of this engine left behind; their rows may be claimed at once.
@@ -272,11 +271,8 @@ pub async fn claim(conn: &mut Conn, request: &ClaimRequest<'_>) -> Result<Claime
     // Rows that somebody holds locked stop their lanes, not the claim; a second look goes around them.
     let mut locked = HashSet::new();
     for _ in 0..2 {
-        begin(conn, "claim").await?;
-        let outcome = claim_in_transaction(conn, request, &mut locked).await;
-        let is_done = outcome.as_ref().is_ok_and(Option::is_some);
-        finish(conn, "claim", is_done).await?;
-        if let Some(claimed) = outcome? {
+        let work = async |conn: &Conn| claim_in_transaction(conn, request, &mut locked).await;
+        if let Some(claimed) = conn.transaction_from("claim", BEGIN, work).await? {
             return Ok(claimed);
         }
     }
@@ -543,27 +539,22 @@ async fn settle_leftovers(
 pub async fn renew(conn: &mut Conn, batch: &Batch, lease_expires_at: Timestamp) -> Result<bool, StoreError> {
     let ids: Vec<Uuid> = batch.events.iter().map(|event| event.id).collect();
     let attempts: Vec<i32> = batch.events.iter().map(|event| event.attempt_count).collect();
-    begin(conn, "renew").await?;
-    let renewed = async {
+    with_plans(conn, "renew", async |conn| {
         let groups = conn.execute(RENEW_GROUPS, &[&batch.tenant_id, &batch.id, &lease_expires_at]).await?;
         let tenants = vec![batch.tenant_id.as_str(); ids.len()];
         conn.execute(RENEW_ROWS, &[&tenants, &lease_expires_at, &ids, &attempts]).await?;
         Ok(groups > 0)
-    }
-    .await;
-    finish(conn, "renew", renewed.is_ok()).await?;
-    renewed
+    })
+    .await
 }
 
-pub(super) async fn begin(conn: &Conn, name: &'static str) -> Result<(), StoreError> {
-    conn.batch(name, BEGIN).await
-}
-
-/// Commits, or rolls back; a rollback that fails means a broken connection, whose transaction the server ends.
-pub(super) async fn finish(conn: &Conn, name: &'static str, commits: bool) -> Result<(), StoreError> {
-    if commits {
-        return conn.batch(name, "COMMIT").await;
-    }
-    let _ = conn.batch(name, "ROLLBACK").await;
-    Ok(())
+/// Runs work in a transaction whose plans follow the indexes.
+pub(super) async fn with_plans<T>(
+    conn: &mut Conn,
+    name: &'static str,
+    work: impl AsyncFnOnce(&Conn) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let work = async |conn: &Conn| work(conn).await.map(Some);
+    let value = conn.transaction_from(name, BEGIN, work).await?;
+    Ok(value.expect("work that returns a value is committed"))
 }

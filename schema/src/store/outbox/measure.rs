@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 
-use super::claim::{CANDIDATES, CLAIM_ROWS, ClaimRequest, begin, claim, finish};
+use super::claim::{CANDIDATES, CLAIM_ROWS, ClaimRequest, claim, with_plans};
 use super::groups_of;
 use super::settle::{Settlement, settle};
 use crate::clock::Clock;
@@ -38,13 +38,14 @@ pub async fn drain_unsent(
     events_max: u64,
 ) -> Result<Cycles, StoreError> {
     let mut groups = groups_of(partition, partitions);
+    let window_rows = i64::try_from(500_usize.div_ceil(groups.len().max(1))).unwrap_or(500);
     let mut cycles = Cycles::default();
     while cycles.events < events_max && !groups.is_empty() {
         groups.rotate_left(1);
         let request = ClaimRequest {
             tenant_id,
             groups: &groups,
-            window_rows: 500,
+            window_rows,
             batch_id: id::new_id(),
             edge_id: "measure",
             now: clock.now(),
@@ -76,15 +77,13 @@ pub async fn drain_unsent(
     Ok(cycles)
 }
 
-/// Pages that a claim reads to find its rows and then to take them: what must not grow with the backlog.
+/// Pages that a claim reads to find its rows and then to take them: what must not grow with the backlog. The rows stay
+/// taken until the lease is over.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn pages_of_a_claim(conn: &Conn, request: &ClaimRequest<'_>) -> Result<(i64, i64), StoreError> {
-    begin(conn, "explain").await?;
-    let pages = explain_claim(conn, request).await;
-    finish(conn, "explain", false).await?;
-    pages
+pub async fn pages_of_a_claim(conn: &mut Conn, request: &ClaimRequest<'_>) -> Result<(i64, i64), StoreError> {
+    with_plans(conn, "explain", async |conn| explain_claim(conn, request).await).await
 }
 
 async fn explain_claim(conn: &Conn, request: &ClaimRequest<'_>) -> Result<(i64, i64), StoreError> {

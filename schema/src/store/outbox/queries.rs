@@ -3,6 +3,7 @@
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::claim::with_plans;
 use super::{in_order, lane};
 use crate::clock::Timestamp;
 use crate::store::{Conn, StoreError};
@@ -250,7 +251,7 @@ impl Entry {
 /// # Errors
 /// When the database fails.
 pub async fn list(
-    conn: &Conn,
+    conn: &mut Conn,
     status: Status,
     limit: i64,
     tenants: Option<&[String]>,
@@ -258,9 +259,8 @@ pub async fn list(
     let limit = limit.clamp(0, LIST_ROWS_MAX);
     let rows = match status {
         Status::Pending => {
-            let present: Vec<String> =
-                conn.query(TENANTS, &[&tenants]).await?.iter().map(|row| row.get(0)).collect();
-            conn.query(LIST_PENDING, &[&present, &limit]).await?
+            let work = async |conn: &Conn| list_pending(conn, limit, tenants).await;
+            with_plans(conn, "list_pending", work).await?
         }
         Status::Failed => conn.query(LIST_FAILED, &[&tenants, &limit]).await?,
         Status::Claimed | Status::Sent => {
@@ -269,6 +269,11 @@ pub async fn list(
         Status::Acked => return list_acked(conn, limit, tenants).await,
     };
     Ok(rows.iter().map(Entry::read).collect())
+}
+
+async fn list_pending(conn: &Conn, limit: i64, tenants: Option<&[String]>) -> Result<Vec<Row>, StoreError> {
+    let present: Vec<String> = conn.query(TENANTS, &[&tenants]).await?.iter().map(|row| row.get(0)).collect();
+    conn.query(LIST_PENDING, &[&present, &limit]).await
 }
 
 async fn list_acked(conn: &Conn, limit: i64, tenants: Option<&[String]>) -> Result<Vec<Entry>, StoreError> {

@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::claim::{ClaimedEvent, begin, finish};
+use super::claim::{ClaimedEvent, with_plans};
 use crate::clock::Timestamp;
 use crate::store::{Conn, StoreError, partition, sync_state};
 
@@ -182,8 +182,7 @@ async fn settle_once(
     settlement: &Settlement<'_>,
     now: Timestamp,
 ) -> Result<Settled, StoreError> {
-    begin(conn, "settle").await?;
-    let outcome = async {
+    with_plans(conn, "settle", async |conn| {
         let acked = ack_rows(conn, tenant_id, &settlement.acked, now).await?;
         reject_rows(conn, tenant_id, &settlement.rejected, now).await?;
         let returned: Vec<(Uuid, i32)> =
@@ -197,10 +196,8 @@ async fn settle_once(
             sync_state::record(conn, tenant_id, change, now).await?;
         }
         Ok(Settled { acked })
-    }
-    .await;
-    finish(conn, "settle", outcome.is_ok()).await?;
-    outcome
+    })
+    .await
 }
 
 async fn ack_rows(
