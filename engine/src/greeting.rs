@@ -3,6 +3,9 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
+use schema::store::device;
+use schema::wire::topic;
+
 use crate::config::{Config, MediaBackend};
 
 /// The greeting; `private_database` is the address of the private cluster, when there is one.
@@ -54,11 +57,13 @@ fn first_reading(config: &Config, listen: SocketAddr, private_database: Option<&
     format!(
         r#"
 Let a device in and send a first reading:
-  psql "{database}" -c "INSERT INTO device_allowlist (tenant_id, device_id, farm_id, barn_id) VALUES ('t-001', 'd-001', 'f-001', 'b-001')"
-  mosquitto_pub -h {host} -p {port}{credential} -q 1 -t iot/telemetry/t-001/f-001/b-001/d-001/temperature \
+  psql "{database}" -c "{allow}"
+  mosquitto_pub -h {host} -p {port}{credential} -q 1 -t {topic} \
     -m '{{"event_id":"e-1","tenant_id":"t-001","device_id":"d-001","value":21.5,"ts":"2026-02-12T09:00:00Z"}}'
 "#,
-        port = listen.port()
+        port = listen.port(),
+        allow = device::ALLOW_EXAMPLE,
+        topic = topic::EXAMPLE,
     )
 }
 

@@ -64,7 +64,7 @@ jit = off
 
 # Often and a little: the outbox changes each row twice, the history tables only grow.
 autovacuum_max_workers = 2
-autovacuum_naptime = 30s
+autovacuum_naptime = 10s
 autovacuum_vacuum_scale_factor = 0.05
 autovacuum_analyze_scale_factor = 0.05
 autovacuum_vacuum_cost_limit = 1000

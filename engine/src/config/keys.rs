@@ -246,8 +246,8 @@ settings! {
         backoff_seconds_max: u64 = "300" in 1..=300 old [OUTBOX_BACKOFF_CAP_SECONDS];
         /// How often the outbox is looked at when nothing wakes it.
         poll_ms: u64 = "1000" in 10..=3600000 old [SYNC_INTERVAL_MS];
-        /// Senders side by side; one tenant stays with one of them.
-        partitions: usize = "4" in 1..=64;
+        /// Senders side by side; events of one lane stay with one of them.
+        partitions: usize = "4" in 1..=16;
     }
 
     /// The cloud.
