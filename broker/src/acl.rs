@@ -5,12 +5,9 @@
 //! | device | its own telemetry, event and status topics inside its farm and barn; weighing sessions of its station, or of any station of its barn when it has none | exactly its own status topic |
 //! | anonymous | anything: the address and the allowlist are checked later | anything below `iot/` |
 
-use schema::wire::topic::{Kind, Place, Source, Topic};
+use schema::wire::topic::{Kind, Place, ROOT, Source, Topic};
 
 use crate::gatekeeper::{Identity, Scope};
-
-/// The first segment of every topic that has a meaning here.
-pub(crate) const ROOT: &str = "iot/";
 
 /// Whether a device may publish to `topic`, as a message or as its last will.
 #[must_use]

@@ -4,8 +4,8 @@ use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use schema::wire::topic::ROOT;
 
-use crate::acl::ROOT;
 use crate::delivery::Message;
 
 /// The router is not there any more; opening a new feed finds or starts another.

@@ -3,6 +3,12 @@
 use crate::id::{BarnId, DeviceId, FarmId, SessionId, StationId, TenantId, is_id};
 use crate::wire::reject::{Reason, Reject};
 
+/// How every topic that has a meaning here begins.
+pub const ROOT: &str = "iot/";
+
+/// A topic as a person may type it to try the engine out.
+pub const EXAMPLE: &str = "iot/telemetry/t-001/f-001/b-001/d-001/temperature";
+
 /// The subscriptions of the engine at an external broker, one per topic kind.
 pub const FILTERS: [&str; 4] = [
     "iot/telemetry/+/+/+/+/+",
