@@ -1,8 +1,15 @@
 //! One test binary, a module per subject.
 
+mod cloud;
 mod crash;
+mod external;
 mod http;
+mod outage;
 mod outbox;
+mod refusals;
 mod replay;
+mod status;
 mod store;
+mod storm;
 mod sync;
+mod tidy;

@@ -107,12 +107,23 @@ impl Barn {
     ///
     /// # Panics
     /// When anything was.
-    pub async fn finish(mut self) -> Database {
+    pub async fn finish(self) -> Database {
+        self.finish_after("").await
+    }
+
+    /// The same after something that the engine rightly logs as an error: the message of it.
+    ///
+    /// # Panics
+    /// When anything else was left behind, or the error was not logged.
+    pub async fn finish_after(mut self, error: &str) -> Database {
         self.stop_engine().await;
         check_idle(&self.db).await;
         let complaints = COMPLAINTS.lock().expect("no writer panics").clone();
         let complaints = String::from_utf8_lossy(&complaints);
-        let is_grave = |line: &&str| line.contains("ERROR") || line.contains(UNSETTLED);
+        assert!(complaints.contains(error), "no complaint of {error:?}");
+        let is_expected = |line: &str| !error.is_empty() && line.contains(error);
+        let is_grave =
+            |line: &&str| (line.contains("ERROR") && !is_expected(line)) || line.contains(UNSETTLED);
         let grave: Vec<_> = complaints.lines().filter(is_grave).collect();
         assert!(grave.is_empty(), "the engine complained: {grave:#?}");
         let verdict = self.cloud.shutdown().await;

@@ -1,7 +1,7 @@
 //! The engine as a process: started, watched, killed, told to end, started again.
 
 use std::fs::{File, OpenOptions};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -191,9 +191,10 @@ impl Drop for Engine {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
+        let age = if is_outdated() { " (the binary is older than its sources: cargo build)" } else { "" };
         #[expect(clippy::print_stderr, reason = "it explains the failure")]
         {
-            eprintln!("--- the engine's last lines (binary {})\n{tail}\n---", binary().display());
+            eprintln!("--- the engine's last lines{age}\n{tail}\n---");
         }
     }
 }
@@ -203,8 +204,16 @@ impl Drop for Engine {
 /// # Panics
 /// When it is gone.
 pub fn signal(pid: u32, signal: Signal) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
-    kill_process(pid, signal).expect("the process lives");
+    kill_process(process_id(pid), signal).expect("the process lives");
+}
+
+/// A process id as the system takes it.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+pub fn process_id(pid: u32) -> Pid {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id")
 }
 
 /// Fetches a path from an engine.
@@ -230,10 +239,18 @@ pub fn sum_of_metric(text: &str, name: &str, label: &str) -> f64 {
     text.lines().filter(|line| !line.starts_with('#')).filter_map(value).sum()
 }
 
+/// Whether a source the compiler read for the binary was changed since.
+fn is_outdated() -> bool {
+    let changed = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+    let sources = std::fs::read_to_string(binary().with_extension("d")).unwrap_or_default();
+    let built_at = changed(&binary());
+    sources.split_whitespace().skip(1).any(|source| changed(Path::new(source)) > built_at)
+}
+
 /// The binary beside the test executable.
 fn binary() -> PathBuf {
     let me = std::env::current_exe().expect("a test is a program");
-    let profile = me.parent().and_then(std::path::Path::parent).expect("it lies in target/PROFILE/deps");
+    let profile = me.parent().and_then(Path::parent).expect("it lies in target/PROFILE/deps");
     let binary = profile.join("farmiq-edge");
     assert!(binary.exists(), "{} is not built: run `cargo build --workspace`", binary.display());
     binary

@@ -18,7 +18,9 @@ use crate::wait::until;
 /// What a load is.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadSettings {
-    /// Devices, each with its own connection: `d-0`, `d-1`, …
+    /// Number of the first device.
+    pub first_device: usize,
+    /// Devices, each with its own connection: `d-0`, `d-1`, … from the first one on.
     pub devices: usize,
     /// Readings of each device at most.
     pub readings: usize,
@@ -30,7 +32,7 @@ pub struct LoadSettings {
 
 impl Default for LoadSettings {
     fn default() -> Self {
-        Self { devices: 8, readings: usize::MAX, per_second: 100.0, window: 50 }
+        Self { first_device: 0, devices: 8, readings: usize::MAX, per_second: 100.0, window: 50 }
     }
 }
 
@@ -127,7 +129,7 @@ impl Load {
         let (stop, stopped) = watch::channel(false);
         let ledger = Arc::new(Ledger::default());
         let mut tasks = JoinSet::new();
-        for number in 0..settings.devices {
+        for number in settings.first_device..settings.first_device + settings.devices {
             let device = format!("d-{number}");
             let link = Link { broker: mqtt.to_string(), login: login(&device), window: settings.window };
             let mut feed = Feed {

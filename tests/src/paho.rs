@@ -30,7 +30,7 @@ impl Paho {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let topic = temperature_topic("{device}");
         let mut child = Command::new(python(here))
-            .arg(here.join("paho.py"))
+            .arg(here.join("devices.py"))
             .args([&mqtt.ip().to_string(), &mqtt.port().to_string(), &topic])
             .args([clients.to_string(), readings.to_string(), per_second.to_string()])
             .stdin(Stdio::null())

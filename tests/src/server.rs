@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio_postgres::Client;
 
-use crate::engine::signal;
+use crate::engine::{process_id, signal};
 use crate::postgres::{self, Database};
 use crate::wait::{PATIENCE, until};
 
@@ -136,7 +136,8 @@ impl Drop for Server {
         // Its children end when they miss it; a frozen one would stay for ever.
         if let Some(pid) = self.child.as_ref().and_then(Child::id) {
             for child in children(pid) {
-                signal(child, Signal::KILL);
+                // One that is gone already needs no signal.
+                let _ = rustix::process::kill_process(process_id(child), Signal::KILL);
             }
         }
     }

@@ -1,6 +1,6 @@
 """Devices that publish readings with paho-mqtt and say which were offered and which were acknowledged.
 
-Usage: paho.py HOST PORT TOPIC CLIENTS READINGS PER_SECOND, where TOPIC contains {device}. Each line of the output is
+Usage: devices.py HOST PORT TOPIC CLIENTS READINGS PER_SECOND, where TOPIC contains {device}. Each line of the output is
 "offered ID" or "acked ID". Ends when every reading was acknowledged.
 """
 
@@ -52,9 +52,10 @@ class Device:
     def publish(self):
         event_id, body = reading(self.tenant, self.name)
         say("offered", event_id)
-        # The acknowledgement may overtake the message id.
+        # The library calls back under a lock that publishing takes too, so this one must not be held here.
+        mid = self.client.publish(self.topic, body, qos=1).mid
         with self.lock:
-            mid = self.client.publish(self.topic, body, qos=1).mid
+            # The acknowledgement may have overtaken the message id.
             if mid not in self.early:
                 self.waiting[mid] = event_id
                 return
