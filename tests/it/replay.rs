@@ -21,7 +21,7 @@ fn traffic() -> Vec<Publish> {
         let weighing = Weighing { session: &session, weight_kg: 0.2 + f64::from(number) / 10.0, at };
         station.weigh(weighing, &mut random)
     };
-    (0..4).flat_map(|number| weigh(number)).map(|message| message.publish).collect()
+    (0..4).flat_map(&mut weigh).map(|message| message.publish).collect()
 }
 
 async fn rows(db: &Database) -> [i64; 6] {
