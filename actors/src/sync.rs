@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::clock::{Clock, Timestamp};
-use schema::store::Store;
 use schema::store::outbox::LANE_GROUPS;
-use tokio::sync::{Notify, watch};
+use schema::store::outbox::slot::Slot;
+use schema::store::{Store, StoreError};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -39,7 +40,7 @@ const SETTLE_GRACE: Duration = Duration::from_secs(1);
 /// How the outbox is sent.
 #[derive(Clone, Debug)]
 pub struct SyncSettings {
-    /// Name of this engine, unique among all that share the database.
+    /// Name of this engine as the cloud knows it.
     pub edge_id: String,
     /// Where to send to; without it rows are kept and nothing is sent.
     pub cloud: Option<CloudSettings>,
@@ -78,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) cloud: Option<Cloud>,
     pub(crate) status: SyncStatus,
     seats: Vec<Seat>,
+    /// The name under which leases are held.
+    slot: Mutex<Option<Slot>>,
     /// Counts the attempts that were asked for.
     wanted: watch::Sender<u64>,
 }
@@ -139,6 +142,7 @@ impl SyncHub {
         let shared = Shared {
             status: SyncStatus::new(is_enabled),
             seats: (0..partitions).map(seat).collect(),
+            slot: Mutex::default(),
             wanted: watch::Sender::new(0),
             settings,
             store,
@@ -212,6 +216,18 @@ impl SyncHub {
 impl Shared {
     pub(crate) fn seat(&self, partition: usize) -> &Seat {
         &self.seats[partition]
+    }
+
+    /// The name under which leases are held; taken anew when the connection that holds it was lost.
+    pub(crate) async fn holder(&self) -> Result<Arc<str>, StoreError> {
+        let mut slot = self.slot.lock().await;
+        if let Some(held) = slot.as_ref().filter(|slot| slot.is_held()) {
+            return Ok(held.name());
+        }
+        let taken = Slot::take(&self.store, &self.settings.edge_id).await?;
+        let name = taken.name();
+        *slot = Some(taken);
+        Ok(name)
     }
 
     pub(crate) fn wanted(&self) -> watch::Receiver<u64> {

@@ -342,10 +342,15 @@ impl Conn {
     }
 
     fn give_up_if_broken(&mut self, error: &StoreError) {
-        let is_closed = self.client.as_ref().is_some_and(|client| client.is_closed());
-        if is_closed || matches!(error, StoreError::Statement { source, .. } if source.code().is_none()) {
+        if self.is_closed()
+            || matches!(error, StoreError::Statement { source, .. } if source.code().is_none())
+        {
             self.give_up();
         }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.client.as_ref().is_none_or(|client| client.is_closed())
     }
 
     /// Closes the connection instead of returning it to the pool.

@@ -9,6 +9,7 @@ use schema::store::Store;
 use schema::store::outbox::claim::{self, Batch, ClaimRequest, Claimed};
 use schema::store::outbox::queries::{self, Status};
 use schema::store::outbox::settle::{Failure, Fate, Rejection, Settlement, settle};
+use schema::store::outbox::slot::Slot;
 use schema::store::outbox::{groups_of, measure};
 use tests::postgres::{self, Database};
 use uuid::Uuid;
@@ -44,13 +45,14 @@ async fn claim_with(store: &Store, request: ClaimRequest<'_>) -> Claimed {
     store.run("claim", async |conn| claim::claim(conn, &request).await).await.expect("the database works")
 }
 
-fn request<'a>(edge_id: &'a str, groups: &'a [i16], at: Timestamp) -> ClaimRequest<'a> {
+fn request<'a>(holder: &'a str, groups: &'a [i16], at: Timestamp) -> ClaimRequest<'a> {
     ClaimRequest {
         tenant_id: TENANT,
         groups,
         window_rows: 500,
         batch_id: id::new_id(),
-        edge_id,
+        edge_id: "barn-7",
+        holder,
         now: at,
         lease: seconds(300),
         events_max: 500,
@@ -469,4 +471,18 @@ async fn a_claim_reads_no_more_pages_when_the_backlog_is_a_hundred_times_as_long
     );
     // 500 rows lie on 500 pages at most; each is read to find the row and a few times to write its new version.
     assert!(many.0 < few.0 + 600 && many.1 < 5_000, "{few:?} pages became {many:?}");
+}
+
+#[tokio::test]
+async fn two_living_engines_of_one_name_hold_leases_under_different_ones() {
+    let db = Database::fresh().await;
+    let (first, second) = (tests::postgres::store(&db.url), tests::postgres::store(&db.url));
+    let of_first = Slot::take(&first, "barn-7").await.expect("a name is free");
+    let of_second = Slot::take(&second, "barn-7").await.expect("a name is free");
+    assert_eq!((&*of_first.name(), &*of_second.name()), ("barn-7", "barn-7#1"));
+    assert!(of_first.is_held());
+    drop(of_first);
+    while Slot::take(&second, "barn-7").await.expect("a name is free").name().as_ref() != "barn-7" {
+        // The server takes a moment to notice that the connection is gone.
+    }
 }

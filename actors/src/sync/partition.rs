@@ -104,9 +104,7 @@ impl Partition {
     async fn take_back(&mut self) {
         let mut delay = RETRY_DELAY;
         while !self.is_ending() {
-            let (edge_id, groups) = (&self.shared.settings.edge_id, &self.groups);
-            let work = async |conn: &mut _| claim::release_mine(conn, edge_id, groups).await;
-            match self.shared.store.run("release_mine", work).await {
+            match self.release_mine().await {
                 Ok(0) => return,
                 Ok(batches) => {
                     tracing::info!(
@@ -123,6 +121,12 @@ impl Partition {
                 }
             }
         }
+    }
+
+    async fn release_mine(&self) -> Result<u64, StoreError> {
+        let holder = self.shared.holder().await?;
+        let work = async |conn: &mut _| claim::release_mine(conn, &holder, &self.groups).await;
+        self.shared.store.run("release_mine", work).await
     }
 
     /// Gives every tenant with due rows a turn, and those with much to send many.
@@ -197,6 +201,7 @@ impl Partition {
     /// Claims, and looks farther when the rows at the heads may not go.
     async fn claim(&mut self, tenant_id: &str) -> Result<Claimed, StoreError> {
         self.groups.rotate_left(1);
+        let holder = self.shared.holder().await?;
         loop {
             let settings = &self.shared.settings;
             let request = ClaimRequest {
@@ -205,6 +210,7 @@ impl Partition {
                 window_rows: self.window_rows,
                 batch_id: id::new_id(),
                 edge_id: &settings.edge_id,
+                holder: &holder,
                 now: self.shared.clock.now(),
                 lease: TimeDelta::seconds(
                     i64::try_from(settings.lease_seconds).unwrap_or(i64::from(u32::MAX)),

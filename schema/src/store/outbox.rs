@@ -11,6 +11,7 @@ pub mod claim;
 pub mod measure;
 pub mod queries;
 pub mod settle;
+pub mod slot;
 
 /// Every statement of this module.
 pub const STATEMENTS: &[&str] = &[
@@ -20,6 +21,7 @@ pub const STATEMENTS: &[&str] = &[
     claim::CLAIM_ROWS,
     claim::DROP_GROUPS,
     claim::RELEASE_MINE,
+    slot::TAKE_SLOT,
     claim::RENEW_GROUPS,
     claim::RENEW_ROWS,
     claim::DUE_TENANTS,

@@ -160,8 +160,10 @@ pub struct ClaimRequest<'a> {
     pub window_rows: i64,
     /// Id of the batch, new for every claim.
     pub batch_id: Uuid,
-    /// The claiming engine. Two engines must not have the same name.
+    /// The engine as the cloud knows it.
     pub edge_id: &'a str,
+    /// The name under which it holds leases; no two living engines have the same (see [`super::slot`]).
+    pub holder: &'a str,
     /// The time of the claim.
     pub now: Timestamp,
     /// How long nobody else may have the rows.
@@ -259,8 +261,8 @@ pub async fn due_tenants(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn release_mine(conn: &Conn, edge_id: &str, groups: &[i16]) -> Result<u64, StoreError> {
-    conn.execute(RELEASE_MINE, &[&edge_id, &groups]).await
+pub async fn release_mine(conn: &Conn, holder: &str, groups: &[i16]) -> Result<u64, StoreError> {
+    conn.execute(RELEASE_MINE, &[&holder, &groups]).await
 }
 
 /// Claims a batch: one transaction.
@@ -297,7 +299,7 @@ async fn claim_in_transaction(
     groups.dedup();
     let lease_expires_at = request.now + request.lease;
     let params: [&(dyn ToSql + Sync); 6] =
-        [&request.tenant_id, &groups, &request.batch_id, &request.edge_id, &lease_expires_at, &request.now];
+        [&request.tenant_id, &groups, &request.batch_id, &request.holder, &lease_expires_at, &request.now];
     let taken = conn.execute(TAKE_GROUPS, &params).await?;
     if usize::try_from(taken).ok() != Some(groups.len()) {
         // Another engine was faster; its lease keeps the group away from the second look.
@@ -326,7 +328,7 @@ async fn look(
 ) -> Result<(Vec<Candidate>, Vec<usize>), StoreError> {
     let limits = Limits {
         now: request.now,
-        claimed_by: request.edge_id,
+        claimed_by: request.holder,
         events_max: request.events_max,
         bytes_max: request.bytes_max,
     };
@@ -417,7 +419,7 @@ async fn claim_rows(
 ) -> Result<Option<HashMap<Uuid, Row>>, StoreError> {
     let places: Vec<&str> = chosen.iter().map(|row| row.place.as_str()).collect();
     let params: [&(dyn ToSql + Sync); 5] =
-        [&places, &request.edge_id, &request.now, &lease_expires_at, &request.batch_id];
+        [&places, &request.holder, &request.now, &lease_expires_at, &request.batch_id];
     let rows = conn.query(CLAIM_ROWS, &params).await?;
     let rows: HashMap<Uuid, Row> = rows.into_iter().map(|row| (row.get(0), row)).collect();
     let is_mine = |candidate: &&Candidate| {

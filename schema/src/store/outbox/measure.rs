@@ -48,6 +48,7 @@ pub async fn drain_unsent(
             window_rows,
             batch_id: id::new_id(),
             edge_id: "measure",
+            holder: "measure",
             now: clock.now(),
             lease: chrono::Duration::seconds(300),
             events_max: 500,
@@ -96,7 +97,7 @@ async fn explain_claim(conn: &Conn, request: &ClaimRequest<'_>) -> Result<(i64, 
     let places: Vec<&str> = rows.iter().map(|row| row.get("place")).collect();
     let expires_at = request.now + request.lease;
     let take: [&(dyn ToSql + Sync); 5] =
-        [&places, &request.edge_id, &request.now, &expires_at, &request.batch_id];
+        [&places, &request.holder, &request.now, &expires_at, &request.batch_id];
     Ok((looking, pages(conn, CLAIM_ROWS, &take).await?))
 }
 
