@@ -17,7 +17,7 @@ const PER_SECOND: f64 = 125.0;
 /// How long the database is away.
 const AWAY: Duration = Duration::from_secs(10);
 /// What was committed before the end may still be acknowledged within this time.
-const LAST_ANSWERS: Duration = Duration::from_millis(500);
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How much memory the outage may cost.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
 

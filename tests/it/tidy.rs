@@ -49,13 +49,13 @@ fn files(ending: &str) -> Vec<Source> {
             }
         }
     }
-    assert!(!found.is_empty(), "no file ends in {ending}");
     found
 }
 
 /// The Rust files, without modules that are only tests.
 fn rust() -> Vec<Source> {
     let mut sources = files(".rs");
+    assert!(!sources.is_empty(), "the sources are not where this test looks for them");
     let is_test = |source: &Source| source.path.contains("/tests/") || source.path.ends_with("tests.rs");
     sources.retain(|source| !is_test(source));
     for source in &mut sources {
@@ -147,8 +147,7 @@ fn nothing_is_left_for_later() {
     // Put together here, so that this file is no find of its own.
     let words = [["TO", "DO"], ["FIX", "ME"], ["XX", "X"]].map(|halves| halves.concat());
     for ending in [".rs", ".toml", ".md", ".sql", ".sh", ".py", ".yaml", ".yml", "Makefile"] {
-        let found = std::panic::catch_unwind(|| files(ending)).unwrap_or_default();
-        for source in found {
+        for source in files(ending) {
             let is_word = |line: &str| {
                 line.split(|c: char| !c.is_alphanumeric()).any(|word| words.iter().any(|later| later == word))
             };

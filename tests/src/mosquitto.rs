@@ -29,7 +29,7 @@ impl Mosquitto {
         let directory = tempfile::tempdir().expect("a directory can be made");
         let config = format!(
             "listener {} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 1000\n\
-             persistence true\nautosave_on_changes true\nautosave_interval 1\npersistence_location {}/\nuser root\n",
+             persistence true\npersistence_location {}/\nuser root\n",
             address.port(),
             directory.path().display()
         );
