@@ -1,9 +1,9 @@
 //! Measures the engine against the limits of the machine and database it runs on.
 
-mod engine;
+pub(crate) mod engine;
 mod limits;
-mod process;
-mod table;
+pub(crate) mod process;
+pub(crate) mod table;
 
 use std::time::Duration;
 
@@ -139,7 +139,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    async fn open(settings: Settings) -> Result<Self> {
+    pub(crate) async fn open(settings: Settings) -> Result<Self> {
         let store = Store::new(&StoreSettings {
             url: settings.database_url.clone(),
             pool_max: POOL_MAX,
@@ -177,13 +177,14 @@ impl Bench {
     }
 
     /// Flushes what earlier measurements left behind, where the role may.
-    async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         if let Ok(conn) = self.store.conn().await {
             drop(checkpoint(&conn).await);
         }
     }
 
-    async fn stored(&self) -> Result<i64> {
+    /// Readings of the engine's devices that the engine has stored.
+    pub(crate) async fn stored(&self) -> Result<i64> {
         let conn = self.store.conn().await.context("connect to the database")?;
         reading_count(&conn, &self.engine_place.tenant).await.context("count readings")
     }
@@ -193,7 +194,7 @@ impl Bench {
     }
 
     /// What was used up to now.
-    async fn gauge(&self) -> Result<Gauge> {
+    pub(crate) async fn gauge(&self) -> Result<Gauge> {
         let conn = self.store.conn().await.context("connect to the database")?;
         let wal = wal_position(&conn).await.context("read the WAL position")?;
         Ok(Gauge {

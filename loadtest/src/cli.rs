@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use loadtest::cloud::{Auth, Mode, Plan};
 use loadtest::device::Place;
 use loadtest::mqtt::Login;
-use loadtest::{barn, bench, cloud, replay, verify};
+use loadtest::{barn, bench, cloud, drain, replay, verify};
 use schema::clock::Clock;
 use schema::wire::envelope::Dialect;
 
@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Measure the engine against COPY and against its own bare SQL, in one run on one database.
     Bench(BenchArgs),
+    /// Measure how fast a backlog goes to the cloud: claims alone, then an engine, then an engine under load.
+    Drain(DrainArgs),
 }
 
 #[derive(Debug, Args)]
@@ -344,6 +346,41 @@ impl BenchArgs {
             window: self.window.clamp(1, 1000),
             measures_limits: !self.only_engine,
             measures_engine: !self.only_limits,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  farmiq-loadtest drain --database-url \"$DATABASE_URL\" --engine target/release/farmiq-edge --rows 1000000
+
+The database must be migrated (farmiq-edge migrate) and its outbox empty, for everything in it is sent to a pretend
+cloud; use a database you can throw away. While readings arrive, events/s counts all that went to the cloud, and the
+engine's figures include storing what arrives. Exit 1 when an event was lost or the judge saw a violation. Build with
+--release.")]
+pub(crate) struct DrainArgs {
+    /// The database.
+    #[arg(long)]
+    database_url: String,
+    /// The program farmiq-edge, which is started twice.
+    #[arg(long)]
+    engine: PathBuf,
+    /// Events that wait when an engine begins.
+    #[arg(long, default_value_t = 1_000_000)]
+    rows: u64,
+    /// Readings per second that arrive over MQTT during the last measurement.
+    #[arg(long, default_value_t = 2000.0)]
+    incoming_rate: f64,
+}
+
+impl DrainArgs {
+    pub(crate) fn settings(self) -> drain::Settings {
+        drain::Settings {
+            database_url: self.database_url,
+            engine: self.engine,
+            rows: self.rows.clamp(drain::ROWS_MIN, drain::ROWS_MAX),
+            incoming_rate: self.incoming_rate.max(1.0),
         }
     }
 }

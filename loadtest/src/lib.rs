@@ -7,6 +7,7 @@ pub mod bench;
 pub mod climate;
 pub mod cloud;
 pub mod device;
+pub mod drain;
 pub mod http;
 pub mod ids;
 pub mod mqtt;

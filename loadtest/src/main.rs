@@ -9,7 +9,7 @@ use clap::Parser;
 use tokio::sync::watch;
 
 use loadtest::report::{note, say};
-use loadtest::{barn, bench, cloud, replay, verify};
+use loadtest::{barn, bench, cloud, drain, replay, verify};
 use schema::clock::Clock;
 
 use cli::{Cli, Command};
@@ -26,8 +26,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<bool> {
-    // The benchmark shares its cores with what it measures: one thread is enough for fifty sockets.
-    let mut runtime = if matches!(cli.command, Command::Bench(_)) {
+    // A benchmark shares its cores with what it measures: one thread is enough for fifty sockets and a cloud.
+    let mut runtime = if matches!(cli.command, Command::Bench(_) | Command::Drain(_)) {
         tokio::runtime::Builder::new_current_thread()
     } else {
         tokio::runtime::Builder::new_multi_thread()
@@ -62,6 +62,7 @@ async fn execute(command: Command, stop: watch::Receiver<bool>) -> Result<bool> 
         Command::Barn(args) => live_barn(args, stop).await,
         Command::Verify(args) => verify::run(&args.settings()).await,
         Command::Bench(args) => bench::run(args.settings(), stop).await.map(|()| true),
+        Command::Drain(args) => drain::run(args.settings(), stop).await,
     }
 }
 

@@ -40,12 +40,19 @@ pub(crate) enum Pace {
     PerSecond(f64, Duration),
 }
 
-/// Lets the devices in and waits until the engine knows.
-pub(crate) async fn admit(bench: &Bench) -> Result<()> {
+/// Lets the devices in.
+pub(crate) async fn enable(bench: &Bench) -> Result<()> {
     let Place { tenant, farm, barn } = &bench.engine_place;
     let allowed = Allowed { tenant, farm, barn, devices: &bench.devices, stations: &[] };
     let conn = bench.store.conn().await.context("connect to the database")?;
-    enable_devices(&conn, &allowed, Clock::system().now()).await.context("enable the devices")?;
+    enable_devices(&conn, &allowed, Clock::system().now()).await.context("enable the devices")
+}
+
+/// Lets the devices in and waits until the engine knows.
+pub(crate) async fn admit(bench: &Bench) -> Result<()> {
+    enable(bench).await?;
+    let tenant = &bench.engine_place.tenant;
+    let conn = bench.store.conn().await.context("connect to the database")?;
     let started = Instant::now();
     while started.elapsed() < ALLOWLIST_WAIT_MAX {
         let (row, _) = run(bench, "probe", Pace::Max(1), 1, watch::channel(false).1).await?;
@@ -80,30 +87,9 @@ pub(crate) async fn run(
     let scripts = scripts(bench, pace, connections);
     let before = bench.gauge().await?;
     let started = Instant::now();
-    let mut tasks = JoinSet::new();
-    for (number, messages) in scripts.into_iter().enumerate() {
-        let link = Link {
-            broker: bench.settings.broker.clone(),
-            login: login(format!("bench-{number}")),
-            window: bench.settings.window,
-        };
-        let gap = match pace {
-            Pace::Max(_) => Duration::ZERO,
-            Pace::PerSecond(rate, _) => Duration::from_secs_f64(count_f64(connections) / rate),
-        };
-        let first_at = started + gap.mul_f64(count_f64(number) / count_f64(connections));
-        let mut script = Script { messages: messages.into_iter(), next: 0, first_at, gap };
-        let (meter, stop) = (Arc::clone(&meter), stop.clone());
-        tasks.spawn(async move { publisher::publish_all(&link, &mut script, &meter, stop).await });
-    }
-    let all = async {
-        while let Some(done) = tasks.join_next().await {
-            done.context("a publisher broke")??;
-        }
-        anyhow::Ok(())
-    };
     let mut live = Live::start(None);
     let mut resident_kib_max = 0;
+    let all = send(bench, &meter, pace, scripts, stop);
     let outcome = tokio::select! {
         outcome = report::watch(all, &meter, started, &mut live) => outcome,
         never = sample_memory(bench.settings.engine_pid, &mut resident_kib_max) => match never {},
@@ -120,6 +106,47 @@ pub(crate) async fn run(
         ..used
     };
     Ok((row, resident_kib_max))
+}
+
+/// Publishes from many connections and shows nothing.
+pub(crate) async fn publish(
+    bench: &Bench,
+    meter: &Arc<Meter>,
+    pace: Pace,
+    stop: watch::Receiver<bool>,
+) -> Result<()> {
+    send(bench, meter, pace, scripts(bench, pace, bench.settings.connections), stop).await
+}
+
+async fn send(
+    bench: &Bench,
+    meter: &Arc<Meter>,
+    pace: Pace,
+    scripts: Vec<Vec<Publish>>,
+    stop: watch::Receiver<bool>,
+) -> Result<()> {
+    let connections = scripts.len();
+    let started = Instant::now();
+    let mut tasks = JoinSet::new();
+    for (number, messages) in scripts.into_iter().enumerate() {
+        let link = Link {
+            broker: bench.settings.broker.clone(),
+            login: login(format!("bench-{number}")),
+            window: bench.settings.window,
+        };
+        let gap = match pace {
+            Pace::Max(_) => Duration::ZERO,
+            Pace::PerSecond(rate, _) => Duration::from_secs_f64(count_f64(connections) / rate),
+        };
+        let first_at = started + gap.mul_f64(count_f64(number) / count_f64(connections));
+        let mut script = Script { messages: messages.into_iter(), next: 0, first_at, gap };
+        let (meter, stop) = (Arc::clone(meter), stop.clone());
+        tasks.spawn(async move { publisher::publish_all(&link, &mut script, &meter, stop).await });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.context("a publisher broke")??;
+    }
+    Ok(())
 }
 
 async fn sample_memory(pid: Option<u32>, resident_kib_max: &mut u64) -> Infallible {

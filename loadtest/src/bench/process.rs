@@ -13,10 +13,22 @@ const TICK: Duration = Duration::from_millis(10);
 /// # Errors
 /// When the process is gone.
 pub(crate) fn resident_kib(pid: u32) -> Result<u64> {
+    status_kib(pid, "VmRSS:")
+}
+
+/// The most resident memory it ever had, in KiB.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn resident_kib_max(pid: u32) -> Result<u64> {
+    status_kib(pid, "VmHWM:")
+}
+
+fn status_kib(pid: u32, key: &str) -> Result<u64> {
     let status = read(pid, "status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS line")?;
-    let number = line.split_whitespace().next().context("no number after VmRSS")?;
-    number.parse().context("read VmRSS")
+    let rest = status.lines().find_map(|line| line.strip_prefix(key));
+    let number = rest.and_then(|rest| rest.split_whitespace().next());
+    number.with_context(|| format!("no {key} line"))?.parse().with_context(|| format!("read {key}"))
 }
 
 /// CPU time of one process, its own and that of children that ended.
@@ -105,6 +117,7 @@ mod tests {
     fn the_own_process_has_memory_a_parent_and_a_name() {
         let me = std::process::id();
         assert!(resident_kib(me).unwrap() > 100);
+        assert!(resident_kib_max(me).unwrap() > 100);
         assert!(parent(me).unwrap() > 0);
         assert!(!name(me).unwrap().is_empty());
         assert!(family_cpu(parent(me).unwrap()).is_ok());

@@ -60,7 +60,12 @@ pub(crate) fn render(rows: &[Row]) -> String {
     let (copy, sql) = (fastest("COPY"), fastest("bare SQL"));
     let mut lines = vec![HEADER.map(str::to_owned)];
     lines.extend(rows.iter().map(|row| row.cells(copy, sql)));
-    let widths: Vec<usize> = (0..HEADER.len())
+    align(&lines)
+}
+
+/// Lines of cells as text: the first column to the left, the others to the right.
+pub(crate) fn align<const COLUMNS: usize>(lines: &[[String; COLUMNS]]) -> String {
+    let widths: Vec<usize> = (0..COLUMNS)
         .map(|column| lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0))
         .collect();
     let mut text = String::new();
@@ -74,7 +79,8 @@ pub(crate) fn render(rows: &[Row]) -> String {
     text
 }
 
-fn show(figure: Option<f64>, digits: usize) -> String {
+/// A figure, or a dash where nothing was measured.
+pub(crate) fn show(figure: Option<f64>, digits: usize) -> String {
     figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.digits$}"))
 }
 
