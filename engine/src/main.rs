@@ -13,6 +13,9 @@ use engine::{doctor, greeting, observe, tree};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The configuration has a mistake.
 const EXIT_CONFIGURATION: u8 = 2;
 /// Longest time from the first signal to the end, the private database not counted.
