@@ -187,6 +187,10 @@ pub struct TelemetryWriter;
 
 /// What a writer is told.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every message is a put, and boxing it would cost an allocation each"
+)]
 pub enum Msg {
     /// Write this down.
     Put(Put),

@@ -344,7 +344,7 @@ fn way_in(config: &Config, parts: &Parts, ingress: Address<ingress::Msg>) -> any
                 database: parts.database.clone(),
                 is_anonymous_allowed: config.broker.allow_anonymous,
             });
-            let retained = Arc::new(MemoryRetained::default());
+            let retained = Arc::new(MemoryRetained);
             Ok(WayIn::Embedded(door_settings(config)?, DoorParts { gatekeeper, intake, retained, clock }))
         }
         MqttMode::External => Ok(WayIn::External(link_settings(config)?, LinkParts { intake, clock })),

@@ -72,7 +72,6 @@ macro_rules! catalog {
     ($(#[doc = $help:literal] $kind:ident $function:ident($($label:ident: $type:ty),*) = $name:literal;)*) => {
         $(
             #[doc = $help]
-            #[must_use]
             pub fn $function($($label: $type),*) -> handle_type!($kind) {
                 handle!($kind $name $(, stringify!($label) => Label::label(&$label))*)
             }
@@ -193,13 +192,11 @@ catalog! {
 }
 
 /// Requests answered, by route template, method and status.
-#[must_use]
 pub fn http_requests_total(route: &str, method: &'static str, status: u16) -> metrics::Counter {
     metrics::counter!("http.requests_total", "route" => route.to_owned(), "method" => method, "status" => status.to_string())
 }
 
 /// Seconds a request took, by route template, method and status.
-#[must_use]
 pub fn http_request_duration_seconds(route: &str, method: &'static str, status: u16) -> metrics::Histogram {
     metrics::histogram!("http.request_duration_seconds", "route" => route.to_owned(), "method" => method, "status" => status.to_string())
 }
