@@ -14,7 +14,7 @@ up: prerequisites ## Run the engine, a pretend cloud and a simulated barn until 
 	@DATA_DIR="$(DATA_DIR)" deploy/demo
 
 test: prerequisites $(VENV)/.ready ## Run all tests with what they need
-	cargo build --workspace
+	cargo build --workspace --all-targets
 	tests/with-postgres cargo nextest run --workspace
 
 lint: ## Check formatting and lints
