@@ -117,7 +117,7 @@ fn insecure_settings(config: &Config) -> Vec<String> {
         ),
         (
             embedded && config.broker.listen.is_some(),
-            "broker.listen is plain MQTT: use broker.listen_tls in production",
+            "broker.listen is plain MQTT: in production, end TLS in a proxy before it",
         ),
     ];
     remarks.into_iter().filter(|(applies, _)| *applies).map(|(_, remark)| remark.to_owned()).collect()
