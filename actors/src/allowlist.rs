@@ -19,8 +19,10 @@ use crate::chore::Chore;
 const REFRESH: Duration = Duration::from_secs(5);
 /// A stranger causes a fresh look at the database, but not sooner than this after the last one,
 const STRANGER_REFRESH_MIN: Duration = Duration::from_millis(50);
-/// and not sooner than this many times the duration of the last one: strangers cannot keep the database busy.
+/// and not sooner than this many times the duration of the last one, so that strangers cannot keep the database busy.
 const STRANGER_REFRESH_FACTOR: u32 = 20;
+/// At the latest it may after this: whoever was let in a moment ago is not turned away for what was slow before.
+const STRANGER_REFRESH_MAX: Duration = Duration::from_millis(200);
 
 /// Who may speak. Cloning shares the snapshot.
 #[derive(Clone)]
@@ -121,7 +123,8 @@ impl Allowlist {
         let taken_at = Instant::now();
         let (devices, stations) =
             self.store.run("allowlists", async |conn| device::allowlists(conn).await).await?;
-        let stale_at = taken_at + STRANGER_REFRESH_MIN.max(taken_at.elapsed() * STRANGER_REFRESH_FACTOR);
+        let pause = taken_at.elapsed() * STRANGER_REFRESH_FACTOR;
+        let stale_at = taken_at + pause.clamp(STRANGER_REFRESH_MIN, STRANGER_REFRESH_MAX);
         let snapshot =
             Snapshot { devices: by_tenant(devices), stations: by_tenant(stations), taken_at, stale_at };
         self.snapshot.store(Some(Arc::new(snapshot)));
