@@ -139,8 +139,6 @@ catalog! {
     counter telemetry_stored() = "telemetry.stored";
     /// Rows whose time lies outside every monthly partition.
     gauge telemetry_default_partition_rows() = "telemetry.default_partition_rows";
-    /// Dead letters that wait for somebody, by source.
-    gauge dead_letters_open(source: &'static str) = "dead_letters.open";
     /// Outbox rows that wait to be sent.
     gauge outbox_pending() = "outbox.pending";
     /// Outbox rows claimed and not yet on the line.
@@ -183,10 +181,6 @@ catalog! {
     gauge sync_clock_skew_ms() = "sync.clock_skew_ms";
     /// Rows deleted by retention, by table.
     counter retention_deleted_rows(table: &'static str) = "retention.deleted_rows";
-    /// Used part of a volume.
-    gauge disk_used_ratio(volume: &'static str) = "disk.used_ratio";
-    /// Free bytes of a volume.
-    gauge disk_free_bytes(volume: &'static str) = "disk.free_bytes";
     /// Actors that were restarted after a failure, by kind.
     counter engine_restarts(actor: &'static str) = "engine.restarts";
 }

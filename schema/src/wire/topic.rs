@@ -222,12 +222,6 @@ impl Place {
     }
 }
 
-/// The topic on which a device publishes its state and to which alone it may subscribe.
-#[must_use]
-pub fn status_topic(place: &Place, device_id: &DeviceId) -> String {
-    format!("iot/status/{}/{}/{}/{device_id}", place.tenant_id, place.farm_id, place.barn_id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
