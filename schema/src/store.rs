@@ -2,12 +2,17 @@
 
 pub mod aggregate;
 pub mod bench;
+pub mod dead_letter;
 pub mod dedupe;
 pub mod device;
 pub mod health;
+pub mod inference;
+pub mod media;
 pub mod outbox;
 pub mod partition;
 pub mod reject;
+pub mod retention;
+pub mod session;
 pub mod sync_state;
 pub mod telemetry;
 
@@ -26,12 +31,17 @@ use crate::metrics;
 pub const STATEMENTS: &[&[&str]] = &[
     aggregate::STATEMENTS,
     bench::STATEMENTS,
+    dead_letter::STATEMENTS,
     dedupe::STATEMENTS,
     device::STATEMENTS,
     health::STATEMENTS,
+    inference::STATEMENTS,
+    media::STATEMENTS,
     outbox::STATEMENTS,
     partition::STATEMENTS,
     reject::STATEMENTS,
+    retention::STATEMENTS,
+    session::STATEMENTS,
     sync_state::STATEMENTS,
     telemetry::STATEMENTS,
 ];

@@ -1,13 +1,47 @@
 //! Dedupe marks: what a duplicate conflicts with, and their removal once they have expired.
 
+use chrono::Duration;
+
 use crate::clock::Timestamp;
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] = &[CONFLICTS, DELETE_EXPIRED];
+pub const STATEMENTS: &[&str] = &[MARK, CONFLICTS, DELETE_EXPIRED];
 
 /// Marks deleted by one statement.
 pub const EXPIRED_ROWS_PER_CHUNK: i64 = 5_000;
+
+/// What is marked as seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark<'a> {
+    /// Tenant.
+    pub tenant_id: &'a str,
+    /// Normal form of the event id.
+    pub event_id: &'a str,
+    /// Where it came from: the topic, or `http:<route>`.
+    pub topic: &'a str,
+    /// Hex SHA-256 of the body.
+    pub hash: &'a str,
+}
+
+const MARK: &str = "-- dedupe_mark
+INSERT INTO ingress_dedupe AS d (tenant_id, event_id, first_seen_at, expires_at, topic, hash)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (tenant_id, event_id) DO UPDATE
+SET first_seen_at = excluded.first_seen_at, expires_at = excluded.expires_at, topic = excluded.topic, hash = excluded.hash
+WHERE d.expires_at <= excluded.first_seen_at
+RETURNING true";
+
+/// Marks an event as seen, as part of the caller's transaction. `false`: it had been seen before.
+///
+/// # Errors
+/// When the database fails.
+pub async fn mark(conn: &Conn, mark: Mark<'_>, now: Timestamp, ttl: Duration) -> Result<bool, StoreError> {
+    let row = conn
+        .query_opt(MARK, &[&mark.tenant_id, &mark.event_id, &now, &(now + ttl), &mark.topic, &mark.hash])
+        .await?;
+    Ok(row.is_some())
+}
 
 const CONFLICTS: &str = "-- dedupe_conflicts
 SELECT count(*) FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS i (tenant_id, event_id, topic, hash)

@@ -9,12 +9,14 @@
 pub mod choose;
 pub mod claim;
 pub mod measure;
+pub mod put;
 pub mod queries;
 pub mod settle;
 pub mod slot;
 
 /// Every statement of this module.
 pub const STATEMENTS: &[&str] = &[
+    put::PUT,
     claim::CANDIDATES,
     claim::PRIORITY_LANES,
     claim::TAKE_GROUPS,
