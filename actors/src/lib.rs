@@ -1,4 +1,5 @@
-//! Who does the work: supervision, ingress, devices, the telemetry writer, sync.
+//! Who does the work: supervision, ingress, devices, the telemetry writer, sessions, images, inference,
+//! sync, retention.
 //!
 //! Actors own state and lifetimes; messages between them are hints and rows are the truth: losing any message in
 //! memory costs time, never data.
@@ -13,8 +14,12 @@ pub mod device;
 pub mod directory;
 pub mod door;
 pub mod gatekeeper;
+pub mod inference;
 pub mod ingress;
+pub mod media;
 pub mod retention;
+pub mod session;
 pub mod supervisor;
 pub mod sync;
 pub mod telemetry;
+pub mod wake;

@@ -1,0 +1,3 @@
+//! Images: offered uploads, completed objects, and the store they lie in.
+
+pub mod store;
