@@ -53,13 +53,37 @@ codes! {
     ScopeMismatch = "SCOPE_MISMATCH", FORBIDDEN;
     /// The device has no enabled row in the allowlist.
     DeviceNotAllowed = "DEVICE_NOT_ALLOWED", FORBIDDEN;
+    /// The station has no enabled row in the allowlist.
+    StationNotAllowed = "STATION_NOT_ALLOWED", FORBIDDEN;
+    /// The signature of an upload URL is wrong.
+    SignatureInvalid = "SIGNATURE_INVALID", FORBIDDEN;
+    /// An upload URL has expired.
+    UrlExpired = "URL_EXPIRED", FORBIDDEN;
     /// The credential is good, but not for this.
     Forbidden = "FORBIDDEN", FORBIDDEN;
     /// There is no such path.
     NotFound = "NOT_FOUND", NOT_FOUND;
     /// The path does not know this method.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED;
-    /// The body is larger than `http.body_bytes_max`.
+    /// The image is not in the store.
+    ObjectNotFound = "OBJECT_NOT_FOUND", NOT_FOUND;
+    /// The image has another size than declared.
+    SizeMismatch = "SIZE_MISMATCH", CONFLICT;
+    /// The image has another content type than declared.
+    ContentTypeMismatch = "CONTENT_TYPE_MISMATCH", CONFLICT;
+    /// The session belongs to another station.
+    SessionConflict = "SESSION_CONFLICT", CONFLICT;
+    /// The session is cancelled.
+    SessionClosed = "SESSION_CLOSED", CONFLICT;
+    /// Another image was completed under this URL.
+    AlreadyCompleted = "ALREADY_COMPLETED", CONFLICT;
+    /// Too many upload URLs for one device.
+    RateLimited = "RATE_LIMITED", TOO_MANY_REQUESTS;
+    /// The store of the images does not answer.
+    StorageUnavailable = "STORAGE_UNAVAILABLE", SERVICE_UNAVAILABLE;
+    /// The volume of the images is nearly full.
+    InsufficientStorage = "INSUFFICIENT_STORAGE", INSUFFICIENT_STORAGE;
+    /// The body is larger than the limit.
     BodyTooLarge = "BODY_TOO_LARGE", PAYLOAD_TOO_LARGE;
     /// A bug.
     InternalError = "INTERNAL_ERROR", INTERNAL_SERVER_ERROR;
