@@ -12,6 +12,7 @@ pub mod http;
 pub mod ids;
 pub mod mqtt;
 pub mod publisher;
+pub mod render;
 pub mod replay;
 pub mod report;
 pub mod verify;
