@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use schema::clock::Clock;
+use schema::id::TenantId;
 use schema::store::device::{self, Allowed, Allowlist as List};
 use schema::store::{Store, StoreError};
 use schema::wire::reject::{Reason, Reject};
@@ -74,6 +75,19 @@ impl Allowlist {
     /// When the device is unknown and the database cannot be asked.
     pub async fn device_row(&self, tenant_id: &str, id: &str) -> Result<Option<Allowed>, StoreError> {
         self.row(List::Devices, tenant_id, id).await
+    }
+
+    /// The tenant that has a device of this id; `None` when none has, or several have.
+    ///
+    /// # Errors
+    /// When the database has to be asked and cannot be.
+    pub async fn tenant_of(&self, device_id: &str) -> Result<Option<TenantId>, StoreError> {
+        let tenant = || self.snapshot.load().as_deref().and_then(|snapshot| snapshot.tenant_of(device_id));
+        if let Some(tenant_id) = tenant() {
+            return Ok(Some(tenant_id));
+        }
+        self.refresh(|snapshot| Instant::now() >= snapshot.stale_at).await?;
+        Ok(tenant())
     }
 
     /// A device's row in the snapshot as it is, without waiting.
@@ -150,6 +164,13 @@ impl Snapshot {
         };
         rows.get(tenant_id)?.get(id)
     }
+
+    /// The only tenant with this device.
+    fn tenant_of(&self, device_id: &str) -> Option<TenantId> {
+        let mut tenants = self.devices.iter().filter(|(_, rows)| rows.contains_key(device_id));
+        let (tenant_id, _) = tenants.next()?;
+        if tenants.next().is_some() { None } else { TenantId::new(tenant_id).ok() }
+    }
 }
 
 fn by_tenant(rows: Vec<Allowed>) -> Rows {
@@ -194,7 +215,7 @@ fn pending(list: List) -> Reason {
 
 #[cfg(test)]
 mod tests {
-    use schema::id::{BarnId, FarmId, TenantId};
+    use schema::id::{BarnId, FarmId};
 
     use super::*;
 

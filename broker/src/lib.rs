@@ -15,6 +15,7 @@ pub mod link;
 mod redelivery;
 pub mod retained;
 pub mod stats;
+pub mod tls;
 pub mod window;
 
 pub use delivery::{Delivery, Intake, Message, Qos, Settlement, Verdict};

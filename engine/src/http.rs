@@ -40,8 +40,10 @@ mod server;
 mod sync;
 mod telemetry;
 mod time;
+pub(crate) mod tls;
 
-pub use server::{connection, serve};
+pub use server::serve;
+pub use tls::Encryption;
 
 use auth::{Authority, Class, KeyFileError};
 use error::{Code, Error};

@@ -130,13 +130,14 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
 /// When a listener cannot be opened, the database is newer than this program, or parts fail again and again.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let parts = Parts::new(&config)?;
+    let encryption = http::Encryption::open(&config.http, parts.allowlist.clone()).await?;
     let listener = TcpListener::bind(config.http.listen).await;
     let listener = listener.with_context(|| format!("listen for HTTP on {}", config.http.listen))?;
     let router = http::router(AppState::of(&config, &parts)?);
     let stopping = watch::Sender::new(false);
     let mut stop = stopping.subscribe();
     let mut face = JoinSet::new();
-    face.spawn(http::serve(listener, router, async move {
+    face.spawn(http::serve(listener, router, encryption, async move {
         drop(stop.wait_for(|is_stopping| *is_stopping).await)
     }));
     let shutdown = async {

@@ -13,3 +13,4 @@ mod store;
 mod storm;
 mod sync;
 mod tidy;
+mod tls;

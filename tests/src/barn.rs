@@ -85,6 +85,16 @@ impl Barn {
         sum_of_metric(&observe::render_metrics(), name, label)
     }
 
+    /// Whether a warning or an error of this process said so.
+    ///
+    /// # Panics
+    /// When a writer of the log has panicked.
+    #[must_use]
+    pub fn has_complained(&self, text: &str) -> bool {
+        let complaints = COMPLAINTS.lock().expect("no writer panics");
+        String::from_utf8_lossy(&complaints).contains(text)
+    }
+
     /// Waits until the cloud has taken so many events.
     ///
     /// # Panics

@@ -1,6 +1,7 @@
 //! The fixtures of the integration tests: a real database, a whole barn in process, devices and the judge of a cloud.
 
 pub mod barn;
+pub mod certificates;
 pub mod device;
 pub mod engine;
 pub mod load;

@@ -171,14 +171,12 @@ fn check_cloud(config: &Config, sources: &mut Sources<'_>) {
 fn check_encryption(config: &Config, sources: &mut Sources<'_>) {
     let is_link_encrypted = matches!(config.mqtt.url.scheme().as_str(), "mqtts" | "ssl");
     let wanted = [
-        ("http.tls_cert", config.http.tls_cert.is_some(), "end TLS in a proxy before the engine"),
         (
             "broker.listen_tls",
             config.broker.listen_tls.is_some(),
             "set it to \"off\" and end TLS in a proxy before the engine",
         ),
         ("mqtt.url", is_link_encrypted, "use mqtt:// to a broker on this machine or behind a tunnel"),
-        ("auth.mode", config.auth.mode == AuthMode::Mtls, "use jwt or jwt_or_mtls"),
     ];
     for (path, is_wanted, help) in wanted {
         if is_wanted {

@@ -271,6 +271,7 @@ fn rules_between_keys_are_checked() {
         ("[mqtt]\nmode = \"embedded\"\n[broker]\nlisten = \"0.0.0.0:3000\"", "broker.listen"),
         ("[broker]\nlisten_tls = \"0.0.0.0:8883\"", "broker.listen_tls"),
         ("[http]\ntls_cert = \"/c\"", "http.tls_cert"),
+        ("[http]\nclient_ca = \"/c\"", "http.client_ca"),
         ("[http]\nallowed_origins = [\"localhost\"]", "http.allowed_origins"),
         ("[auth]\nmode = \"plain\"", "auth.mode"),
         ("[auth]\nmode = \"mtls\"", "auth.mode"),

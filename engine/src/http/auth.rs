@@ -70,7 +70,7 @@ pub(super) enum Caller {
     Operator(Operator),
 }
 
-/// The identity of a verified client certificate. Whoever ends TLS puts it into the request's extensions.
+/// The device of a verified client certificate; an extension of the requests of its connection.
 #[derive(Clone, Debug)]
 pub struct ClientCertificate(pub Identity);
 

@@ -1,10 +1,11 @@
 //! The listener: connections taken, limited and ended.
 
+use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -13,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+
+use super::tls::Encryption;
 
 /// Connections at most; the next ones wait in the backlog of the socket.
 const CONNECTIONS_MAX: usize = 1024;
@@ -29,20 +32,37 @@ const CONNECTION_END_SECONDS_MAX: u64 = 90;
 /// Wait after the listener failed, usually for want of file descriptors.
 const ACCEPT_RETRY_SECONDS: u64 = 1;
 
-/// Serves until `shutdown` completes, then lets the requests in flight end. A listener that fails is asked again.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()> + Send) {
+/// Serves until `shutdown` completes, then lets the requests in flight end. A listener that fails is asked again. With
+/// `encryption` the port speaks TLS and nothing else.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    encryption: Option<Encryption>,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let watch = encryption.clone();
+    let watch = async {
+        match watch {
+            Some(encryption) => encryption.watch().await,
+            None => std::future::pending().await,
+        }
+    };
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (closing, closed) = watch::channel(false);
     let mut connections = JoinSet::new();
-    tokio::pin!(shutdown);
+    tokio::pin!(shutdown, watch);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
+            never = &mut watch => match never {},
             Some(ended) = connections.join_next() => report(ended),
             (stream, permit) = accept(&listener, &permits) => {
-                let (router, closed) = (router.clone(), closed.clone());
+                let (router, encryption, closed) = (router.clone(), encryption.clone(), closed.clone());
                 connections.spawn(async move {
-                    connection(stream, router, closed).await;
+                    match encryption {
+                        Some(encryption) => encrypted(stream, router, &encryption, closed).await,
+                        None => connection(stream, router, closed).await,
+                    }
                     drop(permit);
                 });
             }
@@ -74,9 +94,30 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream,
     }
 }
 
-/// Serves one connection. Whoever ends TLS calls this with the decrypted stream and a router that carries the
-/// [`ClientCertificate`](super::auth::ClientCertificate) as an extension.
-pub async fn connection<S>(stream: S, router: Router, mut closed: watch::Receiver<bool>)
+/// Serves one connection behind TLS; its requests carry whom the client's certificate names.
+async fn encrypted(
+    stream: TcpStream,
+    router: Router,
+    encryption: &Encryption,
+    mut closed: watch::Receiver<bool>,
+) {
+    let greeted = tokio::select! {
+        greeted = encryption.greet(stream) => greeted,
+        _ = closed.wait_for(|is_closed| *is_closed) => return,
+    };
+    match greeted {
+        Ok((stream, Some(certificate))) => {
+            connection(stream, router.layer(Extension(certificate)), closed).await;
+        }
+        Ok((stream, None)) => connection(stream, router, closed).await,
+        Err(error) => {
+            let cause = error.source().map(ToString::to_string);
+            tracing::debug!(%error, cause, "client turned away");
+        }
+    }
+}
+
+async fn connection<S>(stream: S, router: Router, mut closed: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -131,7 +172,7 @@ mod tests {
         };
         let router = Router::new().route("/", get(handler));
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = serve(listener, router, async { drop(stopped.await) });
+        let server = serve(listener, router, None, async { drop(stopped.await) });
         let client = async {
             let mut stream = TcpStream::connect(address).await.expect("a connection");
             stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a request");

@@ -1,0 +1,300 @@
+//! TLS of the engine's own listeners: certificates read from files, and read again when they change.
+//!
+//! Whoever takes connections hands each stream to [`Tls::accept`] in a task of its own, and keeps [`Tls::watch`] running
+//! beside them. A connection that stands keeps what it was made with; the next one gets what lies in the files.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{Acceptor, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, ServerConfig};
+use schema::id::{DeviceId, TenantId};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::LazyConfigAcceptor;
+pub use tokio_rustls::server::TlsStream;
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate};
+
+/// Seconds a client may take for its handshake, the wait for its turn included.
+const HANDSHAKE_SECONDS_MAX: u64 = 10;
+/// Handshakes at once, counted from the client's first words: each costs more than a request does, and nobody is known yet.
+const HANDSHAKES_MAX: usize = 64;
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Where certificates and keys lie; all are PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Our certificate, followed by what leads to its CA.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The CAs of client certificates, as many as there are; `None` asks no client for one.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Why the files are of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file has not what is looked for.
+    #[error("find {what} in {}, which should be a PEM file", path.display())]
+    Pem {
+        /// What is looked for.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What was found instead.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// Certificate and key do not fit each other, or are of a kind that is not spoken.
+    #[error("use the certificate of {} with the key of {}", cert.display(), key.display())]
+    Pair {
+        /// The file of the certificate.
+        cert: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+        /// What does not fit.
+        #[source]
+        source: rustls::Error,
+    },
+    /// A CA of client certificates is none.
+    #[error("trust the certificates of {}", path.display())]
+    Ca {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Why a client did not get in.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// It took too long.
+    #[error("the handshake took longer than {HANDSHAKE_SECONDS_MAX} s")]
+    TooSlow,
+    /// It does not speak TLS, or its certificate is not accepted.
+    #[error("shake hands")]
+    Failed(#[from] io::Error),
+}
+
+/// Whom a verified client certificate names: the device by its common name, the tenant by its organization.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The device.
+    pub device_id: DeviceId,
+    /// Its tenant; a certificate may leave it out.
+    pub tenant_id: Option<TenantId>,
+}
+
+/// The TLS side of a listener.
+#[derive(Debug)]
+pub struct Tls {
+    files: TlsFiles,
+    current: RwLock<Arc<ServerConfig>>,
+    handshakes: Semaphore,
+    /// The contents last looked at, good or not.
+    seen: tokio::sync::Mutex<Contents>,
+}
+
+impl Tls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// When one cannot be read, or they do not make a listener.
+    pub async fn open(files: TlsFiles) -> Result<Self, TlsError> {
+        let contents = Contents::read(&files).await?;
+        let config = contents.config(&files)?;
+        Ok(Self {
+            files,
+            current: RwLock::new(Arc::new(config)),
+            handshakes: Semaphore::new(HANDSHAKES_MAX),
+            seen: contents.into(),
+        })
+    }
+
+    /// Makes an encrypted stream of a plain one, and says whom the client's certificate names if it showed one. A
+    /// certificate that no CA of ours vouches for ends the handshake.
+    ///
+    /// # Errors
+    /// When the client takes too long, or breaks the rules.
+    pub async fn accept<S>(&self, stream: S) -> Result<(TlsStream<S>, Option<Subject>), HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let handshake = async {
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+            let _turn = self.handshakes.acquire().await.expect("the semaphore is never closed");
+            let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+            hello.into_stream(config).await
+        };
+        let ended = timeout(Duration::from_secs(HANDSHAKE_SECONDS_MAX), handshake).await;
+        let stream = ended.map_err(|_| HandshakeError::TooSlow)??;
+        let (_, session) = stream.get_ref();
+        let subject =
+            session.peer_certificates().and_then(<[_]>::first).and_then(|certificate| subject(certificate));
+        Ok((stream, subject))
+    }
+
+    /// Looks at the files every two seconds, for ever. Files that are of no use leave those before them in force, and are
+    /// complained about once.
+    pub async fn watch(&self) -> Infallible {
+        loop {
+            sleep(LOOK_EVERY).await;
+            match self.look_again().await {
+                Ok(true) => tracing::info!(cert = %self.files.cert.display(), "certificate files read again"),
+                Ok(false) => {}
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::error!(%error, cause, "new certificate files are not used, the ones before stay");
+                }
+            }
+        }
+    }
+
+    /// Takes up the files if they have changed since they were last looked at; says whether they had.
+    async fn look_again(&self) -> Result<bool, TlsError> {
+        let mut seen = self.seen.lock().await;
+        let contents = Contents::read(&self.files).await;
+        let contents = match contents {
+            Ok(contents) if contents == *seen => return Ok(false),
+            Ok(contents) => contents,
+            // While a file is being replaced it may be away.
+            Err(_) if *seen == Contents::default() => return Ok(false),
+            Err(error) => {
+                *seen = Contents::default();
+                return Err(error);
+            }
+        };
+        let config = contents.config(&self.files);
+        *seen = contents;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config?);
+        Ok(true)
+    }
+}
+
+/// What lies in the files; empty when one of them cannot be read.
+#[derive(Default, PartialEq, Eq)]
+struct Contents {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+/// A private key is nobody's to read.
+impl std::fmt::Debug for Contents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Contents").finish_non_exhaustive()
+    }
+}
+
+impl Contents {
+    async fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        let client_ca = match &files.client_ca {
+            Some(path) => Some(read(path).await?),
+            None => None,
+        };
+        Ok(Self { cert: read(&files.cert).await?, key: read(&files.key).await?, client_ca })
+    }
+
+    fn config(&self, files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+        let chain = certificates(&self.cert, &files.cert)?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|source| TlsError::Pem {
+            what: "a private key",
+            path: files.key.clone(),
+            source,
+        })?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .expect("the provider speaks both versions");
+        let builder = match (&self.client_ca, &files.client_ca) {
+            (Some(pem), Some(path)) => {
+                let roots = Arc::new(roots(pem, path)?);
+                // Who must show a certificate is decided where it is known what is asked for.
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
+                    .allow_unauthenticated()
+                    .build()
+                    .map_err(|source: VerifierBuilderError| ca_error(path, source))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+            (None, _) | (_, None) => builder.with_no_client_auth(),
+        };
+        builder.with_single_cert(chain, key).map_err(|source| TlsError::Pair {
+            cert: files.cert.clone(),
+            key: files.key.clone(),
+            source,
+        })
+    }
+}
+
+async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let contents = tokio::fs::read(path).await;
+    contents.map_err(|source| TlsError::Read { path: path.to_owned(), source })
+}
+
+fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let error = |source| TlsError::Pem { what: "a certificate", path: path.to_owned(), source };
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let found = found.map_err(error)?;
+    if found.is_empty() { Err(error(rustls::pki_types::pem::Error::NoItemsFound)) } else { Ok(found) }
+}
+
+fn roots(pem: &[u8], path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem, path)? {
+        roots.add(certificate).map_err(|source| ca_error(path, source))?;
+    }
+    Ok(roots)
+}
+
+fn ca_error(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -> TlsError {
+    TlsError::Ca { path: path.to_owned(), source: Box::new(source) }
+}
+
+/// Whom a certificate names; one that names nobody, or several, is as good as none.
+fn subject(certificate: &CertificateDer<'_>) -> Option<Subject> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let name = certificate.subject();
+    let found = only(name.iter_common_name()).zip(only(name.iter_organization()));
+    let subject = found.and_then(|(device, tenant)| {
+        let device_id = DeviceId::new(device?).ok()?;
+        let tenant_id = match tenant {
+            Some(tenant) => Some(TenantId::new(tenant).ok()?),
+            None => None,
+        };
+        Some(Subject { device_id, tenant_id })
+    });
+    if subject.is_none() {
+        tracing::warn!("a client certificate names no device: its CN must be the device, its O the tenant");
+    }
+    subject
+}
+
+/// The one value of an attribute, or that there is none; `None` when there are several, or it is no text.
+#[expect(clippy::option_option, reason = "no value and no usable value are two things")]
+fn only<'a>(mut values: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>) -> Option<Option<&'a str>> {
+    let Some(first) = values.next() else { return Some(None) };
+    if values.next().is_some() {
+        return None;
+    }
+    Some(Some(first.as_str().ok()?))
+}

@@ -1,0 +1,77 @@
+//! TLS of the port: what encrypts it, and who a client with a certificate is.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use actors::allowlist::Allowlist;
+use broker::Identity;
+use broker::tls::{HandshakeError, Subject, Tls, TlsError, TlsFiles, TlsStream};
+use schema::store::StoreError;
+use tokio::net::TcpStream;
+
+use super::auth::ClientCertificate;
+use crate::config::Http;
+
+/// What encrypts the port. Cloning shares it.
+#[derive(Clone)]
+pub struct Encryption {
+    tls: Arc<Tls>,
+    /// Knows the tenant of a device whose certificate leaves it out.
+    allowlist: Allowlist,
+}
+
+/// Why a client was not let in.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GreetError {
+    /// TLS did not come about.
+    #[error("agree on encryption")]
+    Handshake(#[from] HandshakeError),
+    /// Nobody can tell now who the client is; it should come back later.
+    #[error("look up the tenant of a client certificate")]
+    Lookup(#[from] StoreError),
+}
+
+impl Encryption {
+    /// Reads the files that are configured; `None` when the port is to speak in the clear.
+    ///
+    /// # Errors
+    /// When they are of no use.
+    pub async fn open(http: &Http, allowlist: Allowlist) -> Result<Option<Self>, TlsError> {
+        let Some(files) = files(http) else { return Ok(None) };
+        Ok(Some(Self { tls: Arc::new(Tls::open(files).await?), allowlist }))
+    }
+
+    /// Takes up changed files, for ever.
+    pub(super) async fn watch(&self) -> Infallible {
+        self.tls.watch().await
+    }
+
+    /// Encrypts a connection and finds out who is at the other end.
+    pub(super) async fn greet(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(TlsStream<TcpStream>, Option<ClientCertificate>), GreetError> {
+        let (stream, subject) = self.tls.accept(stream).await?;
+        let identity = match subject {
+            Some(subject) => self.identity(subject).await?,
+            None => None,
+        };
+        Ok((stream, identity.map(ClientCertificate)))
+    }
+
+    /// The device a certificate stands for; `None` when it leaves its tenant out and not exactly one has such a device.
+    async fn identity(&self, subject: Subject) -> Result<Option<Identity>, StoreError> {
+        let Subject { device_id, tenant_id } = subject;
+        let tenant_id = match tenant_id {
+            Some(tenant_id) => Some(tenant_id),
+            None => self.allowlist.tenant_of(device_id.as_str()).await?,
+        };
+        Ok(tenant_id.map(|tenant_id| Identity { tenant_id, device_id }))
+    }
+}
+
+/// The files that encrypt the port.
+pub(crate) fn files(http: &Http) -> Option<TlsFiles> {
+    let (cert, key) = (http.tls_cert.clone()?, http.tls_key.clone()?);
+    Some(TlsFiles { cert, key, client_ca: http.client_ca.clone() })
+}

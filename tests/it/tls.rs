@@ -1,0 +1,153 @@
+//! TLS on the HTTP port: versions, client certificates, deadlines, and files that change.
+
+use rustls::SupportedProtocolVersion;
+use rustls::version::{TLS12, TLS13};
+use serde_json::{Value, json};
+use tests::barn::Barn;
+use tests::certificates::{Authority, Signed, connect, exchange};
+use tests::settings::Settings;
+use tests::wait::until;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+const READINGS: &str = "POST /api/v1/telemetry/readings HTTP/1.1\r\ncontent-type: application/json";
+const HEALTH: &str = "GET /api/health HTTP/1.1";
+
+/// Settings of an engine whose port speaks TLS, with two authorities for devices.
+struct Site {
+    server_ca: Authority,
+    device_cas: [Authority; 2],
+    directory: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory can be made");
+        let device_cas = [Authority::new("old devices"), Authority::new("new devices")];
+        Self { server_ca: Authority::new("servers"), device_cas, directory }
+    }
+
+    fn settings(&self, settings: Settings) -> Settings {
+        let (cert, key) = self.server_ca.server().write(self.directory.path());
+        let client_ca = self.directory.path().join("devices.pem");
+        let pem: String = self.device_cas.iter().map(Authority::pem).collect();
+        std::fs::write(&client_ca, pem).expect("a file can be written");
+        settings
+            .set("http.tls_cert", &cert.display().to_string())
+            .set("http.tls_key", &key.display().to_string())
+            .set("http.client_ca", &client_ca.display().to_string())
+            .set("auth.mode", "mtls")
+    }
+
+    /// Posts one reading of a device with a certificate.
+    async fn post(
+        &self,
+        barn: &Barn,
+        version: &'static SupportedProtocolVersion,
+        own: Option<&Signed>,
+        device_id: &str,
+    ) -> std::io::Result<(u16, Value)> {
+        let mut stream = connect(barn.settings.http, &self.server_ca, version, own).await?;
+        let (status, body) = exchange(&mut stream, READINGS, &reading(device_id)).await?;
+        Ok((status, serde_json::from_str(&body).expect("a JSON body")))
+    }
+}
+
+fn reading(device_id: &str) -> String {
+    let event = json!({"event_id": tests::device::new_event_id(), "tenant_id": "t-001", "device_id": device_id,
+        "event_type": "telemetry.reading", "ts": "2026-02-12T09:32:15.052Z", "payload": {"value": 1.5}});
+    json!({ "events": [event] }).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_is_known_by_its_certificate_whichever_authority_signed_it() {
+    let site = Site::new();
+    let barn = Barn::start_with(|settings| site.settings(settings)).await;
+    for (version, authority) in [(&TLS12, &site.device_cas[0]), (&TLS13, &site.device_cas[1])] {
+        for tenant in [Some("t-001"), None] {
+            let own = authority.device("d-1", tenant);
+            let (status, body) = site.post(&barn, version, Some(&own), "d-1").await.expect("it is let in");
+            assert_eq!((status, &body["ingested_count"]), (200, &json!(1)), "{body}");
+            let (_, body) = site.post(&barn, version, Some(&own), "d-2").await.expect("it is let in");
+            assert_eq!(body["rejected"][0]["code"], "SCOPE_MISMATCH", "{body}");
+        }
+    }
+    let foreign = site.device_cas[0].device("d-1", Some("t-002"));
+    let (_, body) = site.post(&barn, &TLS13, Some(&foreign), "d-1").await.expect("it is let in");
+    assert_eq!(body["rejected"][0]["code"], "TENANT_MISMATCH", "{body}");
+    assert_eq!(barn.db.count("SELECT count(*) FROM telemetry_raw").await, 4);
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_shows_no_good_certificate_gets_nothing_but_what_is_public() {
+    let site = Site::new();
+    let barn = Barn::start_with(|settings| site.settings(settings)).await;
+    barn.db.allow_device("t-001", "d-both", "f-001", "b-001").await;
+    barn.db.allow_device("t-002", "d-both", "f-001", "b-001").await;
+    let stranger = Authority::new("nobody").device("d-1", Some("t-001"));
+    for version in [&TLS12, &TLS13] {
+        // In the newer version the refusal comes after the client's side of the handshake.
+        assert!(site.post(&barn, version, Some(&stranger), "d-1").await.is_err());
+        let (status, body) = site.post(&barn, version, None, "d-1").await.expect("it is let in");
+        assert_eq!((status, &body["error"]["code"]), (401, &json!("UNAUTHORIZED")));
+    }
+    let nameless =
+        [site.device_cas[0].device("a/b", Some("t-001")), site.device_cas[0].device("d-both", None)];
+    for own in &nameless {
+        let (status, _) = site.post(&barn, &TLS13, Some(own), "d-1").await.expect("it is let in");
+        assert_eq!(status, 401);
+    }
+    let mut stream = connect(barn.settings.http, &site.server_ca, &TLS13, None).await.expect("it is let in");
+    assert_eq!(exchange(&mut stream, HEALTH, "").await.expect("an answer").0, 200);
+    let mut plain = TcpStream::connect(barn.settings.http).await.expect("somebody listens");
+    assert!(exchange(&mut plain, HEALTH, "").await.is_err(), "the port answers in the clear");
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_says_nothing_is_cut_off_and_holds_nobody_up() {
+    let site = Site::new();
+    let barn = Barn::start_with(|settings| site.settings(settings)).await;
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        idle.push(TcpStream::connect(barn.settings.http).await.expect("somebody listens"));
+    }
+    let own = site.device_cas[0].device("d-1", Some("t-001"));
+    let (status, _) = site.post(&barn, &TLS13, Some(&own), "d-1").await.expect("it is let in");
+    assert_eq!(status, 200);
+    for mut stream in idle {
+        let ended = stream.read(&mut [0; 16]).await;
+        assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    }
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_files_are_taken_up_and_broken_ones_leave_the_old_in_use() {
+    let site = Site::new();
+    let barn = Barn::start_with(|settings| site.settings(settings)).await;
+    let http = barn.settings.http;
+    let presented = async || {
+        let stream = connect(http, &site.server_ca, &TLS13, None).await.expect("it is let in");
+        let (_, session) = stream.get_ref();
+        session.peer_certificates().and_then(<[_]>::first).expect("a server shows one").clone()
+    };
+    let mut old = connect(http, &site.server_ca, &TLS13, None).await.expect("it is let in");
+    assert_eq!(exchange(&mut old, HEALTH, "").await.expect("an answer").0, 200);
+
+    let second = site.server_ca.server();
+    let (cert, _) = second.write(site.directory.path());
+    until("the new certificate is shown", async || presented().await == second.der()).await;
+    assert_eq!(exchange(&mut old, HEALTH, "").await.expect("the connection stands").0, 200);
+
+    let complaint = "new certificate files are not used";
+    std::fs::write(&cert, "no certificate").expect("a file can be written");
+    until("the broken file is complained about", async || barn.has_complained(complaint)).await;
+    assert_eq!(presented().await, second.der());
+
+    let third = site.server_ca.server();
+    third.write(site.directory.path());
+    until("the repaired file is taken up", async || presented().await == third.der()).await;
+    barn.finish_after(complaint).await;
+}
