@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod database;
 pub mod device;
 pub mod directory;
+pub mod disk;
 pub mod door;
 pub mod gatekeeper;
 pub mod inference;

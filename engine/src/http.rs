@@ -74,8 +74,8 @@ pub struct AppState {
     is_mqtt_connected: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Sends to the cloud.
     sync: SyncHub,
-    /// The place of the images.
-    media: MediaProbe,
+    /// Whether the place of the images is usable.
+    media_probe: MediaProbe,
     /// The text of all metrics; `None` when Prometheus is switched off.
     render_metrics: Option<Render>,
 }
@@ -99,7 +99,7 @@ impl AppState {
             ingress: Arc::clone(&parts.stats),
             is_mqtt_connected: Arc::new(move || way_in.is_connected()),
             sync: parts.sync.clone(),
-            media: MediaProbe::new(&config.media),
+            media_probe: MediaProbe::new(Arc::clone(&parts.media)),
             render_metrics: config.metrics.prometheus.then(|| Arc::new(observe::render_metrics) as Render),
         })
     }
@@ -115,6 +115,8 @@ struct Settings {
     body_bytes_max: usize,
     /// Origins of browsers that may call.
     allowed_origins: Vec<HeaderValue>,
+    /// The bucket of images; a name for either backend.
+    bucket: String,
     /// The value of `x-commit-id`.
     commit: HeaderValue,
     /// The version in the description of the API.
@@ -128,6 +130,7 @@ impl Settings {
         let origin = |origin: &String| HeaderValue::from_str(origin).ok();
         Self {
             body_bytes_max: http.body_bytes_max,
+            bucket: config.media.bucket.clone(),
             allowed_origins: http.allowed_origins.iter().filter_map(origin).collect(),
             commit: HeaderValue::from_str(&edge.commit).unwrap_or(HeaderValue::from_static("Unknown")),
             version: edge.version.clone(),

@@ -28,14 +28,17 @@ use actors::device::{DeviceContext, Devices, IngressSettings};
 use actors::directory::{Directory, DirectorySettings};
 use actors::door::{self, DoorActor, WayIn, WayInView};
 use actors::gatekeeper::DeviceGatekeeper;
+use actors::inference::InferenceHub;
 use actors::ingress::stats::IngressStats;
 use actors::ingress::{self, Ingress, IngressIntake};
+use actors::media::store::MediaStore;
 use actors::retention::{Cleanup, Partitions};
 use actors::supervisor::{ChildSpec, Supervised};
 use actors::sync::cloud::CloudSettings;
 use actors::sync::sign::CloudAuth;
 use actors::sync::{self, SyncHub, SyncPartition, SyncSettings};
 use actors::telemetry::{self, TelemetryWriter, TelemetryWriters};
+use actors::wake::Wake;
 use anyhow::{Context, bail};
 use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings, MemoryRetained};
 use schema::clock::Clock;
@@ -49,6 +52,8 @@ use tokio::time::Instant;
 use crate::config::{self, Config, MqttMode, Secret};
 use crate::http::{self, AppState};
 
+mod media;
+
 /// A device that has been silent for so long leaves the memory.
 const DEVICE_IDLE: Duration = Duration::from_secs(600);
 /// Devices in memory at most.
@@ -57,6 +62,8 @@ const DEVICES_MAX: usize = 20_000;
 const SHUTDOWN: Duration = Duration::from_secs(8);
 /// Of that, for deliveries that are in hand, and for the request to the cloud that is under way.
 const DRAIN: Duration = Duration::from_secs(5);
+/// The version of a model that says none.
+const MODEL_VERSION_UNKNOWN: &str = "v1.0.0";
 /// The wait between two tries to reach the database at the start.
 const DATABASE_RETRY: Duration = Duration::from_millis(500);
 
@@ -81,13 +88,19 @@ pub struct Parts {
     pub way_in: WayInView,
     /// The senders' meeting point.
     pub sync: SyncHub,
+    /// The place of the images.
+    pub media: Arc<dyn MediaStore>,
+    /// Has the watcher of uploads look at its rows.
+    pub media_wake: Wake,
+    /// What others need of inference.
+    pub inference: InferenceHub,
 }
 
 impl Parts {
     /// The parts of a configuration; nothing runs yet and nothing is connected.
     ///
     /// # Errors
-    /// When the database URL cannot be read.
+    /// When the database URL cannot be read, or a generated secret cannot be kept.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let store = Store::new(&store_settings(config)?)?;
@@ -100,10 +113,19 @@ impl Parts {
             stats: Arc::new(IngressStats::new(clock.now())),
             way_in: WayInView::default(),
             sync: SyncHub::new(sync_settings(config), store.clone(), clock.clone())?,
+            media: media::store(config)?,
+            media_wake: Wake::default(),
+            inference: inference_hub(config),
             store,
             clock,
         })
     }
+}
+
+fn inference_hub(config: &Config) -> InferenceHub {
+    let inference = &config.inference;
+    let version = inference.model_version.as_deref().unwrap_or(MODEL_VERSION_UNKNOWN);
+    InferenceHub::new(version, inference.on_complete)
 }
 
 fn store_settings(config: &Config) -> anyhow::Result<StoreSettings> {

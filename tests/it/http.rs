@@ -38,6 +38,7 @@ fn config() -> Config {
     config.auth.mode = AuthMode::Jwt;
     config.auth.admin_enabled = true;
     config.auth.jwt_secrets = vec![Secret::from("secret".to_owned())];
+    config.media.upload_secret = Some(Secret::from("secret".to_owned()));
     config.auth.operator_keys = vec![key("all", Role::Admin, &["*"]), key("one", Role::Admin, &["t-001"])];
     config
 }

@@ -2,6 +2,10 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use schema::clock::Timestamp;
+use schema::id::Uuid;
+
+use super::filesystem::FilesystemStore;
 
 /// An image in the store, by every name it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,10 +21,44 @@ pub struct ObjectRef {
 pub struct ObjectMeta {
     /// Its size.
     pub size_bytes: u64,
-    /// Its entity tag, without quotes.
+    /// Its entity tag, without quotes, where the store keeps one.
     pub etag: Option<String>,
     /// Its type, where the store keeps one.
     pub content_type: Option<String>,
+}
+
+/// A file or an object that a listing found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedObject {
+    /// Its key in a bucket, its path below the root of a directory; the next listing goes on after it.
+    pub place: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// When it was last written.
+    pub modified_at: Timestamp,
+}
+
+impl ListedObject {
+    /// The name under which its own store deletes it.
+    #[must_use]
+    pub fn object(&self) -> ObjectRef {
+        ObjectRef { object_key: self.place.clone(), path: Some(self.place.clone()) }
+    }
+}
+
+/// An upload that is offered to a device.
+#[derive(Clone, Copy, Debug)]
+pub struct UploadOffer<'a> {
+    /// The image that is to come.
+    pub media_id: Uuid,
+    /// Its key.
+    pub object_key: &'a str,
+    /// Its type.
+    pub content_type: &'a str,
+    /// When the offer is made.
+    pub now: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
 }
 
 /// Why the store did not do what was asked. That an image is absent is no error.
@@ -35,6 +73,25 @@ pub enum MediaStoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The store has no room left. Trying again helps once there is some.
+    #[error("{attempt}: no room left")]
+    Full {
+        /// What was tried.
+        attempt: &'static str,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl MediaStoreError {
+    /// A store that cannot be used, and what was tried.
+    pub fn unavailable(
+        attempt: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Unavailable { attempt, source: source.into() }
+    }
 }
 
 /// The bytes of an image, chunk by chunk.
@@ -55,6 +112,9 @@ pub struct OpenObject {
 /// A backend.
 #[async_trait]
 pub trait MediaStore: Send + Sync {
+    /// Where a device may put an image.
+    async fn upload_url(&self, offer: UploadOffer<'_>) -> Result<String, MediaStoreError>;
+
     /// What the store says of an image; `None` when it is not there.
     async fn head(&self, object: &ObjectRef) -> Result<Option<ObjectMeta>, MediaStoreError>;
 
@@ -64,6 +124,15 @@ pub trait MediaStore: Send + Sync {
     /// Deletes an image and returns how many bytes that freed; `None` when it was not there.
     async fn delete(&self, object: &ObjectRef) -> Result<Option<u64>, MediaStoreError>;
 
+    /// At most `limit` (1 to 1000) of the objects behind the place `after`, in the store's own unchanging order. Fewer
+    /// means that there are no more.
+    async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<ListedObject>, MediaStoreError>;
+
     /// Whether the store is usable: the bucket is there, the directory writable.
     async fn probe(&self) -> Result<(), MediaStoreError>;
+
+    /// The directory of this store, when it is one: its uploads come through the engine.
+    fn directory(&self) -> Option<&FilesystemStore> {
+        None
+    }
 }

@@ -1,23 +1,20 @@
 //! Whether the process lives, and whether it can do its work.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::media::store::MediaStore;
 use actors::sync::status::CloudState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use rustix::fs::{Access, access};
 use serde::Serialize;
-use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::AppState;
 use super::time::Time;
-use crate::config::{Media, MediaBackend, Url};
 
 /// How long an answer of the media store is good for.
 const MEDIA_ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
@@ -78,7 +75,7 @@ pub(super) struct Readiness {
 pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Json<Readiness>) {
     let is_database_up = state.database.is_up();
     let is_mqtt_connected = (state.is_mqtt_connected)();
-    let is_media_up = state.media.is_up().await;
+    let is_media_up = state.media_probe.is_up().await;
     let cloud = state.sync.view();
     let is_ready = is_database_up && is_mqtt_connected && is_media_up;
     let body = Readiness {
@@ -86,7 +83,7 @@ pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Js
         db: up_or_down(is_database_up),
         mqtt: is_mqtt_connected,
         outbox: ok_or_error(is_database_up),
-        bucket: state.media.bucket.clone(),
+        bucket: state.settings.bucket.clone(),
         presign: ok_or_error(is_media_up),
         s3: up_or_down(is_media_up),
         cloud: word(cloud.state),
@@ -122,30 +119,15 @@ fn ok_or_error(is_ok: bool) -> &'static str {
 }
 
 /// Watches the place of the images, asking it no more often than every few seconds.
-#[derive(Debug)]
 pub(super) struct MediaProbe {
-    bucket: String,
-    place: Place,
+    store: Arc<dyn MediaStore>,
     last: Mutex<Option<(Instant, bool)>>,
 }
 
-#[derive(Clone, Debug)]
-enum Place {
-    /// A directory that must be writable.
-    Directory(PathBuf),
-    /// An S3 server that must take connections.
-    Server(String, u16),
-}
-
 impl MediaProbe {
-    /// Watches what the configuration names.
-    pub(super) fn new(media: &Media) -> Self {
-        let endpoint = media.endpoint.as_ref().and_then(Url::host_and_port);
-        let place = match (media.backend_in_use(), endpoint) {
-            (MediaBackend::S3, Some((host, port))) => Place::Server(host, port),
-            (MediaBackend::S3 | MediaBackend::Filesystem, _) => Place::Directory(media.root.clone()),
-        };
-        Self { bucket: media.bucket.clone(), place, last: Mutex::default() }
+    /// Watches this store.
+    pub(super) fn new(store: Arc<dyn MediaStore>) -> Self {
+        Self { store, last: Mutex::default() }
     }
 
     async fn is_up(&self) -> bool {
@@ -155,38 +137,9 @@ impl MediaProbe {
         {
             return is_up;
         }
-        let asked = tokio::time::timeout(MEDIA_ANSWER_WAIT_MAX, self.place.ask()).await;
-        let is_up = asked.unwrap_or(false);
+        let asked = tokio::time::timeout(MEDIA_ANSWER_WAIT_MAX, self.store.probe()).await;
+        let is_up = asked.is_ok_and(|answer| answer.is_ok());
         *last = Some((Instant::now(), is_up));
         is_up
-    }
-}
-
-impl Place {
-    async fn ask(&self) -> bool {
-        match self.clone() {
-            Self::Directory(path) => {
-                let is_writable = move || {
-                    std::fs::create_dir_all(&path).is_ok()
-                        && access(&path, Access::WRITE_OK | Access::EXEC_OK).is_ok()
-                };
-                tokio::task::spawn_blocking(is_writable).await.unwrap_or(false)
-            }
-            Self::Server(host, port) => TcpStream::connect((host.as_str(), port)).await.is_ok(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_directory_is_up_when_it_can_be_written_to() {
-        let directory = tempfile::tempdir().expect("a directory");
-        assert!(Place::Directory(directory.path().join("media")).ask().await);
-        let file = directory.path().join("file");
-        std::fs::write(&file, "").expect("a file");
-        assert!(!Place::Directory(file).ask().await);
     }
 }

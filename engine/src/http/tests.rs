@@ -40,6 +40,7 @@ fn config(mode: AuthMode) -> Config {
     config.auth.operator_keys = vec![key("reader", Role::Read), key("admin", Role::Admin)];
     config.edge.commit = "abc123".to_owned();
     config.media.root = std::env::temp_dir();
+    config.media.upload_secret = Some(Secret::from("secret".to_owned()));
     config
 }
 

@@ -1,0 +1,51 @@
+//! The place of the images, as the configuration names it.
+
+use std::sync::Arc;
+
+use actors::media::filesystem::{FilesystemSettings, FilesystemStore};
+use actors::media::s3::{S3Settings, S3Store};
+use actors::media::store::MediaStore;
+
+use crate::config::{Config, KeptError, MediaBackend, Secret, Url, kept_secret};
+
+/// The file in `edge.data_dir` that keeps a generated `media.upload_secret`.
+const UPLOAD_SECRET: &str = "upload-secret";
+
+/// The store of a configuration; nothing is connected yet.
+pub(super) fn store(config: &Config) -> Result<Arc<dyn MediaStore>, KeptError> {
+    match config.media.backend_in_use() {
+        MediaBackend::S3 => Ok(Arc::new(S3Store::new(&bucket(config)))),
+        MediaBackend::Filesystem => Ok(Arc::new(FilesystemStore::new(directory(config)?))),
+    }
+}
+
+fn bucket(config: &Config) -> S3Settings {
+    let media = &config.media;
+    let text = |secret: &Option<Secret>| {
+        secret.as_ref().map(|secret| secret.expose().to_owned()).unwrap_or_default()
+    };
+    let address = |url: &Option<Url>| url.as_ref().map(|url| url.as_str().to_owned());
+    let endpoint = address(&media.endpoint);
+    S3Settings {
+        presign_endpoint: address(&media.presign_endpoint).or_else(|| endpoint.clone()),
+        endpoint,
+        access_key: text(&media.access_key),
+        secret_key: text(&media.secret_key),
+        region: media.region.clone(),
+        bucket: media.bucket.clone(),
+        is_bucket_made: media.bucket_auto_create,
+    }
+}
+
+fn directory(config: &Config) -> Result<FilesystemSettings, KeptError> {
+    let media = &config.media;
+    let secret = match &media.upload_secret {
+        Some(secret) => secret.clone(),
+        None => kept_secret(&config.edge.data_dir, UPLOAD_SECRET)?,
+    };
+    Ok(FilesystemSettings {
+        root: media.root.clone(),
+        public_base_url: media.public_base_url.as_str().trim_end_matches('/').to_owned(),
+        upload_secret: secret.expose().to_owned(),
+    })
+}
