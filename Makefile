@@ -2,9 +2,10 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := target/venv
+MODEL_VENV := target/venv-model
 DATA_DIR ?=
 
-.PHONY: help up test lint bench prerequisites
+.PHONY: help up test lint bench model prerequisites
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -25,10 +26,20 @@ bench: prerequisites ## Measure raw COPY, bare SQL and the engine end to end in 
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
 	@deploy/bench
 
+model: $(MODEL_VENV)/.ready ## Draw pictures and train the demonstration model again (a few minutes)
+	cargo build --release -p farmiq-loadtest
+	target/release/farmiq-loadtest render --count 5000 --seed 20260101 --out target/pictures
+	$(MODEL_VENV)/bin/python actors/model/train/train.py target/pictures actors/model
+
 prerequisites: # What the machine lacks, from the distribution's packages
 	@deploy/prerequisites
 
 $(VENV)/.ready: tests/requirements.txt
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(MODEL_VENV)/.ready: actors/model/train/requirements.txt
+	python3 -m venv $(MODEL_VENV)
+	$(MODEL_VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

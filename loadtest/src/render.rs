@@ -14,7 +14,7 @@
 //! A bird of 2 kg thus shows 437 cm², an egg-shaped outline about 29 cm long and 19 cm wide. Head and tail come on top.
 //! No two birds of one weight look alike: the area of each deviates by 2 % (one standard deviation) and the camera's
 //! height by 0.5 %, which nobody can tell from more or less weight. The best judge is therefore wrong by about
-//! 2.5 % of the weight on average.
+//! 2.7 % of the weight on average.
 //!
 //! Everything else, such as light, blur, turn, place, breed, litter and neighbors, is drawn by chance and says nothing
 //! about the weight. The same weight and seed give the same bytes.
