@@ -1,5 +1,6 @@
-//! A barn full of simulated devices: sensors with day curves in every dialect, and weighing stations.
+//! A barn full of simulated devices: sensors with day curves in every dialect, and weighing stations of two kinds.
 
+mod scale;
 mod sensor;
 mod station;
 
@@ -17,10 +18,11 @@ use schema::clock::{Clock, Timestamp};
 use schema::store::bench::{Allowed, allowlist_script};
 use schema::wire::envelope::Dialect;
 
-use crate::device::Place;
+use crate::device::{Place, Station};
 use crate::mqtt::Login;
 use crate::publisher::{self, Link, Meter, Source};
 use crate::report::{self, Live};
+use crate::station::{Access, Tally};
 
 /// Messages a device keeps in flight.
 const WINDOW: usize = 20;
@@ -56,6 +58,12 @@ pub struct Settings {
     pub seed: u64,
     /// Where acknowledged event ids that the cloud must see are appended.
     pub ids_file: Option<PathBuf>,
+    /// `http://host:port` of the HTTP API; with it stations upload pictures, without it they only publish.
+    pub edge: Option<String>,
+    /// Share of weighings in which a station has its bad habits, 0 to 1.
+    pub bad_share: f64,
+    /// Where weighings of stations with pictures are appended, one JSON object a line.
+    pub sessions_file: Option<PathBuf>,
 }
 
 /// The ids of the sensors: `d-001`, `d-002`, ...
@@ -86,7 +94,8 @@ pub fn allowlist_sql(settings: &Settings, now: Timestamp) -> String {
 pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<()> {
     let meter = Arc::new(Meter::default());
     let started = Instant::now();
-    let mut devices = spawn(&settings, &meter, started, stop)?;
+    let tally = Arc::new(Tally::default());
+    let mut devices = spawn(&settings, &meter, &tally, started, stop)?;
     let mut live = Live::start(None);
     let everyone = async {
         while let Some(ended) = devices.join_next().await {
@@ -97,16 +106,21 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<()> 
     let outcome: Result<()> = report::watch(everyone, &meter, started, &mut live).await;
     live.finish();
     report::say(report::publish_line(&meter, started.elapsed()));
+    if settings.edge.is_some() {
+        report::say(tally.line());
+    }
     outcome
 }
 
 fn spawn(
     settings: &Settings,
     meter: &Arc<Meter>,
+    tally: &Arc<Tally>,
     started: Instant,
     stop: watch::Receiver<bool>,
 ) -> Result<JoinSet<Result<()>>> {
     let ledger = Ledger::open(settings.ids_file.as_deref())?;
+    let sessions = Ledger::open(settings.sessions_file.as_deref())?;
     let time = SimulatedTime::new(settings, started);
     let mut devices = JoinSet::new();
     for (index, device) in device_ids(settings.devices).enumerate() {
@@ -116,8 +130,17 @@ fn spawn(
         devices.spawn(live(settings.broker.clone(), login, sensor, Arc::clone(meter), stop.clone()));
     }
     for (index, (station, device)) in station_ids(settings.stations).enumerate() {
-        let source = station::Scale::new(settings, station, device.clone(), index, &time, ledger.clone());
-        let login = login(settings, device);
+        let login = login(settings, device.clone());
+        if let Some(edge) = &settings.edge {
+            let (meter, tally) = (Arc::clone(meter), Arc::clone(tally));
+            let access = Access { broker: settings.broker.clone(), edge: edge.clone(), login, meter, tally };
+            let station = Station { place: settings.place.clone(), station, device };
+            let ledgers = (ledger.clone(), sessions.clone());
+            let rounds = station::Rounds::new(settings, station, &access, index, &time, ledgers);
+            devices.spawn(rounds.run(stop.clone()));
+            continue;
+        }
+        let source = scale::Scale::new(settings, station, device, index, &time, ledger.clone());
         devices.spawn(live(settings.broker.clone(), login, source, Arc::clone(meter), stop.clone()));
     }
     Ok(devices)

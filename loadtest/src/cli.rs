@@ -65,6 +65,8 @@ Look at the verdict (Ctrl-C prints it too and exits 1 when there is a violation)
   curl http://127.0.0.1:9301/judge
   curl 'http://127.0.0.1:9301/judge/ids?tenant_id=t-001'
   curl 'http://127.0.0.1:9301/judge/events?limit=5'
+  curl 'http://127.0.0.1:9301/judge/sessions?tenant_id=t-001'
+  curl 'http://127.0.0.1:9301/judge/images?tenant_id=t-001'
   curl -X POST http://127.0.0.1:9301/judge/reset")]
 pub(crate) struct CloudArgs {
     /// Address of the cloud; port 0 takes a free one.
@@ -104,6 +106,11 @@ impl CloudArgs {
 fn parse_mode(text: &str) -> Result<Mode, String> {
     let json = if text.starts_with('{') { text.to_owned() } else { format!(r#"{{"mode":"{text}"}}"#) };
     serde_json::from_str::<Plan>(&json).map(|plan| plan.mode).map_err(|error| error.to_string())
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("a share is between 0 and 1".to_owned()) }
 }
 
 #[derive(Debug, Args)]
@@ -186,9 +193,16 @@ Examples:
   farmiq-loadtest barn --broker 127.0.0.1:1883 --devices 12 --stations 2
   farmiq-loadtest barn --devices 100 --interval-seconds 1 --ids-file ids.txt --duration-seconds 60
   farmiq-loadtest barn --speed 60 --dialect flat       (an hour of barn in a minute)
+  farmiq-loadtest barn --stations 2 --edge http://127.0.0.1:3000 --ids-file ids.txt --sessions-file sessions.txt
 
 Each sensor d-001, d-002, ... has its own connection, seven metrics, a retained status and a last will; each station
-st-01 (device wv-001), ... weighs whole sessions. --ids-file holds the acknowledged ids the cloud must see.")]
+st-01 (device wv-001), ... weighs whole sessions. --ids-file holds the acknowledged ids the cloud must see.
+
+With --edge stations draw a bird, upload its pictures and speak as real devices do. st-01, st-03, ... are of the kind
+weight-vision-service: presign, PUT, complete, the session over HTTP, then the same events again over MQTT. st-02, ...
+are iot-weighvision-agents: presign in camelCase, PUT, no complete, pictures announced before their session begins, a
+second connection per session that takes the place of the first, and a will as old as the process. In --bad-share of
+the weighings they also end a session before they begin it, say things twice, or have no weight.")]
 pub(crate) struct BarnArgs {
     #[command(flatten)]
     broker: BrokerArgs,
@@ -234,6 +248,15 @@ pub(crate) struct BarnArgs {
     /// Append each acknowledged event id that the cloud must see, one a line.
     #[arg(long)]
     ids_file: Option<PathBuf>,
+    /// HTTP API of the engine, http://host:port; with it stations upload pictures.
+    #[arg(long)]
+    edge: Option<String>,
+    /// Share of weighings in which stations have bad habits, 0 to 1.
+    #[arg(long, default_value_t = 0.2, value_parser = parse_share)]
+    bad_share: f64,
+    /// Append each weighing that went through, for verify; needs --edge.
+    #[arg(long, requires = "edge")]
+    sessions_file: Option<PathBuf>,
     /// Print the SQL that enables these devices and stations, and leave.
     #[arg(long)]
     pub(crate) print_allowlist_sql: bool,
@@ -263,6 +286,9 @@ impl BarnArgs {
             duration: self.duration_seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 1e9))),
             seed: self.seed,
             ids_file: self.ids_file.clone(),
+            edge: self.edge.clone(),
+            bad_share: self.bad_share,
+            sessions_file: self.sessions_file.clone(),
         }
     }
 }
@@ -284,11 +310,23 @@ pub(crate) struct VerifyArgs {
     /// Tenant of the ids.
     #[arg(long, default_value = "t-001")]
     tenant: String,
+    /// Weighings that stations completed (barn --sessions-file); each is compared with its session in the cloud.
+    #[arg(long)]
+    sessions_file: Option<PathBuf>,
+    /// The cloud must also have a weight read from every picture.
+    #[arg(long, requires = "sessions_file")]
+    expect_inference: bool,
 }
 
 impl VerifyArgs {
     pub(crate) fn settings(self) -> verify::Settings {
-        verify::Settings { ids_file: self.ids_file, cloud: self.cloud, tenant: self.tenant }
+        verify::Settings {
+            ids_file: self.ids_file,
+            cloud: self.cloud,
+            tenant: self.tenant,
+            sessions_file: self.sessions_file,
+            expects_inference: self.expect_inference,
+        }
     }
 }
 

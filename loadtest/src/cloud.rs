@@ -8,6 +8,7 @@ mod routes;
 mod seen;
 #[cfg(test)]
 mod tests;
+mod weighings;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ pub use auth::{Auth, sign};
 pub use judge::{Verdict, Violation};
 pub use mode::{Mode, Plan};
 pub use routes::{BATCH_PATH, DEDUPE_PATH, HANDSHAKE_PATH};
+pub use weighings::{SeenImage, SeenSession};
 
 use judge::Judge;
 use mode::Behavior;
@@ -202,6 +204,18 @@ impl PretendCloud {
     pub fn events(&self, limit: usize) -> Vec<serde_json::Value> {
         let events = self.shared.judge().last_events(limit);
         events.iter().filter_map(|event| serde_json::from_slice(event).ok()).collect()
+    }
+
+    /// The sessions of a tenant.
+    #[must_use]
+    pub fn sessions(&self, tenant_id: &str) -> Vec<SeenSession> {
+        self.shared.judge().weighings.sessions(tenant_id)
+    }
+
+    /// The pictures of a tenant.
+    #[must_use]
+    pub fn images(&self, tenant_id: &str) -> Vec<SeenImage> {
+        self.shared.judge().weighings.images(tenant_id)
     }
 
     /// Forgets ids, lanes, counters and violations.

@@ -2,27 +2,24 @@
 //!
 //! The shapes are spelled here once more on purpose: a device shares no code with the engine that reads it.
 
+mod weighing;
+
 use std::fmt::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::SecondsFormat;
-use rand::Rng;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use schema::clock::Timestamp;
 use schema::wire::envelope::Dialect;
-use schema::wire::event::{
-    IMAGE_CAPTURED, SESSION_CREATED, SESSION_FINALIZED, STATUS, TELEMETRY_READING, WEIGHT_RECORDED,
-};
+use schema::wire::event::{STATUS, TELEMETRY_READING};
 
 use crate::climate::Metric;
-use crate::ids::new_event_id;
 use crate::mqtt::Publish;
 
-/// Seconds a station spends between the picture and its last message.
-const UPLOAD_SECONDS: i64 = 13;
+pub use weighing::{AgentHealth, Call, EventIds, Image, ROLES, Station, Weighing};
 
 /// Where a device stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,96 +164,10 @@ pub fn status(
     Publish { is_retained: true, ..at_least_once(topic, body.to_string()) }
 }
 
-/// A weighing station.
-#[derive(Clone, Debug)]
-pub struct Station {
-    /// Where it stands.
-    pub place: Place,
-    /// Station id of the topic.
-    pub station: String,
-    /// Device id of the body.
-    pub device: String,
-}
-
-/// One weighing of a station.
-#[derive(Clone, Copy, Debug)]
-pub struct Weighing<'a> {
-    /// Session id.
-    pub session: &'a str,
-    /// What the scale said.
-    pub weight_kg: f64,
-    /// When the picture was taken; all messages carry this time.
-    pub at: Timestamp,
-}
-
-impl Station {
-    /// The seven MQTT messages of a weighing in the order the device sends them: created, weight, telemetry, two
-    /// images, finalized, and the telemetry once more under another event id.
-    pub fn weigh(&self, weighing: Weighing<'_>, random: &mut impl Rng) -> Vec<Message> {
-        let Weighing { session, weight_kg, at } = weighing;
-        let trace_id = new_event_id(random);
-        let telemetry_topic = telemetry_topic(&self.place, &self.device, Metric::Weight);
-        let reading = json!({"unit": "kg", "value": weight_kg});
-        let created = json!({"batchId": null, "capture_id": session, "captured_at": micros(at)});
-        let finalized_at = offset(at + chrono::Duration::seconds(UPLOAD_SECONDS));
-        let finalized = json!({"capture_id": session, "finalized_at": finalized_at, "image_count": 2});
-        let steps = [
-            (SESSION_CREATED, created),
-            (WEIGHT_RECORDED, json!({"weightKg": weight_kg})),
-            (TELEMETRY_READING, reading.clone()),
-            (IMAGE_CAPTURED, image("left", random)),
-            (IMAGE_CAPTURED, image("vis", random)),
-            (SESSION_FINALIZED, finalized),
-            (TELEMETRY_READING, reading),
-        ];
-        steps
-            .into_iter()
-            .map(|(event_type, payload)| {
-                let topic = match event_type {
-                    TELEMETRY_READING => telemetry_topic.clone(),
-                    _ => self.session_topic(session, event_type),
-                };
-                let event_id = new_event_id(random);
-                let body = self.envelope(event_type, &event_id, &trace_id, at, payload);
-                // An image is bound to its session and causes no event of its own.
-                let expected = (event_type != IMAGE_CAPTURED).then_some(event_id);
-                Message { publish: at_least_once(topic, body), expected }
-            })
-            .collect()
-    }
-
-    fn session_topic(&self, session: &str, event_type: &str) -> String {
-        let Place { tenant, farm, barn } = &self.place;
-        format!("iot/weighvision/{tenant}/{farm}/{barn}/{}/session/{session}/{event_type}", self.station)
-    }
-
-    fn envelope(
-        &self,
-        event_type: &str,
-        event_id: &str,
-        trace_id: &str,
-        at: Timestamp,
-        payload: Value,
-    ) -> String {
-        let produced_at = offset(at + chrono::Duration::seconds(UPLOAD_SECONDS));
-        json!({
-            "schema_version": "1.0", "event_id": event_id, "trace_id": trace_id, "tenant_id": self.place.tenant,
-            "device_id": self.device, "event_type": event_type, "ts": micros(at),
-            "content_hash": content_hash(&payload), "produced_at": produced_at, "payload": payload,
-        })
-        .to_string()
-    }
-}
-
 /// Lower-case hex SHA-256 of a payload written with sorted keys; payloads here are built with their keys in order.
 #[must_use]
 pub fn content_hash(payload: &Value) -> String {
     hex::encode(Sha256::digest(payload.to_string()))
-}
-
-fn image(role: &str, random: &mut impl Rng) -> Value {
-    json!({"content_type": "image/jpeg", "image_role": role, "mediaObjectId": new_event_id(random),
-        "sha256": hex::encode(random.random::<[u8; 32]>()), "size_bytes": random.random_range(900_000..2_400_000)})
 }
 
 fn at_least_once(topic: String, body: String) -> Publish {
@@ -285,6 +196,7 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::StdRng;
     use schema::wire::envelope::{Dialects, Envelope};
+    use schema::wire::event::{IMAGE_CAPTURED, SESSION_CREATED, SESSION_FINALIZED, WEIGHT_RECORDED};
     use schema::wire::topic::Topic;
 
     fn place() -> Place {
@@ -341,6 +253,28 @@ mod tests {
         ];
         assert_eq!(types, expected);
         assert_eq!(messages.iter().filter(|message| message.expected.is_some()).count(), 5);
+    }
+
+    #[test]
+    fn an_agent_speaks_of_its_picture_before_its_session_begins() {
+        let station = Station { place: place(), station: "st-02".into(), device: "wv-002".into() };
+        let weighing = Weighing { session: "s-1", weight_kg: 0.2, at: noon() };
+        let mut random = StdRng::seed_from_u64(1);
+        let image = Image { media_id: "m-1".into(), role: "vis", size_bytes: 5, sha256: "00".repeat(32) };
+        let ids = EventIds::new(1, &mut random);
+        let types = |is_stable| -> Vec<String> {
+            let messages = station.agent_messages(weighing, std::slice::from_ref(&image), &ids, is_stable);
+            let envelopes = messages.iter().map(|message| decode(&message.publish));
+            envelopes
+                .inspect(|envelope| assert_eq!(envelope.dialect, Dialect::NullFields))
+                .map(|e| e.event_type)
+                .collect()
+        };
+        assert_eq!(types(true), [IMAGE_CAPTURED, SESSION_CREATED, WEIGHT_RECORDED, SESSION_FINALIZED]);
+        assert_eq!(types(false), [IMAGE_CAPTURED, SESSION_CREATED, SESSION_FINALIZED]);
+        let will = station.agent_status(AgentHealth::Lost, noon(), "e-1");
+        assert!(will.is_retained);
+        assert_eq!(decode(&will).payload["health"]["camera_ok"], false);
     }
 
     #[test]

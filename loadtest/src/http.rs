@@ -59,7 +59,11 @@ pub async fn call(base: &str, request: Request<Full<Bytes>>) -> Result<(u16, Byt
     .await
 }
 
-fn authority(base: &str) -> Result<&str> {
+/// The `host:port` of a URL.
+///
+/// # Errors
+/// When the URL is not http.
+pub fn authority(base: &str) -> Result<&str> {
     let rest =
         base.strip_prefix("http://").with_context(|| format!("{base:?} does not start with http://"))?;
     Ok(rest.split('/').next().unwrap_or(rest))

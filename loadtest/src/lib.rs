@@ -15,4 +15,5 @@ pub mod publisher;
 pub mod render;
 pub mod replay;
 pub mod report;
+pub mod station;
 pub mod verify;

@@ -63,7 +63,7 @@ async fn execute(command: Command, stop: watch::Receiver<bool>) -> Result<bool> 
         Command::Verify(args) => verify::run(&args.settings()).await,
         Command::Bench(args) => bench::run(args.settings(), stop).await.map(|()| true),
         Command::Drain(args) => drain::run(args.settings(), stop).await,
-        Command::Render(args) => tokio::task::block_in_place(|| render::folder::run(&args.settings(), &stop)),
+        Command::Render(args) => render::folder::run(&args.settings(), stop).await,
     }
 }
 

@@ -128,6 +128,12 @@ impl Meter {
         micros / 1000.0
     }
 
+    /// Records how long a message waited for its PUBACK.
+    pub(crate) fn record(&self, latency: Duration) {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(LATENCY_MICROS_MAX);
+        self.latency_micros.lock().expect("no recorder panics").saturating_record(micros);
+    }
+
     /// Why the last connection was lost, once.
     pub fn take_error(&self) -> Option<String> {
         self.last_error.lock().expect("no writer panics").take()

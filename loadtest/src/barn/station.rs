@@ -1,98 +1,132 @@
-//! One weighing station: a whole session of seven messages at a time, no status and no will.
+//! One weighing station with pictures, of either kind: it weighs a bird now and then, and writes down what went through.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use rand::SeedableRng;
+use anyhow::{Context, Result};
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::watch;
 
 use schema::clock::Timestamp;
 
-use crate::barn::sensor::Outbound;
 use crate::barn::{Ledger, Settings, SimulatedTime};
-use crate::climate::{Climate, Metric};
-use crate::device::{Message, Station, Weighing};
+use crate::device::{Station, Weighing};
 use crate::ids::new_event_id;
-use crate::publisher::{Source, Turn};
+use crate::render::{WEIGHT_KG_MAX, WEIGHT_KG_MIN};
+use crate::station::agent::Agent;
+use crate::station::vision::Vision;
+use crate::station::{Access, Weighed};
 
-/// The scale and camera of a station.
-pub(super) struct Scale {
-    station: Station,
-    index: usize,
-    climate: Climate,
+/// How soon a device begins again when a capture failed.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// The two kinds of station.
+enum Kind {
+    Vision(Box<Vision>),
+    Agent(Box<Agent>),
+}
+
+/// A station at work.
+pub(super) struct Rounds {
+    kind: Kind,
+    names_sessions_by_second: bool,
     random: StdRng,
     time: SimulatedTime,
     interval: Duration,
-    weigh_at: Instant,
-    last_second: i64,
-    queue: VecDeque<Message>,
-    outbound: Outbound,
+    events: Ledger,
+    sessions: Ledger,
 }
 
-impl Scale {
+impl Rounds {
+    /// Stations with an even index are of the kind weight-vision-service, the others are agents.
     pub(super) fn new(
         settings: &Settings,
-        station: String,
-        device: String,
+        station: Station,
+        access: &Access,
         index: usize,
         time: &SimulatedTime,
-        ledger: Ledger,
+        (events, sessions): (Ledger, Ledger),
     ) -> Self {
+        let kind = if index.is_multiple_of(2) {
+            Kind::Vision(Box::new(Vision::new(station, access, settings.bad_share)))
+        } else {
+            Kind::Agent(Box::new(Agent::new(station, access, settings.bad_share)))
+        };
         Self {
-            station: Station { place: settings.place.clone(), station, device },
-            index,
-            climate: Climate::new(settings.seed.wrapping_mul(31).wrapping_add(index as u64), time.started_at),
+            kind,
+            // Only one station may: two that weigh in the same second would share a session.
+            names_sessions_by_second: index == 0,
             random: StdRng::from_os_rng(),
             interval: time.real(settings.weigh_seconds),
-            weigh_at: time.started,
             time: time.clone(),
-            last_second: i64::MIN,
-            queue: VecDeque::new(),
-            outbound: Outbound::new(ledger),
+            events,
+            sessions,
         }
     }
 
-    fn weigh(&mut self, now: Instant) {
-        let at = self.time.at(now);
-        self.weigh_at = (self.weigh_at + self.interval).max(now);
-        let Some(session) = self.session_id(at) else {
-            return;
+    /// Weighs until the time is over or `stop` becomes true; a weighing that is under way then is not finished.
+    pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<()> {
+        let outcome = tokio::select! {
+            outcome = self.weigh_on() => outcome,
+            _ = stop.wait_for(|is_stopped| *is_stopped) => Ok(()),
         };
-        let weight_kg = self.climate.read(Metric::Weight, at);
-        let weighing = Weighing { session: &session, weight_kg, at };
-        self.queue.extend(self.station.weigh(weighing, &mut self.random));
+        let leave = async {
+            match &mut self.kind {
+                Kind::Vision(vision) => vision.close().await,
+                Kind::Agent(agent) => agent.close().await,
+            }
+        };
+        // A broker that is away is not waited for.
+        drop(tokio::time::timeout(AGAIN_AFTER, leave).await);
+        outcome
     }
 
-    /// The first station names its sessions by the second, as one device type does; the others must not meet it and
-    /// use UUIDs, as the other device type does. `None` when the second is already taken.
-    fn session_id(&mut self, at: Timestamp) -> Option<String> {
-        if self.index > 0 {
-            return Some(new_event_id(&mut self.random));
-        }
-        let is_taken = at.timestamp() <= self.last_second;
-        self.last_second = self.last_second.max(at.timestamp());
-        (!is_taken).then(|| at.format("%Y%m%d_%H%M%S").to_string())
-    }
-}
-
-impl Source for Scale {
-    fn turn(&mut self, now: Instant) -> Turn {
-        if self.queue.is_empty() {
+    async fn weigh_on(&mut self) -> Result<()> {
+        let mut weigh_at = self.time.started;
+        loop {
+            tokio::time::sleep_until(self.time.or_end(weigh_at).into()).await;
+            let now = Instant::now();
             if self.time.is_over(now) {
-                return Turn::Done;
+                return Ok(());
             }
-            if now >= self.weigh_at {
-                self.weigh(now);
-            }
-        }
-        match self.queue.pop_front() {
-            Some(message) => self.outbound.publish(message),
-            None => Turn::WaitUntil(self.time.or_end(self.weigh_at.max(now + Duration::from_millis(1)))),
+            let weighed = self.weigh(self.time.at(now)).await;
+            self.write_down(&weighed)?;
+            // Weighings missed during an outage are not made up for, and a second names one session.
+            weigh_at = (weigh_at + self.interval).max(now + self.time.real(1.0)).max(Instant::now());
         }
     }
 
-    fn acknowledged(&mut self, tags: &[u64]) -> Result<()> {
-        self.outbound.acknowledged(tags)
+    /// One bird, as often as its capture fails: new ids, the same session.
+    async fn weigh(&mut self, at: Timestamp) -> Weighed {
+        let session = self.session_id(at);
+        let weight_kg = (self.random.random_range(WEIGHT_KG_MIN..WEIGHT_KG_MAX) * 1000.0).round() / 1000.0;
+        let weighing = Weighing { session: &session, weight_kg, at };
+        loop {
+            let outcome = match &mut self.kind {
+                Kind::Vision(vision) => {
+                    let pictures = vision.draw(weight_kg);
+                    vision.weigh(weighing, &pictures).await.map(|course| course.weighed)
+                }
+                Kind::Agent(agent) => agent.weigh(weighing).await,
+            };
+            match outcome {
+                Ok(weighed) => return weighed,
+                Err(_) => tokio::time::sleep(AGAIN_AFTER).await,
+            }
+        }
+    }
+
+    fn session_id(&mut self, at: Timestamp) -> String {
+        if self.names_sessions_by_second {
+            at.format("%Y%m%d_%H%M%S").to_string()
+        } else {
+            new_event_id(&mut self.random)
+        }
+    }
+
+    fn write_down(&self, weighed: &Weighed) -> Result<()> {
+        self.events.append(weighed.event_ids.iter().map(String::as_str))?;
+        let line = serde_json::to_string(weighed).context("write a weighing as JSON")?;
+        self.sessions.append(std::iter::once(line.as_str()))
     }
 }

@@ -15,6 +15,7 @@ use schema::wire::time;
 use crate::cloud::batch::{Batch, Event, ReadingPayload, text};
 use crate::cloud::mode::Mode;
 use crate::cloud::seen::{Mark, Seen};
+use crate::cloud::weighings::Weighings;
 
 /// Violations kept with their details; the rest is only counted.
 const VIOLATIONS_KEPT_MAX: usize = 1000;
@@ -81,6 +82,7 @@ struct Lane {
 pub(crate) struct Judge {
     pub(crate) verdict: Verdict,
     pub(crate) seen: Seen,
+    pub(crate) weighings: Weighings,
     lanes: HashMap<String, Lane>,
     /// Events that were refused once: the lane went on without them, so they may come late.
     refused_before: HashSet<String>,
@@ -108,6 +110,7 @@ impl Judge {
             verdict: Verdict::default(),
             has_past: !seen.is_empty(),
             seen,
+            weighings: Weighings::default(),
             lanes: HashMap::new(),
             refused_before: HashSet::new(),
             events: VecDeque::new(),
@@ -310,6 +313,8 @@ impl Judge {
         if !name.is_empty() {
             self.advance(&name, key, &event_type, event_id);
         }
+        let payload = event.payload.map_or("", RawValue::get);
+        self.weighings.take(tenant_id, &text(event.session_id), &event_type, payload);
         match self.verdict.by_event_type.get_mut(event_type.as_ref()) {
             Some(count) => *count += 1,
             None => drop(self.verdict.by_event_type.insert(event_type.into_owned(), 1)),

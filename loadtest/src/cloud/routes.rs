@@ -65,6 +65,12 @@ pub(crate) async fn control(shared: Arc<Shared>, request: Request<Incoming>) -> 
     match (&parts.method, parts.uri.path()) {
         (&Method::GET, "/judge") => json_reply(StatusCode::OK, &json!(shared.judge().verdict())),
         (&Method::GET, "/judge/ids") => stream_ids(&shared, query.text("tenant_id")),
+        (&Method::GET, "/judge/sessions") => {
+            json_lines(&shared.judge().weighings.sessions(query.text("tenant_id")))
+        }
+        (&Method::GET, "/judge/images") => {
+            json_lines(&shared.judge().weighings.images(query.text("tenant_id")))
+        }
         (&Method::GET, "/judge/events") => {
             let events = shared.judge().last_events(query.number("limit", EVENTS_LIMIT));
             let lines =
@@ -275,6 +281,12 @@ fn dedupe(shared: &Shared, query: &Query) -> Reply {
     let limit = query.number("limit", default).min(max);
     let entries = shared.judge().first_seen(query.text("tenant_id"), limit);
     json_reply(StatusCode::OK, &json!({"count": entries.len(), "entries": entries}))
+}
+
+/// One object a line.
+fn json_lines<T: serde::Serialize>(items: &[T]) -> Reply {
+    let lines: String = items.iter().map(|item| format!("{}\n", json!(item))).collect();
+    plain(StatusCode::OK, "application/x-ndjson", lines)
 }
 
 fn stream_ids(shared: &Shared, tenant_id: &str) -> Reply {

@@ -362,7 +362,13 @@ async fn acknowledged_ids_are_compared_with_what_arrived() {
     let directory = tempfile::tempdir().unwrap();
     let ids_file = directory.path().join("ids");
     std::fs::write(&ids_file, format!("{}\n{}\n{}\n", id(1), id(1), id(7))).unwrap();
-    let settings = crate::verify::Settings { ids_file, cloud: edge.base(), tenant: "t-001".into() };
+    let settings = crate::verify::Settings {
+        ids_file,
+        cloud: edge.base(),
+        tenant: "t-001".into(),
+        sessions_file: None,
+        expects_inference: false,
+    };
     let comparison = crate::verify::compare(&settings).await.unwrap();
     assert_eq!(comparison.missing, [id(7)]);
     assert_eq!((comparison.unacknowledged, comparison.repeated, comparison.in_cloud), (1, 1, 2));

@@ -32,7 +32,7 @@ pub struct Settings {
 ///
 /// # Errors
 /// When the weights are no range of the rule, or the folder cannot be written.
-pub fn run(settings: &Settings, stop: &watch::Receiver<bool>) -> Result<bool> {
+pub async fn run(settings: &Settings, stop: watch::Receiver<bool>) -> Result<bool> {
     let (lightest, heaviest) = settings.weights_kg;
     ensure!(
         WEIGHT_KG_MIN <= lightest && lightest < heaviest && heaviest <= WEIGHT_KG_MAX,
@@ -47,6 +47,8 @@ pub fn run(settings: &Settings, stop: &watch::Receiver<bool>) -> Result<bool> {
     let mut random = StdRng::seed_from_u64(settings.seed);
     let mut live = Live::start(Some(settings.count));
     for number in 0..settings.count {
+        // Drawing never waits: give the keyboard its turn.
+        tokio::task::yield_now().await;
         if *stop.borrow() {
             break;
         }

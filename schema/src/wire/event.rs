@@ -29,6 +29,8 @@ pub const MEDIA_STORED: &str = "media.stored";
 pub const SESSION_FINALIZED: &str = "weighvision.session.finalized";
 /// To the cloud: a session changed after it was finalized.
 pub const SESSION_AMENDED: &str = "weighvision.session.amended";
+/// To the cloud: a model has looked at an image.
+pub const INFERENCE_COMPLETED: &str = "inference.completed";
 
 /// The event types a weighvision topic may carry.
 pub const WEIGHVISION_TYPES: [&str; 6] =
