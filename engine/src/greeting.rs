@@ -68,7 +68,7 @@ Let a device in and send a first reading:
 }
 
 /// An address one can type: "every interface" is reached as localhost.
-fn reachable(listen: SocketAddr) -> String {
+pub(crate) fn reachable(listen: SocketAddr) -> String {
     if listen.ip().is_unspecified() { format!("localhost:{}", listen.port()) } else { listen.to_string() }
 }
 

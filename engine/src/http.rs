@@ -49,6 +49,7 @@ use auth::{Authority, Class, KeyFileError};
 use error::{Code, Error};
 use health::MediaProbe;
 use limit::{InFlight, REQUESTS_IN_FLIGHT_MAX};
+use ops::status::EdgeCheck;
 
 /// Everything the handlers work with.
 pub struct AppState {
@@ -76,6 +77,8 @@ pub struct AppState {
     sync: SyncHub,
     /// Whether the place of the images is usable.
     media_probe: MediaProbe,
+    /// The state of the box, as it was last looked at.
+    edge: EdgeCheck,
     /// The text of all metrics; `None` when Prometheus is switched off.
     render_metrics: Option<Render>,
 }
@@ -100,6 +103,7 @@ impl AppState {
             is_mqtt_connected: Arc::new(move || way_in.is_connected()),
             sync: parts.sync.clone(),
             media_probe: MediaProbe::new(Arc::clone(&parts.media)),
+            edge: EdgeCheck::new(config),
             render_metrics: config.metrics.prometheus.then(|| Arc::new(observe::render_metrics) as Render),
         })
     }
@@ -160,6 +164,7 @@ fn table() -> Vec<Route> {
         row(Public, "/api/v1/ingress/device-token", routes!(ingress::device_token)),
         row(Device, "/api/v1/telemetry/readings", routes!(telemetry::intake::store_readings)),
         row(Box, "/metrics", routes!(ops::prometheus)),
+        row(Box, "/api/v1/ops/edge/status", routes!(ops::status::edge_status)),
         row(Box, "/api/v1/ingress/stats", routes!(ingress::ingress_stats)),
         row(Box, "/api/v1/sync/state", routes!(sync::show_state)),
         row(Box, "/api/v1/sync/outbox", routes!(sync::list_outbox)),
@@ -190,7 +195,7 @@ fn layered(
 ) -> Router {
     let (routes, mut description) = routes.split_for_parts();
     description.info.version.clone_from(&state.settings.version);
-    let description = openapi::Description(Arc::new(description));
+    let description = openapi::Description(Arc::new(openapi::document(&description)));
     routes
         .route("/api-docs/", axum::routing::get(openapi::page))
         .route("/api-docs/{*file}", axum::routing::get(openapi::asset))
@@ -211,8 +216,7 @@ fn guarded(state: &Arc<AppState>) -> OpenApiRouter<Arc<AppState>> {
     let router = OpenApiRouter::with_openapi(openapi::skeleton());
     table().into_iter().fold(router, |router, Route { class, path, mut handlers }| {
         for item in handlers.1.paths.values_mut() {
-            openapi::operations(item)
-                .for_each(|(method, operation)| openapi::describe(class, method, operation));
+            openapi::operations(item).for_each(|(_, operation)| openapi::describe(class, path, operation));
         }
         let guard = from_fn_with_state((Arc::clone(state), class, path), auth::guard);
         router.routes(handlers.map(|methods| methods.route_layer(guard)))

@@ -16,9 +16,11 @@ use tests::postgres::Database;
 use tower::ServiceExt;
 
 mod device;
+mod ops;
 mod sync;
 mod telemetry_intake;
 mod telemetry_lists;
+mod tenants;
 
 /// The HTTP face of an engine without MQTT.
 struct Face {

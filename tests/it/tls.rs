@@ -4,7 +4,8 @@ use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
 use tests::barn::Barn;
-use tests::certificates::{Authority, Signed, connect, exchange};
+use tests::certificates::{Authority, Signed, connect};
+use tests::http::exchange;
 use tests::settings::Settings;
 use tests::wait::until;
 use tokio::io::AsyncReadExt;
@@ -48,8 +49,8 @@ impl Site {
         device_id: &str,
     ) -> std::io::Result<(u16, Value)> {
         let mut stream = connect(barn.settings.http, &self.server_ca, version, own).await?;
-        let (status, body) = exchange(&mut stream, READINGS, &reading(device_id)).await?;
-        Ok((status, serde_json::from_str(&body).expect("a JSON body")))
+        let answer = exchange(&mut stream, READINGS, &reading(device_id)).await?;
+        Ok((answer.status, serde_json::from_str(&answer.body).expect("a JSON body")))
     }
 }
 
@@ -99,7 +100,7 @@ async fn whoever_shows_no_good_certificate_gets_nothing_but_what_is_public() {
         assert_eq!(status, 401);
     }
     let mut stream = connect(barn.settings.http, &site.server_ca, &TLS13, None).await.expect("it is let in");
-    assert_eq!(exchange(&mut stream, HEALTH, "").await.expect("an answer").0, 200);
+    assert_eq!(exchange(&mut stream, HEALTH, "").await.expect("an answer").status, 200);
     let mut plain = TcpStream::connect(barn.settings.http).await.expect("somebody listens");
     assert!(exchange(&mut plain, HEALTH, "").await.is_err(), "the port answers in the clear");
     barn.finish().await;
@@ -134,12 +135,12 @@ async fn changed_files_are_taken_up_and_broken_ones_leave_the_old_in_use() {
         session.peer_certificates().and_then(<[_]>::first).expect("a server shows one").clone()
     };
     let mut old = connect(http, &site.server_ca, &TLS13, None).await.expect("it is let in");
-    assert_eq!(exchange(&mut old, HEALTH, "").await.expect("an answer").0, 200);
+    assert_eq!(exchange(&mut old, HEALTH, "").await.expect("an answer").status, 200);
 
     let second = site.server_ca.server();
     let (cert, _) = second.write(site.directory.path());
     until("the new certificate is shown", async || presented().await == second.der()).await;
-    assert_eq!(exchange(&mut old, HEALTH, "").await.expect("the connection stands").0, 200);
+    assert_eq!(exchange(&mut old, HEALTH, "").await.expect("the connection stands").status, 200);
 
     let complaint = "new certificate files are not used";
     std::fs::write(&cert, "no certificate").expect("a file can be written");

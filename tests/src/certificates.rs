@@ -7,7 +7,6 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -117,32 +116,4 @@ pub async fn connect(
     let stream = TcpStream::connect(address).await.expect("somebody listens");
     let name = ServerName::try_from("localhost").expect("a host name");
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
-}
-
-/// Sends one request over a connection of any kind, and returns the status and the body of its answer, whose length is
-/// stated.
-///
-/// # Errors
-/// When the connection ends before.
-///
-/// # Panics
-/// When the answer is no HTTP.
-pub async fn exchange<S>(stream: &mut S, head: &str, body: &str) -> std::io::Result<(u16, String)>
-where
-    S: AsyncReadExt + AsyncWriteExt + Unpin,
-{
-    let length = body.len();
-    let request = format!("{head}\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}");
-    stream.write_all(request.as_bytes()).await?;
-    stream.flush().await?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await?);
-    }
-    let head = String::from_utf8(head).expect("a head is text");
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let mut body = vec![0; length.and_then(|length| length.parse().ok()).expect("a length")];
-    stream.read_exact(&mut body).await?;
-    Ok((status, String::from_utf8(body).expect("a body is text")))
 }

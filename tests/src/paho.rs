@@ -1,7 +1,7 @@
 //! Devices written with paho-mqtt, the client library of the real ones.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::device::temperature_topic;
 use crate::load::Ledger;
+use crate::python::program;
 
 /// Clients of the library in a process of their own, one per device `d-0`, `d-1`, …
 pub struct Paho {
@@ -29,7 +30,7 @@ impl Paho {
     pub fn start(mqtt: SocketAddr, clients: usize, readings: usize, per_second: f64) -> Self {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let topic = temperature_topic("{device}");
-        let mut child = Command::new(python(here))
+        let mut child = Command::new(program("python3"))
             .arg(here.join("devices.py"))
             .args([&mqtt.ip().to_string(), &mqtt.port().to_string(), &topic])
             .args([clients.to_string(), readings.to_string(), per_second.to_string()])
@@ -69,16 +70,4 @@ async fn read(output: ChildStdout, ledger: Arc<Ledger>) {
             Some(_) | None => panic!("the clients wrote {line:?}"),
         }
     }
-}
-
-/// The interpreter that knows the library.
-fn python(here: &Path) -> PathBuf {
-    let venv = here.join("../target/venv");
-    let python = venv.join("bin/python3");
-    assert!(
-        python.exists(),
-        "paho-mqtt is not installed: run `make test`, or python3 -m venv target/venv && \
-         target/venv/bin/pip install -r tests/requirements.txt"
-    );
-    python
 }

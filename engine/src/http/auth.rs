@@ -31,6 +31,9 @@ pub(super) const TENANT_ID: &str = "x-tenant-id";
 /// The header of an operator's key.
 pub(super) const API_KEY: &str = "x-api-key";
 
+/// A character in a path that no column can hold, so that no row has such a name.
+const NUL_ENCODED: &str = "%00";
+
 /// What a route asks of its callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -213,6 +216,9 @@ pub(super) async fn guard(
         Ok(caller) => caller,
         Err(refusal) => return refused(refusal.code, refusal.reason, refusal.message).into_response(),
     };
+    if request.uri().path().contains(NUL_ENCODED) {
+        return Error::new(Code::NotFound, "nothing is stored under such a name").into_response();
+    }
     let is_compat = state.authority.mode == AuthMode::Compat && class != Class::Public;
     if is_compat && matches!(caller, Caller::Compat | Caller::Anyone) {
         metrics::auth_compat_calls(route).increment(1);

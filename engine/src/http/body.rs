@@ -40,13 +40,29 @@ impl JsonBody {
     /// The body as an object; an empty body is an empty object.
     ///
     /// # Errors
-    /// `BODY_NOT_JSON`, and `VALIDATION_ERROR` for JSON that is no object.
+    /// `BODY_NOT_JSON`, and `VALIDATION_ERROR` for JSON that is no object or has a text no column can hold.
     pub(super) fn object(&self) -> Result<Value, Error> {
         if self.0.is_empty() {
             return Ok(Value::Object(serde_json::Map::new()));
         }
         let value: Value = serde_json::from_slice(&self.0).map_err(|_| not_json())?;
-        if value.is_object() { Ok(value) } else { Err(Error::validation("body: must be an object")) }
+        if !value.is_object() {
+            return Err(Error::validation("body: must be an object"));
+        }
+        if has_nul(&value) {
+            return Err(Error::validation("body: has a NUL character, which cannot be stored"));
+        }
+        Ok(value)
+    }
+}
+
+/// Whether any text in a value has the one character that the database refuses.
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(has_nul),
+        Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -76,6 +92,20 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn a_body_with_a_text_no_column_can_hold_is_refused() {
+        let check = |text: &'static str, expected: Option<Code>| {
+            let refused = JsonBody(Bytes::from_static(text.as_bytes())).object().err();
+            assert_eq!(refused.map(|error| error.code), expected, "{text}");
+        };
+        check("", None);
+        check(r#"{"a":["\\u0000"]}"#, None);
+        check(r#"{"a":[{"b":"x\u0000"}]}"#, Some(Code::ValidationError));
+        check(r#"{"a\u0000":1}"#, Some(Code::ValidationError));
+        check(r#"["a"]"#, Some(Code::ValidationError));
+        check(r#"{"a":1e999}"#, Some(Code::BodyNotJson));
+    }
 
     #[test]
     fn what_counts_as_json() {

@@ -176,6 +176,7 @@ pub(super) fn render(response: Response, trace_id: &str) -> (Response, Option<Er
     let error = response.extensions().get::<Error>().cloned().or_else(|| foreign(&response));
     let Some(error) = error else { return (response, None) };
     let (mut parts, _) = response.into_parts();
+    parts.status = error.code.status();
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     parts.headers.remove(axum::http::header::CONTENT_LENGTH);
     match parts.status {
@@ -203,7 +204,8 @@ fn foreign(response: &Response) -> Option<Error> {
     if !is_error || is_json {
         return None;
     }
-    let code = Code::ALL.iter().copied().find(|code| code.status() == status).unwrap_or(Code::InternalError);
+    let fallback = if status.is_client_error() { Code::ValidationError } else { Code::InternalError };
+    let code = Code::ALL.iter().copied().find(|code| code.status() == status).unwrap_or(fallback);
     Some(Error::new(code, status.canonical_reason().unwrap_or("error")))
 }
 
@@ -224,6 +226,9 @@ mod tests {
     fn an_answer_of_a_foreign_layer_gets_the_code_of_its_status() {
         let (_, error) = render(StatusCode::NOT_FOUND.into_response(), "t");
         assert_eq!(error.map(|error| error.code), Some(Code::NotFound));
+        let (response, error) = render(StatusCode::UNPROCESSABLE_ENTITY.into_response(), "t");
+        assert_eq!(error.map(|error| error.code), Some(Code::ValidationError));
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "no status but those that are described");
         let (_, error) = render(StatusCode::OK.into_response(), "t");
         assert!(error.is_none());
     }

@@ -71,7 +71,9 @@ pub(super) struct Readiness {
 /// Says whether the engine can do its work; a barn stays ready while its cloud is away.
 #[utoipa::path(get, path = "/api/ready", tag = "health",
     responses((status = 200, description = "Ready", body = Readiness),
-        (status = 503, description = "Not ready: a status document, not an error", body = Readiness)))]
+        (status = 503, description = "Not ready: a status document, not an error", body = Readiness,
+            example = json!({"status": "not_ready", "db": "down", "mqtt": true, "outbox": "error", "bucket": "farmiq-media",
+                "presign": "ok", "s3": "up", "cloud": "down", "cloud_last_success_at": null}))))]
 pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Json<Readiness>) {
     let is_database_up = state.database.is_up();
     let is_mqtt_connected = (state.is_mqtt_connected)();
@@ -96,7 +98,9 @@ pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Js
 /// Says whether the engine can do its work, under the short name.
 #[utoipa::path(get, path = "/ready", tag = "health",
     responses((status = 200, description = "Ready", body = Readiness),
-        (status = 503, description = "Not ready: a status document, not an error", body = Readiness)))]
+        (status = 503, description = "Not ready: a status document, not an error", body = Readiness,
+            example = json!({"status": "not_ready", "db": "down", "mqtt": true, "outbox": "error", "bucket": "farmiq-media",
+                "presign": "ok", "s3": "up", "cloud": "down", "cloud_last_success_at": null}))))]
 pub(super) async fn short_ready(state: State<Arc<AppState>>) -> (StatusCode, Json<Readiness>) {
     ready(state).await
 }
@@ -130,7 +134,7 @@ impl MediaProbe {
         Self { store, last: Mutex::default() }
     }
 
-    async fn is_up(&self) -> bool {
+    pub(super) async fn is_up(&self) -> bool {
         let mut last = self.last.lock().await;
         if let Some((at, is_up)) = *last
             && at.elapsed() < MEDIA_ANSWER_AGE_MAX

@@ -105,7 +105,9 @@ pub(super) struct DeviceToken {
 
 /// Issues a token to a device that shows its user name and password (HTTP Basic) or its client certificate.
 #[utoipa::path(post, path = "/api/v1/ingress/device-token", tag = "ingress", security(("devicePassword" = [])),
-    responses((status = 200, description = "A token", body = DeviceToken)))]
+    responses((status = 200, description = "A token", body = DeviceToken),
+        (status = 401, description = "UNAUTHORIZED: user name, password or certificate are not valid"),
+        (status = 503, description = "CONFIG_ERROR: auth.jwt_secrets is not set")))]
 pub(super) async fn device_token(
     State(state): State<Arc<AppState>>,
     headers: HeaderMap,

@@ -53,6 +53,9 @@ impl Params {
         if values.next().is_some() {
             self.problems.push(name, "is given more than once");
         }
+        if first.as_deref().is_some_and(|text| text.contains('\0')) {
+            self.problems.push(name, "has a NUL character, which no column can hold");
+        }
         first
     }
 

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use schema::clock::Timestamp;
 use schema::id::Uuid;
+use schema::store::StoreError;
 use schema::store::outbox::queries::{self, Counts, Dead, Entry, Status};
 use schema::store::sync_state::{self, Summary};
 use serde::Serialize;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
-use super::auth::Call;
+use super::auth::{Call, Tenants};
 use super::body::JsonBody;
 use super::error::{Error, ErrorDetail};
 use super::frame::CallIds;
@@ -40,7 +41,7 @@ const STATUSES: [(&str, Status); 6] = [
 ];
 
 /// How far sending has come.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(example = json!({"pending_count": 12, "claimed_count": 0, "sent_count": 0, "dlq_count": 0,
     "oldest_pending_age_seconds": 3, "last_success_at": "2026-02-12T09:32:30.000Z", "last_error_at": null,
     "last_error": null, "consecutive_failures": 0, "paused_until": null}))]
@@ -97,12 +98,20 @@ pub(super) async fn show_state(
     let named = params.id("tenant_id");
     params.finish()?;
     let tenants = call.tenants(named.as_deref())?;
+    Ok(Json(read_state(&state, &tenants).await?))
+}
+
+/// How far sending has come for some tenants.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn read_state(state: &AppState, tenants: &Tenants) -> Result<SyncStateBody, StoreError> {
     let tenants = tenants.as_slice();
     let read = async |conn: &mut _| {
         Ok((queries::counts(conn, tenants).await?, sync_state::summary(conn, tenants).await?))
     };
     let (counts, summary) = state.store.run("sync_state", read).await?;
-    Ok(Json(SyncStateBody::of(&counts, summary, state.clock.now())))
+    Ok(SyncStateBody::of(&counts, summary, state.clock.now()))
 }
 
 /// Which outbox rows are listed.

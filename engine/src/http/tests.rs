@@ -152,15 +152,53 @@ fn every_operation_says_what_it_needs_and_how_it_fails() {
             assert!(operation.responses.responses.contains_key(status), "{method} {path} {status}");
         }
         assert!(operation.summary.is_some() || operation.description.is_some(), "{method} {path}");
-        assert_eq!(
-            operation.request_body.is_some(),
-            class != Class::Public && method == "POST" && !path.ends_with("trigger")
-        );
     }
     let text = serde_json::to_value(&api).expect("a document");
     let schemas = text["components"]["schemas"].as_object().expect("schemas");
     for reference in references(&text) {
         assert!(schemas.contains_key(&reference), "{reference} is referred to and not described");
+    }
+}
+
+#[test]
+fn every_body_is_described_with_an_example_and_every_failure_with_its_code() {
+    let api = openapi::document(&described());
+    for (class, method, path) in operations() {
+        let operation = &api["paths"][path][method.to_lowercase()];
+        let told = format!("{method} {path}");
+        let responses = operation["responses"].as_object().expect("responses");
+        let mut needed = vec!["500", "503"];
+        if class != Class::Public {
+            needed.extend(["400", "401", "403"]);
+        }
+        if path.contains('{') {
+            needed.push("404");
+        }
+        if operation.get("requestBody").is_some() {
+            needed.extend(["400", "413"]);
+            check_bodies(&operation["requestBody"]["content"], &told);
+        }
+        for status in needed {
+            assert!(responses.contains_key(status), "{told} does not describe {status}");
+        }
+        assert!(responses.keys().any(|status| status.starts_with('2')), "{told} describes no success");
+        for (status, response) in responses {
+            check_bodies(&response["content"], &format!("{told} {status}"));
+            let code = &response["content"]["application/json"]["example"]["error"]["code"];
+            if let Some(code) = code.as_str().filter(|code| *code != "CLOUD_UNAVAILABLE") {
+                let known = error::Code::ALL.iter().find(|known| known.as_str() == code);
+                let known = known.unwrap_or_else(|| panic!("{told} {status} {code}"));
+                assert_eq!(known.status().as_str(), status, "{told} {code}");
+            }
+        }
+    }
+}
+
+fn check_bodies(content: &Value, told: &str) {
+    let bodies = content.as_object().filter(|bodies| !bodies.is_empty());
+    for (kind, body) in bodies.unwrap_or_else(|| panic!("{told} describes no body")) {
+        assert!(body["schema"].as_object().is_some_and(|schema| !schema.is_empty()), "{told} {kind}: schema");
+        assert!(!body["example"].is_null(), "{told} {kind}: example");
     }
 }
 
@@ -283,6 +321,23 @@ async fn every_failure_has_the_one_shape() {
     check_error(&app, request("GET", "/api/v1/sync/outbox?status=lost"), 400, "VALIDATION_ERROR").await;
     check_error(&app, request("GET", &format!("{readings}?tenant_id=t")), 503, "DATABASE_UNAVAILABLE").await;
     check_error(&app, request("GET", "/api/v1/sync/state"), 503, "DATABASE_UNAVAILABLE").await;
+    check_error(&app, request("GET", "/api/v1/ops/edge/status"), 503, "NOT_READY").await;
+    let twice = format!("{readings}?tenant_id=t&tenant_id=t");
+    check_error(&app, request("GET", &twice), 400, "VALIDATION_ERROR").await;
+    for value in ["%00", "%0a", "a%2fb", &"x".repeat(200)] {
+        let odd = format!("{readings}?tenant_id={value}");
+        check_error(&app, request("GET", &odd), 400, "VALIDATION_ERROR").await;
+    }
+    for limit in ["99999999999999999999999", "1e3", "0x10", "%ff", "-0"] {
+        let odd = format!("{readings}?tenant_id=t&limit={limit}");
+        check_error(&app, request("GET", &odd), 400, "VALIDATION_ERROR").await;
+    }
+    for time in ["2026-02-30T00:00:00Z", "2026-02-12", "1", "+999999-01-01T00:00:00Z", "%ff"] {
+        let odd = format!("{readings}?tenant_id=t&start_time={time}");
+        check_error(&app, request("GET", &odd), 400, "VALIDATION_ERROR").await;
+    }
+    check_error(&app, post("/api/v1/sync/redrive", r#"{"ids":["\u0000"]}"#), 400, "VALIDATION_ERROR").await;
+    check_error(&app, post("/api/v1/sync/redrive", &"[".repeat(100_000)), 400, "BODY_NOT_JSON").await;
     let message = check_error(
         &app,
         request("GET", &format!("{readings}?limit=0&start_time=soon")),

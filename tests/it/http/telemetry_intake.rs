@@ -34,6 +34,11 @@ async fn accepted_events_are_stored_once_and_queued_once() {
     assert_eq!(count(&face, "telemetry_raw").await, 2);
     assert_eq!(count(&face, "ONLY sync_outbox").await, 2);
     assert_eq!(
+        count(&face, "ONLY sync_outbox WHERE trace_id = 'trace-1'").await,
+        2,
+        "the trace goes on to the cloud"
+    );
+    assert_eq!(
         count(&face, "telemetry_raw WHERE trace_id = 'trace-1' AND farm_id = 'f-001' AND barn_id = 'b-001'")
             .await,
         2

@@ -1,0 +1,105 @@
+//! The limits of the HTTP port, seen from outside, through real sockets.
+
+use std::net::SocketAddr;
+
+use tests::barn::Barn;
+use tests::http::{Answer, exchange, receive, send};
+use tests::wait::until;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const IN_FLIGHT_MAX: usize = 256;
+const STATE: &str = "GET /api/v1/sync/state HTTP/1.1";
+/// The head of a request whose two bytes of body are still to come.
+const UNFINISHED: &str = "POST /api/v1/sync/unclaim-stuck HTTP/1.1\r\nhost: localhost\r\n\
+    content-type: application/json\r\ncontent-length: 2\r\n\r\n";
+
+async fn barn() -> Barn {
+    Barn::start_with(|settings| settings.set("auth.admin_enabled", "true")).await
+}
+
+async fn connect(http: SocketAddr) -> TcpStream {
+    TcpStream::connect(http).await.expect("somebody listens")
+}
+
+async fn get(http: SocketAddr, head: &str) -> Answer {
+    exchange(&mut connect(http).await, head, "").await.expect("an answer")
+}
+
+/// A connection with a request in flight, which ends when it is sent `{}`.
+async fn in_flight(http: SocketAddr) -> TcpStream {
+    let mut stream = connect(http).await;
+    stream.write_all(UNFINISHED.as_bytes()).await.expect("the engine reads");
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_257th_request_in_flight_is_turned_away_until_another_has_ended() {
+    let barn = barn().await;
+    let http = barn.settings.http;
+    let mut waiting = Vec::new();
+    for _ in 0..IN_FLIGHT_MAX {
+        waiting.push(in_flight(http).await);
+    }
+    until("all of them are in flight", async || get(http, STATE).await.status == 503).await;
+    let refused = get(http, STATE).await;
+    assert!(refused.head.contains("\r\nretry-after: 1\r\n"), "{refused:?}");
+    assert!(refused.body.contains("\"NOT_READY\""), "{refused:?}");
+    assert_eq!(
+        get(http, "GET /api/health HTTP/1.1").await.status,
+        200,
+        "whoever decides by it gets an answer"
+    );
+    let mut one = waiting.pop().expect("there are 256");
+    one.write_all(b"{}").await.expect("the engine reads");
+    assert_eq!(receive(&mut one).await.expect("an answer").status, 200);
+    until("there is room again", async || get(http, STATE).await.status == 200).await;
+    drop(waiting);
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_ends_its_head_is_cut_off() {
+    let barn = barn().await;
+    let mut slow = connect(barn.settings.http).await;
+    slow.write_all(b"GET /api/health HTTP/1.1\r\nhost: ").await.expect("the engine reads");
+    let mut rest = Vec::new();
+    let ended = slow.read_to_end(&mut rest).await;
+    assert!(
+        rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"),
+        "{ended:?} {}",
+        String::from_utf8_lossy(&rest)
+    );
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_too_large_is_refused_before_it_is_sent() {
+    let barn = barn().await;
+    let mut stream = connect(barn.settings.http).await;
+    let head = UNFINISHED.replace("content-length: 2", "content-length: 1048577");
+    stream.write_all(head.as_bytes()).await.expect("the engine reads");
+    let answer = receive(&mut stream).await.expect("an answer");
+    assert_eq!(answer.status, 413, "{answer:?}");
+    assert!(answer.body.contains("\"BODY_TOO_LARGE\""), "{answer:?}");
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_flight_is_answered_although_the_engine_is_told_to_end() {
+    let barn = barn().await;
+    let http = barn.settings.http;
+    let mut last = in_flight(http).await;
+    // The request is known to be in flight once a later one on the same engine was answered.
+    let mut other = connect(http).await;
+    send(&mut other, STATE, "").await.expect("the engine reads");
+    assert_eq!(receive(&mut other).await.expect("an answer").status, 200);
+    let ending = barn.finish();
+    let finishing = async {
+        until("nobody is let in any more", async || TcpStream::connect(http).await.is_err()).await;
+        last.write_all(b"{}").await.expect("the engine still reads");
+        receive(&mut last).await.expect("an answer")
+    };
+    let (_, answer) = tokio::join!(ending, finishing);
+    assert_eq!(answer.status, 200, "{answer:?}");
+}

@@ -1,0 +1,43 @@
+//! The running engine against its own description: schemathesis makes requests of it, good and bad ones, and every answer
+//! must be described and none a server error.
+
+use std::process::Stdio;
+
+use tests::barn::Barn;
+use tests::python::program;
+use tokio::process::Command;
+
+/// Requests per operation in the random phase at most; they are the same ones each time.
+const EXAMPLES_MAX: &str = "60";
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+    response_headers_conformance,response_schema_conformance,unsupported_method";
+/// An operator of every tenant may call everything but what is signed.
+const KEY: &str = "key-of-an-operator";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_is_described_and_none_is_a_server_error() {
+    let keys = format!(r#"[{{"key":"{KEY}","role":"admin","tenants":["*"]}}]"#);
+    let barn = Barn::start_with(|settings| {
+        settings
+            .set("auth.mode", "jwt_or_mtls")
+            .set("auth.jwt_secrets", "secret")
+            .set("auth.admin_enabled", "true")
+            .set("auth.operator_keys", &keys)
+    })
+    .await;
+    let output = Command::new(program("schemathesis"))
+        .args(["run", &format!("http://{}/api-docs/openapi.json", barn.settings.http)])
+        .args(["--header", &format!("x-api-key:{KEY}"), "--checks", CHECKS])
+        .args(["--max-examples", EXAMPLES_MAX, "--generation-deterministic"])
+        .args(["--phases", "examples,coverage,fuzzing"])
+        .args(["--continue-on-failure", "--workers", "2", "--no-color", "--warnings", "off"])
+        .current_dir(barn.settings.data_dir())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .expect("the program can be started");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    barn.finish().await;
+}
