@@ -33,6 +33,7 @@ mod frame;
 mod health;
 mod ingress;
 mod limit;
+mod media;
 mod openapi;
 mod ops;
 mod query;
@@ -50,6 +51,7 @@ use error::{Code, Error};
 use health::MediaProbe;
 use limit::{InFlight, REQUESTS_IN_FLIGHT_MAX};
 use ops::status::EdgeCheck;
+use media::MediaDesk;
 
 /// Everything the handlers work with.
 pub struct AppState {
@@ -75,6 +77,8 @@ pub struct AppState {
     is_mqtt_connected: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Sends to the cloud.
     sync: SyncHub,
+    /// Images.
+    media: MediaDesk,
     /// Whether the place of the images is usable.
     media_probe: MediaProbe,
     /// The state of the box, as it was last looked at.
@@ -102,6 +106,7 @@ impl AppState {
             ingress: Arc::clone(&parts.stats),
             is_mqtt_connected: Arc::new(move || way_in.is_connected()),
             sync: parts.sync.clone(),
+            media: MediaDesk::of(config, parts),
             media_probe: MediaProbe::new(Arc::clone(&parts.media)),
             edge: EdgeCheck::new(config),
             render_metrics: config.metrics.prometheus.then(|| Arc::new(observe::render_metrics) as Render),
@@ -163,6 +168,9 @@ fn table() -> Vec<Route> {
         row(Public, "/api-docs/openapi.json", routes!(openapi::description)),
         row(Public, "/api/v1/ingress/device-token", routes!(ingress::device_token)),
         row(Device, "/api/v1/telemetry/readings", routes!(telemetry::intake::store_readings)),
+        row(Public, "/api/v1/media/uploads/{media_id}", routes!(media::upload)),
+        row(Device, "/api/v1/media/images/presign", routes!(media::presign)),
+        row(Device, "/api/v1/media/images/complete", routes!(media::complete)),
         row(Box, "/metrics", routes!(ops::prometheus)),
         row(Box, "/api/v1/ops/edge/status", routes!(ops::status::edge_status)),
         row(Box, "/api/v1/ingress/stats", routes!(ingress::ingress_stats)),
@@ -174,6 +182,10 @@ fn table() -> Vec<Route> {
         row(Read, "/api/v1/telemetry/stats", routes!(telemetry::telemetry_stats)),
         row(Read, "/api/v1/events", routes!(event::list_events)),
         row(Read, "/api/v1/sync/diagnostics/cloud", routes!(sync::diagnose_cloud)),
+        row(Read, "/api/v1/media/stats", routes!(media::media_stats)),
+        row(Read, "/api/v1/media/objects/by-key", routes!(media::show_by_key)),
+        row(Read, "/api/v1/media/objects/{media_id}", routes!(media::show_media)),
+        row(Read, "/api/v1/media/objects/{media_id}/meta", routes!(media::media_meta)),
         row(Act, "/api/v1/sync/trigger", routes!(sync::trigger)),
         row(Admin, "/api/v1/sync/dlq", routes!(sync::list_dead)),
         row(Admin, "/api/v1/sync/redrive", routes!(sync::redrive)),

@@ -5,6 +5,7 @@
 //! allowlist                    reads the allowlists again
 //! partitions  cleanup          make room ahead, remove what has expired
 //! aggregate                    closes minutes, hours and days
+//! uploads                      completes images that nobody completed
 //! sync/0 … n-1                 SyncPartition
 //! telemetry/0 … m-1            TelemetryWriter
 //! devices                      Directory of DeviceActor
@@ -31,7 +32,9 @@ use actors::gatekeeper::DeviceGatekeeper;
 use actors::inference::InferenceHub;
 use actors::ingress::stats::IngressStats;
 use actors::ingress::{self, Ingress, IngressIntake};
+use actors::media::completion::Completer;
 use actors::media::store::MediaStore;
+use actors::media::watch::UploadWatch;
 use actors::retention::{Cleanup, Partitions};
 use actors::supervisor::{ChildSpec, Supervised};
 use actors::sync::cloud::CloudSettings;
@@ -119,6 +122,21 @@ impl Parts {
             store,
             clock,
         })
+    }
+}
+
+impl Parts {
+    /// What completes images.
+    pub(crate) fn completer(&self, config: &Config) -> Completer {
+        Completer {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            media: Arc::clone(&self.media),
+            bucket: config.media.bucket.clone(),
+            inference: self.inference.clone(),
+            wake_sync: self.sync.waker(),
+            wake: self.media_wake.clone(),
+        }
     }
 }
 
@@ -260,6 +278,14 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
         let is_emitting = config.telemetry.emit_aggregates;
         chores.push(chore(Aggregation { store: store.clone(), clock: clock.clone(), is_emitting }));
     }
+    let media = &config.media;
+    chores.push(chore(UploadWatch {
+        completer: parts.completer(config),
+        implicit_grace_seconds: i64::try_from(media.implicit_grace_seconds).unwrap_or(i64::MAX),
+        bootstrap_attempts: media.bootstrap_retries,
+        bootstrap_delay: Duration::from_millis(media.bootstrap_delay_ms),
+        measured_at: None,
+    }));
     chores
 }
 

@@ -179,6 +179,14 @@ catalog! {
     gauge sync_cloud_up() = "sync.cloud_up";
     /// The cloud's clock minus ours, milliseconds.
     gauge sync_clock_skew_ms() = "sync.clock_skew_ms";
+    /// Uploads offered to devices.
+    counter media_presigned() = "media.presigned";
+    /// Images completed, by what completed them.
+    counter media_completed(mode: impl Label) = "media.completed";
+    /// Uploads whose URL expired before anything came.
+    counter media_expired() = "media.expired";
+    /// Bytes of all stored images.
+    gauge media_stored_bytes() = "media.stored_bytes";
     /// Rows deleted by retention, by table.
     counter retention_deleted_rows(table: &'static str) = "retention.deleted_rows";
     /// Actors that were restarted after a failure, by kind.

@@ -17,6 +17,7 @@ use tower::ServiceExt;
 
 mod device;
 mod ops;
+mod media;
 mod sync;
 mod telemetry_intake;
 mod telemetry_lists;

@@ -5,6 +5,7 @@ mod crash;
 mod external;
 mod http;
 mod limits;
+mod media;
 mod outage;
 mod outbox;
 mod refusals;

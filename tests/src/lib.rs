@@ -7,6 +7,7 @@ pub mod engine;
 pub mod http;
 pub mod load;
 pub mod mosquitto;
+pub mod objects;
 pub mod paho;
 pub mod postgres;
 pub mod python;

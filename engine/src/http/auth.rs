@@ -18,10 +18,12 @@ use super::frame::{CallIds, CalledBy};
 use crate::config::{Auth, AuthMode, Role};
 
 mod key;
+mod place;
 mod scope;
 mod token;
 
 use key::Keys;
+pub(super) use place::{DevicePlace, scope_mismatch, tenant_mismatch};
 pub(super) use scope::{Tenants, agrees_with_token};
 pub use token::KeyFileError;
 pub(super) use token::{Scope, Tokens};

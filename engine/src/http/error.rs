@@ -104,12 +104,19 @@ pub(super) struct Error {
     pub message: Cow<'static, str>,
     /// What lies behind it, for the log alone.
     pub cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    /// Seconds after which the caller may try again, where the code alone does not say.
+    pub retry_after_seconds: Option<u32>,
 }
 
 impl Error {
     /// An error that is the caller's.
     pub(super) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), cause: None }
+        Self { code, message: message.into(), cause: None, retry_after_seconds: None }
+    }
+
+    /// The same, with the seconds after which the caller may try again.
+    pub(super) fn retry_after(self, seconds: u32) -> Self {
+        Self { retry_after_seconds: Some(seconds), ..self }
     }
 
     /// A parameter or a body that is wrong; several problems are joined with `; `.
@@ -137,6 +144,9 @@ impl From<StoreError> for Error {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = self.code.status().into_response();
+        if let Some(seconds) = self.retry_after_seconds {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response.extensions_mut().insert(self);
         response
     }

@@ -45,6 +45,7 @@ const SCHEMA_DEPTH_MAX: usize = 16;
         (name = "telemetry", description = "Readings and their aggregates"),
         (name = "events", description = "Generic events of devices"),
         (name = "ingress", description = "What comes in, and the tokens devices call with"),
+        (name = "media", description = "Images: uploads, and what they became"),
         (name = "sync", description = "The outbox and the cloud"),
         (name = "health", description = "Whether the engine lives and works"),
         (name = "operations", description = "What monitors read"),

@@ -36,6 +36,45 @@ pub const INFERENCE_COMPLETED: &str = "inference.completed";
 pub const WEIGHVISION_TYPES: [&str; 6] =
     [SESSION_CREATED, WEIGHT_RECORDED, IMAGE_CAPTURED, MEDIA_BOUND, MEDIA_STORED, SESSION_FINALIZED];
 
+/// Payload of [`MEDIA_STORED`] to the cloud.
+#[derive(Debug, Serialize)]
+pub struct MediaStored<'a> {
+    /// The image.
+    pub media_id: Uuid,
+    /// The same.
+    pub object_id: Uuid,
+    /// Its key.
+    pub object_key: &'a str,
+    /// The same.
+    pub path: &'a str,
+    /// Its bucket.
+    pub bucket: &'a str,
+    /// Its entity tag, without quotes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etag: Option<&'a str>,
+    /// When it was taken.
+    #[serde(serialize_with = "time::serialize")]
+    pub captured_at: Timestamp,
+    /// Its type.
+    pub mime_type: &'a str,
+    /// Its size.
+    pub size_bytes: i64,
+    /// Hex SHA-256 of its bytes, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<&'a str>,
+    /// Its session, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<&'a str>,
+    /// Tenant.
+    pub tenant_id: &'a str,
+    /// Farm.
+    pub farm_id: &'a str,
+    /// Barn.
+    pub barn_id: &'a str,
+    /// The camera.
+    pub device_id: &'a str,
+}
+
 /// Payload of [`TELEMETRY_INGESTED`].
 #[derive(Debug, Serialize)]
 pub struct TelemetryIngested<'a> {

@@ -115,6 +115,12 @@ impl Call {
         }
     }
 
+    /// Whether the call shows no credential, which only compat mode lets in.
+    #[must_use]
+    pub(in crate::http) fn is_compat(&self) -> bool {
+        matches!(self.caller, Caller::Compat)
+    }
+
     fn agreed<'a>(&'a self, named: Option<&'a str>) -> Result<Option<&'a str>, Error> {
         match (self.tenant_header.as_deref(), named) {
             (Some(header), Some(named)) if header != named => Err(tenant_mismatch()),

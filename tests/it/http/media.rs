@@ -1,0 +1,377 @@
+//! Images over HTTP in one process with a directory: who may do what, and what a fault leaves behind.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use axum::body::{Body, to_bytes};
+use axum::http::header::{ETAG, RETRY_AFTER};
+use axum::http::{HeaderMap, StatusCode};
+use bytes::Bytes;
+use engine::config::Config;
+use hyper::body::Frame;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+use super::{Face, code, compat, config, request};
+
+const T1: [(&str, &str); 1] = [("x-tenant-id", "t-001")];
+const T2: [(&str, &str); 1] = [("x-tenant-id", "t-002")];
+const PRESIGN: &str = "/api/v1/media/images/presign";
+const COMPLETE: &str = "/api/v1/media/images/complete";
+
+/// A face whose images lie in a directory of this test.
+struct Camera {
+    face: Face,
+    root: PathBuf,
+    _directory: TempDir,
+}
+
+impl Camera {
+    async fn new() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut config = compat();
+        config.media.root = directory.path().join("media");
+        config.media.presign_per_minute = 1000;
+        config.retention.free_disk_gb_min = 0;
+        change(&mut config);
+        let root = config.media.root.clone();
+        let face = Face::of(config).await;
+        for tenant in ["t-001", "t-002"] {
+            face.db.allow_device(tenant, "wv-001", "f-001", "b-001").await;
+        }
+        Self { face, root, _directory: directory }
+    }
+
+    async fn presign(&self) -> Value {
+        let (status, body) = self.face.post(PRESIGN, &T1, &wish()).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        body
+    }
+
+    /// The status, the headers and the code of a PUT.
+    async fn put(&self, uri: &str, headers: &[(&str, &str)], body: Body) -> (StatusCode, HeaderMap, Value) {
+        let response = self.face.router.clone().oneshot(request("PUT", uri, headers, body)).await;
+        let (parts, body) = response.expect("a router never fails").into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.expect("a body in memory");
+        (parts.status, parts.headers, serde_json::from_slice(&bytes).expect("JSON"))
+    }
+
+    async fn refused(&self, uri: &str, headers: &[(&str, &str)], body: Body) -> (u16, String) {
+        let (status, _, body) = self.put(uri, headers, body).await;
+        (status.as_u16(), code(&body).to_owned())
+    }
+
+    async fn complete(&self, presigned: &Value, change: Value) -> (StatusCode, Value) {
+        let mut body = json!({"tenant_id": "t-001", "farm_id": "f-001", "barn_id": "b-001", "device_id": "wv-001",
+            "object_key": presigned["object_key"], "mime_type": "image/jpeg"});
+        body.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
+        self.face.post(COMPLETE, &T1, &body).await
+    }
+
+    /// Every file below the root.
+    fn files(&self) -> Vec<PathBuf> {
+        fn walk(place: &Path, found: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(place).into_iter().flatten() {
+                let place = entry.expect("a directory").path();
+                if place.is_dir() { walk(&place, found) } else { found.push(place) }
+            }
+        }
+        let mut found = Vec::new();
+        walk(&self.root, &mut found);
+        found
+    }
+}
+
+fn wish() -> Value {
+    json!({"tenant_id": "t-001", "farm_id": "f-001", "barn_id": "b-001", "device_id": "wv-001",
+        "content_type": "image/jpeg", "filename": "left.jpg"})
+}
+
+fn with(change: Value) -> Value {
+    let mut wish = wish();
+    wish.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
+    wish
+}
+
+/// The path of an upload URL.
+fn path(presigned: &Value) -> String {
+    let url = presigned["upload_url"].as_str().expect("a URL");
+    url.strip_prefix("http://localhost:3000").expect("the public address").to_owned()
+}
+
+const JPEG: [(&str, &str); 1] = [("content-type", "image/jpeg")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_vocabularies_get_both_vocabularies() {
+    let camera = Camera::new().await;
+    let camel = json!({"tenantId": "t-001", "farmId": "f-001", "barnId": "b-001", "deviceId": "wv-001",
+        "contentType": "image/png", "stationId": "st-01", "sessionId": "s-1", "contentLength": 5});
+    // The camera of this vocabulary sends no tenant header.
+    let (status, body) = camera.face.post(PRESIGN, &[], &camel).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    assert_eq!(body["headers"], json!({"Content-Type": "image/png"}));
+    assert_eq!(body["headers"], body["required_headers"]);
+    assert_eq!((&body["method"], &body["expires_in"]), (&json!("PUT"), &json!(900)));
+    let key = body["object_key"].as_str().expect("a key");
+    assert!(key.starts_with("tenants/t-001/farms/f-001/barns/b-001/devices/wv-001/images/"), "{key}");
+    assert!(key.ends_with(".png"), "{key}");
+    let kept = camera.face.db.count("SELECT count(*) FROM media_uploads WHERE session_id = 's-1' AND station_id = 'st-01' AND content_length = 5").await;
+    assert_eq!(kept, 1);
+    let (status, body) = camera.face.post(PRESIGN, &[], &wish()).await;
+    assert_eq!((status, code(&body)), (StatusCode::FORBIDDEN, "TENANT_MISMATCH"));
+    camera.face.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_is_checked_in_order() {
+    let camera = Camera::new().await;
+    let check = async |change: Value, headers: &[(&str, &str)], expected: (u16, &str)| {
+        let (status, body) = camera.face.post(PRESIGN, headers, &with(change.clone())).await;
+        assert_eq!((status.as_u16(), code(&body)), expected, "{change}: {body}");
+    };
+    check(json!({"tenant_id": ""}), &T1, (400, "VALIDATION_ERROR")).await;
+    check(json!({"filename": null}), &T1, (400, "VALIDATION_ERROR")).await;
+    for name in ["../x.jpg", "a/b.jpg", "a\\b.jpg", "..", "a\u{0}.jpg"] {
+        check(json!({"filename": name}), &T1, (400, "VALIDATION_ERROR")).await;
+    }
+    check(json!({"content_length": -1}), &T1, (400, "VALIDATION_ERROR")).await;
+    check(json!({"device_id": "a/../b"}), &T1, (400, "VALIDATION_ERROR")).await;
+    check(json!({"content_type": "image/gif"}), &T2, (403, "TENANT_MISMATCH")).await;
+    check(json!({"device_id": "stranger"}), &T1, (403, "DEVICE_NOT_ALLOWED")).await;
+    check(json!({"barn_id": "b-002"}), &T1, (403, "SCOPE_MISMATCH")).await;
+    check(json!({"content_type": "image/gif"}), &T1, (400, "UNSUPPORTED_CONTENT_TYPE")).await;
+    check(json!({"content_length": 10_485_761}), &T1, (413, "BODY_TOO_LARGE")).await;
+    check(json!({"filename": "%2e%2e%2fetc"}), &T1, (200, "")).await;
+    camera.face.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_url_needs_a_credential_only_to_be_offered() {
+    let camera = Camera::with(|own| own.auth = config().auth).await;
+    let (status, _) = camera.face.post(PRESIGN, &[], &wish()).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let key = [("x-api-key", "one")];
+    let (status, body) = camera.face.post(PRESIGN, &key, &wish()).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let (status, headers, body) = camera.put(&path(&body), &JPEG, Body::from("image")).await;
+    assert_eq!((status, body), (StatusCode::OK, json!({})));
+    assert!(headers[ETAG].as_bytes().starts_with(b"\""));
+    camera.face.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_asks_too_often_is_told_when_to_come_back() {
+    let camera = Camera::with(|config| config.media.presign_per_minute = 2).await;
+    camera.presign().await;
+    camera.presign().await;
+    let response = camera.face.router.clone();
+    let json = [("x-tenant-id", "t-001"), ("content-type", "application/json")];
+    let response = response.oneshot(request("POST", PRESIGN, &json, Body::from(wish().to_string()))).await;
+    let response = response.expect("a router never fails");
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    let seconds: u32 = response.headers()[RETRY_AFTER].to_str().expect("a text").parse().expect("a number");
+    assert!((1..=31).contains(&seconds), "{seconds}");
+    camera.face.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_volume_gets_no_new_uploads() {
+    let camera = Camera::with(|config| config.retention.free_disk_gb_min = 1_000_000).await;
+    let (status, body) = camera.face.post(PRESIGN, &T1, &wish()).await;
+    assert_eq!((status, code(&body)), (StatusCode::INSUFFICIENT_STORAGE, "INSUFFICIENT_STORAGE"));
+    assert_eq!(camera.face.db.count("SELECT count(*) FROM media_uploads").await, 0);
+    camera.face.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_our_own_living_urls_take_an_image() {
+    let camera = Camera::new().await;
+    let (one, other) = (path(&camera.presign().await), path(&camera.presign().await));
+    let forged = [
+        one.replace("signature=", "signature=0"),
+        one.replace("expires=", "expires=1"),
+        one.split("signature=").next().expect("a head").to_owned(),
+        format!("{}?{}", other.split('?').next().expect("a path"), one.split('?').nth(1).expect("a query")),
+        one.replace("/uploads/", "/uploads/..%2f"),
+        "/api/v1/media/uploads/00000000-0000-4000-8000-000000000000?expires=99999999999&signature=00"
+            .to_owned(),
+        "/api/v1/media/uploads/%2e%2e%2f%2e%2e%2fetc%2fpasswd?expires=99999999999&signature=00".to_owned(),
+    ];
+    for uri in forged {
+        let refused = camera.refused(&uri, &JPEG, Body::from("image")).await;
+        assert_eq!(refused, (403, "SIGNATURE_INVALID".to_owned()), "{uri}");
+    }
+    let refused = camera.refused(&one, &[("content-type", "image/png")], Body::from("image")).await;
+    assert_eq!(refused, (409, "CONTENT_TYPE_MISMATCH".to_owned()));
+    assert_eq!(camera.files(), [] as [PathBuf; 0]);
+    camera.face.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_url_takes_nothing() {
+    let camera = Camera::with(|config| config.media.presign_seconds = 1).await;
+    let uri = path(&camera.presign().await);
+    tests::wait::until("the URL expires", async || {
+        let refused = camera.refused(&uri, &[("content-type", "image/png")], Body::empty()).await;
+        refused == (403, "URL_EXPIRED".to_owned())
+    })
+    .await;
+    assert_eq!(camera.files(), [] as [PathBuf; 0]);
+    camera.face.end().await;
+}
+
+/// A body that sends so much and then breaks off.
+struct Broken(u32);
+
+impl hyper::body::Body for Broken {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        let Some(left) = self.0.checked_sub(1) else {
+            return std::task::Poll::Ready(Some(Err(std::io::ErrorKind::ConnectionReset.into())));
+        };
+        self.0 = left;
+        std::task::Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[1; 4096])))))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_cut_off_or_too_large_leaves_nothing() {
+    let camera = Camera::new().await;
+    let uri = path(&camera.presign().await);
+    let refused = camera.refused(&uri, &JPEG, Body::new(Broken(50))).await;
+    assert_eq!(refused, (400, "VALIDATION_ERROR".to_owned()));
+    assert_eq!(camera.files(), [] as [PathBuf; 0]);
+    let eleven = || Body::from(vec![1; 11 << 20]);
+    assert_eq!(camera.refused(&uri, &JPEG, eleven()).await, (413, "BODY_TOO_LARGE".to_owned()));
+    let declared = [JPEG[0], ("content-length", "11534336")];
+    assert_eq!(camera.refused(&uri, &declared, eleven()).await, (413, "BODY_TOO_LARGE".to_owned()));
+    assert_eq!(camera.files(), [] as [PathBuf; 0]);
+    let rows = camera.face.db.count("SELECT count(*) FROM media_uploads WHERE status = 'presigned'").await;
+    assert_eq!(rows, 1);
+    let (status, _, _) = camera.put(&uri, &JPEG, Body::from(vec![1; 10 << 20])).await;
+    assert_eq!(status, StatusCode::OK, "ten MiB are not too large");
+    assert_eq!(camera.files().len(), 1);
+    camera.face.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_replaces_until_it_is_complete() {
+    let camera = Camera::new().await;
+    let presigned = camera.presign().await;
+    let uri = path(&presigned);
+    for image in ["first", "second"] {
+        assert_eq!(camera.put(&uri, &JPEG, Body::from(image)).await.0, StatusCode::OK);
+    }
+    let check = async |change: Value, expected: (u16, &str)| {
+        let (status, body) = camera.complete(&presigned, change.clone()).await;
+        assert_eq!((status.as_u16(), code(&body)), expected, "{change}: {body}");
+    };
+    check(json!({"size_bytes": 5}), (409, "SIZE_MISMATCH")).await;
+    check(json!({"mime_type": "image/png"}), (409, "CONTENT_TYPE_MISMATCH")).await;
+    check(json!({"size_bytes": -6}), (400, "VALIDATION_ERROR")).await;
+    assert_eq!(camera.face.db.count("SELECT count(*) FROM media_objects").await, 0);
+    check(json!({"size_bytes": 6}), (200, "")).await;
+    check(json!({"size_bytes": 5}), (409, "SIZE_MISMATCH")).await;
+    check(json!({"mime_type": "image/png"}), (409, "CONTENT_TYPE_MISMATCH")).await;
+    check(json!({"session_id": "s-1"}), (200, "")).await;
+    check(json!({"session_id": "s-2"}), (200, "")).await;
+    let sessions = camera.face.db.count("SELECT count(*) FROM media_objects WHERE session_id = 's-1'").await;
+    assert_eq!(sessions, 1);
+    assert_eq!(camera.put(&uri, &JPEG, Body::from("second")).await.0, StatusCode::OK);
+    let refused = camera.refused(&uri, &JPEG, Body::from("other!")).await;
+    assert_eq!(refused, (409, "ALREADY_COMPLETED".to_owned()));
+    let files = camera.files();
+    let kept: Vec<_> = files.iter().map(|file| std::fs::read(file).expect("a file")).collect();
+    assert_eq!(kept, [b"second"]);
+    camera.face.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_crosses_tenants() {
+    let camera = Camera::new().await;
+    let presigned = camera.presign().await;
+    assert_eq!(camera.put(&path(&presigned), &JPEG, Body::from("image")).await.0, StatusCode::OK);
+    let foreign = json!({"tenant_id": "t-002", "farm_id": "f-001", "barn_id": "b-001", "device_id": "wv-001",
+        "object_key": presigned["object_key"], "mime_type": "image/jpeg"});
+    let (status, body) = camera.face.post(COMPLETE, &T2, &foreign).await;
+    assert_eq!((status, code(&body)), (StatusCode::FORBIDDEN, "SCOPE_MISMATCH"));
+    let key = presigned["object_key"].as_str().expect("a key");
+    for odd in [format!("{key}/../x"), key.replace("tenants/", "tenants%2f"), key.replace("t-001", "t-002")] {
+        let (status, body) = camera.complete(&presigned, json!({"object_key": odd})).await;
+        assert_eq!((status, code(&body)), (StatusCode::FORBIDDEN, "SCOPE_MISMATCH"), "{odd}");
+    }
+    assert_eq!(camera.complete(&presigned, json!({})).await.0, StatusCode::OK);
+
+    let id = presigned["media_id"].as_str().expect("an id");
+    let paths = [
+        format!("/api/v1/media/objects/{id}"),
+        format!("/api/v1/media/objects/{id}/meta"),
+        format!("/api/v1/media/objects/by-key?object_key={key}"),
+        "/api/v1/media/objects/nothing".to_owned(),
+        "/api/v1/media/objects/%2e%2e%2f%2e%2e%2fetc%2fpasswd".to_owned(),
+    ];
+    for path in &paths {
+        let (status, body) = camera.face.get(path, &T2).await;
+        assert_eq!((status, code(&body)), (StatusCode::NOT_FOUND, "OBJECT_NOT_FOUND"), "{path}");
+        let (status, body) = camera.face.get(path, &[]).await;
+        assert_eq!((status, code(&body)), (StatusCode::BAD_REQUEST, "MISSING_TENANT"), "{path}");
+    }
+    let (status, body) = camera.face.get(&paths[1], &T1).await;
+    assert_eq!((status, &body["media"]["object_key"]), (StatusCode::OK, &presigned["object_key"]), "{body}");
+    let (_, own) = camera.face.get("/api/v1/media/stats", &T1).await;
+    let (_, other) = camera.face.get("/api/v1/media/stats", &T2).await;
+    assert_eq!((&own["total_objects"], &other["total_objects"]), (&json!(1), &json!(0)));
+    std::fs::remove_dir_all(&camera.root).expect("the images");
+    let (status, body) = camera.face.get(&paths[0], &T1).await;
+    assert_eq!((status, code(&body)), (StatusCode::NOT_FOUND, "OBJECT_NOT_FOUND"), "a lost file");
+    camera.face.end().await;
+}
+
+/// A volume of two MiB; `None` when this user may not mount one.
+struct Volume(PathBuf);
+
+impl Volume {
+    fn mount(place: &Path) -> Option<Self> {
+        std::fs::create_dir_all(place).expect("a directory");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(place).output();
+        mounted.is_ok_and(|output| output.status.success()).then(|| Self(place.to_owned()))
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        // Lazily, since a failed test may hold a file open.
+        drop(Command::new("umount").arg("-l").arg(&self.0).output());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_refuses_and_keeps_what_it_has() {
+    let camera = Camera::new().await;
+    let Some(_volume) = Volume::mount(&camera.root) else {
+        #[expect(clippy::print_stdout, reason = "the reason why nothing was tested")]
+        {
+            println!("not tested: this user may not mount a volume of its own");
+        }
+        return camera.face.end().await;
+    };
+    let uri = path(&camera.presign().await);
+    assert_eq!(camera.put(&uri, &JPEG, Body::from("small")).await.0, StatusCode::OK);
+    let refused = camera.refused(&uri, &JPEG, Body::from(vec![1; 4 << 20])).await;
+    assert_eq!(refused, (507, "INSUFFICIENT_STORAGE".to_owned()));
+    let files = camera.files();
+    assert_eq!(files.len(), 1, "{files:?}");
+    assert_eq!(std::fs::read(&files[0]).expect("a file"), b"small");
+    camera.face.end().await;
+}

@@ -1,0 +1,203 @@
+//! Images the whole way on both backends: offered, put, completed, and at the cloud.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use serde_json::{Value, json};
+use tests::barn::Barn;
+use tests::objects::Objects;
+use tests::settings::Settings;
+use tests::wait::until;
+
+const IMAGE: &[u8] = &[0x5a; 200_000];
+
+/// A barn that keeps images in a directory and has nobody look at them.
+fn in_directory(settings: Settings) -> Settings {
+    let base = format!("http://{}", settings.http);
+    settings
+        .set("media.public_base_url", &base)
+        .set("retention.free_disk_gb_min", "0")
+        .set("inference.enabled", "false")
+        .set("media.implicit_grace_seconds", "1")
+}
+
+async fn post(http: SocketAddr, path: &str, body: &Value) -> (u16, Value) {
+    let request = Request::post(path)
+        .header("host", "edge")
+        .header("content-type", "application/json")
+        .header("x-tenant-id", "t-001")
+        .header("x-trace-id", "trace-of-the-call")
+        .body(Full::from(body.to_string()))
+        .expect("a request");
+    let (status, body) =
+        loadtest::http::call(&format!("http://{http}"), request).await.expect("the engine answers");
+    (status, serde_json::from_slice(&body).expect("JSON"))
+}
+
+/// Puts an image where presign said, as a device does.
+async fn put(presigned: &Value, image: &'static [u8]) -> u16 {
+    let url = presigned["upload_url"].as_str().expect("a URL");
+    let rest = url.strip_prefix("http://").expect("plain HTTP");
+    let (host, path) = rest.split_once('/').expect("a path");
+    let request = Request::put(format!("/{path}"))
+        .header("host", host)
+        .header("content-type", presigned["headers"]["Content-Type"].as_str().expect("a type"))
+        .body(Full::from(Bytes::from_static(image)))
+        .expect("a request");
+    loadtest::http::call(&format!("http://{host}"), request).await.expect("the store answers").0
+}
+
+fn wish() -> Value {
+    json!({"tenant_id": "t-001", "farm_id": "f-001", "barn_id": "b-001", "device_id": "wv-001",
+        "content_type": "image/jpeg", "filename": "left.jpg", "captured_at": "2026-02-12T09:32:15.052Z"})
+}
+
+async fn presign(barn: &Barn) -> Value {
+    let (status, presigned) = post(barn.settings.http, "/api/v1/media/images/presign", &wish()).await;
+    assert_eq!(status, 200, "{presigned}");
+    presigned
+}
+
+async fn complete(barn: &Barn, presigned: &Value) -> (u16, Value) {
+    let body = json!({"tenant_id": "t-001", "farm_id": "f-001", "barn_id": "b-001", "device_id": "wv-001",
+        "object_key": presigned["object_key"], "mime_type": "image/jpeg", "size_bytes": IMAGE.len(),
+        "session_id": "20260212_093215"});
+    post(barn.settings.http, "/api/v1/media/images/complete", &body).await
+}
+
+async fn fetch(barn: &Barn, path: &str) -> (u16, Bytes) {
+    let request =
+        Request::get(path).header("host", "edge").header("x-tenant-id", "t-001").body(Full::default());
+    let base = format!("http://{}", barn.settings.http);
+    loadtest::http::call(&base, request.expect("a path")).await.expect("the engine answers")
+}
+
+/// The way of one image: what a device does, what it is told, what is stored and what the cloud gets.
+async fn whole_way(barn: Barn) -> Barn {
+    let presigned = presign(&barn).await;
+    let (status, absent) = complete(&barn, &presigned).await;
+    assert_eq!((status, absent["error"]["code"].as_str()), (404, Some("OBJECT_NOT_FOUND")));
+    assert_eq!(put(&presigned, IMAGE).await, 200);
+    let (status, completed) = complete(&barn, &presigned).await;
+    assert_eq!(status, 200, "{completed}");
+    assert_eq!(completed["media_id"], presigned["media_id"]);
+    assert_eq!(completed["size_bytes"], IMAGE.len());
+    assert!(completed["inference_job_id"].is_string(), "{completed}");
+    let (status, again) = complete(&barn, &presigned).await;
+    let mut expected = completed.clone();
+    expected["inference_job_id"] = Value::Null;
+    assert_eq!((status, again), (200, expected));
+
+    let id = presigned["media_id"].as_str().expect("an id");
+    let (status, bytes) = fetch(&barn, &format!("/api/v1/media/objects/{id}")).await;
+    assert!(status == 200 && bytes == IMAGE, "{status}, {} bytes", bytes.len());
+    let key = presigned["object_key"].as_str().expect("a key");
+    let (status, bytes) = fetch(&barn, &format!("/api/v1/media/objects/by-key?object_key={key}")).await;
+    assert!(status == 200 && bytes == IMAGE, "{status}, {} bytes", bytes.len());
+
+    barn.delivered(1).await;
+    let event = barn.cloud.events(10).remove(0);
+    let event = event.get("event").unwrap_or(&event);
+    assert_eq!(event["event_type"], "media.stored", "{event}");
+    let jobs =
+        barn.db.count("SELECT count(*) FROM inference_jobs WHERE session_id = '20260212_093215'").await;
+    let rows = "SELECT count(*) FROM media_objects AS o JOIN media_uploads AS u ON u.media_id = o.id
+        WHERE u.status = 'completed' AND o.session_id = '20260212_093215' AND o.captured_at = '2026-02-12T09:32:15.052Z'";
+    let traced = "SELECT count(*) FROM sync_outbox WHERE trace_id = 'trace-of-the-call' AND event_type = 'media.stored'";
+    assert_eq!((jobs, barn.db.count(rows).await, barn.db.count(traced).await), (1, 1, 1));
+    barn
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_goes_the_whole_way_through_a_directory() {
+    let barn = whole_way(Barn::start_with(in_directory).await).await;
+    let hashed = barn.db.count("SELECT count(*) FROM media_objects WHERE sha256_source = 'computed'").await;
+    assert_eq!(hashed, 1);
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_goes_the_whole_way_through_a_bucket() {
+    let objects = Objects::start().await;
+    let barn = Barn::start_with(|settings| objects.of(in_directory(settings))).await;
+    until("the bucket is made", async || objects.place("").exists()).await;
+    let barn = whole_way(barn).await;
+    let presigned = presign(&barn).await;
+    let url = presigned["upload_url"].as_str().expect("a URL");
+    assert!(url.contains("X-Amz-SignedHeaders=host&"), "{url}");
+    assert!(!url.to_lowercase().contains("checksum"), "{url}");
+    let forged = json!({"upload_url": url.replace("X-Amz-Expires=900", "X-Amz-Expires=901"), "headers": presigned["headers"]});
+    assert_eq!(put(&forged, IMAGE).await, 403);
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_completes_is_completed_after_the_grace() {
+    let barn = Barn::start_with(in_directory).await;
+    let presigned = presign(&barn).await;
+    assert_eq!(put(&presigned, IMAGE).await, 200);
+    barn.delivered(1).await;
+    assert_eq!(barn.db.count("SELECT count(*) FROM media_uploads WHERE status = 'completed'").await, 1);
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_an_event_binds_is_completed_with_its_session() {
+    let barn =
+        Barn::start_with(|settings| in_directory(settings).set("media.implicit_grace_seconds", "3600")).await;
+    let presigned = presign(&barn).await;
+    let id = presigned["media_id"].as_str().expect("an id");
+    // The row that a session writes when its station announces an image.
+    let binding = format!(
+        "INSERT INTO session_media_bindings (id, tenant_id, session_id, media_object_id, occurred_at, event_id, trace_id, created_at)
+         VALUES (gen_random_uuid(), 't-001', 's-7', '{id}', now(), 'e-1', 'tr-7', now())"
+    );
+    barn.db.execute(&binding).await;
+    let looked = "SELECT count(*) FROM media_uploads WHERE next_look_at IS NOT NULL";
+    until("the upload is looked for", async || barn.db.count(looked).await == 1).await;
+    assert_eq!(put(&presigned, IMAGE).await, 200);
+    barn.delivered(1).await;
+    let bound = "SELECT count(*) FROM sync_outbox WHERE session_id = 's-7' AND trace_id = 'tr-7'";
+    assert_eq!(barn.db.count(bound).await, 1);
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_never_comes_expires() {
+    let objects = Objects::start().await;
+    let set = |settings: Settings| objects.of(in_directory(settings)).set("media.presign_seconds", "1");
+    let barn = Barn::start_with(set).await;
+    let (lost, late) = (presign(&barn).await, presign(&barn).await);
+    // It came, but nobody says so.
+    let key = late["object_key"].as_str().expect("a key");
+    let place = objects.place(key);
+    std::fs::create_dir_all(place.parent().expect("a directory")).expect("a directory");
+    std::fs::write(place, IMAGE).expect("a file");
+    barn.delivered(1).await;
+    let id = lost["media_id"].as_str().expect("an id");
+    let expired =
+        format!("SELECT count(*) FROM media_uploads WHERE status = 'expired' AND media_id = '{id}'");
+    until("the upload expires", async || barn.db.count(&expired).await == 1).await;
+    assert_eq!(barn.metric("media_completed", "expiry"), 1.0);
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_away_is_said_so_and_comes_back() {
+    let mut objects = Objects::start().await;
+    let barn = Barn::start_with(|settings| objects.of(in_directory(settings))).await;
+    until("the bucket is made", async || objects.place("").exists()).await;
+    let presigned = presign(&barn).await;
+    assert_eq!(put(&presigned, IMAGE).await, 200);
+    objects.stop().await;
+    let (status, body) = complete(&barn, &presigned).await;
+    assert_eq!((status, body["error"]["code"].as_str()), (503, Some("STORAGE_UNAVAILABLE")), "{body}");
+    assert_eq!(barn.db.count("SELECT count(*) FROM media_objects").await, 0);
+    objects.start_again().await;
+    let (status, body) = complete(&barn, &presigned).await;
+    assert_eq!(status, 200, "{body}");
+    barn.delivered(1).await;
+    barn.finish().await;
+}
