@@ -249,14 +249,13 @@ fn disks(config: &Config) -> Vec<Finding> {
 }
 
 fn disk(place: &Path, free_min: u64) -> Finding {
-    let existing =
-        place.ancestors().find(|ancestor| ancestor.exists()).map(PathBuf::from).unwrap_or_default();
-    match rustix::fs::statvfs(&existing) {
+    match actors::disk::space(place) {
         Err(error) => {
             Finding::new(Verdict::Warn, "disk", format!("{}: {error}", place.display()), "check the path")
         }
-        Ok(volume) => {
-            let free = volume.f_bavail * volume.f_frsize;
+        Ok(space) => {
+            let free = space.free_bytes;
+            let existing = nearest_existing(place);
             let text = format!("{} has {:.1} GiB free", existing.display(), free as f64 / GIB as f64);
             if free >= free_min {
                 return Finding::ok("disk", text);

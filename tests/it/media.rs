@@ -128,8 +128,11 @@ async fn an_image_goes_the_whole_way_through_a_bucket() {
     let url = presigned["upload_url"].as_str().expect("a URL");
     assert!(url.contains("X-Amz-SignedHeaders=host&"), "{url}");
     assert!(!url.to_lowercase().contains("checksum"), "{url}");
-    let forged = json!({"upload_url": url.replace("X-Amz-Expires=900", "X-Amz-Expires=901"), "headers": presigned["headers"]});
+    assert!(url.contains("X-Amz-Expires=900&"), "{url}");
+    let longer = url.replace("X-Amz-Expires=900&", "X-Amz-Expires=901&");
+    let forged = json!({"upload_url": longer, "headers": presigned["headers"]});
     assert_eq!(put(&forged, IMAGE).await, 403);
+    assert!(!objects.place(presigned["object_key"].as_str().expect("a key")).exists());
     barn.finish().await;
 }
 

@@ -262,11 +262,12 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn failed(attempt: &'static str) -> impl FnOnce(io::Error) -> MediaStoreError {
-    move |source| match source.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            MediaStoreError::Full { attempt, source }
+    move |source| {
+        let is_full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
+        if is_full.contains(&source.kind()) {
+            return MediaStoreError::Full { attempt, source };
         }
-        _ => MediaStoreError::unavailable(attempt, source),
+        MediaStoreError::unavailable(attempt, source)
     }
 }
 

@@ -8,6 +8,7 @@ use actors::media::store::UploadOffer;
 use axum::Json;
 use axum::extract::State;
 use chrono::Duration;
+use schema::clock::Timestamp;
 use schema::id::{self, Uuid};
 use schema::metrics;
 use schema::store::media::{self as rows, Upload, UploadStatus};
@@ -87,7 +88,7 @@ struct Wish {
     station_id: Option<String>,
     session_id: Option<String>,
     trace_id: Option<String>,
-    captured_at: Option<schema::clock::Timestamp>,
+    captured_at: Option<Timestamp>,
     content_length: Option<i64>,
     is_camel: bool,
 }
@@ -144,16 +145,16 @@ pub(in crate::http) async fn presign(
     check_wish(desk, &wish)?;
     desk.check_bucket()?;
     check_room(desk).await?;
-    let upload = offered(desk, wish);
+    let now = desk.completer.clock.now();
+    let upload = offered(desk, wish, now);
     let offer = UploadOffer {
         media_id: upload.media_id,
         object_key: &upload.object_key,
         content_type: &upload.content_type,
-        now: desk.completer.clock.now(),
+        now,
         expires_at: upload.expires_at,
     };
     let upload_url = desk.completer.media.upload_url(offer).await?;
-    let now = offer.now;
     state.store.run("media_offer", async |conn| rows::offer(conn, &upload, now).await).await?;
     metrics::media_presigned().increment(1);
     let headers = UploadHeaders { content_type: upload.content_type };
@@ -200,8 +201,8 @@ async fn check_room(desk: &MediaDesk) -> Result<(), Error> {
     Ok(())
 }
 
-fn offered(desk: &MediaDesk, wish: Wish) -> Upload {
-    let (now, bucket) = (desk.completer.clock.now(), desk.completer.bucket.clone());
+fn offered(desk: &MediaDesk, wish: Wish, now: Timestamp) -> Upload {
+    let bucket = desk.completer.bucket.clone();
     let owner = Owner {
         tenant_id: &wish.tenant_id,
         farm_id: &wish.farm_id,
