@@ -50,8 +50,8 @@ use auth::{Authority, Class, KeyFileError};
 use error::{Code, Error};
 use health::MediaProbe;
 use limit::{InFlight, REQUESTS_IN_FLIGHT_MAX};
-use ops::status::EdgeCheck;
 use media::MediaDesk;
+use ops::status::EdgeCheck;
 
 /// Everything the handlers work with.
 pub struct AppState {

@@ -16,8 +16,8 @@ use tests::postgres::Database;
 use tower::ServiceExt;
 
 mod device;
-mod ops;
 mod media;
+mod ops;
 mod sync;
 mod telemetry_intake;
 mod telemetry_lists;

@@ -15,7 +15,7 @@ use super::fields::Fields;
 use crate::http::AppState;
 use crate::http::auth::{Call, DevicePlace, scope_mismatch};
 use crate::http::body::JsonBody;
-use crate::http::error::{Error, ErrorBody};
+use crate::http::error::Error;
 
 /// The body; as with presign, it may speak `camelCase` throughout.
 #[derive(Debug, ToSchema)]
@@ -77,8 +77,10 @@ impl From<Completed> for CompletedImage {
 /// Completes an image that was uploaded. A repeated call answers the stored values.
 #[utoipa::path(post, path = "/api/v1/media/images/complete", tag = "media", request_body = CompleteBody,
     responses((status = 200, description = "The image is stored", body = CompletedImage),
-        (status = 404, description = "OBJECT_NOT_FOUND", body = ErrorBody),
-        (status = 409, description = "SIZE_MISMATCH, CONTENT_TYPE_MISMATCH", body = ErrorBody)))]
+        (status = 403, description = "SCOPE_MISMATCH, DEVICE_NOT_ALLOWED"),
+        (status = 404, description = "OBJECT_NOT_FOUND"),
+        (status = 409, description = "SIZE_MISMATCH, CONTENT_TYPE_MISMATCH"),
+        (status = 503, description = "CONFIG_ERROR, STORAGE_UNAVAILABLE")))]
 pub(in crate::http) async fn complete(
     State(state): State<Arc<AppState>>,
     call: Call,

@@ -132,8 +132,10 @@ impl Wish {
 /// Offers an upload. The image may be put to `upload_url` until `expires_at`.
 #[utoipa::path(post, path = "/api/v1/media/images/presign", tag = "media", request_body = PresignBody,
     responses((status = 200, description = "An upload", body = Presigned),
-        (status = 429, description = "RATE_LIMITED: the device asks too often; see Retry-After", body = crate::http::error::ErrorBody),
-        (status = 507, description = "INSUFFICIENT_STORAGE", body = crate::http::error::ErrorBody)))]
+        (status = 403, description = "SCOPE_MISMATCH, DEVICE_NOT_ALLOWED"),
+        (status = 429, description = "RATE_LIMITED: the device asks too often; see Retry-After"),
+        (status = 503, description = "CONFIG_ERROR, STORAGE_UNAVAILABLE"),
+        (status = 507, description = "INSUFFICIENT_STORAGE")))]
 pub(in crate::http) async fn presign(
     State(state): State<Arc<AppState>>,
     call: Call,

@@ -21,7 +21,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::http::AppState;
 use crate::http::auth::Call;
-use crate::http::error::{Code, Error, ErrorBody};
+use crate::http::error::{Code, Error};
 use crate::http::query::Params;
 use crate::http::time::Time;
 
@@ -139,7 +139,8 @@ pub(in crate::http) async fn media_stats(
 #[utoipa::path(get, path = "/api/v1/media/objects/{media_id}", tag = "media",
     params(("media_id" = String, Path, description = "Id of the image"), TenantQuery),
     responses((status = 200, description = "The image", body = Vec<u8>, content_type = "image/*"),
-        (status = 404, description = "OBJECT_NOT_FOUND", body = ErrorBody)))]
+        (status = 404, description = "OBJECT_NOT_FOUND"),
+        (status = 503, description = "STORAGE_UNAVAILABLE")))]
 pub(in crate::http) async fn show_media(
     State(state): State<Arc<AppState>>,
     call: Call,
@@ -153,7 +154,8 @@ pub(in crate::http) async fn show_media(
 /// Shows an image by its key.
 #[utoipa::path(get, path = "/api/v1/media/objects/by-key", tag = "media", params(KeyQuery),
     responses((status = 200, description = "The image", body = Vec<u8>, content_type = "image/*"),
-        (status = 404, description = "OBJECT_NOT_FOUND", body = ErrorBody)))]
+        (status = 404, description = "OBJECT_NOT_FOUND"),
+        (status = 503, description = "STORAGE_UNAVAILABLE")))]
 pub(in crate::http) async fn show_by_key(
     State(state): State<Arc<AppState>>,
     call: Call,
@@ -175,7 +177,7 @@ pub(in crate::http) async fn show_by_key(
 #[utoipa::path(get, path = "/api/v1/media/objects/{media_id}/meta", tag = "media",
     params(("media_id" = String, Path, description = "Id of the image"), TenantQuery),
     responses((status = 200, description = "Its columns", body = MediaMeta),
-        (status = 404, description = "OBJECT_NOT_FOUND", body = ErrorBody)))]
+        (status = 404, description = "OBJECT_NOT_FOUND")))]
 pub(in crate::http) async fn media_meta(
     State(state): State<Arc<AppState>>,
     call: Call,

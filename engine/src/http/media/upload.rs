@@ -17,7 +17,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::refused_url;
 use crate::http::AppState;
-use crate::http::error::{Code, Error, ErrorBody};
+use crate::http::error::{Code, Error};
 use crate::http::query::Params;
 
 /// The rest of an upload URL.
@@ -40,12 +40,13 @@ pub(in crate::http) struct Nothing {}
     params(("media_id" = String, Path, description = "Id of the image"), UploadQuery),
     request_body(content = Vec<u8>, content_type = "image/*", description = "The image as it is"),
     responses((status = 200, description = "The image is stored; its ETag is in the header", body = Nothing),
-        (status = 400, description = "VALIDATION_ERROR: the body ended too early", body = ErrorBody),
-        (status = 403, description = "SIGNATURE_INVALID, URL_EXPIRED", body = ErrorBody),
-        (status = 404, description = "NOT_FOUND: images go to a bucket", body = ErrorBody),
-        (status = 409, description = "CONTENT_TYPE_MISMATCH, ALREADY_COMPLETED", body = ErrorBody),
-        (status = 413, description = "BODY_TOO_LARGE", body = ErrorBody),
-        (status = 507, description = "INSUFFICIENT_STORAGE", body = ErrorBody)))]
+        (status = 400, description = "VALIDATION_ERROR: the body ended too early"),
+        (status = 403, description = "SIGNATURE_INVALID, URL_EXPIRED"),
+        (status = 404, description = "NOT_FOUND: images go to a bucket"),
+        (status = 409, description = "CONTENT_TYPE_MISMATCH, ALREADY_COMPLETED"),
+        (status = 413, description = "BODY_TOO_LARGE"),
+        (status = 503, description = "STORAGE_UNAVAILABLE"),
+        (status = 507, description = "INSUFFICIENT_STORAGE")))]
 pub(in crate::http) async fn upload(
     State(state): State<Arc<AppState>>,
     Path(media_id): Path<String>,
