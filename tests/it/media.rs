@@ -1,15 +1,20 @@
 //! Images the whole way on both backends: offered, put, completed, and at the cloud.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
+use actors::media::s3::{S3Settings, S3Store};
+use actors::media::store::MediaStore;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
 use serde_json::{Value, json};
 use tests::barn::Barn;
-use tests::objects::Objects;
+use tests::objects::{ACCESS_KEY, BUCKET, Objects, SECRET_KEY};
 use tests::settings::Settings;
 use tests::wait::until;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 const IMAGE: &[u8] = &[0x5a; 200_000];
 
@@ -204,4 +209,69 @@ async fn a_bucket_that_is_away_is_said_so_and_comes_back() {
     assert_eq!(status, 200, "{body}");
     barn.delivered(1).await;
     barn.finish().await;
+}
+
+/// Every file below a directory.
+fn files(place: &Path) -> usize {
+    let entries = std::fs::read_dir(place).into_iter().flatten();
+    let places = entries.map(|entry| entry.expect("a directory").path());
+    places.map(|place| if place.is_dir() { files(&place) } else { 1 }).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_whose_connection_breaks_leaves_nothing_and_is_sent_again() {
+    let barn = Barn::start_with(in_directory).await;
+    let root = barn.settings.data_dir().join("media");
+    let presigned = presign(&barn).await;
+    let url = presigned["upload_url"].as_str().expect("a URL");
+    let path = url.strip_prefix(&format!("http://{}", barn.settings.http)).expect("our address");
+    let mut stream = TcpStream::connect(barn.settings.http).await.expect("the engine listens");
+    let head = format!("PUT {path} HTTP/1.1\r\nhost: edge\r\ncontent-length: {}\r\n\r\n", IMAGE.len());
+    stream.write_all(head.as_bytes()).await.expect("a connection");
+    stream.write_all(&IMAGE[..IMAGE.len() / 2]).await.expect("a connection");
+    until("half of the image is written", async || files(&root) == 1).await;
+    drop(stream);
+    until("the half is gone", async || files(&root) == 0).await;
+    assert_eq!(barn.db.count("SELECT count(*) FROM media_uploads WHERE status = 'presigned'").await, 1);
+    assert_eq!(put(&presigned, IMAGE).await, 200);
+    assert_eq!(complete(&barn, &presigned).await.0, 200);
+    assert_eq!(files(&root), 1);
+    barn.delivered(1).await;
+    barn.finish().await;
+}
+
+#[tokio::test]
+async fn a_bucket_is_listed_page_by_page_and_emptied() {
+    let objects = Objects::start().await;
+    let store = S3Store::new(&S3Settings {
+        endpoint: Some(objects.url()),
+        presign_endpoint: None,
+        access_key: ACCESS_KEY.to_owned(),
+        secret_key: SECRET_KEY.to_owned(),
+        region: "us-east-1".to_owned(),
+        bucket: BUCKET.to_owned(),
+        is_bucket_made: true,
+    });
+    store.probe().await.expect("the bucket is made");
+    let keys = ["a/1", "a/2", "b", "c/d/e"];
+    for key in keys {
+        let place = objects.place(key);
+        std::fs::create_dir_all(place.parent().expect("a directory")).expect("a directory");
+        std::fs::write(place, "image").expect("a file");
+    }
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.list(after.as_deref(), 3).await.expect("a bucket");
+        after = page.last().map(|listed| listed.place.clone());
+        let is_last = page.len() < 3;
+        for listed in page {
+            assert_eq!(store.delete(&listed.object()).await.expect("a bucket"), Some(5));
+            found.push(listed.place);
+        }
+        if is_last {
+            break;
+        }
+    }
+    assert_eq!(found, keys);
+    assert!(store.list(None, 3).await.expect("a bucket").is_empty());
 }

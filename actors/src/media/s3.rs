@@ -220,3 +220,38 @@ impl ObjectBody for StreamBody {
         chunk.map_err(|error| MediaStoreError::unavailable("read an image", error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use schema::id::Uuid;
+    use schema::wire;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_upload_url_is_for_the_host_that_devices_see_and_signs_nothing_else() {
+        let store = S3Store::new(&S3Settings {
+            endpoint: Some("http://10.0.0.1:9000".to_owned()),
+            presign_endpoint: Some("https://media.barn.local:8443".to_owned()),
+            access_key: "key".to_owned(),
+            secret_key: "secret".to_owned(),
+            region: "us-east-1".to_owned(),
+            bucket: "farmiq-media".to_owned(),
+            is_bucket_made: false,
+        });
+        let time = |text| wire::time::parse(text).expect("a time");
+        let offer = UploadOffer {
+            media_id: Uuid::nil(),
+            object_key: "tenants/t-001/a.jpg",
+            content_type: "image/jpeg",
+            now: time("2026-02-12T09:32:15Z"),
+            expires_at: time("2026-02-12T09:47:15Z"),
+        };
+        let url = store.upload_url(offer).await.expect("a URL");
+        assert!(url.starts_with("https://media.barn.local:8443/farmiq-media/tenants/t-001/a.jpg?"), "{url}");
+        for part in ["X-Amz-SignedHeaders=host&", "X-Amz-Expires=900&", "X-Amz-Date=20260212T093215Z"] {
+            assert!(format!("{url}&").contains(part), "{part} in {url}");
+        }
+        assert!(!url.to_lowercase().contains("checksum") && !url.contains("secret"), "{url}");
+    }
+}

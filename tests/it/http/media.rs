@@ -297,6 +297,22 @@ async fn an_upload_replaces_until_it_is_complete() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_completed_many_times_at_once_is_completed_once() {
+    let camera = Camera::new().await;
+    let presigned = camera.presign().await;
+    assert_eq!(camera.put(&path(&presigned), &JPEG, Body::from("image")).await.0, StatusCode::OK);
+    let call = || camera.complete(&presigned, json!({}));
+    let answers = tokio::join!(call(), call(), call(), call(), call(), call());
+    let answers = [answers.0, answers.1, answers.2, answers.3, answers.4, answers.5];
+    assert!(answers.iter().all(|(status, _)| *status == StatusCode::OK), "{answers:?}");
+    let made = answers.iter().filter(|(_, body)| body["inference_job_id"].is_string()).count();
+    let rows = "SELECT (SELECT count(*) FROM media_objects) * 100 + (SELECT count(*) FROM sync_outbox) * 10
+        + (SELECT count(*) FROM inference_jobs)";
+    assert_eq!((made, camera.face.db.count(rows).await), (1, 111));
+    camera.face.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_crosses_tenants() {
     let camera = Camera::new().await;
     let presigned = camera.presign().await;
