@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use actors::sync;
+use broker::tls::Tls;
 use chrono::Datelike;
 use schema::clock::Clock;
 use schema::store::{Store, StoreError, StoreSettings, health, partition};
@@ -15,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::config::{Config, Loaded, MediaBackend, MqttMode, Url};
-use crate::tree;
+use crate::{http, tree};
 
 /// Longest wait for one answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -73,6 +74,7 @@ pub async fn examine(loaded: &Loaded) -> Vec<Finding> {
     findings.extend(remarks);
     findings.extend(database(config).await);
     findings.push(listener("http", config.http.listen, config).await);
+    findings.extend(encryption(config).await);
     findings.extend(mqtt(config).await);
     findings.push(media(config).await);
     findings.extend(disks(config));
@@ -96,6 +98,17 @@ pub fn report(findings: &[Finding]) -> String {
         }
     }
     report
+}
+
+async fn encryption(config: &Config) -> Option<Finding> {
+    let files = http::tls::files(&config.http)?;
+    Some(match Tls::open(files).await {
+        Ok(_) => Finding::ok("http tls", "certificate and key fit"),
+        Err(error) => {
+            let advice = "check http.tls_cert, http.tls_key and http.client_ca, and who may read these files";
+            Finding::new(Verdict::Fail, "http tls", causes(&error), advice)
+        }
+    })
 }
 
 async fn database(config: &Config) -> Vec<Finding> {

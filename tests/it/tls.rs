@@ -152,3 +152,24 @@ async fn changed_files_are_taken_up_and_broken_ones_leave_the_old_in_use() {
     until("the repaired file is taken up", async || presented().await == third.der()).await;
     barn.finish_after(complaint).await;
 }
+
+#[tokio::test]
+async fn an_engine_whose_certificate_is_of_no_use_does_not_start_and_says_why() {
+    let site = Site::new();
+    let settings = site.settings(Settings::of("host=/nonexistent user=nobody dbname=nothing"));
+    let key = std::fs::read_to_string(site.directory.path().join("key.pem")).expect("it was written");
+    let check = async |file: &str, text: &str, told: &str| {
+        site.settings(settings.clone());
+        std::fs::write(site.directory.path().join(file), text).expect("a file can be written");
+        let ended = engine::tree::run(settings.config(), std::future::pending()).await;
+        let error = format!("{:#}", ended.expect_err("it does not start"));
+        assert!(error.contains(told) && error.contains(file) && !error.contains("PRIVATE"), "{error}");
+    };
+    check("cert.pem", "", "find a certificate in").await;
+    check("key.pem", "no key", "find a private key in").await;
+    check("key.pem", &key, "use the certificate of").await;
+    check("devices.pem", "", "find a certificate in").await;
+    std::fs::remove_file(site.directory.path().join("cert.pem")).expect("it was written");
+    let ended = engine::tree::run(settings.config(), std::future::pending()).await;
+    assert!(format!("{:#}", ended.expect_err("it does not start")).starts_with("read "));
+}
