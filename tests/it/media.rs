@@ -25,7 +25,7 @@ fn in_directory(settings: Settings) -> Settings {
         .set("media.public_base_url", &base)
         .set("retention.free_disk_gb_min", "0")
         .set("inference.enabled", "false")
-        .set("media.implicit_grace_seconds", "1")
+        .set("media.implicit_grace_seconds", "3600")
 }
 
 async fn post(http: SocketAddr, path: &str, body: &Value) -> (u16, Value) {
@@ -144,7 +144,8 @@ async fn an_image_goes_the_whole_way_through_a_bucket() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_completes_is_completed_after_the_grace() {
-    let barn = Barn::start_with(in_directory).await;
+    let soon = |settings: Settings| in_directory(settings).set("media.implicit_grace_seconds", "1");
+    let barn = Barn::start_with(soon).await;
     let presigned = presign(&barn).await;
     assert_eq!(put(&presigned, IMAGE).await, 200);
     barn.delivered(1).await;
@@ -154,8 +155,7 @@ async fn what_nobody_completes_is_completed_after_the_grace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_an_event_binds_is_completed_with_its_session() {
-    let barn =
-        Barn::start_with(|settings| in_directory(settings).set("media.implicit_grace_seconds", "3600")).await;
+    let barn = Barn::start_with(in_directory).await;
     let presigned = presign(&barn).await;
     let id = presigned["media_id"].as_str().expect("an id");
     // The row that a session writes when its station announces an image.
@@ -176,14 +176,14 @@ async fn an_image_that_an_event_binds_is_completed_with_its_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_never_comes_expires() {
     let objects = Objects::start().await;
-    let set = |settings: Settings| objects.of(in_directory(settings)).set("media.presign_seconds", "1");
-    let barn = Barn::start_with(set).await;
+    let barn = Barn::start_with(|settings| objects.of(in_directory(settings))).await;
     let (lost, late) = (presign(&barn).await, presign(&barn).await);
     // It came, but nobody says so.
     let key = late["object_key"].as_str().expect("a key");
     let place = objects.place(key);
     std::fs::create_dir_all(place.parent().expect("a directory")).expect("a directory");
     std::fs::write(place, IMAGE).expect("a file");
+    barn.db.execute("UPDATE media_uploads SET expires_at = now()").await;
     barn.delivered(1).await;
     let id = lost["media_id"].as_str().expect("an id");
     let expired =
@@ -274,4 +274,26 @@ async fn a_bucket_is_listed_page_by_page_and_emptied() {
     }
     assert_eq!(found, keys);
     assert!(store.list(None, 3).await.expect("a bucket").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_cannot_be_read_does_not_hold_up_the_others() {
+    let barn = Barn::start_with(in_directory).await;
+    let odd = presign(&barn).await;
+    let id = odd["media_id"].as_str().expect("an id");
+    // It stands first, and its path is none.
+    barn.db
+        .execute(&format!(
+            "UPDATE media_uploads SET path = '../odd', expires_at = now() WHERE media_id = '{id}'"
+        ))
+        .await;
+    let looked = "SELECT count(*) FROM media_uploads WHERE path = '../odd' AND next_look_at IS NOT NULL";
+    until("the odd one is looked at", async || barn.db.count(looked).await == 1).await;
+    let presigned = presign(&barn).await;
+    assert_eq!(put(&presigned, IMAGE).await, 200);
+    barn.db
+        .execute("UPDATE media_uploads SET next_look_at = NULL, expires_at = least(expires_at, now())")
+        .await;
+    barn.delivered(1).await;
+    barn.finish().await;
 }

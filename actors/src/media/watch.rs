@@ -95,16 +95,26 @@ impl UploadWatch {
             Ok(_) => Ok(()),
             Err(CompletionError::Absent) if is_expired => self.expire(&due.upload).await,
             Err(CompletionError::Absent) => Ok(()),
-            Err(error @ (CompletionError::Media(_) | CompletionError::Store(_))) => Err(error),
-            Err(
-                error @ (CompletionError::Foreign
-                | CompletionError::SizeMismatch { .. }
-                | CompletionError::TypeMismatch { .. }
-                | CompletionError::Unsteady),
-            ) => {
-                tracing::warn!(%error, media_id = %due.upload.media_id, "image is not completed, looking again");
+            Err(error) if self.concerns_all(&error).await => Err(error),
+            Err(error) => {
+                let cause = error.source().map(ToString::to_string);
+                let media_id = due.upload.media_id;
+                tracing::warn!(%error, cause, %media_id, "image is not completed, looking again");
                 Ok(())
             }
+        }
+    }
+
+    /// Whether the other uploads would fail as well, because the database or the whole store is away.
+    async fn concerns_all(&self, error: &CompletionError) -> bool {
+        match error {
+            CompletionError::Store(error) => !error.is_data(),
+            CompletionError::Media(_) => self.completer.media.probe().await.is_err(),
+            CompletionError::Absent
+            | CompletionError::Foreign
+            | CompletionError::SizeMismatch { .. }
+            | CompletionError::TypeMismatch { .. }
+            | CompletionError::Unsteady => false,
         }
     }
 
