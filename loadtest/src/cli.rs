@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use loadtest::cloud::{Auth, Mode, Plan};
 use loadtest::device::Place;
 use loadtest::mqtt::Login;
-use loadtest::{barn, bench, cloud, drain, render, replay, verify};
+use loadtest::{barn, bench, cloud, drain, render, replay, verify, weigh};
 use schema::clock::Clock;
 use schema::wire::envelope::Dialect;
 
@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Measure how fast a backlog goes to the cloud: claims alone, then an engine, then an engine under load.
     Drain(DrainArgs),
+    /// Measure the way of pictures to weights: latency, and the error against the true weight.
+    Weigh(WeighArgs),
     /// Draw pictures of birds on a scale, and the table of their true weights.
     Render(RenderArgs),
 }
@@ -421,6 +423,67 @@ impl DrainArgs {
             engine: self.engine,
             rows: self.rows.clamp(drain::ROWS_MIN, drain::ROWS_MAX),
             incoming_rate: self.incoming_rate.max(1.0),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example, with an engine and a pretend cloud at work:
+  farmiq-loadtest barn --devices 0 --stations 20 --print-allowlist-sql | psql \"$DATABASE_URL\"
+  farmiq-loadtest weigh --captures 200 --images-per-second 2 --cloud http://127.0.0.1:9300
+
+Stations of the kind weight-vision-service take turns; a capture is two pictures of one bird. The engine lets each
+device ask for 10 uploads at once and 10 a minute after that (media.presign_per_minute), so 2 pictures per second need
+12 stations or more. The pictures are drawn on this machine, which costs the engine a little of it. Exit 1 when a
+picture was not read or the cloud lacks something. Build with --release.")]
+pub(crate) struct WeighArgs {
+    #[command(flatten)]
+    broker: BrokerArgs,
+    /// HTTP API of the engine.
+    #[arg(long, default_value = "http://127.0.0.1:3000")]
+    edge: String,
+    /// The pretend cloud or its control address, asked at the end whether it has everything.
+    #[arg(long)]
+    cloud: Option<String>,
+    /// Weighings, of two pictures each.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    captures: u32,
+    /// Pictures per second, over all stations.
+    #[arg(long, default_value_t = 2.0)]
+    images_per_second: f64,
+    /// Stations st-01 (device wv-001), st-02, ... that take turns.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=999))]
+    stations: u32,
+    /// Tenant id.
+    #[arg(long, default_value = "t-001")]
+    tenant: String,
+    /// Farm id.
+    #[arg(long, default_value = "f-001")]
+    farm: String,
+    /// Barn id.
+    #[arg(long, default_value = "b-001")]
+    barn: String,
+    /// Decides the weights of the birds.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How long missing results are waited for at the end.
+    #[arg(long, default_value_t = 120)]
+    wait_seconds: u64,
+}
+
+impl WeighArgs {
+    pub(crate) fn settings(self) -> weigh::Settings {
+        weigh::Settings {
+            broker: self.broker.broker,
+            edge: self.edge,
+            cloud: self.cloud,
+            place: Place { tenant: self.tenant, farm: self.farm, barn: self.barn },
+            captures: self.captures as usize,
+            images_per_second: self.images_per_second.clamp(0.01, 1000.0),
+            stations: self.stations as usize,
+            seed: self.seed,
+            wait: Duration::from_secs(self.wait_seconds.min(86_400)),
         }
     }
 }

@@ -17,3 +17,4 @@ pub mod replay;
 pub mod report;
 pub mod station;
 pub mod verify;
+pub mod weigh;

@@ -9,7 +9,7 @@ use clap::Parser;
 use tokio::sync::watch;
 
 use loadtest::report::{note, say};
-use loadtest::{barn, bench, cloud, drain, render, replay, verify};
+use loadtest::{barn, bench, cloud, drain, render, replay, verify, weigh};
 use schema::clock::Clock;
 
 use cli::{Cli, Command};
@@ -63,6 +63,7 @@ async fn execute(command: Command, stop: watch::Receiver<bool>) -> Result<bool> 
         Command::Verify(args) => verify::run(&args.settings()).await,
         Command::Bench(args) => bench::run(args.settings(), stop).await.map(|()| true),
         Command::Drain(args) => drain::run(args.settings(), stop).await,
+        Command::Weigh(args) => weigh::run(args.settings(), stop).await,
         Command::Render(args) => render::folder::run(&args.settings(), stop).await,
     }
 }

@@ -13,7 +13,7 @@ use crate::station::Weighed;
 use crate::{http, report};
 
 /// Ids shown of a longer list.
-const SHOWN_MAX: usize = 20;
+pub(crate) const SHOWN_MAX: usize = 20;
 
 /// What to compare.
 #[derive(Clone, Debug)]
@@ -129,15 +129,7 @@ pub fn read_weighings(path: &Path) -> Result<Vec<Weighed>> {
 
 async fn compare_sessions(settings: &Settings, file: &Path) -> Result<Vec<String>> {
     let weighings = read_weighings(file)?;
-    let (mut sessions, mut images) = (Vec::<SeenSession>::new(), Vec::<SeenImage>::new());
-    let path = format!("/judge/sessions?tenant_id={}", settings.tenant);
-    http::get_lines(&settings.cloud, &path, |line| {
-        sessions.extend(serde_json::from_str::<SeenSession>(line))
-    })
-    .await?;
-    let path = format!("/judge/images?tenant_id={}", settings.tenant);
-    http::get_lines(&settings.cloud, &path, |line| images.extend(serde_json::from_str::<SeenImage>(line)))
-        .await?;
+    let (sessions, images) = seen(&settings.cloud, &settings.tenant).await?;
     let faults = faults(&weighings, &sessions, &images, settings.expects_inference);
     report::say(format!(
         "weighings {}, sessions in the cloud {}, images in the cloud {}, faults {}",
@@ -147,6 +139,19 @@ async fn compare_sessions(settings: &Settings, file: &Path) -> Result<Vec<String
         faults.len(),
     ));
     Ok(faults)
+}
+
+/// What the cloud knows of a tenant's sessions and pictures.
+///
+/// # Errors
+/// When the cloud cannot be asked.
+pub async fn seen(cloud: &str, tenant: &str) -> Result<(Vec<SeenSession>, Vec<SeenImage>)> {
+    let (mut sessions, mut images) = (Vec::new(), Vec::new());
+    let path = format!("/judge/sessions?tenant_id={tenant}");
+    http::get_lines(cloud, &path, |line| sessions.extend(serde_json::from_str::<SeenSession>(line))).await?;
+    let path = format!("/judge/images?tenant_id={tenant}");
+    http::get_lines(cloud, &path, |line| images.extend(serde_json::from_str::<SeenImage>(line))).await?;
+    Ok((sessions, images))
 }
 
 /// What the cloud lacks of these weighings, or has too often: each session one beginning, one end, all weights and
