@@ -2,7 +2,7 @@
 //!
 //! Owns: when the device's sign of life was last written.
 //! Accepts: `Deliver` from the ingress.
-//! Sends: `Put` to the telemetry writer of the device.
+//! Sends: `Put` to the telemetry writer of the device, orders to weighing sessions.
 //! Dies: when idle; the next message starts it again.
 
 use std::sync::Arc;
@@ -11,20 +11,23 @@ use std::time::Duration;
 use broker::Delivery;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::clock::Clock;
-use schema::id::{self, TenantId};
+use schema::id::{self, SessionId, StationId, TenantId};
 use schema::store::device::{Seen, StatusReport};
-use schema::store::reject::Refusal;
 use schema::store::telemetry::{DeviceEvent, Reading};
 use schema::wire::envelope::{Dialects, Envelope};
 use schema::wire::payload::{self, Status};
-use schema::wire::reject::Reject;
+use schema::wire::reject::{Reason, Reject};
+use schema::wire::session::Step;
 use schema::wire::topic::{Place, Source, Topic};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::allowlist::Allowlist;
 use crate::directory::Keyed;
+use crate::ingress;
 use crate::ingress::stats::IngressStats;
+use crate::session::Sessions;
+use crate::session::order::{Command, Mark, Order};
 use crate::telemetry::{Put, Receipt, TelemetryWriters, Unit};
 
 /// How long a message waits to be asked again after the allowlist could not be read.
@@ -55,6 +58,8 @@ pub struct DeviceContext {
     pub allowlist: Allowlist,
     /// Where units of work go.
     pub writers: TelemetryWriters,
+    /// Where steps of weighing sessions go.
+    pub sessions: Sessions,
     /// Counters.
     pub stats: Arc<IngressStats>,
     /// How devices are treated.
@@ -142,10 +147,21 @@ impl State {
         if let Err(reject) = context.allowed(topic, &envelope).await {
             return context.refuse(delivery, reject, Some(envelope.event_id));
         }
+        if let Topic::WeighVision { place, station_id, session_id, event_type } = topic {
+            let step = match Step::decode(event_type, &envelope.payload) {
+                Ok(step) => step,
+                Err(reject) => return context.refuse(delivery, reject, Some(envelope.event_id)),
+            };
+            context.stats.valid(topic.kind(), &envelope, delivery.arrived_at);
+            let order = order(place, station_id, session_id, step, &envelope, &delivery, hash);
+            let seen = self.sign_of_life(place, &envelope, &delivery, false);
+            return context.sessions.deliver(order, seen, delivery);
+        }
         match context.unit(topic, &envelope, &delivery, hash) {
             Ok(unit) => {
                 context.stats.valid(topic.kind(), &envelope, delivery.arrived_at);
-                let seen = self.sign_of_life(topic.place(), &envelope, &delivery, &unit);
+                let is_status = matches!(unit, Unit::Status(_));
+                let seen = self.sign_of_life(topic.place(), &envelope, &delivery, is_status);
                 context.writers.put(Put {
                     kind: topic.kind(),
                     units: vec![unit],
@@ -163,9 +179,8 @@ impl State {
         place: &Place,
         envelope: &Envelope,
         delivery: &Delivery,
-        unit: &Unit,
+        is_status: bool,
     ) -> Option<Seen> {
-        let is_status = matches!(unit, Unit::Status(_));
         let is_copy = delivery.retain && self.context.settings.is_retained_a_copy;
         let interval = Duration::from_secs(self.context.settings.last_seen_write_seconds);
         let is_due = self.seen_written_at.is_none_or(|at| at.elapsed() >= interval);
@@ -185,26 +200,7 @@ impl State {
 impl DeviceContext {
     /// Counts a refusal, has it recorded, and acknowledges the message then.
     pub fn refuse(&self, delivery: Delivery, reject: Reject, event_id: Option<String>) {
-        self.stats.refused(reject);
-        tracing::debug!(reason = reject.reason.code(), field = reject.field, topic = %delivery.topic, "message refused");
-        let topic = Topic::parse(&delivery.topic).ok();
-        let size_bytes = match delivery.verdict {
-            broker::Verdict::TooLarge { size_bytes } => size_bytes,
-            broker::Verdict::Admitted | broker::Verdict::AclDenied => delivery.payload.len(),
-        };
-        let refusal = Refusal {
-            reject,
-            topic: delivery.topic.to_string(),
-            tenant_id: topic.as_ref().map(|topic| topic.place().tenant_id.to_string()),
-            device_id: topic
-                .as_ref()
-                .and_then(|topic| topic.device_id().map(|device_id| device_id.to_string())),
-            event_id,
-            size_bytes: i32::try_from(size_bytes).unwrap_or(i32::MAX),
-            sha256: hex::encode(Sha256::digest(&delivery.payload)),
-            rejected_at: delivery.arrived_at,
-        };
-        self.writers.refuse(refusal, delivery);
+        ingress::refuse(&self.stats, &self.writers, delivery, reject, event_id);
     }
 
     /// Step 8: the allowlists. While they cannot be read the message waits, since a failure is not a refusal.
@@ -254,12 +250,9 @@ impl DeviceContext {
                 let reading = payload::Reading::decode(&envelope.payload)?;
                 Ok(Unit::Reading(self.reading(place, metric, envelope, delivery, reading, hash)))
             }
-            Topic::Event { place, .. } => Ok(Unit::Event(self.event(place, envelope, delivery, hash, None)?)),
-            Topic::WeighVision { place, station_id, session_id, event_type } => {
-                payload::check_weighvision(event_type, &envelope.payload)?;
-                let session = Some((station_id.to_string(), session_id.to_string()));
-                Ok(Unit::Event(self.event(place, envelope, delivery, hash, session)?))
-            }
+            Topic::Event { place, .. } => Ok(Unit::Event(self.event(place, envelope, delivery, hash)?)),
+            // Sessions take these themselves.
+            Topic::WeighVision { .. } => Err(Reason::NoRoute.into()),
             Topic::Status { place, device_id } => Ok(Unit::Status(StatusReport {
                 tenant_id: place.tenant_id.to_string(),
                 device_id: device_id.to_string(),
@@ -306,17 +299,13 @@ impl DeviceContext {
         envelope: &Envelope,
         delivery: &Delivery,
         hash: String,
-        session: Option<(String, String)>,
     ) -> Result<DeviceEvent, Reject> {
-        let (station_id, session_id) = session.unzip();
         Ok(DeviceEvent {
             id: id::new_id(),
             tenant_id: place.tenant_id.to_string(),
             farm_id: place.farm_id.to_string(),
             barn_id: place.barn_id.to_string(),
             device_id: envelope.device_id.to_string(),
-            station_id,
-            session_id,
             event_id: envelope.event_id.clone(),
             event_type: envelope.event_type.clone(),
             occurred_at: envelope.occurred_at,
@@ -326,6 +315,31 @@ impl DeviceContext {
             hash,
             is_forwarded: self.settings.forward_events.contains(&envelope.event_type),
         })
+    }
+}
+
+fn order(
+    place: &Place,
+    station_id: &StationId,
+    session_id: &SessionId,
+    step: Step,
+    envelope: &Envelope,
+    delivery: &Delivery,
+    hash: String,
+) -> Order {
+    let (device_id, station_id) = (envelope.device_id.as_str(), station_id.as_str());
+    Order {
+        tenant_id: place.tenant_id.to_string(),
+        session_id: session_id.to_string(),
+        event_id: envelope.event_id.clone(),
+        station_id: Some(station_id.to_owned()),
+        device_id: Some(device_id.to_owned()),
+        occurred_at: envelope.occurred_at,
+        received_at: delivery.arrived_at,
+        trace_id: trace_id(envelope),
+        command: Command::of(step, place.farm_id.as_str(), place.barn_id.as_str(), device_id, station_id),
+        mark: Some(Mark { topic: delivery.topic.to_string(), hash }),
+        letter_id: None,
     }
 }
 

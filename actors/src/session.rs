@@ -1,1 +1,376 @@
-//! Weighing sessions.
+//! A weighing session: takes its orders one after the other, from stations and over HTTP alike.
+//!
+//! Owns: the order in which its commands are applied. The rows are read anew for each, under the session's lock, since
+//! another engine may write them as well.
+//! Accepts: `Apply` from devices, HTTP and the upkeep.
+//! Sends: a wake-up to the sync partitions and to the watcher of images after a commit.
+//! Dies: when idle; the next order starts it again. What it held when it failed is handed back and comes again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker::Delivery;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use rand::Rng;
+use schema::clock::Clock;
+use schema::id::Uuid;
+use schema::store::dead_letter::{self, Source};
+use schema::store::device::Seen;
+use schema::store::session::{Image, Session, Weight};
+use schema::store::{Store, StoreError};
+use schema::wire::event::{SESSION_AMENDED, SESSION_CREATED, SESSION_FINALIZED};
+use schema::wire::reject::{Reason, Reject};
+use schema::wire::topic::Kind;
+use schema::{id, metrics};
+use tokio::sync::Semaphore;
+
+use crate::address::Address;
+use crate::database::DatabaseHealth;
+use crate::directory::{self, Keyed};
+use crate::ingress;
+use crate::ingress::stats::IngressStats;
+use crate::sync::SyncWake;
+use crate::telemetry::TelemetryWriters;
+use crate::wake::Wake;
+
+pub mod apply;
+pub mod order;
+pub mod state;
+pub mod upkeep;
+
+use apply::{Applied, Outcome};
+use order::Order;
+use state::At;
+
+/// Transactions of all sessions side by side, so that many sessions leave connections to the others.
+const TRANSACTIONS_MAX: usize = 6;
+/// The first wait after a failed transaction; it doubles up to [`RETRY_DELAY_MAX`].
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// The longest wait after a failed transaction.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
+/// Dead letters read at once.
+const LETTERS_PER_PAGE: i64 = 100;
+
+/// What all sessions share.
+pub struct SessionContext {
+    /// The database.
+    pub store: Store,
+    /// Wall time.
+    pub clock: Clock,
+    /// Told of success and failure.
+    pub database: DatabaseHealth,
+    /// Counters.
+    pub stats: Arc<IngressStats>,
+    /// Where refusals are recorded.
+    pub writers: TelemetryWriters,
+    /// Told that there may be new outbox rows.
+    pub wake_sync: SyncWake,
+    /// Told that an image was bound.
+    pub wake_media: Wake,
+    /// How sessions are treated.
+    pub settings: SessionSettings,
+    /// Bounds the transactions side by side.
+    turns: Semaphore,
+}
+
+/// How sessions are treated.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionSettings {
+    /// How long dedupe marks live.
+    pub dedupe_ttl: chrono::Duration,
+    /// How long a finalize waits for its session.
+    pub finalize_wait: chrono::Duration,
+}
+
+impl SessionContext {
+    /// The context of the sessions of one engine.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of an engine, each named once")]
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        database: DatabaseHealth,
+        stats: Arc<IngressStats>,
+        writers: TelemetryWriters,
+        wake_sync: SyncWake,
+        wake_media: Wake,
+        settings: SessionSettings,
+    ) -> Self {
+        let turns = Semaphore::new(TRANSACTIONS_MAX);
+        Self { store, clock, database, stats, writers, wake_sync, wake_media, settings, turns }
+    }
+}
+
+/// Tells sessions apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey {
+    /// Tenant.
+    pub tenant_id: String,
+    /// Session.
+    pub session_id: String,
+}
+
+/// Makes session actors.
+pub struct SessionActors(pub Arc<SessionContext>);
+
+impl Keyed for SessionActors {
+    type Key = SessionKey;
+    type Child = SessionActor;
+    const KIND: &'static str = "session";
+
+    fn make(&self, _: &SessionKey) -> (SessionActor, Arc<SessionContext>) {
+        (SessionActor, Arc::clone(&self.0))
+    }
+}
+
+/// The sessions as others reach them. Cloning shares them.
+#[derive(Clone, Default)]
+pub struct Sessions(Address<directory::Msg<SessionActors>>);
+
+impl Sessions {
+    /// Where their directory is started.
+    #[must_use]
+    pub fn address(&self) -> &Address<directory::Msg<SessionActors>> {
+        &self.0
+    }
+
+    /// Has a device's order applied and acknowledges its delivery then. When nobody takes it, it is handed back.
+    pub fn deliver(&self, order: Order, seen: Option<Seen>, delivery: Delivery) {
+        self.cast(Msg::Apply { order: Box::new(order), seen, receipt: Receipt::Delivery(delivery) });
+    }
+
+    /// Has an order applied and waits for the commit.
+    ///
+    /// # Errors
+    /// The refusal; `None` when the session's actor failed meanwhile: ask again.
+    pub async fn ask(&self, order: Order) -> Option<Result<Reply, Reject>> {
+        let (send, reply) = ractor::concurrency::oneshot();
+        self.cast(Msg::Apply {
+            order: Box::new(order),
+            seen: None,
+            receipt: Receipt::Reply(RpcReplyPort::from(send)),
+        });
+        reply.await.ok()
+    }
+
+    /// Applies dead letters again: these ids or all, of these tenants or of all. Returns how many could be applied.
+    ///
+    /// # Errors
+    /// When the letters cannot be read.
+    pub async fn redrive(
+        &self,
+        store: &Store,
+        ids: Option<&[Uuid]>,
+        tenants: Option<&[String]>,
+    ) -> Result<u64, StoreError> {
+        let (mut redriven, mut after) = (0, Uuid::nil());
+        loop {
+            let read = async |conn: &mut _| {
+                dead_letter::open(conn, Source::Session, ids, tenants, after, LETTERS_PER_PAGE).await
+            };
+            let letters = store.run("dead_letters", read).await?;
+            let Some(last) = letters.last() else { return Ok(redriven) };
+            after = last.id;
+            for letter in letters {
+                redriven += u64::from(self.redrive_one(letter).await);
+            }
+        }
+    }
+
+    async fn redrive_one(&self, letter: dead_letter::OpenLetter) -> bool {
+        let order = match serde_json::from_value::<Order>(letter.body) {
+            Ok(order) => Order { letter_id: Some(letter.id), ..order },
+            Err(error) => {
+                tracing::warn!(id = %letter.id, %error, "a dead letter cannot be read");
+                return false;
+            }
+        };
+        matches!(self.ask(order).await, Some(Ok(Reply::Redriven)))
+    }
+
+    fn cast(&self, message: Msg) {
+        let Msg::Apply { order, .. } = &message;
+        let key = SessionKey { tenant_id: order.tenant_id.clone(), session_id: order.session_id.clone() };
+        self.0.cast(directory::Msg::Send { key, message });
+    }
+}
+
+/// The actor; see the head of this file.
+pub struct SessionActor;
+
+/// What a session is told.
+#[derive(Debug)]
+pub enum Msg {
+    /// Apply an order.
+    Apply {
+        /// What to do.
+        order: Box<Order>,
+        /// A sign of life to write along.
+        seen: Option<Seen>,
+        /// Who is told of the commit.
+        receipt: Receipt,
+    },
+}
+
+/// Who waits for a commit.
+#[derive(Debug)]
+pub enum Receipt {
+    /// A device, for its acknowledgement.
+    Delivery(Delivery),
+    /// A request.
+    Reply(RpcReplyPort<Result<Reply, Reject>>),
+}
+
+impl Receipt {
+    /// A request that was given up is not applied any more, so that those of a long outage do not pile up.
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::Delivery(_) => false,
+            Self::Reply(reply) => reply.is_closed(),
+        }
+    }
+}
+
+/// What is there after an order was applied.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// The session.
+    Session(Box<Session>),
+    /// The weight.
+    Weight(Weight),
+    /// The image.
+    Image(Image),
+    /// The session, and the image that was attached.
+    Attached(Box<Session>, Option<Image>),
+    /// The finalize waits for its session.
+    Parked,
+    /// The dead letter was applied.
+    Redriven,
+    /// Nothing that the order speaks of: its event id is that of another event, or there is no such session.
+    Nothing,
+}
+
+impl Actor for SessionActor {
+    type Msg = Msg;
+    type State = Arc<SessionContext>;
+    type Arguments = Arc<SessionContext>;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Msg>,
+        context: Arc<SessionContext>,
+    ) -> Result<Arc<SessionContext>, ActorProcessingErr> {
+        Ok(context)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Msg>,
+        message: Msg,
+        context: &mut Arc<SessionContext>,
+    ) -> Result<(), ActorProcessingErr> {
+        let Msg::Apply { order, seen, receipt } = message;
+        context.apply(&order, seen.as_ref(), receipt).await;
+        Ok(())
+    }
+}
+
+impl SessionContext {
+    /// Applies an order, however long that takes: a failure is not a refusal.
+    async fn apply(&self, order: &Order, seen: Option<&Seen>, receipt: Receipt) {
+        let mut attempt = 0;
+        while !receipt.is_given_up() {
+            match self.try_apply(order, seen).await {
+                Ok(applied) => return self.settle(order, applied, receipt),
+                Err(error) if error.is_data() => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::error!(%error, cause, session_id = order.session_id, "the database refused an order for its data");
+                    let reject = Reject::of(Reason::PayloadKeyInvalid, "database");
+                    return self.answer(order, Err(reject), receipt);
+                }
+                Err(error) => {
+                    attempt += 1;
+                    self.database.fails();
+                    self.stats.processing_failed();
+                    tracing::debug!(%error, attempt, "order not applied, trying again");
+                    tokio::time::sleep(retry_delay(attempt)).await;
+                }
+            }
+        }
+    }
+
+    async fn try_apply(&self, order: &Order, seen: Option<&Seen>) -> Result<Applied, StoreError> {
+        let _turn = self.turns.acquire().await.expect("it is never closed");
+        let at =
+            At { now: self.clock.now(), row_id: id::new_id(), finalize_wait: self.settings.finalize_wait };
+        let ttl = self.settings.dedupe_ttl;
+        let work = async |conn: &mut schema::store::Conn| {
+            conn.transaction("session_apply", async |conn| apply::apply(conn, order, seen, at, ttl).await)
+                .await
+        };
+        self.store.run("session_apply", work).await
+    }
+
+    fn settle(&self, order: &Order, applied: Applied, receipt: Receipt) {
+        self.database.works();
+        count(&applied);
+        if !applied.events.is_empty() {
+            self.wake_sync.wake();
+        }
+        if applied.has_bound_image {
+            self.wake_media.wake();
+        }
+        let is_duplicate = matches!(applied.outcome, Outcome::Duplicate { .. });
+        if let Outcome::Duplicate { is_conflict: true } = applied.outcome {
+            metrics::ingress_dedupe_conflict(Kind::WeighVision).increment(1);
+        }
+        if let Outcome::Refused(reject) = applied.outcome {
+            return self.answer(order, Err(reject), receipt);
+        }
+        if order.mark.is_some() {
+            if matches!(receipt, Receipt::Reply(_)) {
+                self.stats.valid_over_http(Kind::WeighVision, 1);
+            }
+            self.stats.stored(Kind::WeighVision, 1, u64::from(is_duplicate));
+        }
+        self.answer(order, Ok(applied.reply), receipt);
+    }
+
+    fn answer(&self, order: &Order, answer: Result<Reply, Reject>, receipt: Receipt) {
+        match (receipt, answer) {
+            (Receipt::Delivery(delivery), Ok(_)) => delivery.done(),
+            (Receipt::Delivery(delivery), Err(reject)) => {
+                let event_id = Some(order.event_id.clone());
+                ingress::refuse(&self.stats, &self.writers, delivery, reject, event_id);
+            }
+            // The request may have been given up; what it asked for is done all the same.
+            (Receipt::Reply(reply), answer) => drop(reply.send(answer)),
+        }
+    }
+}
+
+/// Counts what was committed.
+fn count(applied: &Applied) {
+    for event_type in &applied.events {
+        match *event_type {
+            SESSION_CREATED => metrics::session_created().increment(1),
+            SESSION_FINALIZED => metrics::session_finalized().increment(1),
+            SESSION_AMENDED => metrics::session_amended().increment(1),
+            _ => {}
+        }
+    }
+    if applied.is_cancelled {
+        metrics::session_cancelled().increment(1);
+    }
+    if applied.outcome == Outcome::Refused(Reason::SessionConflict.into()) {
+        metrics::session_conflict().increment(1);
+    }
+    for reason in &applied.letters {
+        metrics::dead_letters_added(Source::Session, reason).increment(1);
+    }
+}
+
+fn retry_delay(attempt: u32) -> Duration {
+    let delay = RETRY_DELAY.saturating_mul(2_u32.saturating_pow(attempt - 1)).min(RETRY_DELAY_MAX);
+    delay.mul_f64(rand::rng().random_range(0.5..=1.0))
+}

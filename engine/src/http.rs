@@ -6,6 +6,7 @@ use actors::allowlist::Allowlist;
 use actors::credentials::Credentials;
 use actors::database::DatabaseHealth;
 use actors::ingress::stats::IngressStats;
+use actors::session::Sessions;
 use actors::sync::SyncHub;
 use actors::telemetry::TelemetryWriters;
 use axum::extract::DefaultBodyLimit;
@@ -38,6 +39,7 @@ mod openapi;
 mod ops;
 mod query;
 mod server;
+mod session;
 mod sync;
 mod telemetry;
 mod time;
@@ -71,6 +73,8 @@ pub struct AppState {
     credentials: Credentials,
     /// Where readings are stored.
     telemetry: TelemetryWriters,
+    /// Where orders of weighing sessions go.
+    sessions: Sessions,
     /// What came in over MQTT.
     ingress: Arc<IngressStats>,
     /// Whether the broker, embedded or external, is usable.
@@ -103,6 +107,7 @@ impl AppState {
             allowlist: parts.allowlist.clone(),
             credentials: parts.credentials.clone(),
             telemetry: parts.writers.clone(),
+            sessions: parts.sessions.clone(),
             ingress: Arc::clone(&parts.stats),
             is_mqtt_connected: Arc::new(move || way_in.is_connected()),
             sync: parts.sync.clone(),
@@ -130,6 +135,8 @@ struct Settings {
     commit: HeaderValue,
     /// The version in the description of the API.
     version: String,
+    /// Whether a session needs the row of its device, too.
+    is_weighvision_device_required: bool,
 }
 
 impl Settings {
@@ -143,6 +150,7 @@ impl Settings {
             allowed_origins: http.allowed_origins.iter().filter_map(origin).collect(),
             commit: HeaderValue::from_str(&edge.commit).unwrap_or(HeaderValue::from_static("Unknown")),
             version: edge.version.clone(),
+            is_weighvision_device_required: config.ingress.weighvision_require_device,
         }
     }
 }
@@ -171,6 +179,12 @@ fn table() -> Vec<Route> {
         row(Public, "/api/v1/media/uploads/{media_id}", routes!(media::upload)),
         row(Device, "/api/v1/media/images/presign", routes!(media::presign)),
         row(Device, "/api/v1/media/images/complete", routes!(media::complete)),
+        row(Device, "/api/v1/weighvision/sessions", routes!(session::create)),
+        row(Device, "/api/v1/weighvision/sessions/{id}/bind-weight", routes!(session::bind_weight)),
+        row(Device, "/api/v1/weighvision/sessions/{id}/bind-media", routes!(session::bind_media)),
+        row(Device, "/api/v1/weighvision/sessions/{id}/attach", routes!(session::attach)),
+        row(Device, "/api/v1/weighvision/sessions/{id}/finalize", routes!(session::finalize)),
+        row(Read, "/api/v1/weighvision/sessions/{id}", routes!(session::show)),
         row(Box, "/metrics", routes!(ops::prometheus)),
         row(Box, "/api/v1/ops/edge/status", routes!(ops::status::edge_status)),
         row(Box, "/api/v1/ingress/stats", routes!(ingress::ingress_stats)),

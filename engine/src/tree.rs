@@ -8,6 +8,8 @@
 //! uploads                      completes images that nobody completed
 //! sync/0 … n-1                 SyncPartition
 //! telemetry/0 … m-1            TelemetryWriter
+//! sessions                     Directory of SessionActor
+//! session_upkeep               what comes round again for sessions
 //! devices                      Directory of DeviceActor
 //! ingress
 //! door                         last up, first down
@@ -36,6 +38,8 @@ use actors::media::completion::Completer;
 use actors::media::store::MediaStore;
 use actors::media::watch::UploadWatch;
 use actors::retention::{Cleanup, Partitions};
+use actors::session::upkeep::SessionUpkeep;
+use actors::session::{SessionActors, SessionContext, SessionSettings, Sessions};
 use actors::supervisor::{ChildSpec, Supervised};
 use actors::sync::cloud::CloudSettings;
 use actors::sync::sign::CloudAuth;
@@ -61,6 +65,10 @@ mod media;
 const DEVICE_IDLE: Duration = Duration::from_secs(600);
 /// Devices in memory at most.
 const DEVICES_MAX: usize = 20_000;
+/// A session that has been silent for so long leaves the memory.
+const SESSION_IDLE: Duration = Duration::from_secs(60);
+/// Sessions in memory at most.
+const SESSIONS_MAX: usize = 10_000;
 /// From the wish to stop to the end of the tree.
 const SHUTDOWN: Duration = Duration::from_secs(8);
 /// Of that, for deliveries that are in hand, and for the request to the cloud that is under way.
@@ -85,6 +93,10 @@ pub struct Parts {
     pub credentials: Credentials,
     /// Where units of work go.
     pub writers: TelemetryWriters,
+    /// Where orders of weighing sessions go.
+    pub sessions: Sessions,
+    /// Wakes the watcher of images.
+    pub media_wake: Wake,
     /// Counters of what came in.
     pub stats: Arc<IngressStats>,
     /// The way in as others see it.
@@ -93,8 +105,6 @@ pub struct Parts {
     pub sync: SyncHub,
     /// The place of the images.
     pub media: Arc<dyn MediaStore>,
-    /// Has the watcher of uploads look at its rows.
-    pub media_wake: Wake,
     /// What others need of inference.
     pub inference: InferenceHub,
 }
@@ -113,11 +123,12 @@ impl Parts {
             allowlist,
             credentials: Credentials::new(store.clone()),
             writers: TelemetryWriters::new(config.telemetry.writers, clock.clone()),
+            sessions: Sessions::default(),
+            media_wake: Wake::default(),
             stats: Arc::new(IngressStats::new(clock.now())),
             way_in: WayInView::default(),
             sync: SyncHub::new(sync_settings(config), store.clone(), clock.clone())?,
             media: media::store(config)?,
-            media_wake: Wake::default(),
             inference: inference_hub(config),
             store,
             clock,
@@ -243,6 +254,7 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
         clock: parts.clock.clone(),
         allowlist: parts.allowlist.clone(),
         writers: parts.writers.clone(),
+        sessions: parts.sessions.clone(),
         stats: Arc::clone(&parts.stats),
         settings: ingress_settings(config),
     });
@@ -250,6 +262,8 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
     let mut children = chores(config, parts);
     children.extend(sync_partitions(parts));
     children.extend(telemetry_writers(config, parts));
+    children.push(sessions(config, parts));
+    children.push(session_upkeep(config, parts));
     children.push(ChildSpec::new("devices", "", &devices, {
         let context = Arc::clone(&context);
         let settings = DirectorySettings { idle: DEVICE_IDLE, children_max: DEVICES_MAX };
@@ -302,8 +316,46 @@ fn sync_partitions(parts: &Parts) -> impl Iterator<Item = ChildSpec> {
     })
 }
 
+/// The directory of weighing sessions.
+pub fn sessions(config: &Config, parts: &Parts) -> ChildSpec {
+    let settings = SessionSettings {
+        dedupe_ttl: hours(config.ingress.dedupe_ttl_hours),
+        finalize_wait: hours(config.session.finalize_wait_hours),
+    };
+    let context = Arc::new(SessionContext::new(
+        parts.store.clone(),
+        parts.clock.clone(),
+        parts.database.clone(),
+        Arc::clone(&parts.stats),
+        parts.writers.clone(),
+        parts.sync.waker(),
+        parts.media_wake.clone(),
+        settings,
+    ));
+    let limits = DirectorySettings { idle: SESSION_IDLE, children_max: SESSIONS_MAX };
+    ChildSpec::new("sessions", "", parts.sessions.address(), move || {
+        (Directory::default(), (SessionActors(Arc::clone(&context)), limits))
+    })
+}
+
+fn session_upkeep(config: &Config, parts: &Parts) -> ChildSpec {
+    let idle_hours = config.session.idle_cancel_hours;
+    chore(SessionUpkeep {
+        store: parts.store.clone(),
+        clock: parts.clock.clone(),
+        sessions: parts.sessions.clone(),
+        idle_cancel: (idle_hours > 0).then(|| hours(idle_hours)),
+    })
+}
+
+/// A configured number of hours, at most a century.
+fn hours(count: u64) -> chrono::Duration {
+    const CENTURY_HOURS: i64 = 100 * 366 * 24;
+    chrono::Duration::hours(i64::try_from(count).unwrap_or(CENTURY_HOURS).min(CENTURY_HOURS))
+}
+
 fn telemetry_writers(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
-    let hours = i64::try_from(config.ingress.dedupe_ttl_hours).unwrap_or(i64::MAX);
+    let dedupe_ttl = hours(config.ingress.dedupe_ttl_hours);
     let writer = |(shard, address): (usize, &Address<telemetry::Msg>)| {
         let args = telemetry::Args {
             store: parts.store.clone(),
@@ -311,7 +363,7 @@ fn telemetry_writers(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
             database: parts.database.clone(),
             stats: Arc::clone(&parts.stats),
             wake_sync: parts.sync.waker(),
-            dedupe_ttl: chrono::Duration::hours(hours),
+            dedupe_ttl,
             shard: i32::try_from(shard).expect("there are at most 32 writers"),
         };
         ChildSpec::new("telemetry", &shard.to_string(), address, move || (TelemetryWriter, args.clone()))

@@ -5,6 +5,7 @@
 
 pub use metrics::{Counter, Gauge, Histogram};
 
+use crate::store::dead_letter::Source;
 use crate::wire::envelope::Dialect;
 use crate::wire::reject::Reason;
 use crate::wire::topic::Kind;
@@ -22,6 +23,12 @@ impl Label for &'static str {
 }
 
 impl Label for Kind {
+    fn label(&self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for Source {
     fn label(&self) -> &'static str {
         self.as_str()
     }
@@ -139,6 +146,24 @@ catalog! {
     counter telemetry_stored() = "telemetry.stored";
     /// Rows whose time lies outside every monthly partition.
     gauge telemetry_default_partition_rows() = "telemetry.default_partition_rows";
+    /// Weighing sessions that began.
+    counter session_created() = "session.created";
+    /// Weighing sessions that ended.
+    counter session_finalized() = "session.finalized";
+    /// Weights and images that came after the end of their session.
+    counter session_amended() = "session.amended";
+    /// Weighing sessions that were given up since nothing came any more.
+    counter session_cancelled() = "session.cancelled";
+    /// Messages under a session id that another station uses.
+    counter session_conflict() = "session.conflict";
+    /// Finalizes that wait for their session.
+    gauge session_parked() = "session.parked";
+    /// Weights and images that wait for their session.
+    gauge session_unbound_children() = "session.unbound_children";
+    /// What was accepted, could not be applied and waits for a person, by source.
+    gauge dead_letters_open(source: Source) = "dead_letters.open";
+    /// Dead letters written, by source and reason.
+    counter dead_letters_added(source: Source, reason: &'static str) = "dead_letters.added";
     /// Outbox rows that wait to be sent.
     gauge outbox_pending() = "outbox.pending";
     /// Outbox rows claimed and not yet on the line.

@@ -5,5 +5,6 @@ pub mod envelope;
 pub mod event;
 pub mod payload;
 pub mod reject;
+pub mod session;
 pub mod time;
 pub mod topic;

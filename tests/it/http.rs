@@ -18,6 +18,7 @@ use tower::ServiceExt;
 mod device;
 mod media;
 mod ops;
+mod session;
 mod sync;
 mod telemetry_intake;
 mod telemetry_lists;
@@ -71,7 +72,8 @@ impl Face {
             let args = args.clone();
             ChildSpec::new("telemetry", "0", address, move || (TelemetryWriter, args.clone()))
         };
-        let writers = parts.writers.addresses().iter().map(writer).collect();
+        let mut writers: Vec<_> = parts.writers.addresses().iter().map(writer).collect();
+        writers.push(engine::tree::sessions(&config, &parts));
         let writers = Supervised::start(writers).await.expect("the writers start");
         parts.database.works();
         let state = AppState::of(&config, &parts).expect("no key files");

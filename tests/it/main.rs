@@ -11,6 +11,7 @@ mod outbox;
 mod refusals;
 mod replay;
 mod schemathesis;
+mod session;
 mod status;
 mod store;
 mod storm;

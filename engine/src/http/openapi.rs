@@ -44,6 +44,7 @@ const SCHEMA_DEPTH_MAX: usize = 16;
     tags(
         (name = "telemetry", description = "Readings and their aggregates"),
         (name = "events", description = "Generic events of devices"),
+        (name = "weighvision", description = "Weighing sessions"),
         (name = "ingress", description = "What comes in, and the tokens devices call with"),
         (name = "media", description = "Images: uploads, and what they became"),
         (name = "sync", description = "The outbox and the cloud"),

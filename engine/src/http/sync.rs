@@ -339,7 +339,7 @@ pub(super) struct Redriven {
     message: String,
 }
 
-/// Gives rows that were given up another chance.
+/// Gives what was given up another chance: outbox rows go back to pending, dead letters of sessions are applied again.
 #[utoipa::path(post, path = "/api/v1/sync/redrive", tag = "sync", request_body = Redrive,
     responses((status = 200, description = "What was redriven", body = Redriven)))]
 pub(super) async fn redrive(
@@ -350,7 +350,9 @@ pub(super) async fn redrive(
     let redrive = Redrive::of(&body.object()?)?;
     let (tenants, now) = (call.tenants(None)?, state.clock.now());
     let write = async |conn: &mut _| queries::redrive(conn, redrive.rows(), tenants.as_slice(), now).await;
-    let redriven_count = state.store.run("redrive", write).await?;
+    let events = state.store.run("redrive", write).await?;
+    let letters = state.sessions.redrive(&state.store, redrive.rows(), tenants.as_slice()).await?;
+    let redriven_count = events + letters;
     state.sync.wake();
     let message = format!("Redriven {redriven_count} entries back to pending");
     Ok(Json(Redriven { redriven_count, message }))

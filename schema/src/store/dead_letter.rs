@@ -1,13 +1,14 @@
 //! Dead letters: what was accepted and could not be applied, kept until somebody has it applied again.
 
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::id;
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] = &[PUT];
+pub const STATEMENTS: &[&str] = &[PUT, OPEN, TAKE, SETTLE, FAILED_AGAIN, HAS, COUNTS];
 
 /// Whose letter it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +22,9 @@ pub enum Source {
 }
 
 impl Source {
+    /// Every source.
+    pub const ALL: [Self; 3] = [Self::Session, Self::Media, Self::Inference];
+
     /// The text in the database and in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -91,4 +95,104 @@ pub async fn put(conn: &Conn, letter: &DeadLetter<'_>, now: Timestamp) -> Result
     )
     .await?;
     Ok(())
+}
+
+const OPEN: &str = "-- dead_letter_open
+SELECT id, tenant_id, body_json FROM dead_letters
+WHERE redriven_at IS NULL AND source = $1 AND ($2::uuid[] IS NULL OR id = ANY ($2))
+    AND ($3::text[] IS NULL OR tenant_id = ANY ($3)) AND id > $4
+ORDER BY id LIMIT $5";
+
+/// A letter that waits for somebody to have it applied again.
+#[derive(Clone, Debug)]
+pub struct OpenLetter {
+    /// Row id.
+    pub id: Uuid,
+    /// Tenant.
+    pub tenant_id: String,
+    /// Everything that applying it again needs.
+    pub body: Value,
+}
+
+/// Open letters of one source by id, those after `after` and at most `limit`: these ids or all, of these tenants or
+/// of all.
+///
+/// # Errors
+/// When the database fails.
+pub async fn open(
+    conn: &Conn,
+    source: Source,
+    ids: Option<&[Uuid]>,
+    tenants: Option<&[String]>,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<OpenLetter>, StoreError> {
+    let rows = conn.query(OPEN, &[&source.as_str(), &ids, &tenants, &after, &limit]).await?;
+    let letter =
+        |row: &tokio_postgres::Row| OpenLetter { id: row.get(0), tenant_id: row.get(1), body: row.get(2) };
+    Ok(rows.iter().map(letter).collect())
+}
+
+const TAKE: &str = "-- dead_letter_take
+SELECT id FROM dead_letters WHERE id = $1 AND redriven_at IS NULL FOR UPDATE";
+
+/// Takes an open letter for the caller's transaction. `false`: somebody else has redriven it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn take(conn: &Conn, id: Uuid) -> Result<bool, StoreError> {
+    Ok(conn.query_opt(TAKE, &[&id]).await?.is_some())
+}
+
+const SETTLE: &str = "-- dead_letter_settle
+UPDATE dead_letters SET redriven_at = $2, redrive_reason = $3, attempt_count = attempt_count + 1 WHERE id = $1";
+
+/// Closes a letter that was applied, as part of the caller's transaction, which has taken it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn settle(conn: &Conn, id: Uuid, reason: &str, now: Timestamp) -> Result<(), StoreError> {
+    conn.execute(SETTLE, &[&id, &now, &reason]).await?;
+    Ok(())
+}
+
+const FAILED_AGAIN: &str = "-- dead_letter_failed_again
+UPDATE dead_letters SET attempt_count = attempt_count + 1 WHERE id = $1";
+
+/// Notes that a letter could not be applied this time either, as part of the caller's transaction.
+///
+/// # Errors
+/// When the database fails.
+pub async fn failed_again(conn: &Conn, id: Uuid) -> Result<(), StoreError> {
+    conn.execute(FAILED_AGAIN, &[&id]).await?;
+    Ok(())
+}
+
+const HAS: &str = "-- dead_letter_has
+SELECT EXISTS (SELECT FROM dead_letters WHERE tenant_id = $1 AND source = $2 AND event_id = $3)";
+
+/// Whether an event is or was a dead letter.
+///
+/// # Errors
+/// When the database fails.
+pub async fn has(conn: &Conn, tenant_id: &str, source: Source, event_id: &str) -> Result<bool, StoreError> {
+    Ok(conn.query_one(HAS, &[&tenant_id, &source.as_str(), &event_id]).await?.get(0))
+}
+
+const COUNTS: &str = "-- dead_letter_counts
+SELECT s.source, count(d.source) FROM unnest($1::text[]) AS s (source)
+LEFT JOIN dead_letters AS d ON d.source = s.source AND d.redriven_at IS NULL GROUP BY s.source";
+
+/// Open letters by source.
+///
+/// # Errors
+/// When the database fails.
+pub async fn counts(conn: &Conn) -> Result<Vec<(Source, i64)>, StoreError> {
+    let names = Source::ALL.map(Source::as_str);
+    let rows = conn.query(COUNTS, &[&names.as_slice()]).await?;
+    let count = |source: Source| {
+        let row = rows.iter().find(|row| row.get::<_, &str>(0) == source.as_str());
+        (source, row.map_or(0, |row| row.get(1)))
+    };
+    Ok(Source::ALL.map(count).to_vec())
 }

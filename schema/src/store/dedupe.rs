@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] = &[MARK, CONFLICTS, DELETE_EXPIRED];
+pub const STATEMENTS: &[&str] = &[MARK, UNMARK, CONFLICTS, DELETE_EXPIRED];
 
 /// Marks deleted by one statement.
 pub const EXPIRED_ROWS_PER_CHUNK: i64 = 5_000;
@@ -41,6 +41,18 @@ pub async fn mark(conn: &Conn, mark: Mark<'_>, now: Timestamp, ttl: Duration) ->
         .query_opt(MARK, &[&mark.tenant_id, &mark.event_id, &now, &(now + ttl), &mark.topic, &mark.hash])
         .await?;
     Ok(row.is_some())
+}
+
+const UNMARK: &str = "-- dedupe_unmark
+DELETE FROM ingress_dedupe WHERE tenant_id = $1 AND event_id = $2";
+
+/// Takes a mark back, as part of the transaction that made it: the event was refused after all, and may come again.
+///
+/// # Errors
+/// When the database fails.
+pub async fn unmark(conn: &Conn, tenant_id: &str, event_id: &str) -> Result<(), StoreError> {
+    conn.execute(UNMARK, &[&tenant_id, &event_id]).await?;
+    Ok(())
 }
 
 const CONFLICTS: &str = "-- dedupe_conflicts

@@ -2,13 +2,198 @@
 //!
 //! A session is changed only under its lock, which is held to the end of the transaction.
 
+use serde_json::Value;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] = &[LOCK, ATTACH_RESULT];
+pub const STATEMENTS: &[&str] = &[
+    LOCK,
+    FIND,
+    PUT,
+    ATTACH_RESULT,
+    NEWEST_RESULT,
+    WEIGHTS,
+    WEIGHT,
+    FIRST_WEIGHT,
+    LAST_WEIGHT,
+    UNBOUND_WEIGHTS,
+    PUT_WEIGHT,
+    IMAGE,
+    UNBOUND_IMAGES,
+    PUT_IMAGE,
+    DROP_FOREIGN,
+    BIND,
+    PARK,
+    PARKED,
+    UNPARK,
+    EXPIRED,
+    IDLE,
+    WAITING,
+];
+
+/// Weights that are shown with their session at most.
+pub const WEIGHTS_SHOWN_MAX: i64 = 1000;
+
+/// What a session has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It has begun.
+    Created,
+    /// It has ended; late children amend it.
+    Finalized,
+    /// It was given up; nothing changes it any more.
+    Cancelled,
+}
+
+impl Status {
+    /// The text of the column.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Finalized => "finalized",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "finalized" => Self::Finalized,
+            "cancelled" => Self::Cancelled,
+            // The table allows only these three.
+            _ => Self::Created,
+        }
+    }
+}
+
+/// A weighing session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// Row id.
+    pub id: Uuid,
+    /// Tenant.
+    pub tenant_id: String,
+    /// Its id, unique in the tenant.
+    pub session_id: String,
+    /// Farm.
+    pub farm_id: String,
+    /// Barn.
+    pub barn_id: String,
+    /// The device that weighs.
+    pub device_id: String,
+    /// Its station.
+    pub station_id: String,
+    /// The batch of animals, where known.
+    pub batch_id: Option<String>,
+    /// What it has come to.
+    pub status: Status,
+    /// When it began.
+    pub start_at: Timestamp,
+    /// When it ended; there exactly when it is finalized.
+    pub end_at: Option<Timestamp>,
+    /// The earliest weight, kg.
+    pub initial_weight_kg: Option<f64>,
+    /// The latest weight of a finalized session, kg.
+    pub final_weight_kg: Option<f64>,
+    /// Different images bound to it.
+    pub image_count: i32,
+    /// The newest inference result.
+    pub inference_result_id: Option<String>,
+    /// The event that created it.
+    pub created_event_id: String,
+    /// The event that finalized it.
+    pub finalized_event_id: Option<String>,
+    /// Children that came after the end.
+    pub amendment_count: i32,
+    /// Trace id of the create.
+    pub trace_id: Option<String>,
+    /// When the row was made.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// A weight of a session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weight {
+    /// Row id.
+    pub id: Uuid,
+    /// Tenant.
+    pub tenant_id: String,
+    /// Session.
+    pub session_id: String,
+    /// The station that sent it; over HTTP none is named.
+    pub station_id: Option<String>,
+    /// A finite number, kg.
+    pub weight_kg: f64,
+    /// When the scale said so.
+    pub occurred_at: Timestamp,
+    /// Its event, unique in the tenant.
+    pub event_id: String,
+    /// Trace id.
+    pub trace_id: Option<String>,
+    /// Whether its session is there.
+    pub is_bound: bool,
+    /// When the row was made.
+    pub created_at: Timestamp,
+}
+
+/// An image bound to a session, or to be bound once that is there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// Row id.
+    pub id: Uuid,
+    /// Tenant.
+    pub tenant_id: String,
+    /// Session.
+    pub session_id: String,
+    /// The media id, unique in the session.
+    pub media_object_id: String,
+    /// The station that sent it; over HTTP none is named.
+    pub station_id: Option<String>,
+    /// When it was taken.
+    pub occurred_at: Timestamp,
+    /// Its event, unique in the tenant.
+    pub event_id: String,
+    /// Which camera.
+    pub image_role: Option<String>,
+    /// Trace id.
+    pub trace_id: Option<String>,
+    /// Whether its session is there.
+    pub is_bound: bool,
+    /// When the row was made.
+    pub created_at: Timestamp,
+}
+
+/// A finalize that waits for its session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parked {
+    /// Tenant.
+    pub tenant_id: String,
+    /// Its event.
+    pub event_id: String,
+    /// The session it waits for.
+    pub session_id: String,
+    /// The device that sent it, where known.
+    pub device_id: Option<String>,
+    /// The station that sent it; over HTTP none is named.
+    pub station_id: Option<String>,
+    /// When it happened, by the device's clock.
+    pub occurred_at: Timestamp,
+    /// When it arrived.
+    pub received_at: Timestamp,
+    /// When it is given up.
+    pub expires_at: Timestamp,
+    /// Trace id.
+    pub trace_id: Option<String>,
+    /// Everything that applying it needs.
+    pub body: Value,
+}
 
 // An advisory lock and not a row lock, since the session may not be there yet.
 const LOCK: &str = "-- session_lock
@@ -21,6 +206,86 @@ SELECT pg_advisory_xact_lock(hashtextextended('session/' || $1 || '/' || $2, 0))
 /// When the database fails.
 pub async fn lock(conn: &Conn, tenant_id: &str, session_id: &str) -> Result<(), StoreError> {
     conn.query_one(LOCK, &[&tenant_id, &session_id]).await?;
+    Ok(())
+}
+
+const FIND: &str = "-- session_find
+SELECT id, tenant_id, session_id, farm_id, barn_id, device_id, station_id, batch_id, status, start_at, end_at,
+    initial_weight_kg, final_weight_kg, image_count, inference_result_id, created_event_id, finalized_event_id,
+    amendment_count, trace_id, created_at, updated_at
+FROM weight_sessions WHERE tenant_id = $1 AND session_id = $2";
+
+/// A session, if it is there.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(conn: &Conn, tenant_id: &str, session_id: &str) -> Result<Option<Session>, StoreError> {
+    let row = conn.query_opt(FIND, &[&tenant_id, &session_id]).await?;
+    Ok(row.map(|row| Session {
+        id: row.get(0),
+        tenant_id: row.get(1),
+        session_id: row.get(2),
+        farm_id: row.get(3),
+        barn_id: row.get(4),
+        device_id: row.get(5),
+        station_id: row.get(6),
+        batch_id: row.get(7),
+        status: Status::parse(row.get(8)),
+        start_at: row.get(9),
+        end_at: row.get(10),
+        initial_weight_kg: row.get(11),
+        final_weight_kg: row.get(12),
+        image_count: row.get(13),
+        inference_result_id: row.get(14),
+        created_event_id: row.get(15),
+        finalized_event_id: row.get(16),
+        amendment_count: row.get(17),
+        trace_id: row.get(18),
+        created_at: row.get(19),
+        updated_at: row.get(20),
+    }))
+}
+
+const PUT: &str = "-- session_put
+INSERT INTO weight_sessions (id, tenant_id, session_id, farm_id, barn_id, device_id, station_id, batch_id, status, start_at,
+    end_at, initial_weight_kg, final_weight_kg, image_count, inference_result_id, created_event_id, finalized_event_id,
+    amendment_count, trace_id, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+ON CONFLICT (tenant_id, session_id) DO UPDATE
+SET status = excluded.status, end_at = excluded.end_at, initial_weight_kg = excluded.initial_weight_kg,
+    final_weight_kg = excluded.final_weight_kg, image_count = excluded.image_count,
+    inference_result_id = excluded.inference_result_id, finalized_event_id = excluded.finalized_event_id,
+    amendment_count = excluded.amendment_count, updated_at = excluded.updated_at";
+
+/// Writes a session, new or changed, as part of the caller's transaction, which holds its lock.
+///
+/// # Errors
+/// When the database fails.
+pub async fn put(conn: &Conn, session: &Session) -> Result<(), StoreError> {
+    let params: [&(dyn ToSql + Sync); 21] = [
+        &session.id,
+        &session.tenant_id,
+        &session.session_id,
+        &session.farm_id,
+        &session.barn_id,
+        &session.device_id,
+        &session.station_id,
+        &session.batch_id,
+        &session.status.as_str(),
+        &session.start_at,
+        &session.end_at,
+        &session.initial_weight_kg,
+        &session.final_weight_kg,
+        &session.image_count,
+        &session.inference_result_id,
+        &session.created_event_id,
+        &session.finalized_event_id,
+        &session.amendment_count,
+        &session.trace_id,
+        &session.created_at,
+        &session.updated_at,
+    ];
+    conn.execute(PUT, &params).await?;
     Ok(())
 }
 
@@ -42,4 +307,357 @@ pub async fn attach_result(
 ) -> Result<bool, StoreError> {
     let result_id = result_id.to_string();
     Ok(conn.execute(ATTACH_RESULT, &[&tenant_id, &session_id, &result_id, &now]).await? > 0)
+}
+
+const NEWEST_RESULT: &str = "-- session_newest_result
+SELECT id::text FROM inference_results WHERE tenant_id = $1 AND session_id = $2
+ORDER BY occurred_at DESC, id DESC LIMIT 1";
+
+/// The newest inference result of a session, which came before the session itself.
+///
+/// # Errors
+/// When the database fails.
+pub async fn newest_result(
+    conn: &Conn,
+    tenant_id: &str,
+    session_id: &str,
+) -> Result<Option<String>, StoreError> {
+    let row = conn.query_opt(NEWEST_RESULT, &[&tenant_id, &session_id]).await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+macro_rules! weight {
+    ($name:literal, $where:literal) => {
+        concat!(
+            "-- ",
+            $name,
+            "\nSELECT id, tenant_id, session_id, station_id, weight_kg, occurred_at, event_id, trace_id, is_bound, created_at
+FROM session_weights WHERE tenant_id = $1 AND ",
+            $where
+        )
+    };
+}
+
+const WEIGHTS: &str = weight!("session_weights", "session_id = $2 ORDER BY occurred_at, id LIMIT $3");
+const WEIGHT: &str = weight!("session_weight", "event_id = $2");
+const FIRST_WEIGHT: &str =
+    weight!("session_first_weight", "session_id = $2 AND is_bound ORDER BY occurred_at, id LIMIT 1");
+const LAST_WEIGHT: &str =
+    weight!("session_last_weight", "session_id = $2 AND is_bound ORDER BY occurred_at DESC, id DESC LIMIT 1");
+const UNBOUND_WEIGHTS: &str =
+    weight!("session_unbound_weights", "session_id = $2 AND NOT is_bound ORDER BY occurred_at, id");
+
+fn weight(row: &Row) -> Weight {
+    Weight {
+        id: row.get(0),
+        tenant_id: row.get(1),
+        session_id: row.get(2),
+        station_id: row.get(3),
+        weight_kg: row.get(4),
+        occurred_at: row.get(5),
+        event_id: row.get(6),
+        trace_id: row.get(7),
+        is_bound: row.get(8),
+        created_at: row.get(9),
+    }
+}
+
+/// The weights of a session, bound or not, by time; at most [`WEIGHTS_SHOWN_MAX`].
+///
+/// # Errors
+/// When the database fails.
+pub async fn weights(conn: &Conn, tenant_id: &str, session_id: &str) -> Result<Vec<Weight>, StoreError> {
+    let rows = conn.query(WEIGHTS, &[&tenant_id, &session_id, &WEIGHTS_SHOWN_MAX]).await?;
+    Ok(rows.iter().map(weight).collect())
+}
+
+/// The weight of an event, whichever session it belongs to.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_weight(conn: &Conn, tenant_id: &str, event_id: &str) -> Result<Option<Weight>, StoreError> {
+    Ok(conn.query_opt(WEIGHT, &[&tenant_id, &event_id]).await?.as_ref().map(weight))
+}
+
+/// The earliest and the latest bound weight of a session.
+///
+/// # Errors
+/// When the database fails.
+pub async fn outer_weights(
+    conn: &Conn,
+    tenant_id: &str,
+    session_id: &str,
+) -> Result<Option<[Weight; 2]>, StoreError> {
+    let first = conn.query_opt(FIRST_WEIGHT, &[&tenant_id, &session_id]).await?;
+    let last = conn.query_opt(LAST_WEIGHT, &[&tenant_id, &session_id]).await?;
+    Ok(first.zip(last).map(|(first, last)| [weight(&first), weight(&last)]))
+}
+
+/// The weights that wait for their session, by time.
+///
+/// # Errors
+/// When the database fails.
+pub async fn unbound_weights(
+    conn: &Conn,
+    tenant_id: &str,
+    session_id: &str,
+) -> Result<Vec<Weight>, StoreError> {
+    let rows = conn.query(UNBOUND_WEIGHTS, &[&tenant_id, &session_id]).await?;
+    Ok(rows.iter().map(weight).collect())
+}
+
+const PUT_WEIGHT: &str = "-- session_put_weight
+INSERT INTO session_weights (id, tenant_id, session_id, station_id, weight_kg, occurred_at, event_id, trace_id, is_bound,
+    created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+
+/// Writes a new weight, as part of the caller's transaction.
+///
+/// # Errors
+/// When the database fails; also when its event has a weight.
+pub async fn put_weight(conn: &Conn, weight: &Weight) -> Result<(), StoreError> {
+    let params: [&(dyn ToSql + Sync); 10] = [
+        &weight.id,
+        &weight.tenant_id,
+        &weight.session_id,
+        &weight.station_id,
+        &weight.weight_kg,
+        &weight.occurred_at,
+        &weight.event_id,
+        &weight.trace_id,
+        &weight.is_bound,
+        &weight.created_at,
+    ];
+    conn.execute(PUT_WEIGHT, &params).await?;
+    Ok(())
+}
+
+macro_rules! image {
+    ($name:literal, $where:literal) => {
+        concat!(
+            "-- ",
+            $name,
+            "\nSELECT id, tenant_id, session_id, media_object_id, station_id, occurred_at, event_id, image_role, trace_id,
+    is_bound, created_at
+FROM session_media_bindings WHERE tenant_id = $1 AND ",
+            $where
+        )
+    };
+}
+
+const IMAGE: &str = image!(
+    "session_image",
+    "((session_id = $2 AND media_object_id = $3) OR event_id = $4) ORDER BY event_id = $4 LIMIT 1"
+);
+const UNBOUND_IMAGES: &str =
+    image!("session_unbound_images", "session_id = $2 AND NOT is_bound ORDER BY occurred_at, id");
+
+fn image(row: &Row) -> Image {
+    Image {
+        id: row.get(0),
+        tenant_id: row.get(1),
+        session_id: row.get(2),
+        media_object_id: row.get(3),
+        station_id: row.get(4),
+        occurred_at: row.get(5),
+        event_id: row.get(6),
+        image_role: row.get(7),
+        trace_id: row.get(8),
+        is_bound: row.get(9),
+        created_at: row.get(10),
+    }
+}
+
+/// An image of a session, or else that of an event.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_image(
+    conn: &Conn,
+    tenant_id: &str,
+    session_id: &str,
+    media_object_id: &str,
+    event_id: &str,
+) -> Result<Option<Image>, StoreError> {
+    let row = conn.query_opt(IMAGE, &[&tenant_id, &session_id, &media_object_id, &event_id]).await?;
+    Ok(row.as_ref().map(image))
+}
+
+/// The images that wait for their session, by time.
+///
+/// # Errors
+/// When the database fails.
+pub async fn unbound_images(
+    conn: &Conn,
+    tenant_id: &str,
+    session_id: &str,
+) -> Result<Vec<Image>, StoreError> {
+    let rows = conn.query(UNBOUND_IMAGES, &[&tenant_id, &session_id]).await?;
+    Ok(rows.iter().map(image).collect())
+}
+
+const PUT_IMAGE: &str = "-- session_put_image
+INSERT INTO session_media_bindings (id, tenant_id, session_id, media_object_id, station_id, occurred_at, event_id, image_role,
+    trace_id, is_bound, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+
+/// Writes a new image, as part of the caller's transaction.
+///
+/// # Errors
+/// When the database fails; also when its event or its session has it.
+pub async fn put_image(conn: &Conn, image: &Image) -> Result<(), StoreError> {
+    let params: [&(dyn ToSql + Sync); 11] = [
+        &image.id,
+        &image.tenant_id,
+        &image.session_id,
+        &image.media_object_id,
+        &image.station_id,
+        &image.occurred_at,
+        &image.event_id,
+        &image.image_role,
+        &image.trace_id,
+        &image.is_bound,
+        &image.created_at,
+    ];
+    conn.execute(PUT_IMAGE, &params).await?;
+    Ok(())
+}
+
+const DROP_FOREIGN: &str = "-- session_drop_foreign_children
+WITH weights AS (
+    DELETE FROM session_weights WHERE tenant_id = $1 AND session_id = $2 AND NOT is_bound AND station_id <> $3)
+DELETE FROM session_media_bindings WHERE tenant_id = $1 AND session_id = $2 AND NOT is_bound AND station_id <> $3";
+
+const BIND: &str = "-- session_bind_children
+WITH weights AS (
+    UPDATE session_weights SET is_bound = true WHERE tenant_id = $1 AND session_id = $2 AND NOT is_bound)
+UPDATE session_media_bindings SET is_bound = true WHERE tenant_id = $1 AND session_id = $2 AND NOT is_bound";
+
+/// Binds what waited for a session and removes what another station sent, as part of the caller's transaction, which
+/// holds the session's lock.
+///
+/// # Errors
+/// When the database fails.
+pub async fn bind_children(
+    conn: &Conn,
+    tenant_id: &str,
+    session_id: &str,
+    station_id: &str,
+) -> Result<(), StoreError> {
+    conn.execute(DROP_FOREIGN, &[&tenant_id, &session_id, &station_id]).await?;
+    conn.execute(BIND, &[&tenant_id, &session_id]).await?;
+    Ok(())
+}
+
+const PARK: &str = "-- session_park
+INSERT INTO session_parked (tenant_id, event_id, session_id, device_id, station_id, occurred_at, received_at, expires_at,
+    trace_id, body_json)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+ON CONFLICT (tenant_id, event_id) DO NOTHING";
+
+/// Lets a finalize wait for its session, as part of the caller's transaction.
+///
+/// # Errors
+/// When the database fails.
+pub async fn park(conn: &Conn, parked: &Parked) -> Result<(), StoreError> {
+    let params: [&(dyn ToSql + Sync); 10] = [
+        &parked.tenant_id,
+        &parked.event_id,
+        &parked.session_id,
+        &parked.device_id,
+        &parked.station_id,
+        &parked.occurred_at,
+        &parked.received_at,
+        &parked.expires_at,
+        &parked.trace_id,
+        &parked.body,
+    ];
+    conn.execute(PARK, &params).await?;
+    Ok(())
+}
+
+const PARKED: &str = "-- session_parked
+SELECT tenant_id, event_id, session_id, device_id, station_id, occurred_at, received_at, expires_at, trace_id, body_json
+FROM session_parked WHERE tenant_id = $1 AND session_id = $2 ORDER BY received_at, event_id";
+
+/// What waits for a session, in the order of arrival.
+///
+/// # Errors
+/// When the database fails.
+pub async fn parked(conn: &Conn, tenant_id: &str, session_id: &str) -> Result<Vec<Parked>, StoreError> {
+    let rows = conn.query(PARKED, &[&tenant_id, &session_id]).await?;
+    let parked = |row: &Row| Parked {
+        tenant_id: row.get(0),
+        event_id: row.get(1),
+        session_id: row.get(2),
+        device_id: row.get(3),
+        station_id: row.get(4),
+        occurred_at: row.get(5),
+        received_at: row.get(6),
+        expires_at: row.get(7),
+        trace_id: row.get(8),
+        body: row.get(9),
+    };
+    Ok(rows.iter().map(parked).collect())
+}
+
+const UNPARK: &str = "-- session_unpark
+DELETE FROM session_parked WHERE tenant_id = $1 AND event_id = ANY ($2)";
+
+/// Ends the waiting of these events, as part of the caller's transaction.
+///
+/// # Errors
+/// When the database fails.
+pub async fn unpark(conn: &Conn, tenant_id: &str, event_ids: &[String]) -> Result<(), StoreError> {
+    conn.execute(UNPARK, &[&tenant_id, &event_ids]).await?;
+    Ok(())
+}
+
+/// A session that something is due for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Tenant.
+    pub tenant_id: String,
+    /// Session.
+    pub session_id: String,
+}
+
+const EXPIRED: &str = "-- session_expired_finalizes
+SELECT DISTINCT tenant_id, session_id FROM (
+    SELECT tenant_id, session_id FROM session_parked WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2) AS expired";
+
+const IDLE: &str = "-- session_idle
+SELECT tenant_id, session_id FROM weight_sessions WHERE status = 'created' AND updated_at <= $1 LIMIT $2";
+
+/// Sessions for which a finalize has waited too long, at most so many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn expired(conn: &Conn, now: Timestamp, limit: i64) -> Result<Vec<Due>, StoreError> {
+    Ok(conn.query(EXPIRED, &[&now, &limit]).await?.iter().map(due).collect())
+}
+
+/// Open sessions that have not changed since, at most so many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn idle(conn: &Conn, since: Timestamp, limit: i64) -> Result<Vec<Due>, StoreError> {
+    Ok(conn.query(IDLE, &[&since, &limit]).await?.iter().map(due).collect())
+}
+
+fn due(row: &Row) -> Due {
+    Due { tenant_id: row.get(0), session_id: row.get(1) }
+}
+
+const WAITING: &str = "-- session_waiting
+SELECT (SELECT count(*) FROM session_parked), (SELECT count(*) FROM session_weights WHERE NOT is_bound)
+    + (SELECT count(*) FROM session_media_bindings WHERE NOT is_bound)";
+
+/// Finalizes and children that wait for their session.
+///
+/// # Errors
+/// When the database fails.
+pub async fn waiting(conn: &Conn) -> Result<[i64; 2], StoreError> {
+    let row = conn.query_one(WAITING, &[]).await?;
+    Ok([row.get(0), row.get(1)])
 }

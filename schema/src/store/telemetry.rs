@@ -84,10 +84,6 @@ pub struct DeviceEvent {
     pub barn_id: String,
     /// The reporting device.
     pub device_id: String,
-    /// Station of the topic, on weighvision topics.
-    pub station_id: Option<String>,
-    /// Session of the topic, on weighvision topics.
-    pub session_id: Option<String>,
     /// Normal form of the event id.
     pub event_id: String,
     /// Its type.
@@ -181,14 +177,14 @@ const STORE_READINGS: &str = store_readings!("store_readings", "ON CONFLICT DO N
 
 const STORE_EVENTS: &str = "-- store_events
 WITH input AS MATERIALIZED (
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[],
-        $9::uuid[], $10::text[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], $16::boolean[],
-        $17::int[])
-    AS i (tenant_id, farm_id, barn_id, device_id, station_id, session_id, event_id, id,
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::uuid[],
+        $7::uuid[], $8::text[], $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::text[], $14::boolean[],
+        $15::int[])
+    AS i (tenant_id, farm_id, barn_id, device_id, event_id, id,
         outbox_id, event_type, occurred_at, trace_id, payload_json, topic, hash, is_forwarded, arrival)
 ), marked AS (
     INSERT INTO ingress_dedupe AS d (tenant_id, event_id, first_seen_at, expires_at, topic, hash)
-    SELECT tenant_id, event_id, $18, $19, topic, hash FROM input
+    SELECT tenant_id, event_id, $16, $17, topic, hash FROM input
     ON CONFLICT (tenant_id, event_id) DO UPDATE
     SET first_seen_at = excluded.first_seen_at, expires_at = excluded.expires_at, topic = excluded.topic, hash = excluded.hash
     WHERE d.expires_at <= excluded.first_seen_at
@@ -199,7 +195,7 @@ WITH input AS MATERIALIZED (
     INSERT INTO device_events (id, tenant_id, farm_id, barn_id, device_id, event_id, event_type, occurred_at,
         ingested_at, trace_id, payload_json)
     SELECT id, tenant_id, farm_id, barn_id, device_id, event_id, event_type, occurred_at,
-        $18, trace_id, payload_json::jsonb
+        $16, trace_id, payload_json::jsonb
     FROM fresh
     WHERE NOT EXISTS (
         SELECT 1 FROM device_events AS e
@@ -208,10 +204,10 @@ WITH input AS MATERIALIZED (
     ORDER BY arrival
     RETURNING id
 ), queued AS (
-    INSERT INTO sync_outbox (id, tenant_id, farm_id, barn_id, device_id, station_id, session_id, event_type, occurred_at,
+    INSERT INTO sync_outbox (id, tenant_id, farm_id, barn_id, device_id, event_type, occurred_at,
         trace_id, payload_json, payload_size_bytes, next_attempt_at, created_at, updated_at)
-    SELECT outbox_id, tenant_id, farm_id, barn_id, device_id, station_id, session_id, event_type, occurred_at,
-        trace_id, coalesce(payload_json, '{}')::jsonb, octet_length(payload_json), $18, $18, $18
+    SELECT outbox_id, tenant_id, farm_id, barn_id, device_id, event_type, occurred_at,
+        trace_id, coalesce(payload_json, '{}')::jsonb, octet_length(payload_json), $16, $16, $16
     FROM fresh WHERE is_forwarded AND (id IN (SELECT id FROM stored)) IS TRUE ORDER BY arrival
     ON CONFLICT DO NOTHING
 )
@@ -277,13 +273,11 @@ pub async fn store_events(
     let outbox_ids: Vec<Uuid> =
         order.iter().map(|&i| id::outbox_id(&events[i].tenant_id, &events[i].event_id)).collect();
     let expires_at = at.now + at.dedupe_ttl;
-    let params: [&(dyn ToSql + Sync); 19] = [
+    let params: [&(dyn ToSql + Sync); 17] = [
         &column!(tenant_id.as_str()),
         &column!(farm_id.as_str()),
         &column!(barn_id.as_str()),
         &column!(device_id.as_str()),
-        &column!(station_id.as_deref()),
-        &column!(session_id.as_deref()),
         &column!(event_id.as_str()),
         &column!(id),
         &outbox_ids,

@@ -32,10 +32,6 @@ pub const SESSION_AMENDED: &str = "weighvision.session.amended";
 /// To the cloud: a model has looked at an image.
 pub const INFERENCE_COMPLETED: &str = "inference.completed";
 
-/// The event types a weighvision topic may carry.
-pub const WEIGHVISION_TYPES: [&str; 6] =
-    [SESSION_CREATED, WEIGHT_RECORDED, IMAGE_CAPTURED, MEDIA_BOUND, MEDIA_STORED, SESSION_FINALIZED];
-
 /// Payload of [`MEDIA_STORED`] to the cloud.
 #[derive(Debug, Serialize)]
 pub struct MediaStored<'a> {
@@ -94,4 +90,94 @@ pub struct TelemetryIngested<'a> {
     /// When it was measured.
     #[serde(serialize_with = "time::serialize")]
     pub occurred_at: Timestamp,
+}
+
+/// Payload of [`SESSION_CREATED`].
+#[derive(Debug, Serialize)]
+pub struct SessionCreated<'a> {
+    /// The session and its place.
+    #[serde(flatten)]
+    pub session: SessionPlace<'a>,
+    /// The batch of animals, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_id: Option<&'a str>,
+    /// When it began.
+    #[serde(serialize_with = "time::serialize")]
+    pub start_at: Timestamp,
+}
+
+/// A session and its place, in every payload about it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct SessionPlace<'a> {
+    /// Session.
+    pub session_id: &'a str,
+    /// Tenant.
+    pub tenant_id: &'a str,
+    /// Farm.
+    pub farm_id: &'a str,
+    /// Barn.
+    pub barn_id: &'a str,
+    /// The device that weighs.
+    pub device_id: &'a str,
+    /// Its station.
+    pub station_id: &'a str,
+}
+
+/// Payload of [`WEIGHT_RECORDED`].
+#[derive(Debug, Serialize)]
+pub struct WeightRecorded<'a> {
+    /// The session and its place.
+    #[serde(flatten)]
+    pub session: SessionPlace<'a>,
+    /// The weight.
+    pub weight_kg: f64,
+    /// When the scale said so.
+    #[serde(serialize_with = "time::serialize")]
+    pub occurred_at: Timestamp,
+}
+
+/// Payload of [`SESSION_FINALIZED`].
+#[derive(Debug, Serialize)]
+pub struct SessionFinalized<'a> {
+    /// The session and its place.
+    #[serde(flatten)]
+    pub session: SessionPlace<'a>,
+    /// The batch of animals, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_id: Option<&'a str>,
+    /// The last weight; left out when there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_weight_kg: Option<f64>,
+    /// Images bound to it.
+    pub image_count: i32,
+    /// When it began.
+    #[serde(serialize_with = "time::serialize")]
+    pub start_at: Timestamp,
+    /// When it ended.
+    #[serde(serialize_with = "time::serialize")]
+    pub end_at: Timestamp,
+}
+
+/// Payload of [`SESSION_AMENDED`].
+#[derive(Debug, Serialize)]
+pub struct SessionAmended<'a> {
+    /// The session and its place.
+    #[serde(flatten)]
+    pub session: SessionPlace<'a>,
+    /// The last weight now; left out when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_weight_kg: Option<f64>,
+    /// Images bound to it now.
+    pub image_count: i32,
+    /// 1 for the first amendment.
+    pub amendment: i32,
+    /// `weight` or `image`.
+    pub cause: &'static str,
+    /// The late child's event.
+    pub cause_event_id: &'a str,
+    /// The last weight before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_final_weight_kg: Option<f64>,
+    /// Images bound before.
+    pub previous_image_count: i32,
 }

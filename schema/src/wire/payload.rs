@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value};
 
-use crate::wire::event::WEIGHVISION_TYPES;
 use crate::wire::reject::{Reason, Reject};
 
 /// Bytes of a generic device event's payload that are kept.
@@ -138,47 +137,6 @@ fn contains_nul(value: &Value) -> bool {
     }
 }
 
-/// Whether a weighvision topic may carry this type, and its payload the keys that type needs.
-///
-/// # Errors
-/// `NO_ROUTE` for an unknown type, `PAYLOAD_KEY_INVALID` for a weight or an image without its key.
-pub fn check_weighvision(event_type: &str, payload: &Value) -> Result<(), Reject> {
-    use crate::wire::event::{IMAGE_CAPTURED, MEDIA_BOUND, MEDIA_STORED, WEIGHT_RECORDED};
-    if !WEIGHVISION_TYPES.contains(&event_type) {
-        return Err(Reject::of(Reason::NoRoute, "event_type"));
-    }
-    match event_type {
-        WEIGHT_RECORDED => weight_kg(payload).map(|_| ()),
-        IMAGE_CAPTURED | MEDIA_BOUND | MEDIA_STORED => media_object_id(payload).map(|_| ()),
-        _ => Ok(()),
-    }
-}
-
-/// The weight of a `weight.recorded` payload, kg: the first alias that is there and not null.
-///
-/// # Errors
-/// `PAYLOAD_KEY_INVALID` when there is none or it is no number; `VALUE_NOT_FINITE`.
-pub fn weight_kg(payload: &Value) -> Result<f64, Reject> {
-    let weight = first_of(payload, &["weightKg", "weight_kg", "weight", "value"]).and_then(Value::as_f64);
-    let weight = weight.ok_or(Reject::of(Reason::PayloadKeyInvalid, "payload.weightKg"))?;
-    if weight.is_finite() { Ok(weight) } else { Err(Reject::of(Reason::ValueNotFinite, "payload.weightKg")) }
-}
-
-/// The media id of an image payload: the first alias that is there and not null.
-///
-/// # Errors
-/// `PAYLOAD_KEY_INVALID` when there is none or it is no non-empty string.
-pub fn media_object_id(payload: &Value) -> Result<&str, Reject> {
-    let id = first_of(payload, &["mediaObjectId", "media_object_id", "mediaId", "media_id"])
-        .and_then(Value::as_str);
-    id.filter(|id| crate::id::is_event_id(id))
-        .ok_or(Reject::of(Reason::PayloadKeyInvalid, "payload.mediaObjectId"))
-}
-
-fn first_of<'a>(payload: &'a Value, keys: &[&str]) -> Option<&'a Value> {
-    keys.iter().filter_map(|key| payload.get(key)).find(|value| !value.is_null())
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -209,23 +167,6 @@ mod tests {
         let long = "ü".repeat(150);
         let status = Status::decode(&json!({"message": long}));
         assert_eq!(status.message.map(|message| message.len()), Some(200));
-    }
-
-    #[test]
-    fn the_first_alias_that_is_not_null_counts() {
-        assert_eq!(weight_kg(&json!({"weightKg": null, "weight_kg": 5})), Ok(5.0));
-        assert!(weight_kg(&json!({"weightKg": "5", "weight_kg": 5})).is_err());
-        assert_eq!(media_object_id(&json!({"media_id": "m"})), Ok("m"));
-        assert!(media_object_id(&json!({"mediaObjectId": ""})).is_err());
-    }
-
-    #[test]
-    fn weighvision_knows_its_types() {
-        let reason =
-            |event_type, payload| check_weighvision(event_type, &payload).map_err(|reject| reject.reason);
-        assert_eq!(reason("weighvision.frame.uploaded", json!({})), Err(Reason::NoRoute));
-        assert_eq!(reason("weighvision.weight.recorded", json!({})), Err(Reason::PayloadKeyInvalid));
-        assert_eq!(reason("weighvision.session.created", json!(null)), Ok(()));
     }
 
     #[test]

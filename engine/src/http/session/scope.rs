@@ -1,0 +1,101 @@
+//! Who may change which session: tenant, then credential, then allowlist.
+
+use schema::id::{BarnId, FarmId, TenantId};
+use schema::store::session as rows;
+use schema::wire::reject::{Reason, Reject};
+use schema::wire::topic::Place;
+
+use super::request::CreateBody;
+use crate::http::AppState;
+use crate::http::auth::{Call, agrees_with_token, refused};
+use crate::http::error::{Code, Error};
+
+/// Whether the caller may begin this session.
+///
+/// # Errors
+/// `TENANT_MISMATCH`, `SCOPE_MISMATCH`, `STATION_NOT_ALLOWED`, `DEVICE_NOT_ALLOWED`; when the allowlist cannot be read.
+pub(super) async fn check_create(state: &AppState, call: &Call, create: &CreateBody) -> Result<(), Error> {
+    check_tenant(call, &create.tenant_id)?;
+    let named = [&*create.farm_id, &create.barn_id, &create.device_id, &create.station_id];
+    check_credential(state, call, named).await?;
+    let place = Place {
+        tenant_id: TenantId::new(&create.tenant_id).expect("the body was checked"),
+        farm_id: FarmId::new(&create.farm_id).expect("the body was checked"),
+        barn_id: BarnId::new(&create.barn_id).expect("the body was checked"),
+    };
+    let allowlist = &state.allowlist;
+    allowlist.station(&place, &create.station_id).await?.map_err(not_allowed)?;
+    let is_known = allowlist.device_row(&create.tenant_id, &create.device_id).await?.is_some();
+    if is_known || state.settings.is_weighvision_device_required {
+        allowlist.device(&place, &create.device_id).await?.map_err(not_allowed)?;
+    }
+    Ok(())
+}
+
+/// Whether the caller may change this session; one that is not there yet is open to every device of the tenant.
+///
+/// # Errors
+/// `TENANT_MISMATCH`, `SCOPE_MISMATCH`; when the database cannot be asked.
+pub(super) async fn check_session(
+    state: &AppState,
+    call: &Call,
+    tenant_id: &str,
+    session_id: &str,
+) -> Result<(), Error> {
+    check_tenant(call, tenant_id)?;
+    if call.scope().is_none() {
+        return Ok(());
+    }
+    let read = async |conn: &mut _| rows::find(conn, tenant_id, session_id).await;
+    let Some(session) = state.store.run("session_scope", read).await? else { return Ok(()) };
+    let named = [&*session.farm_id, &session.barn_id, &session.device_id, &session.station_id];
+    check_credential(state, call, named).await
+}
+
+fn check_tenant(call: &Call, tenant_id: &str) -> Result<(), Error> {
+    if call.may_act_for(tenant_id) {
+        return Ok(());
+    }
+    Err(refused(Code::TenantMismatch, "tenant", "tenants of credential, header and body differ"))
+}
+
+/// Farm, barn, device and station against the credential; what that leaves open, the device's row says.
+async fn check_credential(
+    state: &AppState,
+    call: &Call,
+    [farm_id, barn_id, device_id, station_id]: [&str; 4],
+) -> Result<(), Error> {
+    let Some(scope) = call.scope() else { return Ok(()) };
+    let row = state.allowlist.device_row(&scope.tenant_id, &scope.device_id).await?;
+    let claim = |claim: &Option<String>, row: Option<&Option<String>>| {
+        claim.clone().or_else(|| row.cloned().flatten())
+    };
+    let farm = claim(&scope.farm_id, row.as_ref().map(|row| &row.farm_id));
+    let barn = claim(&scope.barn_id, row.as_ref().map(|row| &row.barn_id));
+    let station = claim(&scope.station_id, row.as_ref().map(|row| &row.station_id));
+    let is_own = scope.device_id == device_id
+        && agrees_with_token(farm.as_deref(), Some(farm_id))
+        && agrees_with_token(barn.as_deref(), Some(barn_id))
+        && agrees_with_token(station.as_deref(), Some(station_id));
+    if is_own { Ok(()) } else { Err(scope_mismatch()) }
+}
+
+fn scope_mismatch() -> Error {
+    refused(
+        Code::ScopeMismatch,
+        "scope",
+        "device, farm, barn or station are not those of the credential or the allowlist",
+    )
+}
+
+fn not_allowed(reject: Reject) -> Error {
+    match reject.reason {
+        Reason::StationNotAllowed | Reason::StationPending => {
+            refused(Code::StationNotAllowed, "station", "station is not enabled")
+        }
+        Reason::DeviceNotAllowed | Reason::DevicePending => {
+            refused(Code::DeviceNotAllowed, "device", "device is not enabled")
+        }
+        _ => scope_mismatch(),
+    }
+}
