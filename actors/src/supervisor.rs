@@ -30,6 +30,7 @@ type Starting = Pin<Box<dyn Future<Output = Result<ActorCell, SpawnErr>> + Send>
 pub struct ChildSpec {
     name: String,
     kind: &'static str,
+    is_expendable: bool,
     start: Box<dyn Fn(ActorCell) -> Starting + Send + Sync>,
 }
 
@@ -52,7 +53,14 @@ impl ChildSpec {
             })
         };
         let name = if key.is_empty() { kind.to_owned() } else { format!("{kind}/{key}") };
-        Self { name, kind, start: Box::new(start) }
+        Self { name, kind, is_expendable: false, start: Box::new(start) }
+    }
+
+    /// A child whose failures do not count against its supervisor: what kills it is its input, and something else bounds
+    /// how often that comes back.
+    #[must_use]
+    pub fn expendable(self) -> Self {
+        Self { is_expendable: true, ..self }
     }
 }
 
@@ -199,6 +207,11 @@ impl State {
     ) -> Result<(), ActorProcessingErr> {
         let spec = &self.children[index].spec;
         metrics::engine_restarts(spec.kind).increment(1);
+        if spec.is_expendable {
+            tracing::error!(actor = spec.name, reason, "actor ended, restarting it");
+            drop(myself.send_after(RESTART_DELAY, move || Msg::Restart { index }));
+            return Ok(());
+        }
         let now = Instant::now();
         self.failures.push_back(now);
         self.failures.retain(|at| now.duration_since(*at) <= RESTART_WINDOW);
@@ -275,10 +288,28 @@ mod tests {
     }
 
     async fn supervised() -> (Supervised, Address<()>, Arc<AtomicUsize>) {
+        supervised_as(|spec| spec).await
+    }
+
+    async fn supervised_as(
+        change: impl FnOnce(ChildSpec) -> ChildSpec,
+    ) -> (Supervised, Address<()>, Arc<AtomicUsize>) {
         let (address, starts) = (Address::default(), Arc::new(AtomicUsize::new(0)));
         let counted = Arc::clone(&starts);
         let spec = ChildSpec::new("fragile", "0", &address, move || (Fragile, Arc::clone(&counted)));
-        (Supervised::start(vec![spec]).await.expect("it starts"), address, starts)
+        (Supervised::start(vec![change(spec)]).await.expect("it starts"), address, starts)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expendable_child_is_restarted_however_often_it_fails() {
+        let (supervisor, address, starts) = supervised_as(ChildSpec::expendable).await;
+        for failure in 1..=RESTARTS_MAX * 3 {
+            assert!(address.cast(()));
+            while starts.load(Ordering::SeqCst) < failure + 1 {
+                tokio::time::advance(RESTART_DELAY).await;
+            }
+        }
+        assert_eq!(supervisor.actor.get_status(), ractor::ActorStatus::Running);
     }
 
     #[tokio::test(start_paused = true)]

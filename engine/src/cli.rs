@@ -44,6 +44,8 @@ pub enum Command {
     Up(Up),
     /// Run with the database and the broker that the configuration names.
     Run,
+    /// Run inference workers alone, with the same configuration: for a bigger node, in any number.
+    Worker,
     /// Bring the tables of the database to this version, and leave.
     Migrate,
     /// Show the configuration in effect and where each value comes from, or every mistake in it.
@@ -83,7 +85,7 @@ impl Cli {
                 inputs.flags = up.flags();
                 inputs.presets = up.presets(&environment);
             }
-            Command::Run | Command::Migrate => inputs.needs_database = true,
+            Command::Run | Command::Worker | Command::Migrate => inputs.needs_database = true,
             Command::CheckConfig { .. } | Command::Doctor => {}
         }
         inputs.environment = environment;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actors::allowlist::Allowlist;
 use actors::credentials::Credentials;
 use actors::database::DatabaseHealth;
+use actors::inference::InferenceHub;
 use actors::ingress::stats::IngressStats;
 use actors::session::Sessions;
 use actors::sync::SyncHub;
@@ -32,6 +33,7 @@ mod error;
 mod event;
 mod frame;
 mod health;
+mod inference;
 mod ingress;
 mod limit;
 mod media;
@@ -83,6 +85,8 @@ pub struct AppState {
     sync: SyncHub,
     /// Images.
     media: MediaDesk,
+    /// The model, and whoever works with it.
+    inference: InferenceHub,
     /// Whether the place of the images is usable.
     media_probe: MediaProbe,
     /// The state of the box, as it was last looked at.
@@ -112,6 +116,7 @@ impl AppState {
             is_mqtt_connected: Arc::new(move || way_in.is_connected()),
             sync: parts.sync.clone(),
             media: MediaDesk::of(config, parts),
+            inference: parts.inference.clone(),
             media_probe: MediaProbe::new(Arc::clone(&parts.media)),
             edge: EdgeCheck::new(config),
             render_metrics: config.metrics.prometheus.then(|| Arc::new(observe::render_metrics) as Render),
@@ -137,6 +142,8 @@ struct Settings {
     version: String,
     /// Whether a session needs the row of its device, too.
     is_weighvision_device_required: bool,
+    /// Whether this engine looks at images.
+    is_inference_enabled: bool,
 }
 
 impl Settings {
@@ -151,6 +158,7 @@ impl Settings {
             commit: HeaderValue::from_str(&edge.commit).unwrap_or(HeaderValue::from_static("Unknown")),
             version: edge.version.clone(),
             is_weighvision_device_required: config.ingress.weighvision_require_device,
+            is_inference_enabled: config.inference.enabled,
         }
     }
 }
@@ -185,6 +193,8 @@ fn table() -> Vec<Route> {
         row(Device, "/api/v1/weighvision/sessions/{id}/attach", routes!(session::attach)),
         row(Device, "/api/v1/weighvision/sessions/{id}/finalize", routes!(session::finalize)),
         row(Read, "/api/v1/weighvision/sessions/{id}", routes!(session::show)),
+        row(Device, "/api/v1/inference/jobs", routes!(inference::create_job)),
+        row(Box, "/api/v1/inference/models", routes!(inference::show_model)),
         row(Box, "/metrics", routes!(ops::prometheus)),
         row(Box, "/api/v1/ops/edge/status", routes!(ops::status::edge_status)),
         row(Box, "/api/v1/ingress/stats", routes!(ingress::ingress_stats)),
@@ -195,6 +205,9 @@ fn table() -> Vec<Route> {
         row(Read, "/api/v1/telemetry/metrics", routes!(telemetry::telemetry_metrics)),
         row(Read, "/api/v1/telemetry/stats", routes!(telemetry::telemetry_stats)),
         row(Read, "/api/v1/events", routes!(event::list_events)),
+        row(Read, "/api/v1/inference/jobs/{id}", routes!(inference::show_job)),
+        row(Read, "/api/v1/inference/results", routes!(inference::list_results)),
+        row(Read, "/api/v1/inference/stats", routes!(inference::inference_stats)),
         row(Read, "/api/v1/sync/diagnostics/cloud", routes!(sync::diagnose_cloud)),
         row(Read, "/api/v1/media/stats", routes!(media::media_stats)),
         row(Read, "/api/v1/media/objects/by-key", routes!(media::show_by_key)),
@@ -211,7 +224,18 @@ fn table() -> Vec<Route> {
 /// The whole HTTP face. Layers are named from the inside out: whatever answers, the frame has the last word.
 pub fn router(state: AppState) -> Router {
     let state = Arc::new(state);
-    layered(guarded(&state), state, REQUESTS_IN_FLIGHT_MAX)
+    layered(guarded(&state, table()), state, REQUESTS_IN_FLIGHT_MAX)
+}
+
+/// The paths of an engine that only looks at images.
+const WORKER_PATHS: [&str; 5] = ["/api/health", "/health", "/api/ready", "/ready", "/metrics"];
+
+/// The HTTP face of an engine that only looks at images: health and metrics.
+pub fn worker_router(state: AppState) -> Router {
+    // It has no devices, so that they are never missing.
+    let state = Arc::new(AppState { is_mqtt_connected: Arc::new(|| true), ..state });
+    let rows = table().into_iter().filter(|route| WORKER_PATHS.contains(&route.path));
+    layered(guarded(&state, rows), state, REQUESTS_IN_FLIGHT_MAX)
 }
 
 fn layered(
@@ -237,10 +261,10 @@ fn layered(
         .with_state(state)
 }
 
-/// Each route of the table behind its guard, described with what the guard asks for.
-fn guarded(state: &Arc<AppState>) -> OpenApiRouter<Arc<AppState>> {
+/// Each route behind its guard, described with what the guard asks for.
+fn guarded(state: &Arc<AppState>, rows: impl IntoIterator<Item = Route>) -> OpenApiRouter<Arc<AppState>> {
     let router = OpenApiRouter::with_openapi(openapi::skeleton());
-    table().into_iter().fold(router, |router, Route { class, path, mut handlers }| {
+    rows.into_iter().fold(router, |router, Route { class, path, mut handlers }| {
         for item in handlers.1.paths.values_mut() {
             openapi::operations(item).for_each(|(_, operation)| openapi::describe(class, path, operation));
         }

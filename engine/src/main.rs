@@ -66,7 +66,11 @@ async fn execute(command: Command, loaded: Loaded) -> anyhow::Result<ExitCode> {
         Command::Up(_) => up(loaded).await,
         Command::Run => {
             start_logging(&loaded, observe::LogStyle::Json);
-            run_until_signal(loaded.config, Signals::listen()?).await
+            run_until_signal(Role::Engine, loaded.config, Signals::listen()?).await
+        }
+        Command::Worker => {
+            start_logging(&loaded, observe::LogStyle::Json);
+            run_until_signal(Role::Worker, loaded.config, Signals::listen()?).await
         }
         Command::Migrate => {
             start_logging(&loaded, style_for_people());
@@ -102,15 +106,24 @@ async fn up(mut loaded: Loaded) -> anyhow::Result<ExitCode> {
         private = Some(cluster);
     }
     complain(&greeting::of(&loaded.config, private.as_ref().map(Cluster::url).as_deref()));
-    let outcome = run_until_signal(loaded.config, signals).await;
+    let outcome = run_until_signal(Role::Engine, loaded.config, signals).await;
     if let Some(cluster) = private {
         cluster.stop().await.context("stop the private database")?;
     }
     outcome
 }
 
-/// Runs the engine. The first signal ends it in order, a second one, or time running out, at once.
-async fn run_until_signal(config: Config, mut signals: Signals) -> anyhow::Result<ExitCode> {
+/// What a process is.
+#[derive(Clone, Copy)]
+enum Role {
+    /// Everything.
+    Engine,
+    /// Inference workers alone.
+    Worker,
+}
+
+/// Runs in a role. The first signal ends it in order, a second one, or time running out, at once.
+async fn run_until_signal(role: Role, config: Config, mut signals: Signals) -> anyhow::Result<ExitCode> {
     let metrics = observe::metrics(&config);
     let (tell, told) = oneshot::channel();
     let impatience = async {
@@ -123,8 +136,14 @@ async fn run_until_signal(config: Config, mut signals: Signals) -> anyhow::Resul
         }
     };
     let shutdown = async { drop(told.await) };
+    let running = async {
+        match role {
+            Role::Engine => tree::run(config, shutdown).await,
+            Role::Worker => tree::run_worker(config, shutdown).await,
+        }
+    };
     let outcome = tokio::select! {
-        outcome = tree::run(config, shutdown) => outcome.map(|()| ExitCode::SUCCESS),
+        outcome = running => outcome.map(|()| ExitCode::SUCCESS),
         () = impatience => bail!("stopped before everything was done; what was not acknowledged comes again"),
         never = metrics.report() => match never {},
     };

@@ -7,6 +7,8 @@
 //! aggregate                    closes minutes, hours and days
 //! uploads                      completes images that nobody completed
 //! sync/0 … n-1                 SyncPartition
+//! model  inference_queue       switches to a changed model, measures the queue
+//! inference/0 … k-1            InferenceWorker
 //! telemetry/0 … m-1            TelemetryWriter
 //! sessions                     Directory of SessionActor
 //! session_upkeep               what comes round again for sessions
@@ -47,6 +49,7 @@ use actors::sync::{self, SyncHub, SyncPartition, SyncSettings};
 use actors::telemetry::{self, TelemetryWriter, TelemetryWriters};
 use actors::wake::Wake;
 use anyhow::{Context, bail};
+use axum::Router;
 use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings, MemoryRetained};
 use schema::clock::Clock;
 use schema::store::{Store, StoreSettings, partition};
@@ -59,6 +62,7 @@ use tokio::time::Instant;
 use crate::config::{self, Config, MqttMode, Secret};
 use crate::http::{self, AppState};
 
+mod inference;
 mod media;
 
 /// A device that has been silent for so long leaves the memory.
@@ -73,8 +77,6 @@ const SESSIONS_MAX: usize = 10_000;
 const SHUTDOWN: Duration = Duration::from_secs(8);
 /// Of that, for deliveries that are in hand, and for the request to the cloud that is under way.
 const DRAIN: Duration = Duration::from_secs(5);
-/// The version of a model that says none.
-const MODEL_VERSION_UNKNOWN: &str = "v1.0.0";
 /// The wait between two tries to reach the database at the start.
 const DATABASE_RETRY: Duration = Duration::from_millis(500);
 
@@ -113,7 +115,7 @@ impl Parts {
     /// The parts of a configuration; nothing runs yet and nothing is connected.
     ///
     /// # Errors
-    /// When the database URL cannot be read, or a generated secret cannot be kept.
+    /// When the database URL cannot be read, a generated secret cannot be kept, or the model cannot be used.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let store = Store::new(&store_settings(config)?)?;
@@ -129,7 +131,7 @@ impl Parts {
             way_in: WayInView::default(),
             sync: SyncHub::new(sync_settings(config), store.clone(), clock.clone())?,
             media: media::store(config)?,
-            inference: inference_hub(config),
+            inference: inference::hub(config)?,
             store,
             clock,
         })
@@ -149,12 +151,6 @@ impl Parts {
             wake: self.media_wake.clone(),
         }
     }
-}
-
-fn inference_hub(config: &Config) -> InferenceHub {
-    let inference = &config.inference;
-    let version = inference.model_version.as_deref().unwrap_or(MODEL_VERSION_UNKNOWN);
-    InferenceHub::new(version, inference.on_complete)
 }
 
 fn store_settings(config: &Config) -> anyhow::Result<StoreSettings> {
@@ -181,10 +177,34 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
 /// When a listener cannot be opened, the database is newer than this program, or parts fail again and again.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let parts = Parts::new(&config)?;
+    let router = http::router(AppState::of(&config, &parts)?);
+    serve(&config, &parts, router, children, shutdown).await
+}
+
+/// Runs inference workers alone, from here to `shutdown`: no devices, no cloud, and over HTTP only health and metrics.
+///
+/// # Errors
+/// When the listener cannot be opened, the database is newer than this program, or parts fail again and again.
+pub async fn run_worker(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let parts = Parts::new(&config)?;
+    let router = http::worker_router(AppState::of(&config, &parts)?);
+    serve(&config, &parts, router, worker_children, shutdown).await
+}
+
+/// What runs, once the database is there.
+type Children = fn(&Config, &Parts) -> anyhow::Result<Vec<ChildSpec>>;
+
+/// Runs HTTP and, below it, the tree.
+async fn serve(
+    config: &Config,
+    parts: &Parts,
+    router: Router,
+    children: Children,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let encryption = http::Encryption::open(&config.http, parts.allowlist.clone()).await?;
     let listener = TcpListener::bind(config.http.listen).await;
     let listener = listener.with_context(|| format!("listen for HTTP on {}", config.http.listen))?;
-    let router = http::router(AppState::of(&config, &parts)?);
     let stopping = watch::Sender::new(false);
     let mut stop = stopping.subscribe();
     let mut face = JoinSet::new();
@@ -195,14 +215,19 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
         shutdown.await;
         stopping.send_replace(true);
     };
-    let outcome = run_tree(&config, &parts, shutdown).await;
+    let outcome = run_tree(config, parts, children, shutdown).await;
     stopping.send_replace(true);
     // Requests in flight end in their own time, which main bounds.
     while face.join_next().await.is_some() {}
     outcome
 }
 
-async fn run_tree(config: &Config, parts: &Parts, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+async fn run_tree(
+    config: &Config,
+    parts: &Parts,
+    children: Children,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let mut shutdown = std::pin::pin!(shutdown);
     tokio::select! {
         ready = database_ready(parts) => ready?,
@@ -214,6 +239,7 @@ async fn run_tree(config: &Config, parts: &Parts, shutdown: impl Future<Output =
         () = tree.ended() => bail!("parts of the engine failed again and again"),
         () = &mut shutdown => {
             parts.sync.stop_by(Instant::now() + DRAIN);
+            parts.inference.stop();
             tree.shut_down(SHUTDOWN).await;
         }
     }
@@ -261,6 +287,7 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
     let (devices, ingress) = (Address::default(), Address::default());
     let mut children = chores(config, parts);
     children.extend(sync_partitions(parts));
+    children.extend(inference::children(config, parts));
     children.extend(telemetry_writers(config, parts));
     children.push(sessions(config, parts));
     children.push(session_upkeep(config, parts));
@@ -274,6 +301,13 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
         move || (Ingress, args.clone())
     }));
     children.push(door(config, parts, ingress)?);
+    Ok(children)
+}
+
+fn worker_children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
+    let probe = DatabaseProbe { store: parts.store.clone(), health: parts.database.clone() };
+    let mut children = vec![chore(probe)];
+    children.extend(inference::children(config, parts));
     Ok(children)
 }
 

@@ -212,6 +212,14 @@ catalog! {
     counter media_expired() = "media.expired";
     /// Bytes of all stored images.
     gauge media_stored_bytes() = "media.stored_bytes";
+    /// Inference jobs that are not done.
+    gauge inference_queue_depth() = "inference.queue_depth";
+    /// Age of the oldest inference job that is not done, seconds.
+    gauge inference_oldest_age_seconds() = "inference.oldest_age_seconds";
+    /// Attempts of inference jobs, by what became of them: completed, retried, failed, late.
+    counter inference_jobs(result: &'static str) = "inference.jobs";
+    /// Seconds an attempt took, by what became of it.
+    histogram inference_duration_seconds(result: &'static str) = "inference.duration_seconds";
     /// Rows deleted by retention, by table.
     counter retention_deleted_rows(table: &'static str) = "retention.deleted_rows";
     /// Actors that were restarted after a failure, by kind.

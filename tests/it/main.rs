@@ -4,6 +4,7 @@ mod cloud;
 mod crash;
 mod external;
 mod http;
+mod inference;
 mod limits;
 mod media;
 mod outage;

@@ -76,12 +76,20 @@ impl Engine {
     /// # Panics
     /// When the binary is not there.
     pub fn spawn(&mut self) {
+        self.spawn_as("run");
+    }
+
+    /// Starts the program with another command, and waits for nothing.
+    ///
+    /// # Panics
+    /// When the binary is not there.
+    pub fn spawn_as(&mut self, command: &str) {
         let log = || -> File {
             let file = OpenOptions::new().create(true).append(true).open(&self.log);
             file.expect("the log can be written")
         };
         let child = Command::new(binary())
-            .arg("run")
+            .arg(command)
             .env_clear()
             .envs(self.settings.variables())
             .stdin(Stdio::null())

@@ -8,6 +8,7 @@ pub mod http;
 pub mod load;
 pub mod mosquitto;
 pub mod objects;
+pub mod onnx;
 pub mod paho;
 pub mod postgres;
 pub mod python;

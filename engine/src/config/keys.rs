@@ -214,14 +214,14 @@ settings! {
         enabled: bool = "true";
         /// Whether a completed image makes a job.
         on_complete: bool = "true" old [TRIGGER_INFERENCE_ON_COMPLETE];
-        /// Model file; empty means the bundled one.
+        /// Model package: an ONNX file with its settings beside it, or a directory with both; empty means the bundled one.
         model_path: Option<PathBuf> = "" old [MODEL_PATH];
         /// Version to report; empty means what the model says, else v1.0.0.
         model_version: Option<String> = "" old [MODEL_VERSION];
-        /// Least confidence of a detection.
-        confidence_threshold: Fraction = "0.5" old [CONFIDENCE_THRESHOLD];
-        /// Overlap above which two detections are one.
-        nms_threshold: Fraction = "0.4" old [NMS_THRESHOLD];
+        /// Least confidence of a detection; empty means what the model says, else 0.5.
+        confidence_threshold: Option<Fraction> = "" old [CONFIDENCE_THRESHOLD];
+        /// Overlap above which two detections are one; empty means what the model says, else 0.4.
+        nms_threshold: Option<Fraction> = "" old [NMS_THRESHOLD];
         /// Jobs side by side.
         workers: usize = "1" in 1..=64;
         /// Attempts before a job is a dead letter.

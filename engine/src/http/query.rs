@@ -103,10 +103,15 @@ impl Params {
 
     /// How many rows are wanted.
     pub(super) fn limit(&mut self) -> i64 {
+        self.limit_up_to(LIST_ROWS_MAX)
+    }
+
+    /// How many rows are wanted, where a list has fewer than others.
+    pub(super) fn limit_up_to(&mut self, rows_max: i64) -> i64 {
         let Some(text) = self.text("limit") else { return LIST_ROWS_DEFAULT };
-        let limit = text.parse().ok().filter(|limit| (1..=LIST_ROWS_MAX).contains(limit));
+        let limit = text.parse().ok().filter(|limit| (1..=rows_max).contains(limit));
         if limit.is_none() {
-            self.problems.push("limit", "must be a whole number from 1 to 1000");
+            self.problems.push("limit", &format!("must be a whole number from 1 to {rows_max}"));
         }
         limit.unwrap_or(LIST_ROWS_DEFAULT)
     }

@@ -21,7 +21,7 @@ fn with_odd_routes(state: AppState, permits: &Arc<Semaphore>, requests_in_flight
     let wait = async move || permits.acquire().await.expect("open").forget();
     let panic = async || -> () { panic!("a bug") };
     let state = Arc::new(state);
-    let routes = guarded(&state)
+    let routes = guarded(&state, table())
         .route("/odd/wait", axum::routing::get(wait))
         .route("/odd/panic", axum::routing::get(panic));
     layered(routes, state, requests_in_flight_max)
@@ -122,7 +122,7 @@ fn operations() -> Vec<(Class, &'static str, &'static str)> {
 }
 
 fn described() -> utoipa::openapi::OpenApi {
-    guarded(&Arc::new(state(&open_config()))).into_openapi()
+    guarded(&Arc::new(state(&open_config())), table()).into_openapi()
 }
 
 #[test]

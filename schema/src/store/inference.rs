@@ -1,5 +1,10 @@
 //! Inference: jobs that wait for a worker, and their results.
 
+pub mod claim;
+
+use serde_json::Value;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -7,7 +12,23 @@ use crate::id;
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] = &[PUT_JOB];
+pub const STATEMENTS: &[&str] = &[
+    PUT_JOB,
+    JOB,
+    IMAGE,
+    PUT_RESULT,
+    RESULTS,
+    STATS,
+    QUEUE,
+    claim::CLAIM,
+    claim::CLAIM_ONE,
+    claim::EXPIRED,
+    claim::COMPLETE,
+    claim::PUT_OFF,
+    claim::GIVE_UP,
+    claim::REDRIVE,
+    claim::DUE,
+];
 
 /// An image to be looked at by a model.
 #[derive(Clone, Debug)]
@@ -71,4 +92,244 @@ pub async fn put_job(conn: &Conn, job: &NewJob<'_>, now: Timestamp) -> Result<Uu
     )
     .await?;
     Ok(id)
+}
+
+/// A job as it is stored.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its id.
+    pub id: Uuid,
+    /// Tenant.
+    pub tenant_id: String,
+    /// Farm of the image.
+    pub farm_id: String,
+    /// Barn of the image.
+    pub barn_id: String,
+    /// The camera.
+    pub device_id: String,
+    /// The image.
+    pub media_id: Uuid,
+    /// Its key.
+    pub object_key: String,
+    /// Its session.
+    pub session_id: Option<String>,
+    /// The model that was asked.
+    pub model_version: String,
+    /// `pending`, `processing`, `completed` or `failed`.
+    pub status: String,
+    /// Why the last attempt failed.
+    pub last_error: Option<String>,
+    /// Its result, once there is one.
+    pub result_id: Option<Uuid>,
+    /// Trace id of what caused it.
+    pub trace_id: Option<String>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+impl From<&Row> for Job {
+    fn from(row: &Row) -> Self {
+        Self {
+            id: row.get("id"),
+            tenant_id: row.get("tenant_id"),
+            farm_id: row.get("farm_id"),
+            barn_id: row.get("barn_id"),
+            device_id: row.get("device_id"),
+            media_id: row.get("media_id"),
+            object_key: row.get("object_key"),
+            session_id: row.get("session_id"),
+            model_version: row.get("model_version"),
+            status: row.get("status"),
+            last_error: row.get("last_error"),
+            result_id: row.get("result_id"),
+            trace_id: row.get("trace_id"),
+            created_at: row.get("created_at"),
+            updated_at: row.get("updated_at"),
+        }
+    }
+}
+
+const JOB: &str = "-- inference_job
+SELECT * FROM inference_jobs WHERE id = $1 AND ($2::text IS NULL OR tenant_id = $2) LIMIT 1";
+
+/// A job of a tenant, or of any.
+///
+/// # Errors
+/// When the database fails.
+pub async fn job(conn: &Conn, tenant_id: Option<&str>, id: Uuid) -> Result<Option<Job>, StoreError> {
+    Ok(conn.query_opt(JOB, &[&id, &tenant_id]).await?.as_ref().map(Job::from))
+}
+
+const IMAGE: &str = "-- inference_image
+SELECT id, farm_id, barn_id, device_id, session_id, object_key, path FROM media_objects
+WHERE tenant_id = $1 AND (id = $2 OR ($2 IS NULL AND object_key = $3))";
+
+/// A completed image, as far as inference needs it.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its id.
+    pub id: Uuid,
+    /// Its farm.
+    pub farm_id: String,
+    /// Its barn.
+    pub barn_id: String,
+    /// The camera.
+    pub device_id: String,
+    /// Its session.
+    pub session_id: Option<String>,
+    /// Its key.
+    pub object_key: String,
+    /// Where it lies below the root, with the filesystem backend.
+    pub path: Option<String>,
+}
+
+/// An image of a tenant by its id, or without one by its key.
+///
+/// # Errors
+/// When the database fails.
+pub async fn image(
+    conn: &Conn,
+    tenant_id: &str,
+    media_id: Option<Uuid>,
+    object_key: &str,
+) -> Result<Option<Image>, StoreError> {
+    let row = conn.query_opt(IMAGE, &[&tenant_id, &media_id, &object_key]).await?;
+    Ok(row.map(|row| Image {
+        id: row.get("id"),
+        farm_id: row.get("farm_id"),
+        barn_id: row.get("barn_id"),
+        device_id: row.get("device_id"),
+        session_id: row.get("session_id"),
+        object_key: row.get("object_key"),
+        path: row.get("path"),
+    }))
+}
+
+/// What a model said of an image.
+#[derive(Clone, Debug)]
+pub struct NewResult {
+    /// Kilograms; `None` when there is no bird.
+    pub predicted_weight_kg: Option<f64>,
+    /// From 0 to 1.
+    pub confidence: f64,
+    /// The model that said it.
+    pub model_version: String,
+    /// What else there is to say, an object.
+    pub metadata: Value,
+}
+
+const PUT_RESULT: &str = "-- inference_put_result
+INSERT INTO inference_results (id, tenant_id, farm_id, barn_id, device_id, session_id, media_id, predicted_weight_kg,
+    confidence, model_version, occurred_at, created_at, metadata, event_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12, $1)
+ON CONFLICT (tenant_id, id) DO NOTHING";
+
+async fn put_result(conn: &Conn, job: &Job, result: &NewResult, now: Timestamp) -> Result<(), StoreError> {
+    let media_id = job.media_id.to_string();
+    let params: [&(dyn ToSql + Sync); 12] = [
+        &job.id,
+        &job.tenant_id,
+        &job.farm_id,
+        &job.barn_id,
+        &job.device_id,
+        &job.session_id,
+        &media_id,
+        &result.predicted_weight_kg,
+        &result.confidence,
+        &result.model_version,
+        &now,
+        &result.metadata,
+    ];
+    conn.execute(PUT_RESULT, &params).await?;
+    Ok(())
+}
+
+/// A stored result.
+#[derive(Clone, Debug)]
+pub struct StoredResult {
+    /// Its id, which is its job's.
+    pub id: Uuid,
+    /// Tenant.
+    pub tenant_id: String,
+    /// Farm.
+    pub farm_id: String,
+    /// Barn.
+    pub barn_id: String,
+    /// The camera.
+    pub device_id: String,
+    /// Its session.
+    pub session_id: Option<String>,
+    /// The image.
+    pub media_id: Option<String>,
+    /// Kilograms; `None` when there is no bird.
+    pub predicted_weight_kg: Option<f64>,
+    /// From 0 to 1.
+    pub confidence: f64,
+    /// The model that said it.
+    pub model_version: String,
+    /// When.
+    pub occurred_at: Timestamp,
+    /// When it was stored.
+    pub created_at: Timestamp,
+    /// What else there is to say.
+    pub metadata: Option<Value>,
+}
+
+const RESULTS: &str = "-- inference_results
+SELECT * FROM inference_results WHERE session_id = $2 AND ($1::text IS NULL OR tenant_id = $1)
+ORDER BY occurred_at DESC, id LIMIT $3";
+
+/// Results of a session, newest first; those of a tenant, or of all.
+///
+/// # Errors
+/// When the database fails.
+pub async fn results(
+    conn: &Conn,
+    tenant_id: Option<&str>,
+    session_id: &str,
+    limit: i64,
+) -> Result<Vec<StoredResult>, StoreError> {
+    let rows = conn.query(RESULTS, &[&tenant_id, &session_id, &limit]).await?;
+    let read = |row: &Row| StoredResult {
+        id: row.get("id"),
+        tenant_id: row.get("tenant_id"),
+        farm_id: row.get("farm_id"),
+        barn_id: row.get("barn_id"),
+        device_id: row.get("device_id"),
+        session_id: row.get("session_id"),
+        media_id: row.get("media_id"),
+        predicted_weight_kg: row.get("predicted_weight_kg"),
+        confidence: row.get("confidence"),
+        model_version: row.get("model_version"),
+        occurred_at: row.get("occurred_at"),
+        created_at: row.get("created_at"),
+        metadata: row.get("metadata"),
+    };
+    Ok(rows.iter().map(read).collect())
+}
+
+const STATS: &str = "-- inference_stats
+SELECT count(*) AS total, max(occurred_at) AS last_at FROM inference_results WHERE tenant_id = $1";
+
+/// How many results a tenant has, and when the newest came.
+///
+/// # Errors
+/// When the database fails.
+pub async fn stats(conn: &Conn, tenant_id: &str) -> Result<(i64, Option<Timestamp>), StoreError> {
+    let row = conn.query_one(STATS, &[&tenant_id]).await?;
+    Ok((row.get("total"), row.get("last_at")))
+}
+
+const QUEUE: &str = "-- inference_queue
+SELECT count(*) AS depth, min(created_at) AS oldest_at FROM inference_jobs WHERE status IN ('pending', 'processing')";
+
+/// How many jobs are not done, and when the oldest of them was asked for.
+///
+/// # Errors
+/// When the database fails.
+pub async fn queue(conn: &Conn) -> Result<(i64, Option<Timestamp>), StoreError> {
+    let row = conn.query_one(QUEUE, &[]).await?;
+    Ok((row.get("depth"), row.get("oldest_at")))
 }

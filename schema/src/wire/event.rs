@@ -181,3 +181,33 @@ pub struct SessionAmended<'a> {
     /// Images bound before.
     pub previous_image_count: i32,
 }
+
+/// Payload of [`INFERENCE_COMPLETED`].
+#[derive(Debug, Serialize)]
+pub struct InferenceCompleted<'a> {
+    /// Row id in `inference_results`.
+    pub inference_result_id: Uuid,
+    /// The image.
+    pub media_id: Uuid,
+    /// Its session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<&'a str>,
+    /// The weight, kg; left out when there is no bird in the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted_weight_kg: Option<f64>,
+    /// From 0 to 1.
+    pub confidence: f64,
+    /// The model that said it.
+    pub model_version: &'a str,
+    /// When.
+    #[serde(serialize_with = "time::serialize")]
+    pub occurred_at: Timestamp,
+    /// Tenant of the camera.
+    pub tenant_id: &'a str,
+    /// Its farm.
+    pub farm_id: &'a str,
+    /// Its barn.
+    pub barn_id: &'a str,
+    /// The camera.
+    pub device_id: &'a str,
+}

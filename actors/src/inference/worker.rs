@@ -1,0 +1,381 @@
+//! One worker: leases a job, looks at its image, settles it, and again.
+//!
+//! Owns: the job in hand.
+//! Accepts: `Look` from itself.
+//! Sends: hints to the other workers and to sync.
+//! Dies: of a panic in a decoder or a network. The attempt was counted when the job was claimed; the next incarnation
+//! finds the job in hand and settles it as a failed attempt, so that a poisoned image ends as a dead letter.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use chrono::TimeDelta;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use schema::clock::{Clock, Timestamp};
+use schema::id;
+use schema::metrics;
+use schema::store::dead_letter::Source;
+use schema::store::inference::claim::{self, Again, Claim, Lease};
+use schema::store::inference::{self, Job, NewResult};
+use schema::store::outbox::put::NewEvent;
+use schema::store::{Store, StoreError};
+use schema::wire::event::{INFERENCE_COMPLETED, InferenceCompleted};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::image::{self, IMAGE_BYTES_MAX, ImageRefusal};
+use super::model::{Model, ModelError};
+use super::{InferenceHub, Prediction};
+use crate::media::store::{MediaStore, MediaStoreError, ObjectRef};
+use crate::sync::{SyncWake, backoff};
+
+/// How often rows are looked at when nothing wakes a worker.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often a worker looks for jobs whose lease ran out.
+const EXPIRED_EVERY: Duration = Duration::from_secs(5);
+/// The longest wait between two attempts.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// The wait after the store of the images did not answer, which counts as no attempt.
+const STORE_AWAY_WAIT: TimeDelta = TimeDelta::seconds(15);
+/// The wait after the database did not answer.
+const DATABASE_AWAY_WAIT: Duration = Duration::from_secs(2);
+/// Bytes of an error that are kept with the job.
+const ERROR_BYTES_MAX: usize = 500;
+
+/// What workers share.
+pub struct WorkerContext {
+    /// The database.
+    pub store: Store,
+    /// Wall time.
+    pub clock: Clock,
+    /// The images.
+    pub media: Arc<dyn MediaStore>,
+    /// The model, and hints.
+    pub hub: InferenceHub,
+    /// Told of new events.
+    pub wake_sync: SyncWake,
+    /// Who holds the leases, for people.
+    pub holder: String,
+    /// Attempts before a job is given up.
+    pub attempts_max: i32,
+    /// Seconds a job may be held.
+    pub lease_seconds: i64,
+}
+
+/// What a worker starts with. All its incarnations share it.
+#[derive(Clone)]
+pub struct Args {
+    context: Arc<WorkerContext>,
+    /// What an incarnation that died had in hand.
+    in_hand: Arc<Mutex<Option<Claim>>>,
+}
+
+impl Args {
+    /// For a worker that has nothing in hand.
+    #[must_use]
+    pub fn new(context: Arc<WorkerContext>) -> Self {
+        Self { context, in_hand: Arc::default() }
+    }
+}
+
+/// The actor; see the head of this file.
+pub struct InferenceWorker;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Msg {
+    /// Look for a job.
+    Look,
+}
+
+/// A worker at work.
+pub struct State {
+    args: Args,
+    expired_looked_at: Option<Instant>,
+}
+
+impl Actor for InferenceWorker {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        myself.send_message(Msg::Look)?;
+        Ok(State { args, expired_looked_at: None })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Msg>,
+        Msg::Look: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let hub = state.args.context.hub.clone();
+        match state.look().await {
+            Ok(true) => {}
+            Ok(false) => hub.rest(LOOK_EVERY).await,
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%error, cause, "inference jobs not reached, trying again");
+                hub.rest(DATABASE_AWAY_WAIT).await;
+            }
+        }
+        if !hub.is_stopping() {
+            // A worker that is being stopped takes no further messages.
+            let _ = myself.send_message(Msg::Look);
+        }
+        Ok(())
+    }
+}
+
+/// Why an attempt failed.
+struct Failure {
+    /// For a program.
+    code: &'static str,
+    /// For a person.
+    text: String,
+    /// Whether the job had no part in it.
+    is_innocent: bool,
+}
+
+impl State {
+    /// Works on one job; `false` when none is due.
+    async fn look(&mut self) -> Result<bool, StoreError> {
+        self.bury_the_dead().await?;
+        self.take_back_expired().await?;
+        let context = Arc::clone(&self.args.context);
+        let Some(claim) = context.claim().await? else { return Ok(false) };
+        // There may be more for the others.
+        context.hub.wake();
+        self.hold(Some(claim.clone()));
+        let started = Instant::now();
+        let outcome = context.attempt(&claim.job).await;
+        let result = match outcome {
+            Ok((model, prediction)) => context.complete(&claim, &model, &prediction).await,
+            Err(failure) => context.fail(&claim, &failure).await,
+        };
+        // When settling failed, the lease runs out.
+        self.hold(None);
+        let result = result?;
+        metrics::inference_jobs(result).increment(1);
+        metrics::inference_duration_seconds(result).record(started.elapsed());
+        Ok(true)
+    }
+
+    /// Settles what the last incarnation had in hand when it died.
+    async fn bury_the_dead(&self) -> Result<(), StoreError> {
+        let Some(claim) = self.hold(None) else { return Ok(()) };
+        let failure = Failure {
+            code: "WORKER_DIED",
+            text: "the worker died while it looked at the image".to_owned(),
+            is_innocent: false,
+        };
+        let result = self.args.context.fail(&claim, &failure).await?;
+        metrics::inference_jobs(result).increment(1);
+        Ok(())
+    }
+
+    async fn take_back_expired(&mut self) -> Result<(), StoreError> {
+        if self.expired_looked_at.is_some_and(|at| at.elapsed() < EXPIRED_EVERY) {
+            return Ok(());
+        }
+        self.expired_looked_at = Some(Instant::now());
+        let context = &self.args.context;
+        let now = context.clock.now();
+        let expired = async |conn: &mut _| claim::expired(conn, now).await;
+        for claim in context.store.run("inference_expired", expired).await? {
+            let failure = Failure {
+                code: "LEASE_EXPIRED",
+                text: "the worker did not come back in time".to_owned(),
+                is_innocent: false,
+            };
+            let result = context.fail(&claim, &failure).await?;
+            metrics::inference_jobs(result).increment(1);
+        }
+        Ok(())
+    }
+
+    fn hold(&self, claim: Option<Claim>) -> Option<Claim> {
+        // A panic while this is locked cannot be: nothing is done under the lock.
+        std::mem::replace(&mut *self.args.in_hand.lock().unwrap_or_else(PoisonError::into_inner), claim)
+    }
+}
+
+impl WorkerContext {
+    async fn claim(&self) -> Result<Option<Claim>, StoreError> {
+        let lease = Lease { holder: &self.holder, length: TimeDelta::seconds(self.lease_seconds) };
+        let now = self.clock.now();
+        self.store.run("inference_claim", async |conn| claim::claim(conn, lease, now).await).await
+    }
+
+    /// Looks at the image of a job. A panic on the way is the worker's.
+    async fn attempt(&self, job: &Job) -> Result<(Arc<Model>, Prediction), Failure> {
+        let bytes = self.read(job).await?;
+        let model = self.hub.model();
+        let look = move || -> Result<_, Failure> {
+            let image = image::decode(&bytes)?;
+            let prediction = model.predict(&image)?;
+            Ok((model, prediction))
+        };
+        match tokio::task::spawn_blocking(look).await {
+            Ok(outcome) => outcome,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => {
+                Err(Failure { code: "STOPPED", text: "the engine stops".to_owned(), is_innocent: true })
+            }
+        }
+    }
+
+    async fn read(&self, job: &Job) -> Result<Vec<u8>, Failure> {
+        let find = async |conn: &mut _| {
+            inference::image(conn, &job.tenant_id, Some(job.media_id), &job.object_key).await
+        };
+        let found = self.store.run("inference_image", find).await.map_err(|error| Failure {
+            code: "DATABASE_UNAVAILABLE",
+            text: error.to_string(),
+            is_innocent: true,
+        })?;
+        let gone = || Failure {
+            code: "OBJECT_NOT_FOUND",
+            text: "the image is not in the store".to_owned(),
+            is_innocent: false,
+        };
+        let object = found.map(|image| ObjectRef { object_key: image.object_key, path: image.path });
+        let mut open = self.media.open(&object.ok_or_else(gone)?).await?.ok_or_else(gone)?;
+        let bytes_max = IMAGE_BYTES_MAX as u64;
+        let too_large = |bytes| Failure::from(ImageRefusal::TooManyBytes { bytes });
+        if open.meta.size_bytes > bytes_max {
+            return Err(too_large(open.meta.size_bytes));
+        }
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = open.body.chunk().await? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > IMAGE_BYTES_MAX {
+                return Err(too_large(bytes.len() as u64));
+            }
+        }
+        Ok(bytes.into())
+    }
+
+    /// Stores what the model said. The answer is the label of the metric.
+    async fn complete(
+        &self,
+        claim: &Claim,
+        model: &Model,
+        prediction: &Prediction,
+    ) -> Result<&'static str, StoreError> {
+        let (job, now) = (&claim.job, self.clock.now());
+        let result = NewResult {
+            predicted_weight_kg: prediction.weight_kg,
+            confidence: prediction.confidence,
+            model_version: model.version().to_owned(),
+            metadata: metadata(model, prediction),
+        };
+        let event = event(job, &result, now);
+        let settle = async |conn: &mut _| claim::complete(conn, claim, &result, event, now).await;
+        if !self.store.run("inference_complete", settle).await? {
+            tracing::warn!(job_id = %job.id, attempt_count = claim.attempt, "inference result came after its lease");
+            return Ok("late");
+        }
+        self.wake_sync.wake();
+        tracing::debug!(job_id = %job.id, tenant_id = job.tenant_id, media_id = %job.media_id, "image looked at");
+        Ok("completed")
+    }
+
+    /// Has the job tried again, or gives it up. The answer is the label of the metric.
+    async fn fail(&self, claim: &Claim, failure: &Failure) -> Result<&'static str, StoreError> {
+        let (job, now) = (&claim.job, self.clock.now());
+        let Failure { code, text, is_innocent } = failure;
+        let error = cut(&format!("{code}: {text}"));
+        let is_last = !is_innocent && claim.attempt >= self.attempts_max;
+        if is_last {
+            let settle = async |conn: &mut _| claim::give_up(conn, claim, code, &error, now).await;
+            if self.store.run("inference_give_up", settle).await? {
+                metrics::dead_letters_added(Source::Inference, code).increment(1);
+                tracing::warn!(job_id = %job.id, tenant_id = job.tenant_id, media_id = %job.media_id, reason = code,
+                    error, attempt_count = claim.attempt, "inference job given up");
+                return Ok("failed");
+            }
+            return Ok("late");
+        }
+        let again = if *is_innocent {
+            Again { at: now + STORE_AWAY_WAIT, is_counted: false }
+        } else {
+            let attempt = u32::try_from(claim.attempt).unwrap_or(1);
+            let wait = backoff::wait(attempt, BACKOFF_MAX);
+            Again { at: now + TimeDelta::from_std(wait).unwrap_or(STORE_AWAY_WAIT), is_counted: true }
+        };
+        let settle = async |conn: &mut _| claim::put_off(conn, claim, &error, again, now).await;
+        let is_mine = self.store.run("inference_put_off", settle).await?;
+        tracing::info!(job_id = %job.id, error, attempt_count = claim.attempt, "inference attempt failed");
+        Ok(if is_mine { "retried" } else { "late" })
+    }
+}
+
+impl From<ImageRefusal> for Failure {
+    fn from(refusal: ImageRefusal) -> Self {
+        let cause = std::error::Error::source(&refusal).map(|cause| format!(": {cause}"));
+        let text = format!("{refusal}{}", cause.unwrap_or_default());
+        Self { code: refusal.code(), text, is_innocent: false }
+    }
+}
+
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Self {
+        Self { code: "MODEL_FAILED", text: error.explanation(), is_innocent: false }
+    }
+}
+
+impl From<MediaStoreError> for Failure {
+    fn from(error: MediaStoreError) -> Self {
+        Self { code: "STORAGE_UNAVAILABLE", text: error.to_string(), is_innocent: true }
+    }
+}
+
+fn metadata(model: &Model, prediction: &Prediction) -> Value {
+    let mut metadata = json!({ "model_sha256": model.sha256() });
+    if model.is_demo() {
+        metadata["demo"] = json!(true);
+    }
+    if let Some(boxes) = &prediction.boxes {
+        metadata["count"] = json!(boxes.len());
+        metadata["detections"] = json!(boxes);
+    }
+    metadata
+}
+
+fn event(job: &Job, result: &NewResult, now: Timestamp) -> NewEvent {
+    let payload = InferenceCompleted {
+        inference_result_id: job.id,
+        media_id: job.media_id,
+        session_id: job.session_id.as_deref(),
+        predicted_weight_kg: result.predicted_weight_kg,
+        confidence: result.confidence,
+        model_version: &result.model_version,
+        occurred_at: now,
+        tenant_id: &job.tenant_id,
+        farm_id: &job.farm_id,
+        barn_id: &job.barn_id,
+        device_id: &job.device_id,
+    };
+    NewEvent {
+        id: job.id,
+        tenant_id: job.tenant_id.clone(),
+        farm_id: job.farm_id.clone(),
+        barn_id: job.barn_id.clone(),
+        device_id: job.device_id.clone(),
+        station_id: None,
+        session_id: job.session_id.clone(),
+        event_type: INFERENCE_COMPLETED,
+        occurred_at: now,
+        order_at: None,
+        trace_id: job.trace_id.clone().unwrap_or_else(|| id::new_id().to_string()),
+        payload: serde_json::to_value(payload).expect("finite numbers and text are JSON"),
+    }
+}
+
+fn cut(text: &str) -> String {
+    let end = text.floor_char_boundary(ERROR_BYTES_MAX);
+    text[..end].replace('\0', " ")
+}

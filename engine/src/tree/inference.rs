@@ -1,0 +1,69 @@
+//! Inference, as the configuration wants it: the model, and who works with it.
+
+use std::sync::Arc;
+
+use actors::address::Address;
+use actors::inference::InferenceHub;
+use actors::inference::model::{Model, ModelError, Overrides, Source};
+use actors::inference::queue::QueueMonitor;
+use actors::inference::swap::ModelWatch;
+use actors::inference::worker::{Args, InferenceWorker, WorkerContext};
+use actors::supervisor::ChildSpec;
+use anyhow::anyhow;
+
+use super::{Parts, chore};
+use crate::config::Config;
+
+/// Loads the model. It takes a moment of this thread, before anything runs on it.
+pub(super) fn hub(config: &Config) -> anyhow::Result<InferenceHub> {
+    let source = Source::of(config.inference.model_path.as_deref());
+    let explain = |error: ModelError| anyhow!("inference.model_path: {source}: {}", error.explanation());
+    let model = Model::load_blocking(source.clone(), &overrides(config)).map_err(explain)?;
+    if model.is_demo() {
+        let version = model.version();
+        tracing::warn!(version, "a demonstration model is in use: its weights are not those of real birds");
+    }
+    Ok(InferenceHub::new(model, config.inference.on_complete))
+}
+
+/// The watch over the model, the queue's measure, and the workers when this engine has any.
+pub(super) fn children(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
+    let (store, clock) = (parts.store.clone(), parts.clock.clone());
+    let mut children = vec![
+        chore(ModelWatch::new(parts.inference.clone(), overrides(config))),
+        chore(QueueMonitor { store, clock }),
+    ];
+    if config.inference.enabled {
+        children.extend(workers(config, parts));
+    }
+    children
+}
+
+/// The workers. What kills one is its image, and the tries of an image are bounded: their deaths never end the engine.
+fn workers(config: &Config, parts: &Parts) -> impl Iterator<Item = ChildSpec> {
+    let inference = &config.inference;
+    let context = Arc::new(WorkerContext {
+        store: parts.store.clone(),
+        clock: parts.clock.clone(),
+        media: Arc::clone(&parts.media),
+        hub: parts.inference.clone(),
+        wake_sync: parts.sync.waker(),
+        holder: config.edge.id.clone(),
+        attempts_max: i32::try_from(inference.attempts_max).unwrap_or(i32::MAX),
+        lease_seconds: i64::try_from(inference.lease_seconds).unwrap_or(i64::MAX),
+    });
+    (0..inference.workers).map(move |number| {
+        let args = Args::new(Arc::clone(&context));
+        let make = move || (InferenceWorker, args.clone());
+        ChildSpec::new("inference", &number.to_string(), &Address::default(), make).expendable()
+    })
+}
+
+fn overrides(config: &Config) -> Overrides {
+    let inference = &config.inference;
+    Overrides {
+        version: inference.model_version.clone(),
+        confidence_threshold: inference.confidence_threshold.map(|share| share.get()),
+        nms_threshold: inference.nms_threshold.map(|share| share.get()),
+    }
+}

@@ -1,0 +1,260 @@
+//! The life of a job: claimed under a lease, then completed, put off or given up. Whoever settles names the attempt it
+//! claimed, so that one whose lease ran out changes nothing.
+
+use chrono::Duration;
+use serde_json::json;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::{Job, NewResult, put_result};
+use crate::clock::Timestamp;
+use crate::store::dead_letter::{self, DeadLetter, Source};
+use crate::store::outbox::put::{self, NewEvent};
+use crate::store::{Conn, StoreError, session};
+
+/// A claimed job.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The job.
+    pub job: Job,
+    /// Which attempt this is, from 1.
+    pub attempt: i32,
+}
+
+/// Who claims, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Lease<'a> {
+    /// A name for people.
+    pub holder: &'a str,
+    /// Its length.
+    pub length: Duration,
+}
+
+// A job of an open session goes first; the others in the order they became due.
+pub(super) const CLAIM: &str = "-- inference_claim
+WITH interactive AS (
+    SELECT j.tenant_id, j.id FROM inference_jobs AS j
+    JOIN weight_sessions AS s ON s.tenant_id = j.tenant_id AND s.session_id = j.session_id AND s.status = 'created'
+    WHERE j.status = 'pending' AND j.session_id IS NOT NULL AND j.next_attempt_at <= $1
+    ORDER BY j.next_attempt_at LIMIT 1 FOR UPDATE OF j SKIP LOCKED
+), other AS (
+    SELECT tenant_id, id FROM inference_jobs
+    WHERE status = 'pending' AND next_attempt_at <= $1 AND NOT EXISTS (SELECT FROM interactive)
+    ORDER BY next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+UPDATE inference_jobs AS j
+SET status = 'processing', attempt_count = j.attempt_count + 1, claimed_by = $2, lease_expires_at = $3, updated_at = $1
+FROM (SELECT * FROM interactive UNION ALL SELECT * FROM other) AS due
+WHERE j.tenant_id = due.tenant_id AND j.id = due.id
+RETURNING j.*";
+
+pub(super) const CLAIM_ONE: &str = "-- inference_claim_one
+UPDATE inference_jobs AS j
+SET status = 'processing', attempt_count = j.attempt_count + 1, claimed_by = $2, lease_expires_at = $3, updated_at = $1
+WHERE j.id = $4 AND (j.tenant_id, j.id) IN (
+    SELECT tenant_id, id FROM inference_jobs
+    WHERE tenant_id = $5 AND id = $4 AND status = 'pending' AND next_attempt_at <= $1 FOR UPDATE SKIP LOCKED)
+RETURNING j.*";
+
+/// Claims the next due job, if there is one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn claim(conn: &Conn, lease: Lease<'_>, now: Timestamp) -> Result<Option<Claim>, StoreError> {
+    let row = conn.query_opt(CLAIM, &[&now, &lease.holder, &(now + lease.length)]).await?;
+    Ok(row.map(|row| Claim::from(&row)))
+}
+
+/// Claims this job, if it is due and nobody has it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn claim_one(
+    conn: &Conn,
+    (tenant_id, id): (&str, Uuid),
+    lease: Lease<'_>,
+    now: Timestamp,
+) -> Result<Option<Claim>, StoreError> {
+    let params: [&(dyn ToSql + Sync); 5] = [&now, &lease.holder, &(now + lease.length), &id, &tenant_id];
+    Ok(conn.query_opt(CLAIM_ONE, &params).await?.map(|row| Claim::from(&row)))
+}
+
+impl From<&Row> for Claim {
+    fn from(row: &Row) -> Self {
+        Self { job: Job::from(row), attempt: row.get("attempt_count") }
+    }
+}
+
+pub(super) const EXPIRED: &str = "-- inference_expired
+SELECT * FROM inference_jobs WHERE status = 'processing' AND lease_expires_at <= $1
+ORDER BY lease_expires_at LIMIT 100";
+
+/// Jobs whose holder did not come back in time, the oldest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn expired(conn: &Conn, now: Timestamp) -> Result<Vec<Claim>, StoreError> {
+    Ok(conn.query(EXPIRED, &[&now]).await?.iter().map(Claim::from).collect())
+}
+
+pub(super) const COMPLETE: &str = "-- inference_complete
+UPDATE inference_jobs SET status = 'completed', result_id = $2, claimed_by = NULL, lease_expires_at = NULL,
+    last_error = NULL, updated_at = $4
+WHERE tenant_id = $1 AND id = $2 AND attempt_count = $3 AND status = 'processing'";
+
+/// Stores the result of a claimed job with its event, and notes it in its session: one transaction. `false`: the lease
+/// had run out and somebody else has the job, so nothing was stored.
+///
+/// # Errors
+/// When the database fails.
+pub async fn complete(
+    conn: &mut Conn,
+    claim: &Claim,
+    result: &NewResult,
+    event: NewEvent,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    conn.transaction("inference_complete", async |tx| {
+        let Job { tenant_id, id, session_id, .. } = &claim.job;
+        let is_mine = tx.execute(COMPLETE, &[tenant_id, id, &claim.attempt, &now]).await? > 0;
+        if !is_mine {
+            return Ok(false);
+        }
+        put_result(tx, &claim.job, result, now).await?;
+        put::put(tx, &[event], now).await?;
+        if let Some(session_id) = session_id {
+            session::lock(tx, tenant_id, session_id).await?;
+            session::attach_result(tx, tenant_id, session_id, *id, now).await?;
+        }
+        Ok(true)
+    })
+    .await
+}
+
+pub(super) const PUT_OFF: &str = "-- inference_put_off
+UPDATE inference_jobs SET status = 'pending', attempt_count = attempt_count - $7::int, next_attempt_at = $4, last_error = $5, claimed_by = NULL,
+    lease_expires_at = NULL, updated_at = $6
+WHERE tenant_id = $1 AND id = $2 AND attempt_count = $3 AND status = 'processing'";
+
+/// When a job is tried again.
+#[derive(Clone, Copy, Debug)]
+pub struct Again {
+    /// Not before.
+    pub at: Timestamp,
+    /// Whether the attempt counts against the job.
+    pub is_counted: bool,
+}
+
+/// Gives a claimed job back, to be tried again. `false`: it is no longer this claim's.
+///
+/// # Errors
+/// When the database fails.
+pub async fn put_off(
+    conn: &Conn,
+    claim: &Claim,
+    error: &str,
+    again: Again,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Job { tenant_id, id, .. } = &claim.job;
+    let uncounted = i32::from(!again.is_counted);
+    let params: [&(dyn ToSql + Sync); 7] =
+        [tenant_id, id, &claim.attempt, &again.at, &error, &now, &uncounted];
+    Ok(conn.execute(PUT_OFF, &params).await? > 0)
+}
+
+pub(super) const GIVE_UP: &str = "-- inference_give_up
+UPDATE inference_jobs SET status = 'failed', last_error = $4, claimed_by = NULL, lease_expires_at = NULL, updated_at = $5
+WHERE tenant_id = $1 AND id = $2 AND attempt_count = $3 AND status = 'processing'";
+
+/// Gives a claimed job up and keeps a dead letter of it. `false`: it is no longer this claim's.
+///
+/// # Errors
+/// When the database fails.
+pub async fn give_up(
+    conn: &mut Conn,
+    claim: &Claim,
+    reason: &str,
+    error: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    conn.transaction("inference_give_up", async |tx| {
+        let job = &claim.job;
+        let is_mine =
+            tx.execute(GIVE_UP, &[&job.tenant_id, &job.id, &claim.attempt, &error, &now]).await? > 0;
+        if is_mine {
+            let (event_id, body) = (job.id.to_string(), body(job, error));
+            let letter = DeadLetter {
+                tenant_id: &job.tenant_id,
+                source: Source::Inference,
+                reason,
+                event_type: "inference.job",
+                event_id: &event_id,
+                session_id: job.session_id.as_deref(),
+                device_id: Some(&job.device_id),
+                body,
+                attempt_count: claim.attempt,
+                trace_id: job.trace_id.as_deref(),
+                first_seen_at: job.created_at,
+            };
+            dead_letter::put(tx, &letter, now).await?;
+        }
+        Ok(is_mine)
+    })
+    .await
+}
+
+fn body(job: &Job, error: &str) -> serde_json::Value {
+    json!({
+        "job_id": job.id, "tenant_id": job.tenant_id, "farm_id": job.farm_id, "barn_id": job.barn_id,
+        "device_id": job.device_id, "media_id": job.media_id, "object_key": job.object_key,
+        "session_id": job.session_id, "model_version": job.model_version, "error": error,
+    })
+}
+
+pub(super) const REDRIVE: &str = "-- inference_redrive
+UPDATE inference_jobs SET status = 'pending', attempt_count = 0, next_attempt_at = $3, updated_at = $3
+WHERE tenant_id = $1 AND id = $2 AND status = 'failed'";
+
+/// Has a job that was given up tried again, as part of the caller's transaction. `false`: there is no such job.
+///
+/// # Errors
+/// When the database fails.
+pub async fn redrive(conn: &Conn, tenant_id: &str, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
+    Ok(conn.execute(REDRIVE, &[&tenant_id, &id, &now]).await? > 0)
+}
+
+pub(super) const DUE: &str = "-- inference_due
+SELECT j.tenant_id, j.id, j.attempt_count, COALESCE(s.status = 'created', false) AS is_interactive
+FROM inference_jobs AS j LEFT JOIN weight_sessions AS s ON s.tenant_id = j.tenant_id AND s.session_id = j.session_id
+WHERE j.status = 'pending' AND j.next_attempt_at <= $1
+ORDER BY j.next_attempt_at LIMIT $2";
+
+/// A job that waits for a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Due {
+    /// Tenant.
+    pub tenant_id: String,
+    /// Its id.
+    pub id: Uuid,
+    /// Attempts so far.
+    pub attempt_count: i32,
+    /// Whether its session is open.
+    pub is_interactive: bool,
+}
+
+/// Jobs that are due, at most `rows_max`, those that have waited longest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn due(conn: &Conn, rows_max: i64, now: Timestamp) -> Result<Vec<Due>, StoreError> {
+    let rows = conn.query(DUE, &[&now, &rows_max]).await?;
+    let read = |row: &Row| Due {
+        tenant_id: row.get("tenant_id"),
+        id: row.get("id"),
+        attempt_count: row.get("attempt_count"),
+        is_interactive: row.get("is_interactive"),
+    };
+    Ok(rows.iter().map(read).collect())
+}
