@@ -231,6 +231,11 @@ fn example(schema: &Value, schemas: &Value, depth: usize) -> Value {
     if let Some(name) = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
         return example(&schemas[name], schemas, depth);
     }
+    if let Some(parts) = schema["allOf"].as_array() {
+        let parts = parts.iter().map(|part| example(part, schemas, depth));
+        let fields = parts.filter_map(|part| part.as_object().cloned()).flatten();
+        return Value::Object(fields.collect());
+    }
     let is_null = |schema: &&Value| schema["type"] == "null";
     let choices = ["oneOf", "anyOf"].iter().find_map(|key| schema.get(*key)?.as_array());
     if let Some(choice) = choices.and_then(|choices| choices.iter().find(|choice| !is_null(choice))) {
