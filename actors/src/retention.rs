@@ -1,73 +1,188 @@
-//! Housekeeping of the tables: partitions made ahead, expired dedupe marks and old refusals removed.
+//! Retention: deletes what has become old enough, and makes room when the disk is full.
+//!
+//! Owns: the rhythm of the passes, and the pass under way.
+//! Accepts: `Ended` from its own work; orders come through [`RetentionHub`] and need no mailbox.
+//! Sends: nothing.
+//! Dies: of a bug only. A pass may be cut at any point: the next one finds what is left.
 
+pub mod disk;
+mod images;
+mod pass;
+pub mod report;
+pub mod upkeep;
+
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::clock::Clock;
-use schema::metrics;
-use schema::store::{Store, StoreError, dedupe, partition, reject, telemetry};
+use schema::store::Store;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use crate::chore::Chore;
+use crate::media::store::MediaStore;
+use crate::wake::Wake;
+use pass::Janitor;
+use report::Report;
 
-/// How often the partitions ahead are looked after.
-const PARTITIONS_EVERY: Duration = Duration::from_secs(600);
+/// From the start to the first pass.
+const FIRST_PASS_AFTER: Duration = Duration::from_secs(60);
+/// Orders that wait while a pass is under way; more are refused.
+const ORDERS_MAX: usize = 8;
+/// How long an order waits for its result.
+const RESULT_WAIT_MAX: Duration = Duration::from_secs(50);
 
-/// Makes partitions ahead of the rows that need them.
-#[derive(Clone)]
-pub struct Partitions {
-    /// The database.
-    pub store: Store,
-    /// Wall time.
-    pub clock: Clock,
+/// What is kept, and for how long.
+#[derive(Clone, Debug)]
+pub struct RetentionSettings {
+    /// Days for which readings and device events are kept.
+    pub telemetry_raw_days: u64,
+    /// Days for which aggregates are kept.
+    pub telemetry_agg_days: u64,
+    /// Days for which images are kept.
+    pub media_days: u64,
+    /// Days for which acknowledged outbox rows are kept.
+    pub outbox_acked_days: u64,
+    /// Minutes between two passes.
+    pub interval_minutes: u64,
+    /// Whether a pass that nobody ordered only says what it would delete.
+    pub is_dry_run: bool,
+    /// Whether images of finalized sessions go before their time when room is needed.
+    pub is_emergency_delete: bool,
+    /// Free bytes of the media volume below which room is needed.
+    pub free_bytes_min: u64,
+    /// The directory of the images; `None` when they lie in a bucket.
+    pub media_root: Option<PathBuf>,
+    /// The bucket of the images; a name with either backend.
+    pub bucket: String,
 }
 
-impl Chore for Partitions {
-    const NAME: &'static str = "partitions";
-    type Error = StoreError;
+/// What is ordered: a pass, and who wants to hear of it.
+struct Order {
+    is_dry_run: Option<bool>,
+    reply: oneshot::Sender<Arc<Report>>,
+}
 
-    async fn run(&mut self) -> Result<Duration, StoreError> {
-        let now = self.clock.now();
-        self.store.run("partitions", async |conn| partition::ensure_ahead(conn, now).await).await?;
-        let strays = self
-            .store
-            .run("default_partition", async |conn| telemetry::default_partition_rows(conn).await)
-            .await?;
-        metrics::telemetry_default_partition_rows().set(f64::from(i32::try_from(strays).unwrap_or(i32::MAX)));
-        Ok(PARTITIONS_EVERY)
+/// Retention as others reach it. Cloning shares it.
+#[derive(Clone)]
+pub struct RetentionHub(Arc<Shared>);
+
+struct Shared {
+    janitor: Janitor,
+    interval: Duration,
+    last: ArcSwapOption<Report>,
+    orders: mpsc::Sender<Order>,
+    inbox: Mutex<mpsc::Receiver<Order>>,
+    room: Wake,
+}
+
+impl RetentionHub {
+    /// A hub over a database and a place of images.
+    #[must_use]
+    pub fn new(settings: RetentionSettings, store: Store, clock: Clock, media: Arc<dyn MediaStore>) -> Self {
+        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+        Self(Arc::new(Shared {
+            interval: Duration::from_secs(settings.interval_minutes * 60),
+            janitor: Janitor::new(settings, store, clock, media),
+            last: ArcSwapOption::empty(),
+            orders,
+            inbox: Mutex::new(inbox),
+            room: Wake::default(),
+        }))
+    }
+
+    /// What the last pass of this engine did; `None` before the first.
+    #[must_use]
+    pub fn last(&self) -> Option<Arc<Report>> {
+        self.0.last.load_full()
+    }
+
+    /// Orders a pass, which follows the one under way, and waits for its result. `None`: there is none yet, or too many
+    /// orders wait already.
+    pub async fn order(&self, is_dry_run: Option<bool>) -> Option<Arc<Report>> {
+        let (reply, result) = oneshot::channel();
+        self.0.orders.try_send(Order { is_dry_run, reply }).ok()?;
+        tokio::time::timeout(RESULT_WAIT_MAX, result).await.ok()?.ok()
+    }
+
+    /// Runs one pass right here, beside the rhythm of the actor.
+    pub async fn pass(&self, is_dry_run: bool) -> Arc<Report> {
+        let report = Arc::new(self.0.janitor.pass(is_dry_run).await);
+        self.0.last.store(Some(Arc::clone(&report)));
+        report
+    }
+
+    async fn run(&self) {
+        let mut inbox = self.0.inbox.lock().await;
+        let mut due = Instant::now() + FIRST_PASS_AFTER;
+        loop {
+            tokio::select! {
+                order = inbox.recv() => {
+                    let order = order.expect("the hub holds a sender");
+                    // Nobody waits for it any more.
+                    if order.reply.is_closed() {
+                        continue;
+                    }
+                    let is_dry_run = order.is_dry_run.unwrap_or(self.0.janitor.settings.is_dry_run);
+                    // Whoever ordered it may have gone meanwhile.
+                    let _ = order.reply.send(self.pass(is_dry_run).await);
+                }
+                () = self.0.room.wait(Duration::MAX) => self.0.janitor.make_room_now().await,
+                () = tokio::time::sleep_until(due) => {
+                    self.pass(self.0.janitor.settings.is_dry_run).await;
+                    due = Instant::now() + self.0.interval;
+                }
+            }
+        }
     }
 }
 
-/// Removes expired dedupe marks and all but the newest refusals.
-#[derive(Clone)]
-pub struct Cleanup {
-    /// The database.
-    pub store: Store,
-    /// Wall time.
-    pub clock: Clock,
-    /// Minutes between two rounds.
-    pub every_minutes: u64,
-    /// Refusals that are kept.
-    pub rejects_rows_max: i64,
+/// The actor; see the head of this file.
+pub struct Retention;
+
+/// What it is told.
+#[derive(Debug)]
+pub enum Msg {
+    /// Its work ended, which only a bug brings about.
+    Ended,
 }
 
-impl Chore for Cleanup {
-    const NAME: &'static str = "cleanup";
-    type Error = StoreError;
+impl Actor for Retention {
+    type Msg = Msg;
+    type State = JoinSet<()>;
+    type Arguments = RetentionHub;
 
-    async fn run(&mut self) -> Result<Duration, StoreError> {
-        let now = self.clock.now();
-        loop {
-            let deleted = self
-                .store
-                .run("dedupe_cleanup", async |conn| dedupe::delete_expired(conn, now).await)
-                .await?;
-            metrics::retention_deleted_rows("ingress_dedupe").increment(deleted);
-            if deleted < dedupe::EXPIRED_ROWS_PER_CHUNK.unsigned_abs() {
-                break;
-            }
-        }
-        let rows_max = self.rejects_rows_max;
-        let trimmed = self.store.run("trim_rejects", async |conn| reject::trim(conn, rows_max).await).await?;
-        metrics::retention_deleted_rows("ingress_rejects").increment(trimmed);
-        Ok(Duration::from_secs(self.every_minutes * 60))
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Msg>,
+        hub: RetentionHub,
+    ) -> Result<JoinSet<()>, ActorProcessingErr> {
+        let mut work = JoinSet::new();
+        work.spawn(async move {
+            let mut passes = JoinSet::new();
+            passes.spawn(async move { hub.run().await });
+            passes.join_next().await;
+            // The actor may be gone already.
+            let _ = myself.send_message(Msg::Ended);
+        });
+        Ok(work)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Msg>,
+        Msg::Ended: Msg,
+        _: &mut JoinSet<()>,
+    ) -> Result<(), ActorProcessingErr> {
+        Err("the work of retention ended".into())
+    }
+
+    /// Cuts the pass under way.
+    async fn post_stop(&self, _: ActorRef<Msg>, work: &mut JoinSet<()>) -> Result<(), ActorProcessingErr> {
+        work.shutdown().await;
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@ use actors::credentials::Credentials;
 use actors::database::DatabaseHealth;
 use actors::inference::InferenceHub;
 use actors::ingress::stats::IngressStats;
+use actors::retention::RetentionHub;
 use actors::session::Sessions;
 use actors::sync::SyncHub;
 use actors::telemetry::TelemetryWriters;
@@ -40,6 +41,7 @@ mod media;
 mod openapi;
 mod ops;
 mod query;
+mod retention;
 mod server;
 mod session;
 mod sync;
@@ -89,6 +91,8 @@ pub struct AppState {
     inference: InferenceHub,
     /// Whether the place of the images is usable.
     media_probe: MediaProbe,
+    /// Passes over what has become old.
+    retention: RetentionHub,
     /// The state of the box, as it was last looked at.
     edge: EdgeCheck,
     /// The text of all metrics; `None` when Prometheus is switched off.
@@ -118,6 +122,7 @@ impl AppState {
             media: MediaDesk::of(config, parts),
             inference: parts.inference.clone(),
             media_probe: MediaProbe::new(Arc::clone(&parts.media)),
+            retention: parts.retention.clone(),
             edge: EdgeCheck::new(config),
             render_metrics: config.metrics.prometheus.then(|| Arc::new(observe::render_metrics) as Render),
         })
@@ -213,6 +218,8 @@ fn table() -> Vec<Route> {
         row(Read, "/api/v1/media/objects/by-key", routes!(media::show_by_key)),
         row(Read, "/api/v1/media/objects/{media_id}", routes!(media::show_media)),
         row(Read, "/api/v1/media/objects/{media_id}/meta", routes!(media::media_meta)),
+        row(Box, "/api/v1/janitor/state", routes!(retention::janitor_state)),
+        row(Act, "/api/v1/janitor/run", routes!(retention::run_janitor)),
         row(Act, "/api/v1/sync/trigger", routes!(sync::trigger)),
         row(Admin, "/api/v1/sync/dlq", routes!(sync::list_dead)),
         row(Admin, "/api/v1/sync/redrive", routes!(sync::redrive)),

@@ -4,6 +4,7 @@
 //! database                     asks the database when nobody else does
 //! allowlist                    reads the allowlists again
 //! partitions  cleanup          make room ahead, remove what has expired
+//! disk  retention              watches the volumes, deletes what has become old
 //! aggregate                    closes minutes, hours and days
 //! uploads                      completes images that nobody completed
 //! sync/0 … n-1                 SyncPartition
@@ -39,7 +40,9 @@ use actors::ingress::{self, Ingress, IngressIntake};
 use actors::media::completion::Completer;
 use actors::media::store::MediaStore;
 use actors::media::watch::UploadWatch;
-use actors::retention::{Cleanup, Partitions};
+use actors::retention::disk::DiskWatch;
+use actors::retention::upkeep::{Cleanup, Partitions};
+use actors::retention::{Retention, RetentionHub, RetentionSettings};
 use actors::session::upkeep::SessionUpkeep;
 use actors::session::{SessionActors, SessionContext, SessionSettings, Sessions};
 use actors::supervisor::{ChildSpec, Supervised};
@@ -59,7 +62,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::config::{self, Config, MqttMode, Secret};
+use crate::config::{self, Config, MediaBackend, MqttMode, Secret};
 use crate::http::{self, AppState};
 
 mod inference;
@@ -77,6 +80,8 @@ const SESSIONS_MAX: usize = 10_000;
 const SHUTDOWN: Duration = Duration::from_secs(8);
 /// Of that, for deliveries that are in hand, and for the request to the cloud that is under way.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Bytes of a gibibyte.
+const GIB: u64 = 1 << 30;
 /// The wait between two tries to reach the database at the start.
 const DATABASE_RETRY: Duration = Duration::from_millis(500);
 
@@ -109,6 +114,8 @@ pub struct Parts {
     pub media: Arc<dyn MediaStore>,
     /// What others need of inference.
     pub inference: InferenceHub,
+    /// Passes over what has become old.
+    pub retention: RetentionHub,
 }
 
 impl Parts {
@@ -120,7 +127,10 @@ impl Parts {
         let clock = Clock::system();
         let store = Store::new(&store_settings(config)?)?;
         let allowlist = Allowlist::new(store.clone(), clock.clone(), config.ingress.auto_provision);
+        let media = media::store(config)?;
+        let retention = retention_settings(config);
         Ok(Self {
+            retention: RetentionHub::new(retention, store.clone(), clock.clone(), Arc::clone(&media)),
             database: DatabaseHealth::default(),
             allowlist,
             credentials: Credentials::new(store.clone()),
@@ -130,7 +140,7 @@ impl Parts {
             stats: Arc::new(IngressStats::new(clock.now())),
             way_in: WayInView::default(),
             sync: SyncHub::new(sync_settings(config), store.clone(), clock.clone())?,
-            media: media::store(config)?,
+            media,
             inference: inference::hub(config)?,
             store,
             clock,
@@ -150,6 +160,22 @@ impl Parts {
             wake_sync: self.sync.waker(),
             wake: self.media_wake.clone(),
         }
+    }
+}
+
+fn retention_settings(config: &Config) -> RetentionSettings {
+    let (retention, media) = (&config.retention, &config.media);
+    RetentionSettings {
+        telemetry_raw_days: retention.telemetry_raw_days,
+        telemetry_agg_days: retention.telemetry_agg_days,
+        media_days: retention.media_days,
+        outbox_acked_days: retention.outbox_acked_days,
+        interval_minutes: retention.interval_minutes,
+        is_dry_run: retention.dry_run,
+        is_emergency_delete: retention.emergency_delete,
+        free_bytes_min: retention.free_disk_gb_min.saturating_mul(GIB),
+        media_root: (media.backend_in_use() == MediaBackend::Filesystem).then(|| media.root.clone()),
+        bucket: media.bucket.clone(),
     }
 }
 
@@ -334,6 +360,15 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
         bootstrap_delay: Duration::from_millis(media.bootstrap_delay_ms),
         measured_at: None,
     }));
+    chores.push(chore(DiskWatch {
+        hub: parts.retention.clone(),
+        store: store.clone(),
+        root: config.ops.disk_path.clone(),
+        check_seconds: config.ops.check_seconds,
+        was_full: false,
+    }));
+    let hub = parts.retention.clone();
+    chores.push(ChildSpec::new("retention", "", &Address::default(), move || (Retention, hub.clone())));
     chores
 }
 

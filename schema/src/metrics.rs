@@ -222,6 +222,16 @@ catalog! {
     histogram inference_duration_seconds(result: &'static str) = "inference.duration_seconds";
     /// Rows deleted by retention, by table.
     counter retention_deleted_rows(table: &'static str) = "retention.deleted_rows";
+    /// Files deleted by retention.
+    counter retention_deleted_files() = "retention.deleted_files";
+    /// Of these, images that went before their time because room was needed.
+    counter retention_emergency_files() = "retention.emergency_files";
+    /// Bytes that deleted files had taken.
+    counter retention_freed_bytes() = "retention.freed_bytes";
+    /// The share of a volume that is in use, 0 to 1.
+    gauge disk_used_ratio(volume: &'static str) = "disk.used_ratio";
+    /// Bytes free on a volume.
+    gauge disk_free_bytes(volume: &'static str) = "disk.free_bytes";
     /// Actors that were restarted after a failure, by kind.
     counter engine_restarts(actor: &'static str) = "engine.restarts";
 }

@@ -78,14 +78,18 @@ fn storable(topic: &str) -> String {
     topic[..end].replace('\0', "\u{fffd}")
 }
 
-const TRIM: &str = "-- trim_rejects
-DELETE FROM ingress_rejects WHERE rejected_at < (
-    SELECT rejected_at FROM ingress_rejects ORDER BY rejected_at DESC OFFSET $1 LIMIT 1)";
+/// Refusals that one statement deletes at most.
+pub const TRIMMED_ROWS_PER_CHUNK: i64 = 5_000;
 
-/// Keeps the newest `rows_max` refusals and returns how many went.
+const TRIM: &str = "-- trim_rejects
+DELETE FROM ingress_rejects WHERE id = ANY (ARRAY(
+    SELECT id FROM ingress_rejects ORDER BY rejected_at DESC, id DESC OFFSET $1 LIMIT $2))";
+
+/// Deletes one chunk of what is beyond the newest `rows_max` refusals and returns how many went; fewer than
+/// [`TRIMMED_ROWS_PER_CHUNK`] means done.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn trim(conn: &Conn, rows_max: i64) -> Result<u64, StoreError> {
-    conn.execute(TRIM, &[&rows_max]).await
+    conn.execute(TRIM, &[&rows_max, &TRIMMED_ROWS_PER_CHUNK]).await
 }

@@ -1,6 +1,7 @@
 //! What operators ask about the outbox and do to it, and what the gauges show.
 
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use super::claim::with_plans;
@@ -272,8 +273,16 @@ pub async fn list(
 }
 
 async fn list_pending(conn: &Conn, limit: i64, tenants: Option<&[String]>) -> Result<Vec<Row>, StoreError> {
-    let present: Vec<String> = conn.query(TENANTS, &[&tenants]).await?.iter().map(|row| row.get(0)).collect();
+    let present = self::tenants(conn, tenants).await?;
     conn.query(LIST_PENDING, &[&present, &limit]).await
+}
+
+/// The tenants, all or of these, with a row that the cloud has not acknowledged.
+pub(in crate::store) async fn tenants(
+    conn: &Conn,
+    among: Option<&[String]>,
+) -> Result<Vec<String>, StoreError> {
+    Ok(conn.query(TENANTS, &[&among]).await?.iter().map(|row| row.get(0)).collect())
 }
 
 async fn list_acked(conn: &Conn, limit: i64, tenants: Option<&[String]>) -> Result<Vec<Entry>, StoreError> {
@@ -288,7 +297,13 @@ async fn list_acked(conn: &Conn, limit: i64, tenants: Option<&[String]>) -> Resu
             "SELECT {} FROM {table} AS o WHERE $1::text[] IS NULL OR o.tenant_id = ANY ($1) LIMIT $2",
             entry!()
         );
-        entries.extend(conn.query(&sql, &[&tenants, &room]).await?.iter().map(Entry::read));
+        match conn.query(&sql, &[&tenants, &room]).await {
+            Ok(rows) => entries.extend(rows.iter().map(Entry::read)),
+            // Its time has come since the tables were listed.
+            Err(StoreError::Statement { source, .. })
+                if source.code() == Some(&SqlState::UNDEFINED_TABLE) => {}
+            Err(error) => return Err(error),
+        }
     }
     entries.sort_by_key(|entry| entry.occurred_at);
     Ok(entries)

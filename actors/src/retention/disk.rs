@@ -1,0 +1,64 @@
+//! The watch over the volumes: how full they are, as metrics, and a word to retention when the images need room.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schema::metrics;
+use schema::store::{Store, StoreError, health};
+
+use super::RetentionHub;
+use crate::chore::Chore;
+use crate::disk;
+
+/// Looks at the volumes.
+#[derive(Clone)]
+pub struct DiskWatch {
+    /// Whom to tell when room is needed.
+    pub hub: RetentionHub,
+    /// The database, which knows where it lies.
+    pub store: Store,
+    /// The volume of the box.
+    pub root: PathBuf,
+    /// Seconds between two looks.
+    pub check_seconds: u64,
+    /// Whether room was needed at the last look.
+    pub was_full: bool,
+}
+
+impl Chore for DiskWatch {
+    const NAME: &'static str = "disk";
+    type Error = StoreError;
+
+    async fn run(&mut self) -> Result<Duration, StoreError> {
+        let media = self.hub.0.janitor.settings.media_root.clone();
+        show("root", Some(self.root.clone()));
+        show("media", media);
+        self.look_for_room();
+        let directory =
+            self.store.run("data_directory", async |conn| health::data_directory(conn).await).await?;
+        // On another machine, or in another container, the path means nothing here.
+        show("db", directory.map(PathBuf::from).filter(|path| path.exists()));
+        Ok(Duration::from_secs(self.check_seconds))
+    }
+}
+
+impl DiskWatch {
+    fn look_for_room(&mut self) {
+        let is_full = self.hub.0.janitor.is_room_needed();
+        if is_full && !self.was_full {
+            tracing::warn!("the media volume has too little room, uploads are refused until there is more");
+        } else if self.was_full && !is_full {
+            tracing::info!("the media volume has room again");
+        }
+        self.was_full = is_full;
+        if is_full && self.hub.0.janitor.settings.is_emergency_delete {
+            self.hub.0.room.wake();
+        }
+    }
+}
+
+fn show(volume: &'static str, place: Option<PathBuf>) {
+    let Some(space) = place.and_then(|place| disk::space(&place).ok()) else { return };
+    metrics::disk_used_ratio(volume).set(space.used_ratio());
+    metrics::disk_free_bytes(volume).set(space.free_bytes as f64);
+}
