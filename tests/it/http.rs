@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::retention::RetentionHub;
 use actors::supervisor::{ChildSpec, Supervised};
 use actors::telemetry::{self, TelemetryWriter};
 use axum::Router;
@@ -18,6 +19,7 @@ use tower::ServiceExt;
 mod device;
 mod media;
 mod ops;
+mod retention;
 mod session;
 mod sync;
 mod telemetry_intake;
@@ -29,6 +31,7 @@ struct Face {
     db: Database,
     router: Router,
     writers: Supervised,
+    retention: RetentionHub,
 }
 
 fn key(key: &str, role: Role, tenants: &[&str]) -> OperatorKey {
@@ -77,7 +80,7 @@ impl Face {
         let writers = Supervised::start(writers).await.expect("the writers start");
         parts.database.works();
         let state = AppState::of(&config, &parts).expect("no key files");
-        Self { db, router: router(state), writers }
+        Self { db, router: router(state), writers, retention: parts.retention }
     }
 
     async fn end(self) {

@@ -11,6 +11,7 @@ mod outage;
 mod outbox;
 mod refusals;
 mod replay;
+mod retention;
 mod schemathesis;
 mod session;
 mod status;

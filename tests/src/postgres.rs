@@ -97,7 +97,10 @@ pub fn store(url: &str) -> Store {
 }
 
 /// A connection of its own to a database.
-pub(crate) async fn connect(url: &str) -> Client {
+///
+/// # Panics
+/// When the server does not answer.
+pub async fn connect(url: &str) -> Client {
     let (client, connection) =
         tokio_postgres::connect(url, NoTls).await.expect("the server for tests answers");
     #[expect(

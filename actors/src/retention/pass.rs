@@ -21,7 +21,7 @@ use crate::media::store::{MediaStore, MediaStoreError};
 const UPLOAD_DAYS: u64 = 7;
 /// How long a dead letter is kept after it was applied again.
 const REDRIVEN_DAYS: u64 = 30;
-/// Attempts to drop a table in one pass.
+/// Attempts to drop a table in one pass, while nothing has been in the way yet.
 const DROP_ATTEMPTS_MAX: u32 = 3;
 /// The wait between them.
 const DROP_RETRY: Duration = Duration::from_secs(1);
@@ -117,13 +117,20 @@ impl Janitor {
     async fn tables(&self, kind: Kind, before: Timestamp, report: &mut Report) -> Result<(), PassError> {
         let mut is_busy = false;
         for table in self.store.run("old_tables", async |conn| tables::old(conn, kind, before).await).await? {
-            is_busy |= self.drop_table(&table, report).await? == Fate::Busy;
+            // Whoever is in the way of one is often in the way of all, and is not waited for again.
+            let attempts_max = if is_busy { 1 } else { DROP_ATTEMPTS_MAX };
+            is_busy |= self.drop_table(&table, attempts_max, report).await? == Fate::Busy;
         }
         if is_busy { Err(PassError::Busy) } else { Ok(()) }
     }
 
     /// Drops a table, or says how many rows would go.
-    async fn drop_table(&self, table: &OldTable, report: &mut Report) -> Result<Fate, PassError> {
+    async fn drop_table(
+        &self,
+        table: &OldTable,
+        attempts_max: u32,
+        report: &mut Report,
+    ) -> Result<Fate, PassError> {
         if self.store.run("is_table_held", async |conn| tables::is_held(conn, table).await).await? {
             tracing::info!(
                 table = table.name,
@@ -131,7 +138,7 @@ impl Janitor {
             );
             return Ok(Fate::Held);
         }
-        for attempt in 1..=DROP_ATTEMPTS_MAX {
+        for attempt in 1..=attempts_max {
             let fate = if report.is_dry_run {
                 let count =
                     self.store.run("rows_about", async |conn| tables::rows_about(conn, &table.name).await);
@@ -140,7 +147,7 @@ impl Janitor {
                 self.store.run("drop_table", async |conn| tables::drop(conn, table).await).await?
             };
             match fate {
-                Fate::Busy if attempt < DROP_ATTEMPTS_MAX => tokio::time::sleep(DROP_RETRY).await,
+                Fate::Busy if attempt < attempts_max => tokio::time::sleep(DROP_RETRY).await,
                 Fate::Dropped { rows } => {
                     tracing::info!(
                         table = table.name,
