@@ -19,7 +19,7 @@ use arc_swap::ArcSwapOption;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::clock::Clock;
 use schema::store::Store;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -75,7 +75,8 @@ struct Shared {
     interval: Duration,
     last: ArcSwapOption<Report>,
     orders: mpsc::Sender<Order>,
-    inbox: Mutex<mpsc::Receiver<Order>>,
+    /// Locked by the actor for as long as it lives.
+    inbox: Arc<Mutex<mpsc::Receiver<Order>>>,
     room: Wake,
 }
 
@@ -89,7 +90,7 @@ impl RetentionHub {
             janitor: Janitor::new(settings, store, clock, media),
             last: ArcSwapOption::empty(),
             orders,
-            inbox: Mutex::new(inbox),
+            inbox: Arc::new(Mutex::new(inbox)),
             room: Wake::default(),
         }))
     }
@@ -100,9 +101,12 @@ impl RetentionHub {
         self.0.last.load_full()
     }
 
-    /// Orders a pass, which follows the one under way, and waits for its result. `None`: there is none yet, or too many
-    /// orders wait already.
+    /// Orders a pass, which follows the one under way, and waits for its result. `None`: there is none yet, too many
+    /// orders wait already, or the actor does not run.
     pub async fn order(&self, is_dry_run: Option<bool>) -> Option<Arc<Report>> {
+        if self.0.inbox.try_lock().is_ok() {
+            return None;
+        }
         let (reply, result) = oneshot::channel();
         self.0.orders.try_send(Order { is_dry_run, reply }).ok()?;
         tokio::time::timeout(RESULT_WAIT_MAX, result).await.ok()?.ok()
@@ -115,8 +119,7 @@ impl RetentionHub {
         report
     }
 
-    async fn run(&self) {
-        let mut inbox = self.0.inbox.lock().await;
+    async fn run(&self, mut inbox: OwnedMutexGuard<mpsc::Receiver<Order>>) {
         let mut due = Instant::now() + FIRST_PASS_AFTER;
         loop {
             tokio::select! {
@@ -160,10 +163,11 @@ impl Actor for Retention {
         myself: ActorRef<Msg>,
         hub: RetentionHub,
     ) -> Result<JoinSet<()>, ActorProcessingErr> {
+        let inbox = Arc::clone(&hub.0.inbox).lock_owned().await;
         let mut work = JoinSet::new();
         work.spawn(async move {
             let mut passes = JoinSet::new();
-            passes.spawn(async move { hub.run().await });
+            passes.spawn(async move { hub.run(inbox).await });
             passes.join_next().await;
             // The actor may be gone already.
             let _ = myself.send_message(Msg::Ended);
