@@ -246,7 +246,6 @@ async fn a_finalize_that_waited_too_long_is_given_up_and_applied_again_on_demand
 #[tokio::test(flavor = "multi_thread")]
 async fn another_station_under_the_same_session_id_is_refused_and_kept() {
     let barn = Barn::start().await;
-    barn.db.allow_station(TENANT, "st-02", "f-001", "b-001").await;
     let mut device = barn.device("wv-001").await;
     let messages = traffic(0, &mut StdRng::seed_from_u64(1));
     device.put_all(messages[..1].to_vec()).await;

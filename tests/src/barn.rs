@@ -172,7 +172,9 @@ pub async fn admit(db: &Database) {
         db.allow_device(TENANT, &format!("d-{number}"), "f-001", "b-001").await;
     }
     db.allow_device(TENANT, "wv-001", "f-001", "b-001").await;
-    db.allow_station(TENANT, "st-01", "f-001", "b-001").await;
+    for station in ["st-01", "st-02"] {
+        db.allow_station(TENANT, station, "f-001", "b-001").await;
+    }
 }
 
 /// Checks that no event is on its way and no lane is leased.
