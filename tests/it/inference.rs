@@ -21,8 +21,8 @@ mod workers;
 /// Puts an image into the store of an engine and its row into the database, as a completed upload leaves them.
 async fn put_image(db: &Database, media_root: &Path, bytes: &[u8], session_id: Option<&str>) -> Uuid {
     let media_id = id::new_id();
-    std::fs::create_dir_all(media_root).unwrap();
-    std::fs::write(media_root.join(media_id.to_string()), bytes).unwrap();
+    std::fs::create_dir_all(media_root).expect("a folder");
+    std::fs::write(media_root.join(media_id.to_string()), bytes).expect("an image file");
     let session_id = session_id.map_or("NULL".to_owned(), |session_id| format!("'{session_id}'"));
     db.execute(&format!(
         "INSERT INTO media_objects (id, tenant_id, farm_id, barn_id, device_id, session_id, bucket, object_key, path,
@@ -55,7 +55,7 @@ async fn put_job_of(db: &Database, media_id: Uuid, session_id: Option<&str>) -> 
         trace_id: Some("trace-1"),
     };
     let now = Clock::system().now();
-    db.store.run("put_job", async |conn| put_job(conn, &job, now).await).await.unwrap()
+    db.store.run("put_job", async |conn| put_job(conn, &job, now).await).await.expect("a job")
 }
 
 /// An open session.
@@ -70,7 +70,7 @@ async fn open_session(db: &Database, session_id: &str) {
 
 /// An engine with a package of its own and the place of its images.
 async fn barn_with(network: Network, change: impl FnOnce(Settings) -> Settings) -> (Barn, tempfile::TempDir) {
-    let package = tempfile::tempdir().unwrap();
+    let package = tempfile::tempdir().expect("a folder");
     write_package(package.path(), "v1", network);
     let path = package.path().display().to_string();
     let barn = Barn::start_with(|settings| change(settings.set("inference.model_path", &path))).await;

@@ -58,10 +58,11 @@ pub(super) async fn create(
         occurred_at: create.start_at,
         ..order(&state, &call, [&create.tenant_id, &create.session_id], &create.event_id, command)
     };
-    match ask(&state, marked(order, "/api/v1/weighvision/sessions", &body)).await? {
-        Reply::Session(session) => Ok((StatusCode::CREATED, Json(SessionRow::from(*session)))),
-        _ => Err(event_id_taken()),
-    }
+    let Reply::Session(session) = ask(&state, marked(order, "/api/v1/weighvision/sessions", &body)).await?
+    else {
+        return Err(event_id_taken());
+    };
+    Ok((StatusCode::CREATED, Json(SessionRow::from(*session))))
 }
 
 /// Binds a weight to a session, which need not be there yet.
@@ -84,10 +85,12 @@ pub(super) async fn bind_weight(
         occurred_at: bind.occurred_at,
         ..order(&state, &call, [&bind.tenant_id, &session_id], &bind.event_id, command)
     };
-    match ask(&state, marked(order, "/api/v1/weighvision/sessions/{id}/bind-weight", &body)).await? {
-        Reply::Weight(weight) => Ok(Json(weight.into())),
-        _ => Err(event_id_taken()),
-    }
+    let Reply::Weight(weight) =
+        ask(&state, marked(order, "/api/v1/weighvision/sessions/{id}/bind-weight", &body)).await?
+    else {
+        return Err(event_id_taken());
+    };
+    Ok(Json(weight.into()))
 }
 
 /// Binds an image to a session, which need not be there yet.
@@ -110,10 +113,12 @@ pub(super) async fn bind_media(
         occurred_at: bind.occurred_at,
         ..order(&state, &call, [&bind.tenant_id, &session_id], &bind.event_id, command)
     };
-    match ask(&state, marked(order, "/api/v1/weighvision/sessions/{id}/bind-media", &body)).await? {
-        Reply::Image(image) => Ok(Json(image.into())),
-        _ => Err(event_id_taken()),
-    }
+    let Reply::Image(image) =
+        ask(&state, marked(order, "/api/v1/weighvision/sessions/{id}/bind-media", &body)).await?
+    else {
+        return Err(event_id_taken());
+    };
+    Ok(Json(image.into()))
 }
 
 /// Attaches an image, an inference result, or both to a session that is there.
@@ -140,12 +145,8 @@ pub(super) async fn attach(
     let command = Command::Attach { media_object_id: attach.media_id, result_id: attach.inference_result_id };
     let order = order(&state, &call, [&tenant_id, &session_id], &event_id, command);
     let order = Order { occurred_at: attach.captured_at.unwrap_or(order.received_at), ..order };
-    match ask(&state, order).await? {
-        Reply::Attached(session, image) => {
-            Ok(Json(Attachment { session: (*session).into(), media_binding: image.map(ImageRow::from) }))
-        }
-        _ => Err(not_found()),
-    }
+    let Reply::Attached(session, image) = ask(&state, order).await? else { return Err(not_found()) };
+    Ok(Json(Attachment { session: (*session).into(), media_binding: image.map(ImageRow::from) }))
 }
 
 /// Ends a session. One that is not there yet is ended as soon as it comes.
@@ -175,7 +176,9 @@ pub(super) async fn finalize(
             let parked = ParkedFinalize { status: "parked", session_id, event_id: finalize.event_id };
             Ok((StatusCode::ACCEPTED, Json(parked)).into_response())
         }
-        _ => Err(event_id_taken()),
+        Reply::Weight(_) | Reply::Image(_) | Reply::Attached(..) | Reply::Redriven | Reply::Nothing => {
+            Err(event_id_taken())
+        }
     }
 }
 
@@ -248,12 +251,13 @@ async fn ask(state: &AppState, order: Order) -> Result<Reply, Error> {
 }
 
 fn refused(reject: Reject) -> Error {
-    let code = match reject.reason {
-        Reason::SessionConflict => Code::SessionConflict,
-        Reason::SessionClosed => Code::SessionClosed,
-        _ => return Error::new(Code::InternalError, "the order could not be stored"),
-    };
-    Error::new(code, reject.reason.text())
+    if reject.reason == Reason::SessionConflict {
+        Error::new(Code::SessionConflict, reject.reason.text())
+    } else if reject.reason == Reason::SessionClosed {
+        Error::new(Code::SessionClosed, reject.reason.text())
+    } else {
+        Error::new(Code::InternalError, "the order could not be stored")
+    }
 }
 
 fn event_id_taken() -> Error {

@@ -11,12 +11,12 @@ use super::*;
 const LEASE: Lease<'_> = Lease { holder: "worker", length: TimeDelta::seconds(60) };
 
 async fn claimed(db: &Database, now: Timestamp) -> Option<Claim> {
-    db.store.run("claim", async |conn| claim::claim(conn, LEASE, now).await).await.unwrap()
+    db.store.run("claim", async |conn| claim::claim(conn, LEASE, now).await).await.expect("jobs are claimed")
 }
 
 async fn put_off(db: &Database, claim: &Claim, again: Again, now: Timestamp) -> bool {
     let work = async |conn: &mut _| claim::put_off(conn, claim, "no luck", again, now).await;
-    db.store.run("put_off", work).await.unwrap()
+    db.store.run("put_off", work).await.expect("the job is put off")
 }
 
 async fn jobs(db: &Database, sessions: &[Option<&str>]) -> Vec<Uuid> {
@@ -71,7 +71,9 @@ async fn a_job_whose_lease_ran_out_belongs_to_the_next_claim() {
     jobs(&db, &[None]).await;
     let now = Clock::system().now();
     let first = claimed(&db, now).await.unwrap();
-    let expired = async |now| db.store.run("e", async |conn| claim::expired(conn, now).await).await.unwrap();
+    let expired = async |now| {
+        db.store.run("e", async |conn| claim::expired(conn, now).await).await.expect("jobs are claimed")
+    };
     assert!(expired(now + TimeDelta::seconds(59)).await.is_empty());
     let late = now + TimeDelta::seconds(61);
     assert_eq!(expired(late).await.len(), 1);
@@ -110,7 +112,7 @@ async fn completed(db: &Database, claim: &Claim, now: Timestamp) -> bool {
         payload: json!({}),
     };
     let work = async |conn: &mut _| claim::complete(conn, claim, &result, event, now).await;
-    db.store.run("complete", work).await.unwrap()
+    db.store.run("complete", work).await.expect("the job is completed")
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use tests::engine::get;
 use super::*;
 
 async fn model(barn: &Barn) -> serde_json::Value {
-    serde_json::from_str(&get(barn.settings.http, "/api/v1/inference/models").await.1).unwrap()
+    serde_json::from_str(&get(barn.settings.http, "/api/v1/inference/models").await.1).expect("a JSON body")
 }
 
 #[tokio::test(flavor = "multi_thread")]

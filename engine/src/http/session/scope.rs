@@ -89,13 +89,11 @@ fn scope_mismatch() -> Error {
 }
 
 fn not_allowed(reject: Reject) -> Error {
-    match reject.reason {
-        Reason::StationNotAllowed | Reason::StationPending => {
-            refused(Code::StationNotAllowed, "station", "station is not enabled")
-        }
-        Reason::DeviceNotAllowed | Reason::DevicePending => {
-            refused(Code::DeviceNotAllowed, "device", "device is not enabled")
-        }
-        _ => scope_mismatch(),
+    if matches!(reject.reason, Reason::StationNotAllowed | Reason::StationPending) {
+        refused(Code::StationNotAllowed, "station", "station is not enabled")
+    } else if matches!(reject.reason, Reason::DeviceNotAllowed | Reason::DevicePending) {
+        refused(Code::DeviceNotAllowed, "device", "device is not enabled")
+    } else {
+        scope_mismatch()
     }
 }
