@@ -1,12 +1,13 @@
 //! Inference: weight from images.
 //!
 //! A job is a row. Workers lease it, look at its image with the current model, and store what the model says, with the
-//! event and the note in the session, in one transaction.
+//! event and the note in the session, in one transaction. RabbitMQ may tell workers of jobs; the rows stay the truth.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use schema::id::Uuid;
 use tokio::sync::watch;
 
 use crate::wake::Wake;
@@ -15,12 +16,14 @@ pub mod image;
 pub mod model;
 mod output;
 pub mod queue;
+pub mod rabbitmq;
 pub mod swap;
 pub mod worker;
 
 pub use output::{Found, Prediction};
 
 use model::Model;
+use rabbitmq::{Orders, Outgoing, WorkOrder};
 
 /// What others need of inference. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -32,18 +35,22 @@ struct Shared {
     /// Why the newest package is not the one in use.
     fault: ArcSwapOption<String>,
     wake: Wake,
+    /// `None` when the database alone is the queue.
+    orders: Option<Orders>,
     is_stopping: watch::Sender<bool>,
     is_on_complete: bool,
 }
 
 impl InferenceHub {
-    /// A hub that works with `model`; `is_on_complete` says whether a completed image makes a job.
+    /// A hub that works with `model`; `is_on_complete` says whether a completed image makes a job, and `orders` carry
+    /// word of it to workers elsewhere.
     #[must_use]
-    pub fn new(model: Model, is_on_complete: bool) -> Self {
+    pub fn new(model: Model, is_on_complete: bool, orders: Option<Orders>) -> Self {
         Self(Arc::new(Shared {
             model: ArcSwap::from_pointee(model),
             fault: ArcSwapOption::empty(),
             wake: Wake::default(),
+            orders,
             is_stopping: watch::Sender::new(false),
             is_on_complete,
         }))
@@ -73,9 +80,25 @@ impl InferenceHub {
         self.0.is_on_complete
     }
 
-    /// Tells the workers that jobs may be due.
-    pub fn wake(&self) {
+    /// Tells the workers of a job, once it is committed. A lost word costs a moment.
+    pub fn announce(&self, tenant_id: &str, job_id: Uuid, is_interactive: bool) {
+        let order = || WorkOrder { tenant_id: tenant_id.to_owned(), job_id };
+        let send = |orders: &Orders| orders.send(Outgoing::Job { order: order(), is_interactive });
+        let is_sent = self.orders().is_some_and(send);
+        if !is_sent {
+            self.wake();
+        }
+    }
+
+    /// Tells the workers of this process that jobs may be due.
+    pub(crate) fn wake(&self) {
         self.0.wake.wake();
+    }
+
+    /// The way of the work orders; `None` when the database alone is the queue.
+    #[must_use]
+    pub fn orders(&self) -> Option<&Orders> {
+        self.0.orders.as_ref()
     }
 
     /// Has the workers take no further job.
@@ -100,11 +123,19 @@ impl InferenceHub {
 
     /// Waits for a hint, at most so long; not at all once the hub stops.
     pub(crate) async fn rest(&self, at_most: Duration) {
-        let mut is_stopping = self.0.is_stopping.subscribe();
         tokio::select! {
             () = self.0.wake.wait(at_most) => {}
-            // The sender lives in the hub.
-            _ = is_stopping.wait_for(|is_stopping| *is_stopping) => {}
+            () = self.stopping() => {}
         }
+    }
+
+    /// Waits so long whatever comes; not at all once the hub stops.
+    pub(crate) async fn pause(&self, length: Duration) {
+        drop(tokio::time::timeout(length, self.stopping()).await);
+    }
+
+    async fn stopping(&self) {
+        // The sender lives in the hub.
+        let _ = self.0.is_stopping.subscribe().wait_for(|is_stopping| *is_stopping).await;
     }
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use actors::inference::rabbitmq::link;
 use actors::sync;
 use broker::tls::Tls;
 use chrono::Datelike;
@@ -15,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::config::{Config, Loaded, MediaBackend, MqttMode, Url};
+use crate::config::{Config, InferenceQueue, Loaded, MediaBackend, MqttMode, Url};
 use crate::{http, tree};
 
 /// Longest wait for one answer.
@@ -77,6 +78,7 @@ pub async fn examine(loaded: &Loaded) -> Vec<Finding> {
     findings.extend(encryption(config).await);
     findings.extend(mqtt(config).await);
     findings.push(media(config).await);
+    findings.extend(rabbitmq(config).await);
     findings.extend(disks(config));
     findings.push(clock());
     findings.push(cloud(config).await);
@@ -250,6 +252,21 @@ async fn media(config: &Config) -> Finding {
     }
 }
 
+/// Whether RabbitMQ lets us in, where it is wanted. When it does not, that is no failure: jobs are found without it.
+async fn rabbitmq(config: &Config) -> Option<Finding> {
+    if config.inference.queue != InferenceQueue::Rabbitmq {
+        return None;
+    }
+    let url = tree::inference::rabbitmq_url(config)?;
+    Some(match link::probe(&url).await {
+        Ok(()) => Finding::ok("rabbitmq", format!("{url} lets us in")),
+        Err(error) => {
+            let advice = "check inference.rabbitmq_url, and that the server runs and knows the user; workers look for jobs in the database meanwhile";
+            Finding::new(Verdict::Warn, "rabbitmq", format!("{url}: {}", causes(&error)), advice)
+        }
+    })
+}
+
 /// The directory itself, or the nearest one above it that is there: the doctor makes nothing.
 fn nearest_existing(place: &Path) -> PathBuf {
     place.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/")).to_owned()
@@ -349,6 +366,8 @@ mod tests {
             set("http.listen", "127.0.0.1:0"),
             set("mqtt.mode", "embedded"),
             set("broker.listen", "127.0.0.1:0"),
+            set("inference.queue", "rabbitmq"),
+            set("inference.rabbitmq_url", "amqp://u:hush@127.0.0.1:1"),
         ];
         let loaded = load(&Inputs { flags, ..Inputs::default() }).unwrap();
         let findings = examine(&loaded).await;
@@ -357,6 +376,7 @@ mod tests {
         assert_eq!(failures[0].subject, "database");
         let report = report(&findings);
         assert!(report.contains("ok    images") && report.contains("ok    clock"), "{report}");
+        assert!(report.contains("warn  rabbitmq"), "{report}");
         assert!(!report.contains("hush"));
     }
 }

@@ -20,6 +20,8 @@ use statsd::Recorder;
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// Crates that say at `info` what only their authors want to know.
 const CHATTY: [&str; 4] = ["rumqttd", "rumqttc", "hyper", "tokio_postgres"];
+/// A crate that logs as errors what it returns, which is logged where it is dealt with.
+const TALKATIVE: &str = "lapin";
 /// Upper bounds of durations, seconds.
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
@@ -48,7 +50,8 @@ pub fn log(config: &Config, style: LogStyle) {
         LogLevel::Error => LevelFilter::ERROR,
     };
     let quiet = CHATTY.map(|target| (target, level.min(LevelFilter::WARN)));
-    let filter = Targets::new().with_default(level).with_targets(quiet);
+    let filter =
+        Targets::new().with_default(level).with_targets(quiet).with_target(TALKATIVE, LevelFilter::OFF);
     let registry = tracing_subscriber::registry();
     let started = match style {
         LogStyle::Json => {

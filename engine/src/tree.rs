@@ -9,6 +9,7 @@
 //! uploads                      completes images that nobody completed
 //! sync/0 … n-1                 SyncPartition
 //! model  inference_queue       switches to a changed model, measures the queue
+//! rabbitmq                     carries work orders of inference, if it is to
 //! inference/0 … k-1            InferenceWorker
 //! telemetry/0 … m-1            TelemetryWriter
 //! sessions                     Directory of SessionActor
@@ -65,7 +66,7 @@ use tokio::time::Instant;
 use crate::config::{self, Config, MediaBackend, MqttMode, Secret};
 use crate::http::{self, AppState};
 
-mod inference;
+pub(crate) mod inference;
 mod media;
 
 /// A device that has been silent for so long leaves the memory.

@@ -220,6 +220,10 @@ catalog! {
     counter inference_jobs(result: &'static str) = "inference.jobs";
     /// Seconds an attempt took, by what became of it.
     histogram inference_duration_seconds(result: &'static str) = "inference.duration_seconds";
+    /// 1 while RabbitMQ carries work orders.
+    gauge inference_rabbitmq_up() = "inference.rabbitmq_up";
+    /// Work orders, by what became of them: sent, lost on the way there; taken, stale when their job was not to be claimed.
+    counter inference_orders(result: &'static str) = "inference.orders";
     /// Rows deleted by retention, by table.
     counter retention_deleted_rows(table: &'static str) = "retention.deleted_rows";
     /// Files deleted by retention.

@@ -1,8 +1,8 @@
 //! One worker: leases a job, looks at its image, settles it, and again.
 //!
-//! Owns: the job in hand.
+//! Owns: the job in hand, and the work order that named it, which is settled after the job's commit.
 //! Accepts: `Look` from itself.
-//! Sends: hints to the other workers and to sync.
+//! Sends: hints to the other workers and to sync; orders of jobs that were given up.
 //! Dies: of a panic in a decoder or a network. The attempt was counted when the job was claimed; the next incarnation
 //! finds the job in hand and settles it as a failed attempt, so that a poisoned image ends as a dead letter.
 
@@ -26,12 +26,15 @@ use tokio::time::Instant;
 
 use super::image::{self, IMAGE_BYTES_MAX, ImageRefusal};
 use super::model::{Model, ModelError};
+use super::rabbitmq::{Orders, Outgoing, Taken, WorkOrder};
 use super::{InferenceHub, Prediction};
 use crate::media::store::{MediaStore, MediaStoreError, ObjectRef};
 use crate::sync::{SyncWake, backoff};
 
 /// How often rows are looked at when nothing wakes a worker.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often a worker that has orders looks at rows nevertheless, so that a job whose order was lost gets its turn.
+const ROWS_EVERY: Duration = Duration::from_secs(5);
 /// How often a worker looks for jobs whose lease ran out.
 const EXPIRED_EVERY: Duration = Duration::from_secs(5);
 /// The longest wait between two attempts.
@@ -68,7 +71,14 @@ pub struct WorkerContext {
 pub struct Args {
     context: Arc<WorkerContext>,
     /// What an incarnation that died had in hand.
-    in_hand: Arc<Mutex<Option<Claim>>>,
+    in_hand: Arc<Mutex<Option<InHand>>>,
+}
+
+/// What a worker works on.
+struct InHand {
+    claim: Claim,
+    /// The order that named the job; `None` for one that was found in the database.
+    order: Option<Taken>,
 }
 
 impl Args {
@@ -93,6 +103,7 @@ pub enum Msg {
 pub struct State {
     args: Args,
     expired_looked_at: Option<Instant>,
+    rows_looked_at: Option<Instant>,
 }
 
 impl Actor for InferenceWorker {
@@ -102,7 +113,7 @@ impl Actor for InferenceWorker {
 
     async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
         myself.send_message(Msg::Look)?;
-        Ok(State { args, expired_looked_at: None })
+        Ok(State { args, expired_looked_at: None, rows_looked_at: None })
     }
 
     async fn handle(
@@ -118,7 +129,7 @@ impl Actor for InferenceWorker {
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(%error, cause, "inference jobs not reached, trying again");
-                hub.rest(DATABASE_AWAY_WAIT).await;
+                hub.pause(DATABASE_AWAY_WAIT).await;
             }
         }
         if !hub.is_stopping() {
@@ -126,6 +137,31 @@ impl Actor for InferenceWorker {
             let _ = myself.send_message(Msg::Look);
         }
         Ok(())
+    }
+}
+
+/// What became of an attempt.
+#[derive(Clone, Copy)]
+enum Outcome {
+    /// There is a result.
+    Completed,
+    /// The job is tried again.
+    Retried,
+    /// The job was given up.
+    Failed,
+    /// The lease had run out, and somebody else has the job.
+    Late,
+}
+
+impl Outcome {
+    /// The label of the metrics.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Retried => "retried",
+            Self::Failed => "failed",
+            Self::Late => "late",
+        }
     }
 }
 
@@ -145,34 +181,52 @@ impl State {
         self.bury_the_dead().await?;
         self.take_back_expired().await?;
         let context = Arc::clone(&self.args.context);
-        let Some(claim) = context.claim().await? else { return Ok(false) };
+        let Some(next) = self.next().await? else { return Ok(false) };
         // There may be more for the others.
         context.hub.wake();
-        self.hold(Some(claim.clone()));
+        let claim = next.claim.clone();
+        self.hold(Some(next));
         let started = Instant::now();
-        let outcome = context.attempt(&claim.job).await;
-        let result = match outcome {
+        let seen = context.attempt(&claim.job).await;
+        let settled = match seen {
             Ok((model, prediction)) => context.complete(&claim, &model, &prediction).await,
             Err(failure) => context.fail(&claim, &failure).await,
         };
-        // When settling failed, the lease runs out.
-        self.hold(None);
-        let result = result?;
-        metrics::inference_jobs(result).increment(1);
-        metrics::inference_duration_seconds(result).record(started.elapsed());
+        // When settling failed, the lease runs out, and the order goes back.
+        let in_hand = self.hold(None);
+        let outcome = settled?;
+        metrics::inference_duration_seconds(outcome.as_str()).record(started.elapsed());
+        context.settled(&claim.job, in_hand.and_then(|in_hand| in_hand.order), outcome);
         Ok(true)
+    }
+
+    /// The job that the next order names. Without orders, and now and then with them, the one that is due in the database.
+    async fn next(&mut self) -> Result<Option<InHand>, StoreError> {
+        let context = &self.args.context;
+        let are_rows_next = self.rows_looked_at.is_none_or(|at| at.elapsed() >= ROWS_EVERY);
+        while !are_rows_next && let Some(order) = context.hub.orders().and_then(Orders::take) {
+            if let Some(claim) = context.claim_ordered(&order.order).await? {
+                metrics::inference_orders("taken").increment(1);
+                return Ok(Some(InHand { claim, order: Some(order) }));
+            }
+            metrics::inference_orders("stale").increment(1);
+            order.done();
+        }
+        self.rows_looked_at = Some(Instant::now());
+        Ok(context.claim().await?.map(|claim| InHand { claim, order: None }))
     }
 
     /// Settles what the last incarnation had in hand when it died.
     async fn bury_the_dead(&self) -> Result<(), StoreError> {
-        let Some(claim) = self.hold(None) else { return Ok(()) };
+        let Some(InHand { claim, order }) = self.hold(None) else { return Ok(()) };
         let failure = Failure {
             code: "WORKER_DIED",
             text: "the worker died while it looked at the image".to_owned(),
             is_innocent: false,
         };
-        let result = self.args.context.fail(&claim, &failure).await?;
-        metrics::inference_jobs(result).increment(1);
+        let context = &self.args.context;
+        let outcome = context.fail(&claim, &failure).await?;
+        context.settled(&claim.job, order, outcome);
         Ok(())
     }
 
@@ -190,23 +244,46 @@ impl State {
                 text: "the worker did not come back in time".to_owned(),
                 is_innocent: false,
             };
-            let result = context.fail(&claim, &failure).await?;
-            metrics::inference_jobs(result).increment(1);
+            let outcome = context.fail(&claim, &failure).await?;
+            context.settled(&claim.job, None, outcome);
         }
         Ok(())
     }
 
-    fn hold(&self, claim: Option<Claim>) -> Option<Claim> {
+    fn hold(&self, in_hand: Option<InHand>) -> Option<InHand> {
         // A panic while this is locked cannot be: nothing is done under the lock.
-        std::mem::replace(&mut *self.args.in_hand.lock().unwrap_or_else(PoisonError::into_inner), claim)
+        std::mem::replace(&mut *self.args.in_hand.lock().unwrap_or_else(PoisonError::into_inner), in_hand)
     }
 }
 
 impl WorkerContext {
     async fn claim(&self) -> Result<Option<Claim>, StoreError> {
-        let lease = Lease { holder: &self.holder, length: TimeDelta::seconds(self.lease_seconds) };
-        let now = self.clock.now();
+        let (lease, now) = (self.lease(), self.clock.now());
         self.store.run("inference_claim", async |conn| claim::claim(conn, lease, now).await).await
+    }
+
+    async fn claim_ordered(&self, order: &WorkOrder) -> Result<Option<Claim>, StoreError> {
+        let (lease, now) = (self.lease(), self.clock.now());
+        let key = (&*order.tenant_id, order.job_id);
+        self.store.run("inference_claim", async |conn| claim::claim_one(conn, key, lease, now).await).await
+    }
+
+    fn lease(&self) -> Lease<'_> {
+        Lease { holder: &self.holder, length: TimeDelta::seconds(self.lease_seconds) }
+    }
+
+    /// Counts what became of an attempt and settles its order, after the commit.
+    fn settled(&self, job: &Job, order: Option<Taken>, outcome: Outcome) {
+        metrics::inference_jobs(outcome.as_str()).increment(1);
+        let is_failed = matches!(outcome, Outcome::Failed);
+        match (order, self.hub.orders()) {
+            (Some(order), _) if is_failed => order.bury(),
+            (Some(order), _) => order.done(),
+            (None, Some(orders)) if is_failed => {
+                orders.send(Outgoing::Dead(WorkOrder::of(job)));
+            }
+            (None, _) => {}
+        }
     }
 
     /// Looks at the image of a job. A panic on the way is the worker's.
@@ -258,13 +335,13 @@ impl WorkerContext {
         Ok(bytes.into())
     }
 
-    /// Stores what the model said. The answer is the label of the metric.
+    /// Stores what the model said.
     async fn complete(
         &self,
         claim: &Claim,
         model: &Model,
         prediction: &Prediction,
-    ) -> Result<&'static str, StoreError> {
+    ) -> Result<Outcome, StoreError> {
         let (job, now) = (&claim.job, self.clock.now());
         let result = NewResult {
             predicted_weight_kg: prediction.weight_kg,
@@ -276,15 +353,15 @@ impl WorkerContext {
         let settle = async |conn: &mut _| claim::complete(conn, claim, &result, event, now).await;
         if !self.store.run("inference_complete", settle).await? {
             tracing::warn!(job_id = %job.id, attempt_count = claim.attempt, "inference result came after its lease");
-            return Ok("late");
+            return Ok(Outcome::Late);
         }
         self.wake_sync.wake();
         tracing::debug!(job_id = %job.id, tenant_id = job.tenant_id, media_id = %job.media_id, "image looked at");
-        Ok("completed")
+        Ok(Outcome::Completed)
     }
 
-    /// Has the job tried again, or gives it up. The answer is the label of the metric.
-    async fn fail(&self, claim: &Claim, failure: &Failure) -> Result<&'static str, StoreError> {
+    /// Has the job tried again, or gives it up.
+    async fn fail(&self, claim: &Claim, failure: &Failure) -> Result<Outcome, StoreError> {
         let (job, now) = (&claim.job, self.clock.now());
         let Failure { code, text, is_innocent } = failure;
         let error = cut(&format!("{code}: {text}"));
@@ -295,9 +372,9 @@ impl WorkerContext {
                 metrics::dead_letters_added(Source::Inference, code).increment(1);
                 tracing::warn!(job_id = %job.id, tenant_id = job.tenant_id, media_id = %job.media_id, reason = code,
                     error, attempt_count = claim.attempt, "inference job given up");
-                return Ok("failed");
+                return Ok(Outcome::Failed);
             }
-            return Ok("late");
+            return Ok(Outcome::Late);
         }
         let again = if *is_innocent {
             Again { at: now + STORE_AWAY_WAIT, is_counted: false }
@@ -309,7 +386,7 @@ impl WorkerContext {
         let settle = async |conn: &mut _| claim::put_off(conn, claim, &error, again, now).await;
         let is_mine = self.store.run("inference_put_off", settle).await?;
         tracing::info!(job_id = %job.id, error, attempt_count = claim.attempt, "inference attempt failed");
-        Ok(if is_mine { "retried" } else { "late" })
+        Ok(if is_mine { Outcome::Retried } else { Outcome::Late })
     }
 }
 

@@ -348,8 +348,8 @@ impl Completer {
         let Some(inference_job_id) = written else { return Ok(None) };
         metrics::media_completed(completion.mode).increment(1);
         self.wake_sync.wake();
-        if inference_job_id.is_some() {
-            self.inference.wake();
+        if let Some(job_id) = inference_job_id {
+            self.inference.announce(&object.tenant_id, job_id, object.session_id.is_some());
         }
         Ok(Some(Completed { object, inference_job_id }))
     }

@@ -1,8 +1,10 @@
 //! Rules between keys: what each key allows alone and not together.
 
+use actors::inference::rabbitmq::RabbitUrl;
+
 use super::keys::Config;
 use super::source::Sources;
-use super::value::{AuthMode, CloudAuth, MediaBackend, MqttMode, Url};
+use super::value::{AuthMode, CloudAuth, InferenceQueue, MediaBackend, MqttMode, Url};
 
 /// Notes every broken rule; `needs_database` when the command cannot do without one.
 pub(super) fn check(config: &Config, needs_database: bool, sources: &mut Sources<'_>) {
@@ -15,6 +17,7 @@ pub(super) fn check(config: &Config, needs_database: bool, sources: &mut Sources
     check_operators(config, sources);
     check_mqtt(config, sources);
     check_media(config, sources);
+    check_inference(config, sources);
     check_cloud(config, sources);
     check_encryption(config, sources);
     let ingress = &config.ingress;
@@ -143,6 +146,22 @@ fn check_media(config: &Config, sources: &mut Sources<'_>) {
                 "set it, or media.backend = \"filesystem\"",
             );
         }
+    }
+}
+
+fn check_inference(config: &Config, sources: &mut Sources<'_>) {
+    let inference = &config.inference;
+    match &inference.rabbitmq_url {
+        None if inference.queue == InferenceQueue::Rabbitmq => {
+            let help = "set inference.rabbitmq_url or inference.rabbitmq_url_file";
+            sources.blame("inference.queue", "is rabbitmq without inference.rabbitmq_url", help);
+        }
+        Some(url) if RabbitUrl::parse(url.expose()).is_none() => {
+            let help =
+                "write it as amqp://user:password@host:5672/vhost, or amqps://…, with odd characters as %xx";
+            sources.blame("inference.rabbitmq_url", "is no address of a RabbitMQ server", help);
+        }
+        Some(_) | None => {}
     }
 }
 

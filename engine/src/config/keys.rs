@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::table::settings;
 use super::value::{
-    AuthMode, CloudAuth, Fraction, Headers, HostPort, LogLevel, MediaBackend, MqttMode, OperatorKey,
-    OutboxMode, Secret, Url,
+    AuthMode, CloudAuth, Fraction, Headers, HostPort, InferenceQueue, LogLevel, MediaBackend, MqttMode,
+    OperatorKey, OutboxMode, Secret, Url,
 };
 
 settings! {
@@ -222,6 +222,10 @@ settings! {
         confidence_threshold: Option<Fraction> = "" old [CONFIDENCE_THRESHOLD];
         /// Overlap above which two detections are one; empty means what the model says, else 0.4.
         nms_threshold: Option<Fraction> = "" old [NMS_THRESHOLD];
+        /// postgres, or rabbitmq: work orders reach workers on other machines at once; the jobs stay rows all the same.
+        queue: InferenceQueue = "postgres";
+        /// Address of RabbitMQ: amqp:// or amqps://, with user, password and virtual host.
+        rabbitmq_url: Option<Secret> = "";
         /// Jobs side by side.
         workers: usize = "1" in 1..=64;
         /// Attempts before a job is a dead letter.

@@ -200,7 +200,7 @@ fn operator_keys_come_from_the_file_or_as_text() {
 fn no_secret_is_ever_shown() {
     let text = "[database]\nurl = \"postgres://u:hush1@h/d\"\n[auth]\njwt_secrets = [\"hush2\"]\n\
                 operator_keys = [{ key = \"hush3\", role = \"read\", tenants = [\"t-001\"] }]\n\
-                [mqtt]\nurl = \"mqtt://u:hush4@h\"\n\
+                [mqtt]\nurl = \"mqtt://u:hush4@h\"\n[inference]\nrabbitmq_url = \"amqp://u:hush11@h\"\n\
                 [cloud]\nheaders_json = '{\"x\":\"hush5\"}'\nauthorization = \"hush6\"\napi_key = \"hush7\"\n";
     let good = file(text);
     let loaded = load(&Inputs { file: Some(good.path().to_owned()), ..Inputs::default() }).unwrap();
@@ -278,6 +278,9 @@ fn rules_between_keys_are_checked() {
         ("[auth]\njwt_secrets = [\"a\", \"b\", \"c\"]", "auth.jwt_secrets"),
         ("[auth]\noperator_keys = [{ key = \"k\", role = \"read\", tenants = [] }]", "auth.operator_keys"),
         ("[media]\nbackend = \"s3\"\naccess_key = \"a\"", "media.secret_key"),
+        ("[inference]\nqueue = \"kafka\"", "inference.queue"),
+        ("[inference]\nqueue = \"rabbitmq\"", "inference.queue"),
+        ("[inference]\nrabbitmq_url = \"http://h\"", "inference.rabbitmq_url"),
         ("[outbox]\nbatch_events_max = 0", "outbox.batch_events_max"),
         (
             "[ingress]\ndialect_canonical = false\ndialect_null_fields = false\ndialect_flat = false",

@@ -508,6 +508,13 @@ choices! {
         /// Look, trigger and repair.
         Admin = "admin",
     }
+    /// What tells inference workers of jobs.
+    InferenceQueue {
+        /// The table of the jobs.
+        Postgres = "postgres",
+        /// Work orders in RabbitMQ, and the table.
+        Rabbitmq = "rabbitmq",
+    }
     /// The least urgent messages that are logged.
     LogLevel {
         /// Everything.

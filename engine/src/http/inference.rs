@@ -81,7 +81,7 @@ pub(super) async fn create_job(
     let trace_id = request.trace_id.as_deref().unwrap_or(&call.ids.trace_id);
     let make = async |conn: &mut _| put(conn, &tenant_id, &image, &version, trace_id, now).await;
     let job = state.store.run("inference_job", make).await?.ok_or_else(no_job)?;
-    state.inference.wake();
+    state.inference.announce(&tenant_id, job.id, job.session_id.is_some());
     let Job { id: job_id, status, created_at, updated_at, .. } = job;
     Ok(Json(JobMade { job_id, status, created_at: created_at.into(), updated_at: updated_at.into() }))
 }

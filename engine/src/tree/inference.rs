@@ -6,13 +6,18 @@ use actors::address::Address;
 use actors::inference::InferenceHub;
 use actors::inference::model::{Model, ModelError, Overrides, Source};
 use actors::inference::queue::QueueMonitor;
+use actors::inference::rabbitmq::link::{self, RabbitLink};
+use actors::inference::rabbitmq::{Orders, RabbitUrl};
 use actors::inference::swap::ModelWatch;
 use actors::inference::worker::{Args, InferenceWorker, WorkerContext};
 use actors::supervisor::ChildSpec;
 use anyhow::anyhow;
 
 use super::{Parts, chore};
-use crate::config::Config;
+use crate::config::{Config, InferenceQueue};
+
+/// Work orders in hand at most, as long as there are not more workers.
+const PREFETCH: usize = 10;
 
 /// Loads the model. It takes a moment of this thread, before anything runs on it.
 pub(super) fn hub(config: &Config) -> anyhow::Result<InferenceHub> {
@@ -23,20 +28,41 @@ pub(super) fn hub(config: &Config) -> anyhow::Result<InferenceHub> {
         let version = model.version();
         tracing::warn!(version, "a demonstration model is in use: its weights are not those of real birds");
     }
-    Ok(InferenceHub::new(model, config.inference.on_complete))
+    let orders = (config.inference.queue == InferenceQueue::Rabbitmq).then(Orders::default);
+    Ok(InferenceHub::new(model, config.inference.on_complete, orders))
 }
 
-/// The watch over the model, the queue's measure, and the workers when this engine has any.
+/// The watch over the model, the queue's measure, the link to RabbitMQ where it is wanted, and the workers when this
+/// engine has any.
 pub(super) fn children(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
     let (store, clock) = (parts.store.clone(), parts.clock.clone());
     let mut children = vec![
         chore(ModelWatch::new(parts.inference.clone(), overrides(config))),
         chore(QueueMonitor { store, clock }),
     ];
+    children.extend(rabbitmq(config, parts));
     if config.inference.enabled {
         children.extend(workers(config, parts));
     }
     children
+}
+
+/// The address of RabbitMQ, if it is set.
+pub(crate) fn rabbitmq_url(config: &Config) -> Option<RabbitUrl> {
+    let url = config.inference.rabbitmq_url.as_ref()?;
+    Some(RabbitUrl::parse(url.expose()).expect("it was checked when it was read"))
+}
+
+fn rabbitmq(config: &Config, parts: &Parts) -> Option<ChildSpec> {
+    let prefetch = u16::try_from(PREFETCH.max(config.inference.workers)).unwrap_or(u16::MAX);
+    let args = link::Args {
+        orders: parts.inference.orders()?.clone(),
+        url: rabbitmq_url(config)?,
+        prefetch: config.inference.enabled.then_some(prefetch),
+        hub: parts.inference.clone(),
+        name: format!("farmiq-edge {}", config.edge.id),
+    };
+    Some(ChildSpec::new("rabbitmq", "", &Address::default(), move || (RabbitLink, args.clone())))
 }
 
 /// The workers. What kills one is its image, and the tries of an image are bounded: their deaths never end the engine.

@@ -186,11 +186,13 @@ impl EdgeCheck {
         );
         let mqtt = timed(async { (state.is_mqtt_connected)() }).await;
         let is_cloud_away = state.sync.view().state == CloudState::Down;
+        let is_rabbitmq_away = state.inference.orders().is_some_and(|orders| !orders.is_connected());
         let parts = [
             ("edge-ingress-gateway", &mqtt, true),
             ("edge-telemetry-timeseries", &database, true),
             ("edge-weighvision-session", &database, true),
-            ("edge-vision-inference", &database, true),
+            // Without RabbitMQ jobs are found a little later.
+            ("edge-vision-inference", &database, !is_rabbitmq_away),
             ("edge-media-store", &media, true),
             // A barn works on while it is offline; its events wait.
             ("edge-sync-forwarder", &database, !is_cloud_away),

@@ -1,0 +1,195 @@
+//! The link to RabbitMQ: carries work orders to the server and from it, and connects again for as long as it takes.
+//!
+//! Owns: the connection, and what was sent and is not confirmed.
+//! Accepts: `Ended` from its own work; orders come through [`Orders`] and need no mailbox.
+//! Sends: hints to the workers.
+//! Dies: of a bug only. Orders that were not settled are handed out again by the server.
+
+use std::future::Future;
+use std::time::Duration;
+
+use lapin::{Connection, ConnectionProperties};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::session::Session;
+use super::{Orders, Outgoing, RabbitUrl};
+use crate::inference::InferenceHub;
+use crate::sync::backoff;
+
+/// How long the server may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// The longest wait between two tries to connect.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// A connection that stood so long was a good one: the waits begin anew.
+const STABLE_AFTER: Duration = Duration::from_secs(60);
+/// From the wish to stop to the end of the connection.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The server cannot be reached, or refuses.
+    #[error("connect to RabbitMQ")]
+    Connect(#[source] lapin::Error),
+    /// The queues are not as they should be, or the connection broke meanwhile.
+    #[error("prepare the queues of RabbitMQ")]
+    Prepare(#[source] lapin::Error),
+    /// The connection broke.
+    #[error("carry work orders")]
+    Carry(#[source] lapin::Error),
+    /// No answer.
+    #[error("RabbitMQ did not answer within {} s", ANSWER_MAX.as_secs())]
+    Silent,
+    /// Somebody deleted the queue, or the connection is gone without a word.
+    #[error("the connection or the queue of RabbitMQ is gone")]
+    Gone,
+}
+
+/// What a link starts with.
+#[derive(Clone)]
+pub struct Args {
+    /// The server.
+    pub url: RabbitUrl,
+    /// Orders in hand at most; `None` for an engine that only makes jobs.
+    pub prefetch: Option<u16>,
+    /// What is carried.
+    pub orders: Orders,
+    /// Whose workers are woken.
+    pub hub: InferenceHub,
+    /// Name of this engine, for people who look at the server.
+    pub name: String,
+}
+
+/// The actor; see the head of this file.
+pub struct RabbitLink;
+
+/// What a link is told.
+#[derive(Debug)]
+pub enum Msg {
+    /// Its work has ended by itself.
+    Ended,
+}
+
+/// A link at work.
+pub struct State {
+    stopping: watch::Sender<bool>,
+    // Dropped with the actor, which cuts off what runs.
+    running: JoinSet<()>,
+}
+
+/// Tells the actor when its work ends, be it by a panic.
+struct Ending(ActorRef<Msg>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // The actor may be gone already, and then nobody needs to know.
+        let _ = self.0.send_message(Msg::Ended);
+    }
+}
+
+impl Actor for RabbitLink {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        let (stopping, stop) = watch::channel(false);
+        let (link, ending) = (Link { args, stop, failures: 0, is_away: false }, Ending(myself));
+        let mut running = JoinSet::new();
+        running.spawn(async move {
+            link.run().await;
+            drop(ending);
+        });
+        Ok(State { stopping, running })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Msg>,
+        Msg::Ended: Msg,
+        _: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        Err("the link to RabbitMQ ended by itself".into())
+    }
+
+    async fn post_stop(&self, _: ActorRef<Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        state.stopping.send_replace(true);
+        // What is not settled by then is handed out again by the server.
+        drop(timeout(CLOSE_MAX, state.running.join_next()).await);
+        Ok(())
+    }
+}
+
+/// Connects to a server and takes leave again.
+///
+/// # Errors
+/// When it cannot be reached or refuses.
+pub async fn probe(url: &RabbitUrl) -> Result<(), LinkError> {
+    let connection = connect(url, "farmiq-edge doctor").await?;
+    answer(connection.close(200, "".into())).await?.map_err(LinkError::Carry)
+}
+
+async fn connect(url: &RabbitUrl, name: &str) -> Result<Connection, LinkError> {
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    answer(Connection::connect_uri(url.0.clone(), properties)).await?.map_err(LinkError::Connect)
+}
+
+pub(super) async fn answer<T>(asked: impl Future<Output = T>) -> Result<T, LinkError> {
+    timeout(ANSWER_MAX, asked).await.map_err(|_| LinkError::Silent)
+}
+
+struct Link {
+    args: Args,
+    stop: watch::Receiver<bool>,
+    /// Failures in a row.
+    failures: u32,
+    /// Whether it was said that the server is away.
+    is_away: bool,
+}
+
+impl Link {
+    /// Runs until it is stopped.
+    async fn run(mut self) {
+        let orders = self.args.orders.clone();
+        orders.set_connected(false);
+        let mut outgoing = orders.0.outgoing_end.lock().await;
+        while !*self.stop.borrow() {
+            let started = Instant::now();
+            let outcome = self.connect_and_carry(&mut outgoing).await;
+            orders.set_connected(false);
+            orders.incoming().clear();
+            let Err(error) = outcome else { return };
+            if started.elapsed() >= STABLE_AFTER {
+                self.failures = 0;
+            }
+            self.failures = self.failures.saturating_add(1);
+            self.note_away(&error);
+            let wait = backoff::wait(self.failures, BACKOFF_MAX);
+            // The sender lives as long as the actor.
+            drop(timeout(wait, self.stop.wait_for(|is_stopping| *is_stopping)).await);
+        }
+    }
+
+    async fn connect_and_carry(&mut self, outgoing: &mut mpsc::Receiver<Outgoing>) -> Result<(), LinkError> {
+        let connection = connect(&self.args.url, &self.args.name).await?;
+        let session = Session::open(connection, &self.args).await?;
+        self.is_away = false;
+        self.args.orders.set_connected(true);
+        tracing::info!(server = %self.args.url, "rabbitmq carries the work orders");
+        session.carry(outgoing, &mut self.stop).await
+    }
+
+    /// Says so once; jobs are done all the same.
+    fn note_away(&mut self, error: &LinkError) {
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        let server = &self.args.url;
+        if std::mem::replace(&mut self.is_away, true) {
+            tracing::debug!(%server, %error, cause, "rabbitmq is still away");
+        } else {
+            tracing::warn!(%server, %error, cause, "rabbitmq is away, workers look for jobs in the database");
+        }
+    }
+}
