@@ -17,6 +17,7 @@ pub mod model;
 mod output;
 pub mod queue;
 pub mod rabbitmq;
+mod redrive;
 pub mod swap;
 pub mod worker;
 

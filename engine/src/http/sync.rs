@@ -339,7 +339,8 @@ pub(super) struct Redriven {
     message: String,
 }
 
-/// Gives what was given up another chance: outbox rows go back to pending, dead letters of sessions are applied again.
+/// Gives what was given up another chance: outbox rows go back to pending, dead letters of sessions are applied again,
+/// those of inference have their images looked at again.
 #[utoipa::path(post, path = "/api/v1/sync/redrive", tag = "sync", request_body = Redrive,
     responses((status = 200, description = "What was redriven", body = Redriven)))]
 pub(super) async fn redrive(
@@ -349,10 +350,12 @@ pub(super) async fn redrive(
 ) -> Result<Json<Redriven>, Error> {
     let redrive = Redrive::of(&body.object()?)?;
     let (tenants, now) = (call.tenants(None)?, state.clock.now());
-    let write = async |conn: &mut _| queries::redrive(conn, redrive.rows(), tenants.as_slice(), now).await;
+    let (rows, tenants) = (redrive.rows(), tenants.as_slice());
+    let write = async |conn: &mut _| queries::redrive(conn, rows, tenants, now).await;
     let events = state.store.run("redrive", write).await?;
-    let letters = state.sessions.redrive(&state.store, redrive.rows(), tenants.as_slice()).await?;
-    let redriven_count = events + letters;
+    let orders = state.sessions.redrive(&state.store, rows, tenants).await?;
+    let jobs = state.inference.redrive(&state.store, &state.clock, rows, tenants).await?;
+    let redriven_count = events + orders + jobs;
     state.sync.wake();
     let message = format!("Redriven {redriven_count} entries back to pending");
     Ok(Json(Redriven { redriven_count, message }))

@@ -27,7 +27,6 @@ pub const STATEMENTS: &[&str] = &[
     claim::PUT_OFF,
     claim::GIVE_UP,
     claim::REDRIVE,
-    claim::DUE,
 ];
 
 /// An image to be looked at by a model.

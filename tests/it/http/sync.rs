@@ -107,6 +107,52 @@ async fn a_redrive_touches_only_the_tenants_of_the_key() {
     face.end().await;
 }
 
+/// A job of each tenant that was given up, and a letter of t-001 whose job is no more.
+const JOBS: &str = "
+    INSERT INTO inference_jobs (id, tenant_id, farm_id, barn_id, device_id, media_id, object_key, model_version, status,
+        attempt_count, next_attempt_at, last_error, created_at, updated_at)
+    VALUES
+        ('00000000-0000-4000-8000-00000000000a', 't-001', 'f', 'b', 'd', gen_random_uuid(), 'key/a', 'v1', 'failed', 5, now(), 'IMAGE_UNDECODABLE: broken', now(), now()),
+        ('00000000-0000-4000-8000-00000000000b', 't-002', 'f', 'b', 'd', gen_random_uuid(), 'key/b', 'v1', 'failed', 5, now(), 'IMAGE_UNDECODABLE: broken', now(), now());
+    INSERT INTO dead_letters (id, tenant_id, source, reason, event_type, event_id, body_json, attempt_count, first_seen_at, dead_at)
+    SELECT gen_random_uuid(), tenant_id, 'inference', 'IMAGE_UNDECODABLE', 'inference.job', id::text, jsonb_build_object('job_id', id), 5, now(), now()
+    FROM inference_jobs;
+    INSERT INTO dead_letters (id, tenant_id, source, reason, event_type, event_id, body_json, attempt_count, first_seen_at, dead_at)
+    VALUES (gen_random_uuid(), 't-001', 'inference', 'IMAGE_UNDECODABLE', 'inference.job', 'gone', '{}', 5, now(), now());";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redrive_has_images_looked_at_again_within_the_tenants_of_the_key() {
+    let face = Face::of(config()).await;
+    face.db.execute(JOBS).await;
+    let (_, listed) = face.get("/api/v1/sync/dlq", &ALL).await;
+    let letter_of = |tenant: &str| {
+        let entries = listed["entries"].as_array().expect("a list");
+        let entry = entries.iter().find(|entry| entry["tenant_id"] == tenant).expect("it has a letter");
+        assert_eq!(entry["source"], "inference");
+        entry["id"].clone()
+    };
+    let check = async |key: &[(&str, &str)], body: Value, redriven: u64| {
+        let (status, answer) = face.post("/api/v1/sync/redrive", key, &body).await;
+        assert_eq!(
+            (status, &answer["redriven_count"]),
+            (StatusCode::OK, &json!(redriven)),
+            "{body}: {answer}"
+        );
+    };
+    check(&ONE, json!({"ids": [letter_of("t-002")]}), 0).await;
+    check(&ONE, json!({"allDlq": true}), 1).await;
+    check(&ONE, json!({"allDlq": true}), 0).await;
+    let again = "SELECT count(*) FROM inference_jobs JOIN dead_letters AS d ON d.event_id = inference_jobs.id::text
+        WHERE status = 'pending' AND inference_jobs.attempt_count = 0 AND last_error IS NULL AND redriven_at IS NOT NULL";
+    assert_eq!(face.db.count(&format!("{again} AND d.tenant_id = 't-001'")).await, 1);
+    assert_eq!(face.db.count(again).await, 1);
+    check(&ALL, json!({"ids": [letter_of("t-002")]}), 1).await;
+    assert_eq!(face.db.count(again).await, 2);
+    let open = "SELECT count(*) FROM dead_letters WHERE redriven_at IS NULL AND event_id = 'gone' AND attempt_count = 7";
+    assert_eq!(face.db.count(open).await, 1, "what cannot be tried again stays");
+    face.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_whose_sender_was_lost_is_freed() {
     let face = face().await;

@@ -9,9 +9,12 @@ use uuid::Uuid;
 
 use super::{Job, NewResult, put_result};
 use crate::clock::Timestamp;
-use crate::store::dead_letter::{self, DeadLetter, Source};
+use crate::store::dead_letter::{self, DeadLetter, OpenLetter, Source};
 use crate::store::outbox::put::{self, NewEvent};
 use crate::store::{Conn, StoreError, session};
+
+/// Why a dead letter of a job is closed.
+const REDRIVEN: &str = "tried again";
 
 /// A claimed job.
 #[derive(Clone, Debug)]
@@ -214,47 +217,30 @@ fn body(job: &Job, error: &str) -> serde_json::Value {
 }
 
 pub(super) const REDRIVE: &str = "-- inference_redrive
-UPDATE inference_jobs SET status = 'pending', attempt_count = 0, next_attempt_at = $3, updated_at = $3
-WHERE tenant_id = $1 AND id = $2 AND status = 'failed'";
+UPDATE inference_jobs SET status = 'pending', attempt_count = 0, next_attempt_at = $3, last_error = NULL, updated_at = $3
+WHERE tenant_id = $1 AND id = $2 AND status = 'failed' RETURNING *";
 
-/// Has a job that was given up tried again, as part of the caller's transaction. `false`: there is no such job.
+/// Has the job of a dead letter tried again as if it were new, and closes the letter: one transaction. `None`: somebody
+/// else was faster, or there is no such job any more.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn redrive(conn: &Conn, tenant_id: &str, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
-    Ok(conn.execute(REDRIVE, &[&tenant_id, &id, &now]).await? > 0)
-}
-
-pub(super) const DUE: &str = "-- inference_due
-SELECT j.tenant_id, j.id, j.attempt_count, COALESCE(s.status = 'created', false) AS is_interactive
-FROM inference_jobs AS j LEFT JOIN weight_sessions AS s ON s.tenant_id = j.tenant_id AND s.session_id = j.session_id
-WHERE j.status = 'pending' AND j.next_attempt_at <= $1
-ORDER BY j.next_attempt_at LIMIT $2";
-
-/// A job that waits for a worker.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Due {
-    /// Tenant.
-    pub tenant_id: String,
-    /// Its id.
-    pub id: Uuid,
-    /// Attempts so far.
-    pub attempt_count: i32,
-    /// Whether its session is open.
-    pub is_interactive: bool,
-}
-
-/// Jobs that are due, at most `rows_max`, those that have waited longest first.
-///
-/// # Errors
-/// When the database fails.
-pub async fn due(conn: &Conn, rows_max: i64, now: Timestamp) -> Result<Vec<Due>, StoreError> {
-    let rows = conn.query(DUE, &[&now, &rows_max]).await?;
-    let read = |row: &Row| Due {
-        tenant_id: row.get("tenant_id"),
-        id: row.get("id"),
-        attempt_count: row.get("attempt_count"),
-        is_interactive: row.get("is_interactive"),
-    };
-    Ok(rows.iter().map(read).collect())
+pub async fn redrive(
+    conn: &mut Conn,
+    letter: &OpenLetter,
+    now: Timestamp,
+) -> Result<Option<Job>, StoreError> {
+    let id: Option<Uuid> = letter.body["job_id"].as_str().and_then(|id| id.parse().ok());
+    conn.transaction("inference_redrive", async |tx| {
+        if !dead_letter::take(tx, letter.id).await? {
+            return Ok(None);
+        }
+        let job = tx.query_opt(REDRIVE, &[&letter.tenant_id, &id, &now]).await?;
+        match &job {
+            Some(_) => dead_letter::settle(tx, letter.id, REDRIVEN, now).await?,
+            None => dead_letter::failed_again(tx, letter.id).await?,
+        }
+        Ok(job.as_ref().map(Job::from))
+    })
+    .await
 }
