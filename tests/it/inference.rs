@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 mod jobs;
 mod model;
+mod rabbitmq;
 mod workers;
 
 /// Puts an image into the store of an engine and its row into the database, as a completed upload leaves them.

@@ -12,6 +12,7 @@ pub mod onnx;
 pub mod paho;
 pub mod postgres;
 pub mod python;
+pub mod rabbitmq;
 pub mod server;
 pub mod settings;
 pub mod wait;

@@ -46,11 +46,34 @@ impl Settings {
             .set("metrics.statsd_address", "")
     }
 
+    /// The same for another engine: with a place, a name and ports of its own.
+    ///
+    /// # Panics
+    /// When there is no room for a directory, or no free port.
+    #[must_use]
+    pub fn elsewhere(&self) -> Self {
+        let own = Self::of("");
+        let mut variables = self.variables.clone();
+        for key in
+            ["FARMIQ_EDGE__ID", "FARMIQ_EDGE__DATA_DIR", "FARMIQ_BROKER__LISTEN", "FARMIQ_HTTP__LISTEN"]
+        {
+            variables.insert(key.to_owned(), own.variables[key].clone());
+        }
+        Self { variables, ..own }
+    }
+
     /// Sets a key of the configuration, such as `outbox.lease_seconds`.
     #[must_use]
     pub fn set(mut self, key: &str, value: &str) -> Self {
         let name = format!("FARMIQ_{}", key.to_uppercase().replace('.', "__"));
         self.variables.insert(name, value.to_owned());
+        self
+    }
+
+    /// Names the authorities that the system vouches for: a PEM file.
+    #[must_use]
+    pub fn trusting(mut self, authorities: &Path) -> Self {
+        self.variables.insert("SSL_CERT_FILE".to_owned(), authorities.display().to_string());
         self
     }
 

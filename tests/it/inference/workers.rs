@@ -1,8 +1,7 @@
 //! The whole way of an image: the job, the model, the result, the session, the cloud.
 
-use rustix::process::Signal;
 use serde_json::json;
-use tests::engine::{Engine, get, signal};
+use tests::engine::{Engine, get};
 
 use super::*;
 
@@ -136,36 +135,57 @@ async fn a_poisoned_image_kills_its_worker_ends_as_a_dead_letter_and_the_others_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_alone_share_the_jobs_and_take_over_those_of_one_that_is_killed() {
+async fn workers_alone_share_the_jobs_and_take_over_that_of_one_that_is_killed() {
     let db = Database::fresh().await;
     let package = tempfile::tempdir().unwrap();
     write_package(package.path(), "v1", Network::Mean);
     let images = tempfile::tempdir().unwrap();
-    let settings = || {
-        Settings::of(&db.url)
-            .set("inference.model_path", &package.path().display().to_string())
-            .set("inference.lease_seconds", "5")
-            .set("media.root", &images.path().display().to_string())
-    };
-    let mut jobs = Vec::new();
+    let settings = Settings::of(&db.url)
+        .set("inference.model_path", &package.path().display().to_string())
+        .set("inference.lease_seconds", "5")
+        .set("media.root", &images.path().display().to_string());
     for _ in 0..200 {
-        jobs.push(put_image_job(&db, images.path(), &picture(51, ImageFormat::Jpeg), None).await);
+        put_image_job(&db, images.path(), &picture(51, ImageFormat::Jpeg), None).await;
     }
-    let mut one = Engine::stopped(settings());
-    let mut two = Engine::stopped(settings());
+    let mut two = Engine::stopped(settings.elsewhere());
+    let mut one = Engine::stopped(settings);
     one.spawn_as("worker");
     two.spawn_as("worker");
-    let is_up = |engine: &Engine| engine.log().contains("farmiq-edge runs");
-    until("both are up", async || is_up(&one) && is_up(&two)).await;
-    until("some images are looked at", async || in_status(&db, "completed").await >= 20).await;
-    // It dies with whatever it has in hand.
-    signal(one.pid(), Signal::STOP);
+    for worker in [&one, &two] {
+        until("it is up", async || worker.log().contains("farmiq-edge runs")).await;
+    }
+    for worker in [&one, &two] {
+        let done = async || worker.metric("inference_jobs", "result=\"completed\"").await;
+        until("it works", async || done().await > 0.0).await;
+    }
+    let held = lock_a_job_of(&db, &one).await;
     one.kill().await;
+    db.execute("ROLLBACK").await;
     until("every image is looked at", async || in_status(&db, "completed").await == 200).await;
+    let again = format!("SELECT count(*) FROM inference_jobs WHERE id = '{held}' AND attempt_count > 1");
+    assert_eq!(db.count(&again).await, 1, "it was held when its worker was killed");
     assert_eq!(db.count("SELECT count(*) FROM inference_results").await, 200);
     assert_eq!(db.count("SELECT count(*) FROM ONLY sync_outbox").await, 200);
     let (status, ready) = get(two.settings.http, "/api/ready").await;
     assert_eq!(status, 200, "{ready}");
     assert_eq!(get(two.settings.http, "/api/v1/sync/state").await.0, 404);
     assert_eq!(two.terminate().await.code, Some(0));
+}
+
+/// Begins a transaction that holds the row of a job that this worker has in hand, so that the worker cannot settle it
+/// before the transaction ends.
+pub(super) async fn lock_a_job_of(db: &Database, worker: &Engine) -> Uuid {
+    let holder = format!("edge-{}", worker.settings.mqtt.port());
+    let sql = "SELECT id FROM inference_jobs WHERE claimed_by = $1 AND status = 'processing' FOR UPDATE SKIP LOCKED LIMIT 1";
+    let mut held = None;
+    until("it has a job in hand", async || {
+        db.execute("BEGIN").await;
+        held = db.client.query_opt(sql, &[&holder]).await.expect("jobs are listed").map(|row| row.get(0));
+        if held.is_none() {
+            db.execute("ROLLBACK").await;
+        }
+        held.is_some()
+    })
+    .await;
+    held.expect("it was just found")
 }
