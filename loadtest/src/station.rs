@@ -12,10 +12,15 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use schema::clock::Timestamp;
+
+use crate::device::{Station, Weighing};
 use crate::mqtt::Login;
 use crate::publisher::Meter;
 
+use agent::Agent;
 pub use camera::Upload;
+use vision::Vision;
 
 /// How a station reaches the engine.
 #[derive(Clone, Debug)]
@@ -30,6 +35,50 @@ pub struct Access {
     pub meter: Arc<Meter>,
     /// Where everything else is counted.
     pub tally: Arc<Tally>,
+}
+
+/// A station of either kind.
+#[derive(Debug)]
+pub enum AnyStation {
+    /// weight-vision-service.
+    Vision(Box<Vision>),
+    /// iot-weighvision-agent.
+    Agent(Box<Agent>),
+}
+
+impl AnyStation {
+    /// Stations with an even index are of the kind weight-vision-service, the others are agents. Each has its bad
+    /// habits in this share of its weighings.
+    #[must_use]
+    pub fn new(index: usize, station: Station, access: &Access, bad_share: f64) -> Self {
+        if index.is_multiple_of(2) {
+            Self::Vision(Box::new(Vision::new(station, access, bad_share)))
+        } else {
+            Self::Agent(Box::new(Agent::new(station, access, bad_share)))
+        }
+    }
+
+    /// Weighs a bird with new pictures.
+    ///
+    /// # Errors
+    /// When the pictures could not be uploaded: the device then begins again with new ids.
+    pub async fn weigh(&mut self, weighing: Weighing<'_>) -> Result<Course> {
+        match self {
+            Self::Vision(vision) => {
+                let pictures = vision.draw(weighing.weight_kg);
+                vision.weigh(weighing, &pictures).await
+            }
+            Self::Agent(agent) => agent.weigh(weighing).await,
+        }
+    }
+
+    /// Leaves the broker in order.
+    pub async fn close(&mut self) {
+        match self {
+            Self::Vision(vision) => vision.close().await,
+            Self::Agent(agent) => agent.close().await,
+        }
+    }
 }
 
 /// What many stations count together.
@@ -73,6 +122,17 @@ pub struct Weighed {
     pub media_ids: Vec<String>,
     /// Event ids that the cloud must see.
     pub event_ids: Vec<String>,
+}
+
+/// A weighing that went through, with what a measurement and a check of the store need.
+#[derive(Debug)]
+pub struct Course {
+    /// What the cloud must have.
+    pub weighed: Weighed,
+    /// Each picture and when the engine said that it has it.
+    pub uploads: Vec<(Upload, Timestamp)>,
+    /// From the call of finalize to its answer, when there was one.
+    pub finalize: Option<Duration>,
 }
 
 /// How often and how soon an attempt is made again.

@@ -26,8 +26,8 @@ use crate::mqtt::Login;
 use crate::publisher::Meter;
 use crate::render::{WEIGHT_KG_MAX, WEIGHT_KG_MIN};
 use crate::report::{Live, note, say};
-use crate::station::vision::{Course, Vision};
-use crate::station::{Access, Tally};
+use crate::station::vision::Vision;
+use crate::station::{Access, Course, Tally};
 use crate::{http, verify};
 
 /// How often results are asked for while some are missing.

@@ -20,3 +20,4 @@ mod storm;
 mod sync;
 mod tidy;
 mod tls;
+mod weighing;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use engine::{observe, tree};
+use loadtest::barn::station_ids;
 use loadtest::cloud::{self, PretendCloud};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -19,6 +20,8 @@ use crate::postgres::Database;
 use crate::settings::Settings;
 use crate::wait::{PATIENCE, until};
 
+/// Stations that are let in.
+pub const STATIONS: usize = 6;
 /// What the engine says when it leaves deliveries unanswered.
 const UNSETTLED: &str = "deliveries were not settled in time";
 
@@ -43,7 +46,7 @@ struct Running {
 }
 
 impl Barn {
-    /// A barn whose place lets devices `d-0` to `d-9`, `wv-001` and station `st-01` in.
+    /// A barn whose place lets devices `d-0` to `d-9` in, and stations `st-01` to `st-06` with `wv-001` to `wv-006`.
     pub async fn start() -> Self {
         Self::start_with(|settings| settings).await
     }
@@ -171,9 +174,9 @@ pub async fn admit(db: &Database) {
     for number in 0..10 {
         db.allow_device(TENANT, &format!("d-{number}"), "f-001", "b-001").await;
     }
-    db.allow_device(TENANT, "wv-001", "f-001", "b-001").await;
-    for station in ["st-01", "st-02"] {
-        db.allow_station(TENANT, station, "f-001", "b-001").await;
+    for (station, device) in station_ids(STATIONS) {
+        db.allow_device(TENANT, &device, "f-001", "b-001").await;
+        db.allow_station(TENANT, &station, "f-001", "b-001").await;
     }
 }
 

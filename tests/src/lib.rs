@@ -15,4 +15,5 @@ pub mod python;
 pub mod rabbitmq;
 pub mod server;
 pub mod settings;
+pub mod stations;
 pub mod wait;

@@ -13,22 +13,14 @@ use crate::barn::{Ledger, Settings, SimulatedTime};
 use crate::device::{Station, Weighing};
 use crate::ids::new_event_id;
 use crate::render::{WEIGHT_KG_MAX, WEIGHT_KG_MIN};
-use crate::station::agent::Agent;
-use crate::station::vision::Vision;
-use crate::station::{Access, Weighed};
+use crate::station::{Access, AnyStation, Weighed};
 
 /// How soon a device begins again when a capture failed.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// The two kinds of station.
-enum Kind {
-    Vision(Box<Vision>),
-    Agent(Box<Agent>),
-}
-
 /// A station at work.
 pub(super) struct Rounds {
-    kind: Kind,
+    station: AnyStation,
     names_sessions_by_second: bool,
     random: StdRng,
     time: SimulatedTime,
@@ -38,7 +30,6 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    /// Stations with an even index are of the kind weight-vision-service, the others are agents.
     pub(super) fn new(
         settings: &Settings,
         station: Station,
@@ -47,13 +38,8 @@ impl Rounds {
         time: &SimulatedTime,
         (events, sessions): (Ledger, Ledger),
     ) -> Self {
-        let kind = if index.is_multiple_of(2) {
-            Kind::Vision(Box::new(Vision::new(station, access, settings.bad_share)))
-        } else {
-            Kind::Agent(Box::new(Agent::new(station, access, settings.bad_share)))
-        };
         Self {
-            kind,
+            station: AnyStation::new(index, station, access, settings.bad_share),
             // Only one station may: two that weigh in the same second would share a session.
             names_sessions_by_second: index == 0,
             random: StdRng::from_os_rng(),
@@ -70,14 +56,8 @@ impl Rounds {
             outcome = self.weigh_on() => outcome,
             _ = stop.wait_for(|is_stopped| *is_stopped) => Ok(()),
         };
-        let leave = async {
-            match &mut self.kind {
-                Kind::Vision(vision) => vision.close().await,
-                Kind::Agent(agent) => agent.close().await,
-            }
-        };
         // A broker that is away is not waited for.
-        drop(tokio::time::timeout(AGAIN_AFTER, leave).await);
+        drop(tokio::time::timeout(AGAIN_AFTER, self.station.close()).await);
         outcome
     }
 
@@ -102,15 +82,8 @@ impl Rounds {
         let weight_kg = (self.random.random_range(WEIGHT_KG_MIN..WEIGHT_KG_MAX) * 1000.0).round() / 1000.0;
         let weighing = Weighing { session: &session, weight_kg, at };
         loop {
-            let outcome = match &mut self.kind {
-                Kind::Vision(vision) => {
-                    let pictures = vision.draw(weight_kg);
-                    vision.weigh(weighing, &pictures).await.map(|course| course.weighed)
-                }
-                Kind::Agent(agent) => agent.weigh(weighing).await,
-            };
-            match outcome {
-                Ok(weighed) => return weighed,
+            match self.station.weigh(weighing).await {
+                Ok(course) => return course.weighed,
                 Err(_) => tokio::time::sleep(AGAIN_AFTER).await,
             }
         }

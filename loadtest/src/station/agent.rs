@@ -13,7 +13,7 @@ use schema::id::{Uuid, media_stored_event_id};
 
 use super::camera::Camera;
 use super::line::Line;
-use super::{Access, Patience, Upload, Weighed, count};
+use super::{Access, Course, Patience, Upload, Weighed, count};
 use crate::device::{AgentHealth, EventIds, Station, Weighing};
 use crate::ids::new_event_id;
 use crate::mqtt::{Login, Will};
@@ -55,12 +55,13 @@ impl Agent {
     ///
     /// # Errors
     /// When the picture could not be uploaded.
-    pub async fn weigh(&mut self, weighing: Weighing<'_>) -> Result<Weighed> {
+    pub async fn weigh(&mut self, weighing: Weighing<'_>) -> Result<Course> {
         self.say(AgentHealth::Well).await;
         let jpeg = Bytes::from(render::render(weighing.weight_kg, self.random.random()).jpeg);
         let upload = self.upload(&jpeg).await?;
+        let uploaded_at = Clock::system().now();
         let is_bad = self.random.random_bool(self.bad_share);
-        let images = [upload.image];
+        let images = [upload.image.clone()];
         let ids = EventIds::new(images.len(), &mut self.random);
         let messages = self.station.agent_messages(weighing, &images, &ids, !is_bad);
         // The session's connection has the agent's name: the broker closes the agent's and publishes its will.
@@ -79,13 +80,14 @@ impl Agent {
         let media_ids: Vec<_> = images.into_iter().map(|image| image.media_id).collect();
         let stored = media_ids.iter().filter_map(|id| Uuid::parse_str(id).ok()).map(media_stored_event_id);
         event_ids.extend(stored.map(|id| id.to_string()));
-        Ok(Weighed {
+        let weighed = Weighed {
             session_id: weighing.session.to_owned(),
             true_kg: weighing.weight_kg,
             weights: usize::from(!is_bad),
             media_ids,
             event_ids,
-        })
+        };
+        Ok(Course { weighed, uploads: vec![(upload, uploaded_at)], finalize: None })
     }
 
     /// Leaves the broker in order.

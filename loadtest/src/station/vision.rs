@@ -7,11 +7,11 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use schema::clock::{Clock, Timestamp};
+use schema::clock::Clock;
 
 use super::camera::Camera;
 use super::line::Line;
-use super::{Access, Patience, Upload, Weighed, count};
+use super::{Access, Course, Patience, Upload, Weighed, count};
 use crate::device::{Call, EventIds, ROLES, Station, Weighing};
 use crate::render;
 
@@ -30,17 +30,6 @@ pub struct Vision {
     line: Line,
     random: StdRng,
     bad_share: f64,
-}
-
-/// A weighing and the times a measurement needs.
-#[derive(Debug)]
-pub struct Course {
-    /// What the cloud must have.
-    pub weighed: Weighed,
-    /// Each picture and when the engine said that it has it.
-    pub uploads: Vec<(Upload, Timestamp)>,
-    /// From the call of finalize to its answer, when it was answered.
-    pub finalize: Option<Duration>,
 }
 
 impl Vision {
