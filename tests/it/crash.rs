@@ -12,6 +12,8 @@ use tests::postgres::Database;
 use tests::settings::Settings;
 use tests::wait::until;
 
+mod weighing;
+
 /// How often the engine is killed.
 const KILLS: usize = 20;
 /// The longest an ordered end may take.

@@ -17,3 +17,4 @@ pub mod server;
 pub mod settings;
 pub mod stations;
 pub mod wait;
+pub mod witness;
