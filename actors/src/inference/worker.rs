@@ -349,7 +349,7 @@ impl WorkerContext {
             model_version: model.version().to_owned(),
             metadata: metadata(model, prediction),
         };
-        let event = event(job, &result, now);
+        let event = |job: &Job| event(job, &result, now);
         let settle = async |conn: &mut _| claim::complete(conn, claim, &result, event, now).await;
         if !self.store.run("inference_complete", settle).await? {
             tracing::warn!(job_id = %job.id, attempt_count = claim.attempt, "inference result came after its lease");

@@ -8,7 +8,7 @@ use schema::metrics;
 use schema::store::inference::{self, NewJob};
 use schema::store::media::{self as rows, MediaObject, Upload, UploadStatus};
 use schema::store::outbox::put::{self, NewEvent};
-use schema::store::{Store, StoreError};
+use schema::store::{Store, StoreError, session};
 use schema::wire::event::{self, MediaStored};
 use sha2::{Digest, Sha256};
 
@@ -245,9 +245,14 @@ impl Completer {
             return Err(CompletionError::TypeMismatch { stored: object.mime_type });
         }
         if let (None, Some(session_id)) = (&object.session_id, &completion.session_id) {
+            let (tenant_id, now) = (&object.tenant_id, self.clock.now());
             self.store
-                .run("media_fill_session", async |conn| {
-                    rows::fill_session(conn, &object.tenant_id, object.id, session_id).await
+                .run("media_adopt", async |conn| {
+                    conn.transaction("media_adopt", async |conn| {
+                        session::lock(conn, tenant_id, session_id).await?;
+                        session::adopt_image(conn, tenant_id, session_id, object.id, now).await
+                    })
+                    .await
                 })
                 .await?;
             object.session_id = Some(session_id.clone());
@@ -321,37 +326,43 @@ impl Completer {
         object: MediaObject,
     ) -> Result<Option<Completed>, CompletionError> {
         let now = object.created_at;
-        let event = event(&object, upload.as_ref(), completion);
         let model_version = self.inference.model_version();
         let written = self
             .store
             .run("media_complete", async |conn| {
                 conn.transaction("media_complete", async |conn| {
+                    let mut object = object.clone();
                     let locked = rows::lock_upload(conn, &object.tenant_id, object.id).await?;
                     let bytes = |upload: &Option<Upload>| {
                         upload.as_ref().map(|upload| (upload.size_bytes, upload.sha256.clone()))
                     };
+                    if object.session_id.is_none() {
+                        object.session_id = session::of_image(conn, &object.tenant_id, object.id).await?;
+                    }
                     if bytes(&locked) != bytes(&upload) || !rows::put_object(conn, &object).await? {
                         return Ok(None);
                     }
                     rows::settle(conn, &object.tenant_id, object.id, now).await?;
+                    let event = event(&object, upload.as_ref(), completion);
                     put::put(conn, std::slice::from_ref(&event), now).await?;
-                    if !self.inference.is_on_complete() {
-                        return Ok(Some(None));
+                    let mut inference_job_id = None;
+                    if self.inference.is_on_complete() {
+                        let job = job(&object, &model_version, &event.trace_id);
+                        inference_job_id = Some(inference::put_job(conn, &job, now).await?);
                     }
-                    let job = job(&object, &model_version, &event.trace_id);
-                    Ok(Some(Some(inference::put_job(conn, &job, now).await?)))
+                    Ok(Some(Completed { object, inference_job_id }))
                 })
                 .await
             })
             .await?;
-        let Some(inference_job_id) = written else { return Ok(None) };
+        let Some(completed) = written else { return Ok(None) };
         metrics::media_completed(completion.mode).increment(1);
         self.wake_sync.wake();
-        if let Some(job_id) = inference_job_id {
+        if let Some(job_id) = completed.inference_job_id {
+            let object = &completed.object;
             self.inference.announce(&object.tenant_id, job_id, object.session_id.is_some());
         }
-        Ok(Some(Completed { object, inference_job_id }))
+        Ok(Some(completed))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The transaction of an order: what is read before the decision, and what is written after it.
 
 use chrono::Duration;
+use schema::id::Uuid;
 use schema::store::dead_letter::{self, DeadLetter, Source};
 use schema::store::device::{self, Seen};
 use schema::store::session::{self, Session, Status};
@@ -154,6 +155,11 @@ async fn write(
                 .await?;
             applied.has_bound_image = session.image_count > 0;
         }
+    }
+    if let Some(image) = &changes.image
+        && let Ok(media_id) = Uuid::try_parse(&image.media_object_id)
+    {
+        session::adopt_image(conn, &image.tenant_id, &image.session_id, media_id, at.now).await?;
     }
     if let Some(parked) = &changes.park {
         session::park(conn, parked).await?;

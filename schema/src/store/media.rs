@@ -21,7 +21,7 @@ pub const STATEMENTS: &[&str] = &[
     PUT_OBJECT,
     OBJECT,
     OBJECT_OF_KEY,
-    FILL_SESSION,
+    SESSION,
     STATS,
     STORED_BYTES,
 ];
@@ -424,21 +424,15 @@ pub async fn object_of_key(
         .map(MediaObject::of))
 }
 
-const FILL_SESSION: &str = "-- media_fill_session
-UPDATE media_objects SET session_id = $3 WHERE tenant_id = $1 AND id = $2 AND session_id IS NULL";
+const SESSION: &str = "-- media_session
+SELECT session_id FROM media_objects WHERE tenant_id = $1 AND id = $2 FOR SHARE";
 
-/// Notes the session of an image that has none.
+/// The session of an image, which nobody gives another one before the caller's transaction ends.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn fill_session(
-    conn: &Conn,
-    tenant_id: &str,
-    id: Uuid,
-    session_id: &str,
-) -> Result<(), StoreError> {
-    conn.execute(FILL_SESSION, &[&tenant_id, &id, &session_id]).await?;
-    Ok(())
+pub async fn session(conn: &Conn, tenant_id: &str, id: Uuid) -> Result<Option<String>, StoreError> {
+    Ok(conn.query_opt(SESSION, &[&tenant_id, &id]).await?.and_then(|row| row.get(0)))
 }
 
 /// The images of a tenant.

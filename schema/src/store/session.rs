@@ -8,7 +8,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
-use crate::store::{Conn, StoreError};
+use crate::store::{Conn, StoreError, media};
 
 /// Every statement of this module.
 pub const STATEMENTS: &[&str] = &[
@@ -16,6 +16,10 @@ pub const STATEMENTS: &[&str] = &[
     FIND,
     PUT,
     ATTACH_RESULT,
+    ADOPT_IMAGE,
+    ADOPT_RESULTS,
+    ATTACH_ADOPTED,
+    SESSION_OF_IMAGE,
     NEWEST_RESULT,
     WEIGHTS,
     WEIGHT,
@@ -307,6 +311,56 @@ pub async fn attach_result(
 ) -> Result<bool, StoreError> {
     let result_id = result_id.to_string();
     Ok(conn.execute(ATTACH_RESULT, &[&tenant_id, &session_id, &result_id, &now]).await? > 0)
+}
+
+const ADOPT_IMAGE: &str = "-- session_adopt_image
+UPDATE media_objects SET session_id = $2 WHERE tenant_id = $1 AND id = $3 AND session_id IS NULL";
+
+// A result is younger than its image, whichever clocks told their times: that keeps the search short.
+const ADOPT_RESULTS: &str = "-- session_adopt_results
+UPDATE inference_results AS r SET session_id = $2 FROM media_objects AS o
+WHERE o.tenant_id = $1 AND o.id = $3 AND r.tenant_id = $1 AND r.device_id = o.device_id
+    AND r.occurred_at >= o.created_at - interval '1 day' AND r.media_id = o.id::text AND r.session_id IS NULL";
+
+const ATTACH_ADOPTED: &str = "-- session_attach_adopted
+UPDATE weight_sessions SET updated_at = $3, inference_result_id = (
+    SELECT id::text FROM inference_results WHERE tenant_id = $1 AND session_id = $2
+    ORDER BY occurred_at DESC, id DESC LIMIT 1)
+WHERE tenant_id = $1 AND session_id = $2 AND status <> 'cancelled' AND inference_result_id IS NULL";
+
+/// Gives an image that was completed without a session to this one, with what was read from it, as part of the caller's
+/// transaction, which holds the session's lock. An image that is not complete yet finds its session when it is.
+///
+/// # Errors
+/// When the database fails.
+pub async fn adopt_image(
+    conn: &Conn,
+    tenant_id: &str,
+    session_id: &str,
+    media_id: Uuid,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    // Either this waits for the completion, or the completion waits for this and then finds the binding.
+    media::lock_upload(conn, tenant_id, media_id).await?;
+    if conn.execute(ADOPT_IMAGE, &[&tenant_id, &session_id, &media_id]).await? > 0
+        && conn.execute(ADOPT_RESULTS, &[&tenant_id, &session_id, &media_id]).await? > 0
+    {
+        conn.execute(ATTACH_ADOPTED, &[&tenant_id, &session_id, &now]).await?;
+    }
+    Ok(())
+}
+
+const SESSION_OF_IMAGE: &str = "-- session_of_image
+SELECT session_id FROM session_media_bindings WHERE tenant_id = $1 AND media_object_id = $2
+ORDER BY created_at, id LIMIT 1";
+
+/// The session to which an event of the device bound an image first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn of_image(conn: &Conn, tenant_id: &str, media_id: Uuid) -> Result<Option<String>, StoreError> {
+    let row = conn.query_opt(SESSION_OF_IMAGE, &[&tenant_id, &media_id.to_string()]).await?;
+    Ok(row.map(|row| row.get(0)))
 }
 
 const NEWEST_RESULT: &str = "-- session_newest_result

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use schema::clock::Timestamp;
 use schema::store::dead_letter::{Source, open};
 use schema::store::inference::claim::{self, Again, Claim, Lease};
-use schema::store::inference::{NewResult, queue};
+use schema::store::inference::{Job, NewResult, queue};
 use serde_json::json;
 
 use super::*;
@@ -91,14 +91,13 @@ async fn a_job_whose_lease_ran_out_belongs_to_the_next_claim() {
 }
 
 async fn completed(db: &Database, claim: &Claim, now: Timestamp) -> bool {
-    let job = &claim.job;
     let result = NewResult {
         predicted_weight_kg: Some(2.0),
         confidence: 0.5,
         model_version: "v1".into(),
         metadata: json!({}),
     };
-    let event = schema::store::outbox::put::NewEvent {
+    let event = |job: &Job| schema::store::outbox::put::NewEvent {
         id: job.id,
         tenant_id: job.tenant_id.clone(),
         farm_id: job.farm_id.clone(),
@@ -114,6 +113,21 @@ async fn completed(db: &Database, claim: &Claim, now: Timestamp) -> bool {
     };
     let work = async |conn: &mut _| claim::complete(conn, claim, &result, event, now).await;
     db.store.run("complete", work).await.expect("the job is completed")
+}
+
+#[tokio::test]
+async fn a_result_belongs_to_the_session_that_its_image_has_got_since() {
+    let db = Database::fresh().await;
+    let images = tempfile::tempdir().unwrap();
+    open_session(&db, "s-1").await;
+    let image = put_image(&db, images.path(), b"bytes", Some("s-1")).await;
+    put_job_of(&db, image, None).await;
+    let now = Clock::system().now();
+    let claim = claimed(&db, now).await.unwrap();
+    assert!(completed(&db, &claim, now).await);
+    let attached = "SELECT count(*) FROM weight_sessions AS s
+        JOIN inference_results AS r ON r.id::text = s.inference_result_id AND r.session_id = s.session_id";
+    assert_eq!(db.count(attached).await, 1);
 }
 
 #[tokio::test]

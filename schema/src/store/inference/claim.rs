@@ -11,7 +11,7 @@ use super::{Job, NewResult, put_result};
 use crate::clock::Timestamp;
 use crate::store::dead_letter::{self, DeadLetter, OpenLetter, Source};
 use crate::store::outbox::put::{self, NewEvent};
-use crate::store::{Conn, StoreError, session};
+use crate::store::{Conn, StoreError, media, session};
 
 /// Why a dead letter of a job is closed.
 const REDRIVEN: &str = "tried again";
@@ -106,8 +106,9 @@ UPDATE inference_jobs SET status = 'completed', result_id = $2, claimed_by = NUL
     last_error = NULL, updated_at = $4
 WHERE tenant_id = $1 AND id = $2 AND attempt_count = $3 AND status = 'processing'";
 
-/// Stores the result of a claimed job with its event, and notes it in its session: one transaction. `false`: the lease
-/// had run out and somebody else has the job, so nothing was stored.
+/// Stores the result of a claimed job with its event, and notes it in its session: one transaction. The session is that
+/// of the job, else the one that the image has got since; the event is made with it. `false`: the lease had run out and
+/// somebody else has the job, so nothing was stored.
 ///
 /// # Errors
 /// When the database fails.
@@ -115,20 +116,23 @@ pub async fn complete(
     conn: &mut Conn,
     claim: &Claim,
     result: &NewResult,
-    event: NewEvent,
+    event: impl Fn(&Job) -> NewEvent,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     conn.transaction("inference_complete", async |tx| {
-        let Job { tenant_id, id, session_id, .. } = &claim.job;
-        let is_mine = tx.execute(COMPLETE, &[tenant_id, id, &claim.attempt, &now]).await? > 0;
+        let mut job = claim.job.clone();
+        let is_mine = tx.execute(COMPLETE, &[&job.tenant_id, &job.id, &claim.attempt, &now]).await? > 0;
         if !is_mine {
             return Ok(false);
         }
-        put_result(tx, &claim.job, result, now).await?;
-        put::put(tx, &[event], now).await?;
-        if let Some(session_id) = session_id {
-            session::lock(tx, tenant_id, session_id).await?;
-            session::attach_result(tx, tenant_id, session_id, *id, now).await?;
+        if job.session_id.is_none() {
+            job.session_id = media::session(tx, &job.tenant_id, job.media_id).await?;
+        }
+        put_result(tx, &job, result, now).await?;
+        put::put(tx, &[event(&job)], now).await?;
+        if let Some(session_id) = &job.session_id {
+            session::lock(tx, &job.tenant_id, session_id).await?;
+            session::attach_result(tx, &job.tenant_id, session_id, job.id, now).await?;
         }
         Ok(true)
     })
