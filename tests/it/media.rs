@@ -8,9 +8,11 @@ use actors::media::store::MediaStore;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
+use image::ImageFormat;
 use serde_json::{Value, json};
 use tests::barn::Barn;
 use tests::objects::{ACCESS_KEY, BUCKET, Objects, SECRET_KEY};
+use tests::onnx::picture;
 use tests::settings::Settings;
 use tests::wait::until;
 use tokio::io::AsyncWriteExt;
@@ -198,16 +200,27 @@ async fn a_bucket_that_is_away_is_said_so_and_comes_back() {
     let mut objects = Objects::start().await;
     let barn = Barn::start_with(|settings| objects.of(in_directory(settings))).await;
     until("the bucket is made", async || objects.place("").exists()).await;
-    let presigned = presign(&barn).await;
-    assert_eq!(put(&presigned, IMAGE).await, 200);
+    let (before, presigned) = (presign(&barn).await, presign(&barn).await);
+    for presigned in [&before, &presigned] {
+        assert_eq!(put(presigned, IMAGE).await, 200);
+    }
+    assert_eq!(complete(&barn, &before).await.0, 200);
+    let shown = format!("/api/v1/media/objects/{}", before["media_id"].as_str().expect("an id"));
     objects.stop().await;
-    let (status, body) = complete(&barn, &presigned).await;
-    assert_eq!((status, body["error"]["code"].as_str()), (503, Some("STORAGE_UNAVAILABLE")), "{body}");
-    assert_eq!(barn.db.count("SELECT count(*) FROM media_objects").await, 0);
+    let (_, body) = fetch(&barn, &shown).await;
+    let read = serde_json::from_slice(&body).expect("JSON");
+    for (status, body) in [complete(&barn, &presigned).await, (503, read)] {
+        let told = (body["error"]["code"].as_str(), body["error"]["message"].as_str());
+        let expected = (Some("STORAGE_UNAVAILABLE"), Some("the store of the images does not answer"));
+        assert_eq!((status, told), (503, expected), "{body}");
+    }
+    assert_eq!(barn.db.count("SELECT count(*) FROM media_objects").await, 1);
     objects.start_again().await;
     let (status, body) = complete(&barn, &presigned).await;
     assert_eq!(status, 200, "{body}");
-    barn.delivered(1).await;
+    let (status, bytes) = fetch(&barn, &shown).await;
+    assert!(status == 200 && bytes == IMAGE, "{status}, {} bytes", bytes.len());
+    barn.delivered(2).await;
     barn.finish().await;
 }
 
@@ -296,4 +309,121 @@ async fn an_upload_that_cannot_be_read_does_not_hold_up_the_others() {
         .await;
     barn.delivered(1).await;
     barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_was_looked_at_before_its_session_was_known_is_given_to_it() {
+    let soon = |settings: Settings| {
+        in_directory(settings).set("inference.enabled", "true").set("media.implicit_grace_seconds", "1")
+    };
+    let barn = Barn::start_with(soon).await;
+    let image: &'static [u8] = picture(51, ImageFormat::Jpeg).leak();
+    let (announced, completed) = (presign(&barn).await, presign(&barn).await);
+    for presigned in [&announced, &completed] {
+        assert_eq!(put(presigned, image).await, 200);
+    }
+    let looked_at = "SELECT count(*) FROM inference_results WHERE session_id IS NULL";
+    until("both are looked at", async || barn.db.count(looked_at).await == 2).await;
+    let sessions = "/api/v1/weighvision/sessions";
+    for session in ["s-7", "s-8"] {
+        let created = json!({"sessionId": session, "eventId": format!("e-{session}"), "tenantId": "t-001",
+            "farmId": "f-001", "barnId": "b-001", "deviceId": "wv-001", "stationId": "st-01",
+            "startAt": "2026-02-12T09:32:15.052Z"});
+        assert_eq!(post(barn.settings.http, sessions, &created).await.0, 201);
+    }
+    let captured = json!({"tenantId": "t-001", "mediaObjectId": announced["media_id"],
+        "occurredAt": "2026-02-12T09:32:15.052Z", "eventId": "e-image"});
+    assert_eq!(post(barn.settings.http, &format!("{sessions}/s-7/bind-media"), &captured).await.0, 200);
+    let said = json!({"tenant_id": "t-001", "farm_id": "f-001", "barn_id": "b-001", "device_id": "wv-001",
+        "object_key": completed["object_key"], "mime_type": "image/jpeg", "session_id": "s-8"});
+    assert_eq!(post(barn.settings.http, "/api/v1/media/images/complete", &said).await.0, 200);
+    for (session, presigned) in [("s-7", &announced), ("s-8", &completed)] {
+        let media_id = presigned["media_id"].as_str().expect("an id");
+        let attached = format!(
+            "SELECT count(*) FROM weight_sessions AS s JOIN inference_results AS r ON r.id::text = s.inference_result_id
+             JOIN media_objects AS o ON o.id::text = r.media_id
+             WHERE s.session_id = '{session}' AND r.session_id = '{session}' AND o.session_id = '{session}'
+                AND o.id = '{media_id}'"
+        );
+        assert_eq!(barn.db.count(&attached).await, 1, "{session}");
+    }
+    barn.finish().await;
+}
+
+/// A text as it stands in a query, with every odd byte escaped.
+fn escaped(text: &str) -> String {
+    text.bytes().fold(String::new(), |escaped, byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+            escaped + &char::from(byte).to_string()
+        }
+        _ => format!("{escaped}%{byte:02X}"),
+    })
+}
+
+/// Keys that name no image of this camera, however they are spelled, lead nowhere: neither to a row nor to bytes.
+async fn check_odd_keys(barn: &Barn) {
+    let presigned = presign(barn).await;
+    assert_eq!(put(&presigned, IMAGE).await, 200);
+    let key = presigned["object_key"].as_str().expect("a key");
+    let images = &key[..key.find("images/").expect("a place") + "images/".len()];
+    for (odd, expected) in [
+        (key.replace("t-001", "t-002"), (403, "SCOPE_MISMATCH")),
+        (key.replace("wv-001", "wv-002"), (403, "SCOPE_MISMATCH")),
+        (key.replace("tenants/", "tenants%2F"), (403, "SCOPE_MISMATCH")),
+        (format!("/{key}"), (403, "SCOPE_MISMATCH")),
+        (format!("./{key}"), (403, "SCOPE_MISMATCH")),
+        (format!("{images}../../../wv-002/images/x.jpg"), (403, "SCOPE_MISMATCH")),
+        (format!("{images}..%2F..%2Fx.jpg"), (403, "SCOPE_MISMATCH")),
+        (format!("{images}..\\..\\x.jpg"), (403, "SCOPE_MISMATCH")),
+        (format!("{images}%2e%2e/%2e%2e/x.jpg"), (404, "OBJECT_NOT_FOUND")),
+        (format!("{images}%252e%252e%252fx.jpg"), (404, "OBJECT_NOT_FOUND")),
+        (format!("{images}\u{2025}/x.jpg"), (404, "OBJECT_NOT_FOUND")),
+        (format!("{key}?versionId=1"), (404, "OBJECT_NOT_FOUND")),
+        (format!("{key}#x"), (404, "OBJECT_NOT_FOUND")),
+        (format!("{key}\0"), (400, "VALIDATION_ERROR")),
+        (format!("{key}\r\nx-amz-acl: public-read"), (400, "VALIDATION_ERROR")),
+    ] {
+        let (status, body) = complete(barn, &json!({"object_key": odd})).await;
+        let told = (status, body["error"]["code"].as_str().unwrap_or_default());
+        assert_eq!(told, expected, "complete {odd:?}: {body}");
+        let path = format!("/api/v1/media/objects/by-key?object_key={}", escaped(&odd));
+        let (status, body) = fetch(barn, &path).await;
+        assert!(matches!(status, 400 | 404), "{odd:?}: {status} {}", String::from_utf8_lossy(&body));
+    }
+    assert_eq!(barn.db.count("SELECT count(*) FROM media_objects").await, 0);
+    let (status, body) = complete(barn, &presigned).await;
+    assert_eq!(status, 200, "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_keys_lead_nowhere_in_a_directory() {
+    let barn = Barn::start_with(in_directory).await;
+    check_odd_keys(&barn).await;
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_keys_lead_nowhere_in_a_bucket() {
+    let objects = Objects::start().await;
+    let barn = Barn::start_with(|settings| objects.of(in_directory(settings))).await;
+    until("the bucket is made", async || objects.place("").exists()).await;
+    check_odd_keys(&barn).await;
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_url_of_a_bucket_takes_nothing() {
+    let objects = Objects::start().await;
+    let short = |settings: Settings| objects.of(in_directory(settings)).set("media.presign_seconds", "1");
+    let barn = Barn::start_with(short).await;
+    until("the bucket is made", async || objects.place("").exists()).await;
+    let presigned = presign(&barn).await;
+    let expired = "SELECT count(*) FROM media_uploads WHERE status = 'expired'";
+    until("the URL expires", async || barn.db.count(expired).await == 1).await;
+    assert_eq!(put(&presigned, IMAGE).await, 403);
+    assert!(!objects.place(presigned["object_key"].as_str().expect("a key")).exists());
+    let (status, body) = complete(&barn, &presigned).await;
+    assert_eq!((status, body["error"]["code"].as_str()), (404, Some("OBJECT_NOT_FOUND")), "{body}");
+    // The server's own complaint, in the same process.
+    barn.finish_after("Request has expired").await;
 }

@@ -353,6 +353,60 @@ async fn nothing_crosses_tenants() {
     camera.face.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_what_is_wrong() {
+    let camera = Camera::with(|config| config.media.presign_per_minute = 3).await;
+    let presigned = camera.presign().await;
+    let uri = path(&presigned);
+    let foreign = camera.presign().await["object_key"].as_str().expect("a key").replace("t-001", "t-002");
+    let message = |body: &Value| body["error"]["message"].as_str().expect("a message").to_owned();
+    let putting = async |uri: &str, headers: &[(&str, &str)], body: Body| {
+        let (status, _, body) = camera.put(uri, headers, body).await;
+        (status.as_u16(), message(&body))
+    };
+    let completing = async |change: Value| {
+        let (status, body) = camera.complete(&presigned, change).await;
+        (status.as_u16(), message(&body))
+    };
+    let png = [("content-type", "image/png")];
+    let check = |told: (u16, String), status: u16, text: &str| {
+        assert_eq!((told.0, told.1.contains(text)), (status, true), "{told:?}, not {text}");
+    };
+    check(putting(&format!("{uri}0"), &JPEG, Body::from("x")).await, 403, "is not one of ours");
+    check(
+        putting(&uri, &png, Body::from("x")).await,
+        409,
+        "content-type: the upload was offered for image/jpeg",
+    );
+    check(putting(&uri, &JPEG, Body::from(vec![1; 11 << 20])).await, 413, "an image may have 10485760 bytes");
+    check(putting(&uri, &JPEG, Body::new(Broken(5))).await, 400, "body: ended too early");
+    check(completing(json!({})).await, 404, "the image is not in the store");
+    check(completing(json!({"object_key": foreign})).await, 403, "key are not those of the credential");
+    assert_eq!(camera.put(&uri, &JPEG, Body::from("image")).await.0, StatusCode::OK);
+    check(completing(json!({"size_bytes": 4})).await, 409, "size_bytes: the stored image has 5 bytes");
+    check(
+        completing(json!({"mime_type": "image/png"})).await,
+        409,
+        "mime_type: the stored image is image/jpeg",
+    );
+    assert_eq!(camera.complete(&presigned, json!({})).await.0, StatusCode::OK);
+    check(putting(&uri, &JPEG, Body::from("other")).await, 409, "another image was completed under this URL");
+    let wishing = async |change: Value| {
+        let (status, body) = camera.face.post(PRESIGN, &T1, &with(change)).await;
+        (status.as_u16(), message(&body))
+    };
+    check(wishing(json!({"filename": "../x.jpg"})).await, 400, "filename: must be a name without a path");
+    check(
+        wishing(json!({"content_type": "image/gif"})).await,
+        400,
+        "must be image/jpeg, image/png or image/webp",
+    );
+    check(wishing(json!({"content_length": 11 << 20})).await, 413, "an image may have 10485760 bytes");
+    camera.presign().await;
+    check(wishing(json!({})).await, 429, "too many upload URLs for this device");
+    camera.face.end().await;
+}
+
 /// A volume of two MiB; `None` when this user may not mount one.
 struct Volume(PathBuf);
 

@@ -68,6 +68,7 @@ async fn a_job_is_asked_for_once_per_image_and_only_for_ones_own() {
     check(json!({"tenant_id": "t-001"}), 400, "VALIDATION_ERROR").await;
     check(json!({"media_id": media_id}), 400, "MISSING_TENANT").await;
     check(json!({"tenant_id": "t-002", "media_id": media_id}), 404, "NOT_FOUND").await;
+    check(json!({"tenant_id": "t-002", "object_key": format!("key/{media_id}")}), 404, "NOT_FOUND").await;
     check(json!({"tenant_id": "t-001", "media_id": id::new_id()}), 404, "NOT_FOUND").await;
     let other = json!({"tenant_id": "t-001", "media_id": media_id, "device_id": "unknown"});
     check(other, 403, "DEVICE_NOT_ALLOWED").await;
@@ -85,10 +86,21 @@ async fn an_image_that_cannot_be_looked_at_ends_as_a_dead_letter_that_says_why()
         barn_with(Network::Mean, |settings| settings.set("inference.attempts_max", "1")).await;
     let root = media_root(&barn.settings);
     let jpeg = picture(51, ImageFormat::Jpeg);
-    put_image_job(&barn.db, &root, &jpeg[..jpeg.len() / 2], None).await;
-    put_image_job(&barn.db, &root, b"<svg/>", None).await;
-    put_image_job(&barn.db, &root, &bomb(), None).await;
-    put_job_of(&barn.db, id::new_id(), None).await;
+    let broken = [
+        (
+            put_image_job(&barn.db, &root, &jpeg[..jpeg.len() / 2], None).await,
+            "IMAGE_UNDECODABLE: decode the image: ",
+        ),
+        (
+            put_image_job(&barn.db, &root, b"<svg/>", None).await,
+            "IMAGE_FORMAT_UNKNOWN: the file is no JPEG, PNG or WebP",
+        ),
+        (
+            put_image_job(&barn.db, &root, &bomb(), None).await,
+            "IMAGE_TOO_LARGE: the image has 60000 x 60000 pixels",
+        ),
+        (put_job_of(&barn.db, id::new_id(), None).await, "OBJECT_NOT_FOUND: the image is not in the store"),
+    ];
     put_image_job(&barn.db, &root, &jpeg, None).await;
     until("every job is settled", async || {
         in_status(&barn.db, "failed").await == 4 && in_status(&barn.db, "completed").await == 1
@@ -99,6 +111,13 @@ async fn an_image_that_cannot_be_looked_at_ends_as_a_dead_letter_that_says_why()
             format!("SELECT count(*) FROM dead_letters WHERE source = 'inference' AND reason = '{reason}'");
         assert_eq!(barn.db.count(&sql).await, 1, "{reason}");
     }
+    for (job_id, error) in broken {
+        let path = format!("/api/v1/inference/jobs/{job_id}?tenant_id=t-001");
+        let job: serde_json::Value = serde_json::from_str(&get(barn.settings.http, &path).await.1).unwrap();
+        let told = job["error"].as_str().unwrap();
+        assert!(job["status"] == "failed" && told.starts_with(error), "{job}, not {error}");
+    }
+    assert_eq!(barn.db.count("SELECT count(*) FROM inference_results").await, 1);
     barn.finish().await;
 }
 
