@@ -54,8 +54,8 @@ async fn weigh(barn: &Barn) -> Vec<Course> {
     busy.join_all().await.into_iter().flatten().collect()
 }
 
-/// Everything the stations did is where it belongs, once.
-async fn whole_way(barn: Barn, stored: impl Fn(&Barn, &StoredImage) -> Vec<u8>) {
+/// Everything the stations did is where it belongs, once. Says how well the weights were read.
+async fn whole_way(barn: Barn, stored: impl Fn(&Barn, &StoredImage) -> Vec<u8>) -> String {
     let courses = weigh(&barn).await;
     assert_eq!(courses.len(), STATIONS * BIRDS);
     until("the cloud has every weighing", async || faults_in_cloud(&barn.cloud, &courses).is_empty()).await;
@@ -63,9 +63,10 @@ async fn whole_way(barn: Barn, stored: impl Fn(&Barn, &StoredImage) -> Vec<u8>) 
         check_rows(&barn.db.client, course, |image| stored(&barn, image)).await;
     }
     check_nothing_else(&barn, &courses).await;
-    check_readings(&barn).await;
+    let read = check_readings(&barn).await;
     check_devices(&barn).await;
     barn.finish().await;
+    read
 }
 
 async fn check_nothing_else(barn: &Barn, courses: &[Course]) {
@@ -89,7 +90,7 @@ async fn check_nothing_else(barn: &Barn, courses: &[Course]) {
 }
 
 /// The cloud has the weights that were read, and they are those of the birds.
-async fn check_readings(barn: &Barn) {
+async fn check_readings(barn: &Barn) -> String {
     let mut errors_kg = Vec::new();
     for seen in barn.cloud.images(TENANT) {
         let image = StoredImage::of(&barn.db.client, &seen.media_id).await;
@@ -99,8 +100,8 @@ async fn check_readings(barn: &Barn) {
         errors_kg.push((image.predicted_kg - WEIGHT_KG).abs());
     }
     let mean_kg = errors_kg.iter().sum::<f64>() / errors_kg.len() as f64;
-    println!("{} pictures, mean error {mean_kg:.3} kg", errors_kg.len());
     assert!(mean_kg < ERROR_KG_MAX, "{mean_kg}");
+    format!("{} pictures, mean error {mean_kg:.3} kg", errors_kg.len())
 }
 
 /// The wills of agents went out whenever a session took their place; that they left in order is the last word.
@@ -116,11 +117,12 @@ async fn check_devices(barn: &Barn) {
 #[tokio::test(flavor = "multi_thread")]
 async fn stations_weigh_the_whole_way_through_a_directory() {
     let barn = barn(|settings| settings).await;
-    whole_way(barn, |barn, image| {
+    let read = whole_way(barn, |barn, image| {
         let path = image.path.as_ref().expect("a directory has paths");
         std::fs::read(barn.settings.data_dir().join("media").join(path)).expect("the image is there")
     })
     .await;
+    println!("{read}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,6 +130,7 @@ async fn stations_weigh_the_whole_way_through_a_bucket() {
     let objects = Objects::start().await;
     let barn = barn(|settings| objects.of(settings)).await;
     until("the bucket is made", async || objects.place("").exists()).await;
-    whole_way(barn, |_, image| std::fs::read(objects.place(&image.object_key)).expect("the image is there"))
-        .await;
+    let place = |image: &StoredImage| objects.place(&image.object_key);
+    let read = whole_way(barn, |_, image| std::fs::read(place(image)).expect("the image is there")).await;
+    println!("{read}");
 }

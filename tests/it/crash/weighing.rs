@@ -6,8 +6,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use chrono::TimeDelta;
 use http_body_util::Full;
 use hyper::{Method, Request};
 use loadtest::device::Weighing;
@@ -39,21 +40,25 @@ const ANSWERED_MAX: usize = 12;
 const WAIT_MICROS_MAX: u64 = 30_000;
 /// How often the clerk asks again for what was not there yet.
 const CLERK_EVERY: Duration = Duration::from_millis(100);
-/// Longer than anything is kept that nobody claims.
-const LONG: Duration = Duration::from_secs(9 * 24 * 60 * 60);
+/// Days for which nothing is kept that nobody claims.
+const LONG_DAYS: i64 = 9;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_during_weighings_lose_nothing_and_leave_nothing_behind() {
-    weigh_and_kill(None, KILLS, true).await;
+    let seed = rand::rng().random();
+    println!("seed {seed}");
+    println!("{}", weigh_and_kill(None, KILLS, seed).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_during_weighings_lose_nothing_and_leave_nothing_behind_in_a_bucket() {
-    weigh_and_kill(Some(Objects::start().await), KILLS_WITH_BUCKET, false).await;
+    let seed = rand::rng().random();
+    println!("seed {seed}");
+    println!("{}", weigh_and_kill(Some(Objects::start().await), KILLS_WITH_BUCKET, seed).await);
 }
 
-/// Without `is_on_complete` only the clerk's orders have pictures looked at.
-async fn weigh_and_kill(objects: Option<Objects>, kills: usize, is_on_complete: bool) {
+/// The whole test; says what happened. With a bucket, only the clerk's orders have pictures looked at.
+async fn weigh_and_kill(objects: Option<Objects>, kills: usize, seed: u64) -> String {
     let db = database().await;
     // Stations that end sessions before they begin them have events that are late by nature.
     let lenient = cloud::Settings { tolerates_late: true, ..cloud::Settings::default() };
@@ -61,7 +66,7 @@ async fn weigh_and_kill(objects: Option<Objects>, kills: usize, is_on_complete: 
     let settings = settings(&db, &cloud)
         .set("media.presign_per_minute", "60000")
         .set("retention.free_disk_gb_min", "0")
-        .set("inference.on_complete", &is_on_complete.to_string())
+        .set("inference.on_complete", &objects.is_none().to_string())
         .set("inference.lease_seconds", "5")
         // An attempt that a kill ends counts against the job.
         .set("inference.attempts_max", "100");
@@ -72,8 +77,6 @@ async fn weigh_and_kill(objects: Option<Objects>, kills: usize, is_on_complete: 
         Some(objects) => Place::Bucket(objects),
         None => Place::Directory(engine.settings.data_dir().join("media")),
     };
-    let seed: u64 = rand::rng().random();
-    println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let traffic = Traffic::start(&engine, &witness);
     let mut clerk = JoinSet::new();
@@ -91,7 +94,6 @@ async fn weigh_and_kill(objects: Option<Objects>, kills: usize, is_on_complete: 
     settle(&db).await;
 
     let answered = witness.answered();
-    println!("{kills} kills, {} weighings, {} requests answered with success", courses.len(), answered.len());
     for answered in &answered {
         check_kept(&db, answered).await;
     }
@@ -103,10 +105,12 @@ async fn weigh_and_kill(objects: Option<Objects>, kills: usize, is_on_complete: 
         .await;
     }
     check_nothing_else(&db, &cloud, &courses).await;
-    check_nothing_left_over(&db, &engine, &place).await;
+    let swept = check_nothing_left_over(&db, &engine, &place).await;
     assert_eq!(engine.terminate().await.code, Some(0));
     check_idle(&db).await;
     assert_eq!(cloud.judge().violations, []);
+    let (weighings, successes) = (courses.len(), answered.len());
+    format!("{kills} kills, {weighings} weighings, {successes} requests answered with success, {swept}")
 }
 
 /// Waits until nothing is under way: every upload has come to its end, every picture was looked at, and the cloud has
@@ -217,16 +221,17 @@ async fn texts(db: &Database, sql: &str) -> Vec<String> {
 }
 
 /// After a pass of retention to which everything is old that nobody claims, each image has its file as it was received,
-/// each file its image, and no upload is open.
-async fn check_nothing_left_over(db: &Database, engine: &Engine, place: &Place) {
+/// each file its image, and no upload is open. Says what was swept up.
+async fn check_nothing_left_over(db: &Database, engine: &Engine, place: &Place) -> String {
     let (root, listed) = (place.root(), files(&place.root()));
+    let long_ago = Clock::system().now() - TimeDelta::days(LONG_DAYS);
     for path in &listed {
         let file = File::options().write(true).open(root.join(path)).expect("it is there");
-        file.set_modified(SystemTime::now() - LONG).expect("its time can be set");
+        file.set_modified(long_ago.into()).expect("its time can be set");
     }
-    let days = LONG.as_secs() / (24 * 60 * 60);
     db.execute(&format!(
-        "UPDATE media_uploads SET expires_at = expires_at - interval '{days} days', completed_at = completed_at - interval '{days} days'"
+        "UPDATE media_uploads SET expires_at = expires_at - interval '{LONG_DAYS} days',
+            completed_at = completed_at - interval '{LONG_DAYS} days'"
     ))
     .await;
     let http = format!("http://{}", engine.settings.http);
@@ -234,8 +239,6 @@ async fn check_nothing_left_over(db: &Database, engine: &Engine, place: &Place) 
     let (status, report) = loadtest::http::call(&http, request.expect("a request")).await.expect("an answer");
     let report: Value = serde_json::from_slice(&report).expect("JSON");
     assert_eq!((status, &report["data"]["error"]), (200, &Value::Null), "{report}");
-    let drafts = listed.iter().filter(|path| path.ends_with(".part")).count();
-    println!("{} files of which {drafts} were half written; then {}", listed.len(), report["data"]);
     let column = place.column();
     let known = texts(db, &format!("SELECT {column} FROM media_objects")).await;
     let left = files(&root);
@@ -247,6 +250,8 @@ async fn check_nothing_left_over(db: &Database, engine: &Engine, place: &Place) 
         assert_eq!(hex::encode(Sha256::digest(bytes)), sha256, "{path}");
     }
     assert_eq!(db.count("SELECT count(*) FROM media_uploads").await, 0);
+    let drafts = listed.iter().filter(|path| path.ends_with(".part")).count();
+    format!("{} files of which {drafts} were half written, then {}", listed.len(), report["data"])
 }
 
 /// Where the images of an engine lie.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use axum::body::{Body, to_bytes};
-use axum::http::Request;
+use axum::http::{Request, StatusCode};
 use broker::Identity;
 use engine::config::{AuthMode, Role};
 use engine::http::auth::ClientCertificate;
@@ -11,7 +11,7 @@ use schema::id::{DeviceId, TenantId, new_id};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{Face, config, key};
+use super::{Face, config, key, request};
 
 /// Whose rows are to stay unseen and untouched, and who looks for them.
 const OWNER: &str = "t-001";
@@ -95,11 +95,12 @@ async fn rows_of_owner(face: &Face) -> Vec<(String, String)> {
     found
 }
 
-/// How the stranger shows itself: with its key, or as its device.
+/// How the stranger shows itself: with its key, or as its device by certificate or token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Shown {
     Key,
     Certificate,
+    Token,
 }
 
 /// One way to ask: who, for which tenant by header and by query or body.
@@ -115,7 +116,23 @@ fn ways() -> Vec<Way> {
     let named = [None, Some(OWNER), Some(STRANGER)];
     let of =
         |shown| headers.into_iter().flat_map(move |header| named.map(|named| Way { shown, header, named }));
-    of(Shown::Key).chain(of(Shown::Certificate)).collect()
+    [Shown::Key, Shown::Certificate, Shown::Token].into_iter().flat_map(of).collect()
+}
+
+/// The certificate of the stranger's device.
+fn certificate() -> ClientCertificate {
+    let tenant_id = TenantId::new(STRANGER).expect("an id");
+    let device_id = DeviceId::new("d-2").expect("an id");
+    ClientCertificate(Identity { tenant_id, device_id })
+}
+
+/// A token of the stranger's device.
+async fn token(face: &Face) -> String {
+    let mut request = request("POST", "/api/v1/ingress/device-token", &[], Body::empty());
+    request.extensions_mut().insert(certificate());
+    let (status, body) = face.send(request).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    body["token"].as_str().expect("a token").to_owned()
 }
 
 /// An operation of the description.
@@ -137,11 +154,13 @@ fn operations(api: &Value) -> Vec<Operation<'_>> {
 }
 
 impl Operation<'_> {
-    fn request(&self, way: Way, names: &Names) -> Request<Body> {
+    fn request(&self, way: Way, names: &Names, token: &str) -> Request<Body> {
         let mut request = Request::builder().method(self.method.as_str()).uri(self.uri(way, names));
-        if way.shown == Shown::Key {
-            request = request.header("x-api-key", "two");
-        }
+        request = match way.shown {
+            Shown::Key => request.header("x-api-key", "two"),
+            Shown::Token => request.header("authorization", format!("Bearer {token}")),
+            Shown::Certificate => request,
+        };
         if let Some(tenant) = way.header {
             request = request.header("x-tenant-id", tenant);
         }
@@ -157,9 +176,7 @@ impl Operation<'_> {
         };
         let mut request = request.header("content-type", kind).body(Body::from(body)).expect("a request");
         if way.shown == Shown::Certificate {
-            let tenant_id = TenantId::new(STRANGER).expect("an id");
-            let device_id = DeviceId::new("d-2").expect("an id");
-            request.extensions_mut().insert(ClientCertificate(Identity { tenant_id, device_id }));
+            request.extensions_mut().insert(certificate());
         }
         request
     }
@@ -258,13 +275,15 @@ async fn no_operation_shows_or_changes_what_belongs_to_another_tenant() {
     let face = Face::of(config).await;
     furnish(&face).await;
     let before = rows_of_owner(&face).await;
+    let token = token(&face).await;
     let (_, api) = face.get("/api-docs/openapi.json", &[]).await;
     for operation in operations(&api) {
         for way in ways() {
             let told = format!("{} {} {way:?}", operation.method, operation.path);
-            let (status, code, body) = ask(&face, operation.request(way, &FOREIGN)).await;
+            let (status, code, body) = ask(&face, operation.request(way, &FOREIGN, &token)).await;
             assert!(!body.contains(SECRET) && !body.contains(SECRET_COUNT), "{told}: {body}");
-            let (unknown_status, unknown_code, unknown) = ask(&face, operation.request(way, &UNKNOWN)).await;
+            let (unknown_status, unknown_code, unknown) =
+                ask(&face, operation.request(way, &UNKNOWN, &token)).await;
             assert_eq!((status, code), (unknown_status, unknown_code), "{told}: {body} {unknown}");
         }
     }
