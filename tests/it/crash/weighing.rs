@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 use super::*;
 
 /// How often it is killed with a bucket, whose way through the engine is shorter.
-const KILLS_WITH_BUCKET: usize = 6;
+const KILLS_WITH_BUCKET: usize = 4;
 /// Requests that are answered at most before the engine is killed.
 const ANSWERED_MAX: usize = 12;
 /// The longest wait after that, microseconds: a kill may hit any step of any request.
@@ -251,7 +251,11 @@ async fn check_nothing_left_over(db: &Database, engine: &Engine, place: &Place) 
     }
     assert_eq!(db.count("SELECT count(*) FROM media_uploads").await, 0);
     let drafts = listed.iter().filter(|path| path.ends_with(".part")).count();
-    format!("{} files of which {drafts} were half written, then {}", listed.len(), report["data"])
+    format!(
+        "{} files of which {drafts} were half written and {} swept up",
+        listed.len(),
+        report["data"]["deleted_files"]
+    )
 }
 
 /// Where the images of an engine lie.
