@@ -4,6 +4,7 @@
 //! keys, the printer and the example file are made of it. This is the only place that reads the environment.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 mod check;
@@ -73,6 +74,9 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Mistakes> {
     if sources.origins.get("media.root") == Some(&Origin::Default) {
         config.media.root = config.edge.data_dir.join("media");
     }
+    if sources.origins.get("media.public_base_url") == Some(&Origin::Default) {
+        config.media.public_base_url = config.http.url();
+    }
     check::check(&config, inputs.needs_database, &mut sources);
     if !sources.mistakes.is_empty() {
         return Err(Mistakes { mistakes: sources.mistakes });
@@ -128,6 +132,20 @@ impl Default for Config {
     fn default() -> Self {
         load(&Inputs::default()).expect("the defaults have no mistake: a test loads them").config
     }
+}
+
+impl Http {
+    /// The address one can type: "every interface" is reached as localhost.
+    pub fn url(&self) -> Url {
+        let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
+        let address = format!("{scheme}://{}", reachable(self.listen));
+        Url::from_text(&address).expect("a scheme and an address make a URL")
+    }
+}
+
+/// Where a listener is reached from this machine.
+pub fn reachable(listen: SocketAddr) -> String {
+    if listen.ip().is_unspecified() { format!("localhost:{}", listen.port()) } else { listen.to_string() }
 }
 
 impl Media {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use schema::store::device;
 use schema::wire::topic;
 
-use crate::config::{Config, MediaBackend};
+use crate::config::{Config, MediaBackend, reachable};
 
 /// The greeting; `private_database` is the address of the private cluster, when there is one.
 pub fn of(config: &Config, private_database: Option<&str>) -> String {
@@ -22,8 +22,6 @@ pub fn of(config: &Config, private_database: Option<&str>) -> String {
 }
 
 fn places(config: &Config, private_database: Option<&str>) -> Vec<(&'static str, String)> {
-    let http = reachable(config.http.listen);
-    let scheme = if config.http.tls_cert.is_some() { "https" } else { "http" };
     let database =
         private_database.map_or("as configured".to_owned(), |url| format!("private: psql \"{url}\""));
     let media = match config.media.backend_in_use() {
@@ -38,7 +36,7 @@ fn places(config: &Config, private_database: Option<&str>) -> Vec<(&'static str,
     let access =
         if config.broker.allow_anonymous { "no credential needed: insecure" } else { "credential needed" };
     let mut places =
-        vec![("HTTP", format!("{scheme}://{http}  (/api/health, /api/ready, /api-docs, /metrics)"))];
+        vec![("HTTP", format!("{}  (/api/health, /api/ready, /api-docs, /metrics)", config.http.url()))];
     if let Some(listen) = config.broker.listen {
         places.push(("MQTT", format!("mqtt://{}  ({access})", reachable(listen))));
     }
@@ -65,11 +63,6 @@ Let a device in and send a first reading:
         allow = device::ALLOW_EXAMPLE,
         topic = topic::EXAMPLE,
     )
-}
-
-/// An address one can type: "every interface" is reached as localhost.
-pub(crate) fn reachable(listen: SocketAddr) -> String {
-    if listen.ip().is_unspecified() { format!("localhost:{}", listen.port()) } else { listen.to_string() }
 }
 
 #[cfg(test)]

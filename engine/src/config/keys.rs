@@ -188,7 +188,7 @@ settings! {
         region: String = "us-east-1" old [MEDIA_REGION];
         /// Directory of the filesystem backend; unless set, `media` in edge.data_dir.
         root: PathBuf = "/data/media" old [MEDIA_BASE_PATH];
-        /// Address of this box as devices see it, for upload URLs of the filesystem backend.
+        /// Address of this box as devices see it, for upload URLs of the filesystem backend; unless set, that of http.listen.
         public_base_url: Url = "http://localhost:3000";
         /// Secret that signs upload URLs of the filesystem backend; empty means one that is generated and kept.
         upload_secret: Option<Secret> = "";

@@ -43,6 +43,19 @@ fn every_default_is_readable_and_has_no_mistake() {
 }
 
 #[test]
+fn devices_upload_to_where_the_engine_listens() {
+    let address = |environment: &[(&str, &str)]| {
+        let inputs = Inputs { environment: environment.iter().copied().collect(), ..Inputs::default() };
+        load(&inputs).unwrap().config.media.public_base_url.as_str().to_owned()
+    };
+    assert_eq!(address(&[]), "http://localhost:3000");
+    assert_eq!(address(&[("APP_PORT", "3410")]), "http://localhost:3410");
+    assert_eq!(address(&[("FARMIQ_HTTP__LISTEN", "10.0.0.7:80")]), "http://10.0.0.7:80");
+    let named = ("FARMIQ_MEDIA__PUBLIC_BASE_URL", "https://box.barn");
+    assert_eq!(address(&[("APP_PORT", "3410"), named]), "https://box.barn");
+}
+
+#[test]
 fn the_stronger_source_wins() {
     let file = file("[outbox]\nlease_seconds = 11\n");
     let with = |environment: &[(&str, &str)], flag: bool, has_file: bool| {

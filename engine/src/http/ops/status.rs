@@ -17,7 +17,6 @@ use tokio::time::{Instant, timeout};
 use utoipa::ToSchema;
 
 use crate::config::Config;
-use crate::greeting::reachable;
 use crate::http::AppState;
 use crate::http::auth::{Call, Tenants};
 use crate::http::error::{Code, Error};
@@ -155,9 +154,8 @@ struct Checked {
 impl EdgeCheck {
     /// Nothing was looked at yet.
     pub(in crate::http) fn new(config: &Config) -> Self {
-        let scheme = if config.http.tls_cert.is_some() { "https" } else { "http" };
         Self {
-            base_url: format!("{scheme}://{}", reachable(config.http.listen)),
+            base_url: config.http.url().as_str().to_owned(),
             disk_path: config.ops.disk_path.clone(),
             check_every: Duration::from_secs(config.ops.check_seconds),
             last: Mutex::default(),
