@@ -25,7 +25,17 @@ A whole rehearsal, one shell each:
   farmiq-loadtest cloud --listen 127.0.0.1:9300 --control 127.0.0.1:9301
   farmiq-loadtest barn --print-allowlist-sql | psql \"$DATABASE_URL\"
   farmiq-loadtest barn --broker 127.0.0.1:1883 --ids-file ids.txt --duration-seconds 60
-  farmiq-loadtest verify --ids-file ids.txt --cloud http://127.0.0.1:9301"
+  farmiq-loadtest verify --ids-file ids.txt --cloud http://127.0.0.1:9301
+
+The same with birds that are weighed, and pictures of them (engine with auth.mode = \"compat\" and
+broker.allow_anonymous = true; farmiq-edge up --allow-anonymous has the latter):
+  farmiq-loadtest cloud --tolerate-late
+  farmiq-loadtest barn --devices 0 --stations 2 --print-allowlist-sql | psql \"$DATABASE_URL\"
+  farmiq-loadtest barn --devices 0 --stations 2 --weigh-seconds 15 --edge http://127.0.0.1:3000 \\
+      --ids-file ids.txt --sessions-file sessions.txt --duration-seconds 60
+  farmiq-loadtest verify --ids-file ids.txt --sessions-file sessions.txt --expect-inference
+
+How fast and how well weights are read from pictures: farmiq-loadtest weigh --help"
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -86,7 +96,8 @@ pub(crate) struct CloudArgs {
     /// Remember accepted ids across restarts in this file.
     #[arg(long)]
     state_file: Option<PathBuf>,
-    /// Only count events that are older than what their lane delivered before (devices that replay old buffers).
+    /// Only count events that are older than what their lane delivered before, as they come from devices that replay
+    /// old buffers, and from stations that upload a picture before they tell of the weighing.
     #[arg(long)]
     tolerate_late: bool,
 }
@@ -196,6 +207,7 @@ Examples:
   farmiq-loadtest barn --devices 100 --interval-seconds 1 --ids-file ids.txt --duration-seconds 60
   farmiq-loadtest barn --speed 60 --dialect flat       (an hour of barn in a minute)
   farmiq-loadtest barn --stations 2 --edge http://127.0.0.1:3000 --ids-file ids.txt --sessions-file sessions.txt
+  farmiq-loadtest barn --devices 0 --stations 8 --edge http://127.0.0.1:3000 --weigh-seconds 15 --bad-share 0.5
 
 Each sensor d-001, d-002, ... has its own connection, seven metrics, a retained status and a last will; each station
 st-01 (device wv-001), ... weighs whole sessions. --ids-file holds the acknowledged ids the cloud must see.
@@ -204,7 +216,12 @@ With --edge stations draw a bird, upload its pictures and speak as real devices 
 weight-vision-service: presign, PUT, complete, the session over HTTP, then the same events again over MQTT. st-02, ...
 are iot-weighvision-agents: presign in camelCase, PUT, no complete, pictures announced before their session begins, a
 second connection per session that takes the place of the first, and a will as old as the process. In --bad-share of
-the weighings they also end a session before they begin it, say things twice, or have no weight.")]
+the weighings they also end a session before they begin it, say things twice, or have no weight. They show no token:
+the engine needs auth.mode = compat. It lets a device ask for 10 uploads a minute (media.presign_per_minute), and a
+weighing takes two: with --weigh-seconds below 12 stations meet 429 and try again, as devices do.
+
+Each line of --sessions-file is a weighing that went through: its session, the true weight, its pictures. What the
+engine read from them: curl -H 'x-tenant-id: t-001' 'http://127.0.0.1:3000/api/v1/inference/results?sessionId=...'")]
 pub(crate) struct BarnArgs {
     #[command(flatten)]
     broker: BrokerArgs,
@@ -297,11 +314,16 @@ impl BarnArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
+Examples:
   farmiq-loadtest verify --ids-file ids.txt --cloud http://127.0.0.1:9301
+  farmiq-loadtest verify --ids-file ids.txt --sessions-file sessions.txt --expect-inference
 
 Every acknowledged id is mapped to its outbox id first. In the cloud but not acknowledged is no fault: the connection
-may have died between commit and PUBACK.")]
+may have died between commit and PUBACK.
+
+Of each weighing the cloud must have one beginning, one end, its weights, its count of pictures, each picture once,
+and with --expect-inference one weight read from each. Ask when all is done: a picture that an engine had in its hands
+when it was killed is read when its lease is over (inference.lease_seconds).")]
 pub(crate) struct VerifyArgs {
     /// Acknowledged event ids, one a line.
     #[arg(long)]
@@ -429,9 +451,15 @@ impl DrainArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example, with an engine and a pretend cloud at work:
+A whole measurement, one shell each (make bench-weigh does it on both backends):
+  farmiq-loadtest cloud --tolerate-late
+  FARMIQ_AUTH__MODE=compat FARMIQ_CLOUD__URL=http://127.0.0.1:9300/api/v1/edge/batch \\
+      farmiq-edge up --allow-anonymous                 (it prints the address of its database)
   farmiq-loadtest barn --devices 0 --stations 20 --print-allowlist-sql | psql \"$DATABASE_URL\"
   farmiq-loadtest weigh --captures 200 --images-per-second 2 --cloud http://127.0.0.1:9300
+
+Printed are the time from the last byte of a picture to its weight, the time a finalize takes, and how far the weights
+are from the true ones, beside the error on the bundled model's card. One --seed gives the same birds and pictures.
 
 Stations of the kind weight-vision-service take turns; a capture is two pictures of one bird. The engine lets each
 device ask for 10 uploads at once and 10 a minute after that (media.presign_per_minute), so 2 pictures per second need
@@ -464,7 +492,7 @@ pub(crate) struct WeighArgs {
     /// Barn id.
     #[arg(long, default_value = "b-001")]
     barn: String,
-    /// Decides the weights of the birds.
+    /// Decides the birds and their pictures.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How long missing results are waited for at the end.

@@ -53,6 +53,11 @@ const PLATFORM_METERS: f32 = 0.46;
 /// Most birds beside the scale.
 const NEIGHBORS_MAX: usize = 3;
 
+/// The weight of some bird, in whole grams as a scale says it.
+pub fn random_weight_kg(random: &mut StdRng) -> f64 {
+    (random.random_range(WEIGHT_KG_MIN..WEIGHT_KG_MAX) * 1000.0).round() / 1000.0
+}
+
 /// The area of a bird's body seen from above, square meters.
 #[must_use]
 pub fn area_m2(weight_kg: f64) -> f64 {

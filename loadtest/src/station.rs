@@ -64,10 +64,7 @@ impl AnyStation {
     /// When the pictures could not be uploaded: the device then begins again with new ids.
     pub async fn weigh(&mut self, weighing: Weighing<'_>) -> Result<Course> {
         match self {
-            Self::Vision(vision) => {
-                let pictures = vision.draw(weighing.weight_kg);
-                vision.weigh(weighing, &pictures).await
-            }
+            Self::Vision(vision) => vision.weigh(weighing).await,
             Self::Agent(agent) => agent.weigh(weighing).await,
         }
     }
@@ -129,7 +126,7 @@ pub struct Weighed {
 pub struct Course {
     /// What the cloud must have.
     pub weighed: Weighed,
-    /// Each picture and when the engine said that it has it.
+    /// Each picture and when its last byte had been taken.
     pub uploads: Vec<(Upload, Timestamp)>,
     /// From the call of finalize to its answer, when there was one.
     pub finalize: Option<Duration>,

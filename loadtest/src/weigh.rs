@@ -1,5 +1,5 @@
-//! Measures the way of a picture: from the moment the engine has it to the weight that was read from it, and how far
-//! that weight is from the true one.
+//! Measures the way of a picture: from its last byte to the weight that was read from it, and how far that weight is
+//! from the true one.
 
 mod report;
 
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use http_body_util::Full;
 use hyper::Request;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -24,9 +24,9 @@ use crate::device::{Place, ROLES, Station, Weighing};
 use crate::ids::new_event_id;
 use crate::mqtt::Login;
 use crate::publisher::Meter;
-use crate::render::{WEIGHT_KG_MAX, WEIGHT_KG_MIN};
+use crate::render::random_weight_kg;
 use crate::report::{Live, note, say};
-use crate::station::vision::Vision;
+use crate::station::vision::{Vision, draw};
 use crate::station::{Access, Course, Tally};
 use crate::{http, verify};
 
@@ -52,7 +52,7 @@ pub struct Settings {
     pub images_per_second: f64,
     /// Stations that take turns.
     pub stations: usize,
-    /// Decides weights.
+    /// Decides weights and pictures.
     pub seed: u64,
     /// How long missing results are waited for after the last weighing.
     pub wait: Duration,
@@ -65,7 +65,7 @@ pub(crate) struct Reading {
     pub(crate) true_kg: f64,
     /// The weight that was read from it.
     pub(crate) read_kg: Option<f64>,
-    /// From the answer that the engine has it to the result.
+    /// From the answer that its last byte was taken to the result.
     pub(crate) latency_ms: f64,
 }
 
@@ -128,14 +128,14 @@ async fn weigh_all(
             Some(station) => station,
             None => returned(&mut busy, &mut courses).await?,
         };
-        let weight_kg = random.random_range(WEIGHT_KG_MIN..WEIGHT_KG_MAX);
+        let weight_kg = random_weight_kg(&mut random);
         let session = new_event_id(&mut random_ids());
-        let pictures = station.draw(weight_kg);
+        let pictures = draw(weight_kg, &mut random);
         tokio::time::sleep_until(due.into()).await;
         due += interval;
         busy.spawn(async move {
             let weighing = Weighing { session: &session, weight_kg, at: Clock::system().now() };
-            let outcome = station.weigh(weighing, &pictures).await;
+            let outcome = station.weigh_pictured(weighing, &pictures).await;
             (station, outcome)
         });
         while let Some(done) = busy.try_join_next() {
@@ -223,14 +223,12 @@ async fn results(settings: &Settings, session: &str) -> Result<Vec<ResultRow>> {
 }
 
 fn read(course: &Course, rows: &[ResultRow]) -> Vec<Reading> {
-    let uploaded: HashMap<&str, Timestamp> =
+    let taken: HashMap<&str, Timestamp> =
         course.uploads.iter().map(|(upload, at)| (upload.image.media_id.as_str(), *at)).collect();
     let reading = |row: &ResultRow| {
-        let had_at = uploaded.get(row.media_id.as_str())?;
+        let taken_at = taken.get(row.media_id.as_str())?;
         let read_at = time::parse(&row.created_at)?;
-        let latency = read_at - *had_at;
-        // The engine writes whole milliseconds: a result may seem to come up to one before the answer.
-        let latency_ms = (latency.as_seconds_f64() * 1000.0).max(0.0);
+        let latency_ms = (read_at - *taken_at).as_seconds_f64() * 1000.0;
         Some(Reading { true_kg: course.weighed.true_kg, read_kg: row.predicted_weight_kg, latency_ms })
     };
     rows.iter().filter_map(reading).collect()

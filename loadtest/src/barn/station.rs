@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use tokio::sync::watch;
 
 use schema::clock::Timestamp;
@@ -12,7 +12,7 @@ use schema::clock::Timestamp;
 use crate::barn::{Ledger, Settings, SimulatedTime};
 use crate::device::{Station, Weighing};
 use crate::ids::new_event_id;
-use crate::render::{WEIGHT_KG_MAX, WEIGHT_KG_MIN};
+use crate::render::random_weight_kg;
 use crate::station::{Access, AnyStation, Weighed};
 
 /// How soon a device begins again when a capture failed.
@@ -79,7 +79,7 @@ impl Rounds {
     /// One bird, as often as its capture fails: new ids, the same session.
     async fn weigh(&mut self, at: Timestamp) -> Weighed {
         let session = self.session_id(at);
-        let weight_kg = (self.random.random_range(WEIGHT_KG_MIN..WEIGHT_KG_MAX) * 1000.0).round() / 1000.0;
+        let weight_kg = random_weight_kg(&mut self.random);
         let weighing = Weighing { session: &session, weight_kg, at };
         loop {
             match self.station.weigh(weighing).await {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use schema::clock::Clock;
+use schema::clock::{Clock, Timestamp};
 
 use super::camera::Camera;
 use super::line::Line;
@@ -32,6 +32,11 @@ pub struct Vision {
     bad_share: f64,
 }
 
+/// The pictures of a bird: one drawing per role.
+pub fn draw(weight_kg: f64, random: &mut StdRng) -> Vec<Bytes> {
+    ROLES.iter().map(|_| Bytes::from(render::render(weight_kg, random.random()).jpeg)).collect()
+}
+
 impl Vision {
     /// A station that in this share of its weighings also ends sessions before it begins them, and repeats calls.
     #[must_use]
@@ -41,20 +46,23 @@ impl Vision {
         Self { station, camera, line, random: StdRng::from_os_rng(), bad_share }
     }
 
-    /// The pictures of a bird: one drawing per role.
-    pub fn draw(&mut self, weight_kg: f64) -> Vec<Bytes> {
-        ROLES.iter().map(|_| Bytes::from(render::render(weight_kg, self.random.random()).jpeg)).collect()
+    /// Weighs a bird of which it takes pictures.
+    ///
+    /// # Errors
+    /// As of [`weigh_pictured`](Self::weigh_pictured).
+    pub async fn weigh(&mut self, weighing: Weighing<'_>) -> Result<Course> {
+        let pictures = draw(weighing.weight_kg, &mut self.random);
+        self.weigh_pictured(weighing, &pictures).await
     }
 
     /// Weighs a bird of which these are the pictures.
     ///
     /// # Errors
     /// When the pictures could not be uploaded: the device then begins again with new ids.
-    pub async fn weigh(&mut self, weighing: Weighing<'_>, pictures: &[Bytes]) -> Result<Course> {
+    pub async fn weigh_pictured(&mut self, weighing: Weighing<'_>, pictures: &[Bytes]) -> Result<Course> {
         let mut uploads = Vec::new();
         for (role, jpeg) in ROLES.iter().zip(pictures) {
-            let upload = self.upload(weighing.session, role, jpeg).await?;
-            uploads.push((upload, Clock::system().now()));
+            uploads.push(self.upload(weighing.session, role, jpeg).await?);
         }
         let images: Vec<_> = uploads.iter().map(|(upload, _)| upload.image.clone()).collect();
         let ids = EventIds::new(images.len(), &mut self.random);
@@ -92,7 +100,7 @@ impl Vision {
         self.line.close().await;
     }
 
-    async fn upload(&self, session: &str, role: &'static str, jpeg: &Bytes) -> Result<Upload> {
+    async fn upload(&self, session: &str, role: &'static str, jpeg: &Bytes) -> Result<(Upload, Timestamp)> {
         let mut patience = Patience::new(&self.camera.tally, &UPLOAD_WAIT_SECONDS);
         let mut upload = loop {
             match self.camera.upload(&self.station, session, role, jpeg).await {
@@ -100,11 +108,12 @@ impl Vision {
                 Err(error) => patience.after(error).await?,
             }
         };
+        let taken_at = Clock::system().now();
         let mut patience = Patience::new(&self.camera.tally, &UPLOAD_WAIT_SECONDS);
         while let Err(error) = self.camera.complete(&self.station, session, &mut upload).await {
             patience.after(error).await?;
         }
-        Ok(upload)
+        Ok((upload, taken_at))
     }
 
     /// A call that fails for good is only counted: the message of the same id follows over MQTT.

@@ -22,7 +22,7 @@ pub(super) fn print(pictures: usize, readings: &[Reading], finalizes: &[Duration
     let latencies = readings.iter().map(|reading| reading.latency_ms).collect();
     let finalizes = finalizes.iter().map(|took| took.as_secs_f64() * 1000.0).collect();
     say(format!("{:<44} {:>6} {:>9} {:>9}", "", "count", "p50 ms", "p95 ms"));
-    say(latency_line("picture is there -> weight is read", latencies));
+    say(latency_line("picture is uploaded -> weight is read", latencies));
     say(latency_line("finalize is called -> answered", finalizes));
     let weights: Vec<_> =
         readings.iter().filter_map(|reading| Some((reading.true_kg, reading.read_kg?))).collect();
@@ -60,8 +60,9 @@ fn accuracy(pictures: usize, weights: &[(f64, f64)]) -> String {
     let _ = match card_mae_kg() {
         Some(card) => writeln!(
             text,
-            "\nMAE {:.3} kg over {} of {pictures} pictures; the bundled model's card says {card:.3} kg",
+            "\nMAE {:.3} kg ± {:.3} kg over {} of {pictures} pictures; the bundled model's card says {card:.3} kg",
             mae(weights),
+            mae_uncertainty(weights),
             weights.len()
         ),
         None => writeln!(text, "\nMAE {:.3} kg; the model's card names none", mae(weights)),
@@ -95,6 +96,13 @@ fn plot(weights: &[(f64, f64)]) -> String {
 
 fn mae(weights: &[(f64, f64)]) -> f64 {
     mean(weights.iter().map(|(truth, read)| (read - truth).abs()))
+}
+
+/// Half the width of the interval in which the mean absolute error of other pictures lies 19 times out of 20.
+fn mae_uncertainty(weights: &[(f64, f64)]) -> f64 {
+    let mae = mae(weights);
+    let variance = mean(weights.iter().map(|(truth, read)| ((read - truth).abs() - mae).powi(2)));
+    1.96 * (variance / weights.len() as f64).sqrt()
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
