@@ -5,10 +5,10 @@ VENV := target/venv
 MODEL_VENV := target/venv-model
 DATA_DIR ?=
 
-.PHONY: help up test lint bench model prerequisites
+.PHONY: help up test lint bench bench-weigh model prerequisites
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 up: prerequisites ## Run the engine, a pretend cloud and a simulated barn until Ctrl-C
 	cargo build -p farmiq-edge -p farmiq-loadtest
@@ -25,6 +25,11 @@ lint: ## Check formatting and lints
 bench: prerequisites ## Measure raw COPY, bare SQL and the engine end to end in one run
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
 	@deploy/bench
+
+bench-weigh: prerequisites ## Measure the way of pictures to weights, and their error, with both places for pictures
+	cargo build --workspace --example objects
+	cargo build --release -p farmiq-edge -p farmiq-loadtest
+	@deploy/bench-weigh
 
 model: $(MODEL_VENV)/.ready ## Draw pictures and train the demonstration model again (a few minutes)
 	cargo build --release -p farmiq-loadtest
