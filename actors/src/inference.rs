@@ -18,6 +18,7 @@ mod output;
 pub mod queue;
 pub mod rabbitmq;
 mod redrive;
+pub mod settings;
 pub mod swap;
 pub mod worker;
 

@@ -14,6 +14,7 @@ use tests::settings::Settings;
 use tests::wait::until;
 use uuid::Uuid;
 
+mod detector;
 mod jobs;
 mod model;
 mod rabbitmq;

@@ -10,13 +10,23 @@ const SIDE: u64 = 16;
 /// Levels of brightness that the fragile network knows, of 256.
 const TABLE: u64 = 250;
 
-/// A network whose weight is a function of the mean brightness, which goes from 0 to 1.
+/// Cells of the grid in a row, and rows of it.
+const GRID: u64 = 4;
+/// Side of the box around the middle of a cell, pixels: neighbors overlap by half, cells at a corner by less than a third.
+const BOX: f32 = 12.0;
+/// What a bird in a white cell weighs, kg.
+const WHITE_KG: f32 = 3.0;
+
+/// A network that knows nothing but brightness, which goes from 0 to 1.
 #[derive(Clone, Copy, Debug)]
 pub enum Network {
-    /// The weight is the brightness, kg.
+    /// The weight is the mean brightness, kg.
     Mean,
     /// The same, but it looks the brightness up in a table that is too short for a white image, which is a panic.
     Fragile,
+    /// Finds a bird in each of 4 x 4 cells: its score is the cell's brightness, its weight three times that in kg, its
+    /// class whether it is in the left or the right half.
+    Grid,
 }
 
 /// Writes a package into a directory, which the self-test finds good.
@@ -24,16 +34,11 @@ pub enum Network {
 /// # Panics
 /// When the directory cannot be written.
 pub fn write_package(place: &Path, version: &str, network: Network) {
-    let settings = format!(
-        "version = \"{version}\"\n\n[input]\nwidth = {SIDE}\nheight = {SIDE}\n\n\
-         [output]\nmeaning = \"regression\"\nconfidence = 0.9\n\n\
-         [self_test]\nimage = \"selftest.png\"\nweight_kg_min = 0.45\nweight_kg_max = 0.55\n"
-    );
     let write =
         |name: &str, bytes: &[u8]| std::fs::write(place.join(name), bytes).expect("it can be written");
     write("model.onnx", &network.onnx());
     write("selftest.png", &picture(128, ImageFormat::Png));
-    write("model.toml", settings.as_bytes());
+    write("model.toml", network.settings(version).as_bytes());
 }
 
 /// An image of one brightness, from 0 to 255.
@@ -48,49 +53,137 @@ pub fn picture(brightness: u8, format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
+/// A PNG of the size that the networks take, black but for cells of the grid with a brightness from 0 to 255, each given
+/// as (column, row, brightness).
+///
+/// # Panics
+/// Never: a PNG can hold it.
+#[must_use]
+pub fn cells(bright: &[(u32, u32, u8)]) -> Vec<u8> {
+    let (side, cell) = (SIDE as u32, (SIDE / GRID) as u32);
+    let image = RgbImage::from_fn(side, side, |x, y| {
+        let found = bright.iter().find(|(column, row, _)| (x / cell, y / cell) == (*column, *row));
+        Rgb([found.map_or(0, |(_, _, brightness)| *brightness); 3])
+    });
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, ImageFormat::Png).expect("a PNG can hold it");
+    bytes.into_inner()
+}
+
 impl Network {
+    /// The settings of a package with this network. Its self-test is a gray image.
+    fn settings(self, version: &str) -> String {
+        let (output, weight_kg) = match self {
+            Self::Mean | Self::Fragile => ("meaning = \"regression\"\nconfidence = 0.9", 0.5),
+            Self::Grid => (
+                "meaning = \"detection\"\nbox_format = \"center\"\nscore_column = 4\nclass_column = 5\n\
+                 classes = [\"left\", \"right\"]\nweight_column = 6",
+                1.5,
+            ),
+        };
+        let (min, max) = (weight_kg - 0.05, weight_kg + 0.05);
+        format!(
+            "version = \"{version}\"\n\n[input]\nwidth = {SIDE}\nheight = {SIDE}\n\n[output]\n{output}\n\n\
+             [self_test]\nimage = \"selftest.png\"\nweight_kg_min = {min:.2}\nweight_kg_max = {max:.2}\n"
+        )
+    }
+
     /// The network as an ONNX file.
     #[must_use]
     pub fn onnx(self) -> Vec<u8> {
-        let (nodes, numbers) = match self {
-            Self::Mean => (vec![node("ReduceMean", &["image"], "weight", &[])], Vec::new()),
-            Self::Fragile => {
-                let nodes = vec![
-                    node("ReduceMean", &["image"], "mean", &[]),
-                    node("Mul", &["mean", "levels"], "level", &[]),
-                    node("Cast", &["level"], "whole", &[("to", 7)]),
-                    node("Reshape", &["whole", "line"], "index", &[]),
-                    node("Gather", &["table", "index"], "found", &[]),
-                    node("Add", &["mean", "found"], "weight", &[]),
-                ];
-                let numbers = vec![
-                    tensor("levels", 1, 1, &255.0_f32.to_le_bytes()),
-                    tensor("line", 7, 1, &1_i64.to_le_bytes()),
-                    tensor("table", 1, TABLE, &[0; 4 * TABLE as usize]),
-                ];
-                (nodes, numbers)
-            }
+        const ONE: [u64; 4] = [1; 4];
+        let (nodes, numbers, shape): (_, _, &[u64]) = match self {
+            Self::Mean => (vec![node("ReduceMean", &["image"], "found", &[])], Vec::new(), &ONE),
+            Self::Fragile => (fragile_nodes(), fragile_numbers(), &ONE),
+            Self::Grid => (grid_nodes(), grid_numbers(), &[1, GRID * GRID, 7]),
         };
         let graph = [nodes.concat(), text(2, "graph"), numbers.concat()].concat();
-        let graph = [graph, value(11, "image", &[1, 3, SIDE, SIDE]), value(12, "weight", &[1, 1, 1, 1])];
+        let graph = [graph, value(11, "image", &[1, 3, SIDE, SIDE]), value(12, "found", shape)];
         let opset = [text(1, ""), number(2, 13)].concat();
         [number(1, 8), message(8, &opset), message(7, &graph.concat())].concat()
     }
 }
 
-fn node(operator: &str, inputs: &[&str], output: &str, attributes: &[(&str, u64)]) -> Vec<u8> {
-    const INT: u64 = 2;
+fn fragile_nodes() -> Vec<Vec<u8>> {
+    vec![
+        node("ReduceMean", &["image"], "mean", &[]),
+        node("Mul", &["mean", "levels"], "level", &[]),
+        node("Cast", &["level"], "whole", &[("to", Attribute::Int(7))]),
+        node("Reshape", &["whole", "line"], "index", &[]),
+        node("Gather", &["table", "index"], "known", &[]),
+        node("Add", &["mean", "known"], "found", &[]),
+    ]
+}
+
+fn fragile_numbers() -> Vec<Vec<u8>> {
+    vec![
+        floats("levels", &[1], &[255.0]),
+        integers("line", &[1]),
+        floats("table", &[TABLE], &[0.0; TABLE as usize]),
+    ]
+}
+
+fn grid_nodes() -> Vec<Vec<u8>> {
+    const CELL: Attribute = Attribute::Ints(&[SIDE / GRID; 2]);
+    vec![
+        node("AveragePool", &["image"], "pooled", &[("kernel_shape", CELL), ("strides", CELL)]),
+        node("ReduceMean", &["pooled"], "cells", &[("axes", Attribute::Ints(&[1]))]),
+        node("Reshape", &["cells", "column"], "score", &[]),
+        node("Mul", &["score", "white_kg"], "weight", &[]),
+        node("Concat", &["boxes", "score", "class", "weight"], "found", &[("axis", Attribute::Int(2))]),
+    ]
+}
+
+fn grid_numbers() -> Vec<Vec<u8>> {
+    let cells = || (0..GRID).flat_map(|row| (0..GRID).map(move |column| (column, row)));
+    let middle = |place: u64| (place as f32 + 0.5) * (SIDE / GRID) as f32;
+    let boxes: Vec<f32> = cells().flat_map(|(column, row)| [middle(column), middle(row), BOX, BOX]).collect();
+    let class: Vec<f32> = cells().map(|(column, _)| if column < GRID / 2 { 0.0 } else { 1.0 }).collect();
+    vec![
+        integers("column", &[1, GRID * GRID, 1]),
+        floats("white_kg", &[1], &[WHITE_KG]),
+        floats("boxes", &[1, GRID * GRID, 4], &boxes),
+        floats("class", &[1, GRID * GRID, 1], &class),
+    ]
+}
+
+/// The value of an attribute of a node.
+#[derive(Clone, Copy)]
+enum Attribute {
+    Int(u64),
+    Ints(&'static [u64]),
+}
+
+fn node(operator: &str, inputs: &[&str], output: &str, attributes: &[(&str, Attribute)]) -> Vec<u8> {
     let inputs: Vec<u8> = inputs.iter().flat_map(|name| text(1, name)).collect();
-    let attribute = |(name, value): &(&str, u64)| {
-        message(5, &[text(1, name), number(3, *value), number(20, INT)].concat())
+    let attribute = |(name, value): &(&str, Attribute)| {
+        let value = match value {
+            Attribute::Int(int) => [number(3, *int), number(20, 2)].concat(),
+            Attribute::Ints(ints) => {
+                [ints.iter().flat_map(|int| number(8, *int)).collect(), number(20, 7)].concat()
+            }
+        };
+        message(5, &[text(1, name), value].concat())
     };
     let attributes: Vec<u8> = attributes.iter().flat_map(attribute).collect();
     message(1, &[inputs, text(2, output), text(4, operator), attributes].concat())
 }
 
-/// A list of numbers as a constant of the graph; `kind` is 1 for floats and 7 for whole numbers of 64 bits.
-fn tensor(name: &str, kind: u64, length: u64, raw: &[u8]) -> Vec<u8> {
-    message(5, &[number(1, length), number(2, kind), text(8, name), message(9, raw)].concat())
+/// A table of floats as a constant of the graph.
+fn floats(name: &str, shape: &[u64], numbers: &[f32]) -> Vec<u8> {
+    let raw: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    tensor(name, 1, shape, &raw)
+}
+
+/// A list of whole numbers of 64 bits as a constant of the graph.
+fn integers(name: &str, numbers: &[u64]) -> Vec<u8> {
+    let raw: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    tensor(name, 7, &[numbers.len() as u64], &raw)
+}
+
+fn tensor(name: &str, kind: u64, shape: &[u64], raw: &[u8]) -> Vec<u8> {
+    let shape: Vec<u8> = shape.iter().flat_map(|size| number(1, *size)).collect();
+    message(5, &[shape, number(2, kind), text(8, name), message(9, raw)].concat())
 }
 
 /// An input or output of floats.

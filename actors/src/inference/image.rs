@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits};
 
-use super::model::{Colors, Input, Layout};
+use super::settings::{Colors, Input, Layout};
 
 /// The largest image file that is decoded, bytes.
 pub const IMAGE_BYTES_MAX: usize = 64 * 1024 * 1024;

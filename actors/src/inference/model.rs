@@ -5,201 +5,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::image::DynamicImage;
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use tract_onnx::pb::tensor_proto::DataLocation;
 use tract_onnx::prelude::*;
+use tract_onnx::tract_hir::infer::Factoid;
 
 use super::image::{self, ImageRefusal};
 use super::output::{self, Prediction};
+use super::settings::{
+    CONFIDENCE_THRESHOLD_DEFAULT, Input, NMS_THRESHOLD_DEFAULT, Output, Overrides, SelfTest, Settings,
+    SettingsError,
+};
 
 /// The version of a model that does not say.
 const VERSION_DEFAULT: &str = "v1.0.0";
 /// Versions of demonstration models begin so.
 const DEMO_PREFIX: &str = "demo-";
-/// The longest version, bytes.
-const VERSION_BYTES_MAX: usize = 100;
-/// The largest side of an input, pixels.
-const INPUT_SIDE_MAX: u32 = 4096;
-
-/// What `model.toml` says.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// The version that results carry; `v1.0.0` unless given. One that begins with `demo-` marks a demonstration.
-    pub version: Option<String>,
-    /// What the network takes.
-    pub input: Input,
-    /// What its first output means.
-    pub output: Output,
-    /// The image the package is checked with before it is used.
-    pub self_test: SelfTest,
-}
-
-/// What the network takes: one image, as 32-bit floats. Each number is (pixel / scale - mean) / std, the pixel being
-/// from 0 to 255. The image is stretched to the size, with a triangle filter.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Input {
-    /// Pixels.
-    pub width: u32,
-    /// Pixels.
-    pub height: u32,
-    /// The order of the dimensions.
-    #[serde(default)]
-    pub layout: Layout,
-    /// The order of the channels.
-    #[serde(default)]
-    pub colors: Colors,
-    /// What a pixel is divided by first.
-    #[serde(default = "scale_default")]
-    pub scale: f32,
-    /// What is subtracted then, per channel; 0 unless given.
-    #[serde(default)]
-    pub mean: Vec<f32>,
-    /// What it is divided by last, per channel; 1 unless given.
-    #[serde(default)]
-    pub std: Vec<f32>,
-}
-
-fn scale_default() -> f32 {
-    255.0
-}
-
-/// The order of the dimensions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Layout {
-    /// 1, channels, height, width: PyTorch.
-    #[default]
-    Nchw,
-    /// 1, height, width, channels: TensorFlow.
-    Nhwc,
-}
-
-/// The order of the channels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Colors {
-    /// Red, green, blue.
-    #[default]
-    Rgb,
-    /// Blue, green, red: OpenCV.
-    Bgr,
-    /// One channel of brightness.
-    Gray,
-}
-
-impl Colors {
-    /// How many channels there are.
-    #[must_use]
-    pub fn channels(self) -> usize {
-        match self {
-            Self::Rgb | Self::Bgr => 3,
-            Self::Gray => 1,
-        }
-    }
-}
-
-/// What the first output means.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(tag = "meaning", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Output {
-    /// The weight of the bird in the image, kg.
-    Regression(Regression),
-    /// A table of boxes around birds, each with its weight.
-    Detection(Detection),
-}
-
-/// Which of the output's numbers is what.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Regression {
-    /// The place of the weight, kg.
-    #[serde(default)]
-    pub weight_index: usize,
-    /// The place of the confidence, from 0 to 1.
-    pub confidence_index: Option<usize>,
-    /// The confidence of every result, when the network has none of its own: for example the share of held-out images
-    /// whose error was acceptable.
-    pub confidence: Option<f64>,
-}
-
-/// Which column of the table is what. The table is `[1, boxes, columns]`, or `[boxes, columns]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Detection {
-    /// Whether the table is `[1, columns, boxes]` instead.
-    #[serde(default)]
-    pub is_transposed: bool,
-    /// What the four numbers of a box are.
-    pub box_format: BoxFormat,
-    /// Whether these are shares of the width and height instead of pixels of the input.
-    #[serde(default)]
-    pub is_box_relative: bool,
-    /// Columns of the four numbers.
-    #[serde(default = "box_columns_default")]
-    pub box_columns: [usize; 4],
-    /// Column of the score, from 0 to 1.
-    pub score_column: usize,
-    /// Column of the number of the class.
-    pub class_column: Option<usize>,
-    /// Column of the weight, kg.
-    pub weight_column: usize,
-    /// Names of the classes, in the order of their numbers.
-    #[serde(default)]
-    pub classes: Vec<String>,
-    /// Least score of a box.
-    #[serde(default = "confidence_threshold_default")]
-    pub confidence_threshold: f64,
-    /// Overlap above which two boxes are one.
-    #[serde(default = "nms_threshold_default")]
-    pub nms_threshold: f64,
-}
-
-fn box_columns_default() -> [usize; 4] {
-    [0, 1, 2, 3]
-}
-
-fn confidence_threshold_default() -> f64 {
-    0.5
-}
-
-fn nms_threshold_default() -> f64 {
-    0.4
-}
-
-/// What the four numbers of a box are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BoxFormat {
-    /// x and y of the center, width, height.
-    Center,
-    /// Left, top, right, bottom.
-    Corners,
-}
-
-/// The image the package is checked with, and the weight that must come out.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SelfTest {
-    /// The image file, beside the settings file.
-    pub image: String,
-    /// Least weight, kg.
-    pub weight_kg_min: f64,
-    /// Greatest weight, kg.
-    pub weight_kg_max: f64,
-}
-
-/// What the configuration says instead of the package.
-#[derive(Clone, Debug, Default)]
-pub struct Overrides {
-    /// The version to report.
-    pub version: Option<String>,
-    /// Least score of a box.
-    pub confidence_threshold: Option<f64>,
-    /// Overlap above which two boxes are one.
-    pub nms_threshold: Option<f64>,
-}
 
 /// Where a package comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,24 +56,24 @@ impl fmt::Display for Source {
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file of it cannot be read.
-    #[error("read {path}")]
+    #[error("read {what} {path}")]
     Read {
+        /// What it holds.
+        what: &'static str,
         /// The file.
         path: String,
         /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// The settings file is no TOML, or has unknown, missing or mistyped keys.
-    #[error("read the settings of the model")]
-    Settings(#[from] toml::de::Error),
-    /// A setting has a value that cannot be.
-    #[error("{key} of the model's settings {problem}")]
-    Setting {
-        /// Which.
-        key: &'static str,
-        /// What is wrong.
-        problem: String,
+    /// The settings are of no use.
+    #[error("the settings {path}")]
+    Settings {
+        /// Their file.
+        path: String,
+        /// Why.
+        #[source]
+        source: SettingsError,
     },
     /// The network does not load, or does not take such an input.
     #[error("load the network: {0}")]
@@ -267,8 +88,13 @@ pub enum ModelError {
     #[error("read the image of the self-test")]
     SelfTestImage(#[source] ImageRefusal),
     /// The self-test gave another weight.
-    #[error("self-test: the weight is {weight} and not from {min} to {max} kg")]
+    #[error(
+        "self-test: {image} weighs {weight}, from {min} to {max} kg is expected; is it the right network, and do \
+         input.colors, scale, mean and std say what was done to the pixels in training?"
+    )]
     SelfTest {
+        /// The image file.
+        image: String,
         /// What came out.
         weight: String,
         /// Least expected weight, kg.
@@ -308,6 +134,7 @@ pub struct Model {
     version: String,
     source: Source,
     sha256: String,
+    onnx_bytes: usize,
     settings: Settings,
     network: Arc<TypedRunnableModel>,
 }
@@ -328,20 +155,25 @@ impl Model {
         tokio::task::spawn_blocking(load).await.unwrap_or(Err(ModelError::Panicked))
     }
 
-    /// The same on this thread.
+    /// The same while this thread waits.
     ///
     /// # Errors
     /// [`ModelError`].
     pub fn load_blocking(source: Source, overrides: &Overrides) -> Result<Self, ModelError> {
-        let Package { onnx, mut settings, self_test_image } = Package::read(&source)?;
-        settings.apply(overrides);
-        settings.check()?;
+        // A network can panic on what it was not made for: on a thread of its own that ends nothing else.
+        std::thread::scope(|scope| scope.spawn(|| Self::load_here(source, overrides)).join())
+            .unwrap_or(Err(ModelError::Panicked))
+    }
+
+    fn load_here(source: Source, overrides: &Overrides) -> Result<Self, ModelError> {
+        let Package { onnx, settings, self_test_image } = Package::read(&source, overrides)?;
         let network =
             load_network(&onnx, &settings.input).map_err(|error| ModelError::Network(text(&error)))?;
         let model = Self {
             version: settings.version.clone().unwrap_or_else(|| VERSION_DEFAULT.to_owned()),
             source,
             sha256: hex::encode(Sha256::digest(&onnx)),
+            onnx_bytes: onnx.len(),
             settings,
             network,
         };
@@ -352,12 +184,12 @@ impl Model {
     fn self_test(&self, image: &[u8]) -> Result<(), ModelError> {
         let image = image::decode(image).map_err(ModelError::SelfTestImage)?;
         let weight_kg = self.predict(&image)?.weight_kg;
-        let SelfTest { weight_kg_min: min, weight_kg_max: max, .. } = self.settings.self_test;
+        let SelfTest { image, weight_kg_min: min, weight_kg_max: max } = self.settings.self_test.clone();
         if weight_kg.is_some_and(|weight_kg| (min..=max).contains(&weight_kg)) {
             return Ok(());
         }
-        let weight = weight_kg.map_or_else(|| "unknown".to_owned(), |weight_kg| format!("{weight_kg:.3}"));
-        Err(ModelError::SelfTest { weight, min, max })
+        let weight = weight_kg.map_or_else(|| "nothing".to_owned(), |weight_kg| format!("{weight_kg:.3} kg"));
+        Err(ModelError::SelfTest { image, weight, min, max })
     }
 
     /// Looks at an image. It keeps a processor busy: call it off the runtime.
@@ -394,6 +226,12 @@ impl Model {
         self.version.starts_with(DEMO_PREFIX)
     }
 
+    /// What its package says of it.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Where it came from.
     #[must_use]
     pub fn source(&self) -> &Source {
@@ -406,133 +244,110 @@ impl Model {
         &self.sha256
     }
 
+    /// The size of the ONNX file, bytes.
+    #[must_use]
+    pub fn onnx_bytes(&self) -> usize {
+        self.onnx_bytes
+    }
+
+    /// The file of the image it was tried with, read again.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`].
+    pub fn self_test_image(&self) -> Result<Vec<u8>, ModelError> {
+        self_test_image(&self.source, &self.settings)
+    }
+
     /// Least score of a box, and overlap above which two are one; without meaning for a regression.
     #[must_use]
     pub fn thresholds(&self) -> (f64, f64) {
         match &self.settings.output {
-            Output::Regression(_) => (confidence_threshold_default(), nms_threshold_default()),
+            Output::Regression(_) => (CONFIDENCE_THRESHOLD_DEFAULT, NMS_THRESHOLD_DEFAULT),
             Output::Detection(meaning) => (meaning.confidence_threshold, meaning.nms_threshold),
         }
     }
 }
 
 impl Package {
-    fn read(source: &Source) -> Result<Self, ModelError> {
-        match source {
-            Source::Bundled => Ok(Self {
-                onnx: BUNDLED_ONNX.to_vec(),
-                settings: toml::from_str(BUNDLED_SETTINGS)?,
-                self_test_image: BUNDLED_SELF_TEST_IMAGE.to_vec(),
-            }),
+    fn read(source: &Source, overrides: &Overrides) -> Result<Self, ModelError> {
+        let (onnx, path, text) = match source {
+            Source::Bundled => (BUNDLED_ONNX.to_vec(), source.to_string(), BUNDLED_SETTINGS.to_owned()),
             Source::File(path) => {
-                let onnx = read(path)?;
-                let settings_path = path.with_extension("toml");
-                let text = String::from_utf8_lossy(&read(&settings_path)?).into_owned();
-                let settings: Settings = toml::from_str(&text)?;
-                let self_test_image = read(&settings_path.with_file_name(&settings.self_test.image))?;
-                Ok(Self { onnx, settings, self_test_image })
-            }
-        }
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
-    std::fs::read(path).map_err(|source| ModelError::Read { path: path.display().to_string(), source })
-}
-
-impl Settings {
-    fn apply(&mut self, overrides: &Overrides) {
-        if let Some(version) = &overrides.version {
-            self.version = Some(version.clone());
-        }
-        if let Output::Detection(meaning) = &mut self.output {
-            meaning.confidence_threshold =
-                overrides.confidence_threshold.unwrap_or(meaning.confidence_threshold);
-            meaning.nms_threshold = overrides.nms_threshold.unwrap_or(meaning.nms_threshold);
-        }
-        let channels = self.input.colors.channels();
-        let fill = |numbers: &mut Vec<f32>, number| {
-            if numbers.is_empty() {
-                numbers.resize(channels, number);
+                let onnx = read("the network", path)?;
+                let settings = path.with_extension("toml");
+                let text =
+                    String::from_utf8_lossy(&read("the settings of the network", &settings)?).into_owned();
+                (onnx, settings.display().to_string(), text)
             }
         };
-        fill(&mut self.input.mean, 0.0);
-        fill(&mut self.input.std, 1.0);
-    }
-
-    /// Checks what no type says.
-    fn check(&self) -> Result<(), ModelError> {
-        let Self { version, input, output, self_test } = self;
-        let is_version = |version: &String| {
-            (1..=VERSION_BYTES_MAX).contains(&version.len()) && !version.chars().any(char::is_control)
-        };
-        let channels = input.colors.channels();
-        let is_side = |side| (1..=INPUT_SIDE_MAX).contains(&side);
-        let is_good =
-            |numbers: &[f32]| numbers.len() == channels && numbers.iter().all(|number| number.is_finite());
-        demand(
-            version.as_ref().is_none_or(is_version),
-            "version",
-            "must have 1 to 100 bytes and no control characters",
-        )?;
-        demand(is_side(input.width), "input.width", &format!("must be from 1 to {INPUT_SIDE_MAX}"))?;
-        demand(is_side(input.height), "input.height", &format!("must be from 1 to {INPUT_SIDE_MAX}"))?;
-        demand(input.scale.is_normal() && input.scale > 0.0, "input.scale", "must be greater than 0")?;
-        demand(is_good(&input.mean), "input.mean", &format!("must have {channels} finite numbers"))?;
-        let is_divisor = is_good(&input.std) && input.std.iter().all(|number| *number > 0.0);
-        demand(is_divisor, "input.std", &format!("must have {channels} numbers greater than 0"))?;
-        match output {
-            Output::Regression(meaning) => meaning.check()?,
-            Output::Detection(meaning) => meaning.check()?,
-        }
-        let is_range = self_test.weight_kg_min <= self_test.weight_kg_max;
-        demand(is_range, "self_test.weight_kg_min", "must not be greater than weight_kg_max")
+        let settings =
+            Settings::read(&text, overrides).map_err(|source| ModelError::Settings { path, source })?;
+        let self_test_image = self_test_image(source, &settings)?;
+        Ok(Self { onnx, settings, self_test_image })
     }
 }
 
-impl Input {
-    fn shape(&self) -> [usize; 4] {
-        let (width, height, channels) = (self.width as usize, self.height as usize, self.colors.channels());
-        match self.layout {
-            Layout::Nchw => [1, channels, height, width],
-            Layout::Nhwc => [1, height, width, channels],
+fn self_test_image(source: &Source, settings: &Settings) -> Result<Vec<u8>, ModelError> {
+    match source {
+        Source::Bundled => Ok(BUNDLED_SELF_TEST_IMAGE.to_vec()),
+        Source::File(path) => {
+            read("the image of the self-test", &path.with_file_name(&settings.self_test.image))
         }
     }
 }
 
-impl Regression {
-    fn check(&self) -> Result<(), ModelError> {
-        let problem = "must be given, from 0 to 1, unless confidence_index is";
-        let is_one_given = match (self.confidence, self.confidence_index) {
-            (Some(confidence), None) => (0.0..=1.0).contains(&confidence),
-            (None, Some(_)) => true,
-            (Some(_), Some(_)) | (None, None) => false,
-        };
-        demand(is_one_given, "output.confidence", problem)
-    }
-}
-
-impl Detection {
-    fn check(&self) -> Result<(), ModelError> {
-        let is_share = |number: f64| (0.0..=1.0).contains(&number);
-        demand(is_share(self.confidence_threshold), "output.confidence_threshold", "must be from 0 to 1")?;
-        demand(is_share(self.nms_threshold), "output.nms_threshold", "must be from 0 to 1")
-    }
-}
-
-fn demand(is_met: bool, key: &'static str, problem: &str) -> Result<(), ModelError> {
-    if is_met { Ok(()) } else { Err(ModelError::Setting { key, problem: problem.to_owned() }) }
+fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ModelError> {
+    std::fs::read(path).map_err(|source| ModelError::Read { what, path: path.display().to_string(), source })
 }
 
 fn load_network(onnx: &[u8], input: &Input) -> TractResult<Arc<TypedRunnableModel>> {
-    let model = tract_onnx::onnx().model_for_read(&mut &*onnx)?;
-    if model.input_outlets()?.len() != 1 {
-        return Err(TractError::msg("it must have one input, the image"));
+    // What the file says of the shapes behind the input is derived again: exporters leave the number of images open.
+    let reader = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+    let file = reader.proto_model_for_read(&mut &*onnx)?;
+    let graph = file.graph.as_ref().ok_or_else(|| TractError::msg("the file holds none"))?;
+    if graph.initializer.iter().any(|tensor| tensor.data_location() == DataLocation::External) {
+        return Err(TractError::msg(
+            "its numbers are in a file of their own; export it as one file, with PyTorch external_data=False",
+        ));
     }
+    let is_unknown = |name: &&str| !reader.op_register.0.contains_key(*name);
+    if let Some(name) = graph.node.iter().map(|node| node.op_type.as_str()).find(is_unknown) {
+        return Err(TractError::msg(format!("the operator {name} is not known here; export it without")));
+    }
+    let model = reader.model_for_proto_model(&file)?;
+    check_input(&model, input)?;
     model
         .with_input_fact(0, InferenceFact::dt_shape(f32::datum_type(), input.shape()))?
         .into_optimized()?
         .into_runnable()
+}
+
+/// Compares what the file says of its input with what the settings say.
+fn check_input(model: &InferenceModel, input: &Input) -> TractResult<()> {
+    let [image] = model.input_outlets()? else {
+        let count = model.input_outlets()?.len();
+        return Err(TractError::msg(format!("it has {count} inputs and must have one, the image")));
+    };
+    let fact = model.outlet_fact(*image)?;
+    if fact.datum_type.concretize().is_some_and(|kind| kind != f32::datum_type()) {
+        let kind = &fact.datum_type;
+        return Err(TractError::msg(format!(
+            "its input is {kind:?} and must be 32-bit floats: export it as such"
+        )));
+    }
+    let sizes: Vec<Option<usize>> =
+        fact.shape.dims().map(|size| usize::try_from(size.concretize()?.as_i64()?).ok()).collect();
+    let shape = input.shape();
+    let fits = |(size, expected): (&Option<usize>, &usize)| size.is_none_or(|size| size == *expected);
+    if fact.shape.is_open() || sizes.len() == shape.len() && sizes.iter().zip(&shape).all(fits) {
+        return Ok(());
+    }
+    let show = |size: &Option<usize>| size.map_or("any".to_owned(), |size| size.to_string());
+    Err(TractError::msg(format!(
+        "its input is {}, and the settings say {}: look at input.width, height, layout and colors",
+        sizes.iter().map(show).collect::<Vec<_>>().join(" x "),
+        shape.map(|size| size.to_string()).join(" x ")
+    )))
 }
 
 /// An error of the network with its causes, on one line.
@@ -570,7 +385,22 @@ mod tests {
     async fn the_bundled_model_passes_its_self_test_and_says_that_it_is_a_demonstration() {
         let model = Model::load(Source::Bundled, Overrides::default()).await.unwrap();
         assert!(model.is_demo(), "{model:?}");
-        assert_eq!(model.sha256().len(), 64);
+    }
+
+    #[test]
+    fn the_bundled_network_is_the_one_of_the_model_card_and_says_what_it_said_after_training() {
+        let card = include_str!("../../model/MODEL_CARD.md");
+        let model = Model::load_blocking(Source::Bundled, &Overrides::default()).unwrap();
+        assert!(
+            card.contains(&format!("| sha256 | `{}` |", model.sha256())),
+            "train it again: the card is old"
+        );
+        let (_, said) = card.split_once("kg, the model says ").unwrap();
+        let trained_kg: f64 = said.split_once(" kg").unwrap().0.parse().unwrap();
+        let image = image::decode(&model.self_test_image().unwrap()).unwrap();
+        let weight_kg = model.predict(&image).unwrap().weight_kg.unwrap();
+        // Another decoder and another scaler; the self-test itself allows 0.05 kg.
+        assert!((weight_kg - trained_kg).abs() < 0.01, "{weight_kg} kg, {trained_kg} kg after training");
     }
 
     #[tokio::test]
@@ -593,16 +423,27 @@ mod tests {
         assert!(
             load(&good, remove("selftest.jpg")).await.unwrap_err().explanation().contains("selftest.jpg")
         );
+        assert!(load(&good, remove("model.toml")).await.unwrap_err().explanation().contains("model.toml"));
         check("", |_| {}, "missing field").await;
         check(&good.replace("confidence", "confidense"), |_| {}, "unknown field `confidense`").await;
         check(&good.replace("confidence = 0.5", ""), |_| {}, "output.confidence").await;
         check(&good.replace("= 'v2'", "= ''"), |_| {}, "version").await;
         check(&good.replace("width = ", "width = 99999"), |_| {}, "input.width").await;
-        check(&good.replace("-1e9", "1e8"), |_| {}, "self-test: the weight is").await;
+        check(&good.replace("-1e9", "1e8"), |_| {}, "self-test: selftest.jpg weighs").await;
         let cut = |place: &Path| {
             std::fs::write(place.join("model.onnx"), &BUNDLED_ONNX[..BUNDLED_ONNX.len() / 2]).unwrap()
         };
         check(&good, cut, "load the network").await;
+        let misspell = |place: &Path| {
+            let at = BUNDLED_ONNX.windows(4).position(|name| name == b"Gemm").unwrap();
+            let onnx = [&BUNDLED_ONNX[..at], b"Germ", &BUNDLED_ONNX[at + 4..]].concat();
+            std::fs::write(place.join("model.onnx"), onnx).unwrap();
+        };
+        check(&good, misspell, "load the network: the operator Germ is not known").await;
+        let narrow = good.replace("width = 128", "width = 64");
+        check(&narrow, |_| {}, "its input is 1 x 3 x 96 x 128, and the settings say 1 x 3 x 96 x 64").await;
+        let index = good.replace("confidence = 0.5", "confidence_index = 1");
+        check(&index, |_| {}, "the output of the network has 1 numbers and none at 1").await;
         let scribble = |place: &Path| std::fs::write(place.join("selftest.jpg"), "no image").unwrap();
         check(&good, scribble, "read the image of the self-test: the file is no JPEG").await;
     }

@@ -2,19 +2,20 @@
 
 use serde::Serialize;
 
-use super::model::{BoxFormat, Detection, Input, Regression};
+use super::settings::{BoxFormat, Detection, Input, Regression};
 
 /// Boxes that are compared with each other at most, best scores first.
 const BOXES_MAX: usize = 300;
 
 /// What a model says of an image.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prediction {
     /// The weight of a bird, kg: with boxes, the mean of them. `None`: there is no bird.
     pub weight_kg: Option<f64>,
     /// From 0 to 1: with boxes, the mean of their scores.
     pub confidence: f64,
     /// The birds, where the model finds them one by one; best score first.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub boxes: Option<Vec<Found>>,
 }
 
@@ -151,7 +152,7 @@ fn finite(number: f64) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inference::model::{Colors, Layout};
+    use crate::inference::settings::{Colors, Layout};
 
     const INPUT: Input = Input {
         width: 100,

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::InferenceHub;
-use super::model::{Model, Overrides, Source};
+use super::model::{Model, Source};
+use super::settings::Overrides;
 use crate::chore::Chore;
 
 /// How often the files are looked at. A package is loaded when it did not change between two looks.

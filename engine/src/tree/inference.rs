@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use actors::address::Address;
 use actors::inference::InferenceHub;
-use actors::inference::model::{Model, ModelError, Overrides, Source};
+use actors::inference::model::{Model, ModelError, Source};
 use actors::inference::queue::QueueMonitor;
 use actors::inference::rabbitmq::link::{self, RabbitLink};
 use actors::inference::rabbitmq::{Orders, RabbitUrl};
+use actors::inference::settings::Overrides;
 use actors::inference::swap::ModelWatch;
 use actors::inference::worker::{Args, InferenceWorker, WorkerContext};
 use actors::supervisor::ChildSpec;
@@ -85,7 +86,8 @@ fn workers(config: &Config, parts: &Parts) -> impl Iterator<Item = ChildSpec> {
     })
 }
 
-fn overrides(config: &Config) -> Overrides {
+/// What the configuration says instead of the package.
+pub(crate) fn overrides(config: &Config) -> Overrides {
     let inference = &config.inference;
     Overrides {
         version: inference.model_version.clone(),

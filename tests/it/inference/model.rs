@@ -1,5 +1,7 @@
 //! Hot swap: a new package takes over when it is good, and changes nothing when it is not.
 
+use std::path::PathBuf;
+
 use tests::engine::get;
 
 use super::*;
@@ -8,22 +10,54 @@ async fn model(barn: &Barn) -> serde_json::Value {
     serde_json::from_str(&get(barn.settings.http, "/api/v1/inference/models").await.1).expect("a JSON body")
 }
 
+/// Waits until the newest package is complained about so, and looks that the first one is in use.
+async fn assert_complains(barn: &Barn, expected: &str) {
+    let complains =
+        async || model(barn).await["last_error"].as_str().is_some_and(|text| text.contains(expected));
+    until(expected, complains).await;
+    let shown = model(barn).await;
+    assert_eq!((&shown["model_version"], &shown["status"]), (&"v1".into(), &"ready".into()), "{shown}");
+}
+
+/// A package beside others, which the link `current` can be switched to.
+fn package(place: &Path, version: &str, network: Network) -> PathBuf {
+    let package = place.join(version);
+    std::fs::create_dir(&package).expect("it is not there yet");
+    write_package(&package, version, network);
+    package
+}
+
+fn switch_to(package: &Path) {
+    let next = package.with_file_name("next");
+    std::os::unix::fs::symlink(package, &next).expect("it is not there");
+    std::fs::rename(next, package.with_file_name("current")).expect("a link can be replaced");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_package_takes_over_and_a_broken_one_changes_nothing() {
-    let (barn, package) = barn_with(Network::Mean, |settings| settings).await;
+    let place = tempfile::tempdir().unwrap();
+    let first = package(place.path(), "v1", Network::Mean);
+    switch_to(&first);
+    let current = place.path().join("current").display().to_string();
+    let barn = Barn::start_with(|settings| settings.set("inference.model_path", &current)).await;
     let before = model(&barn).await;
     assert_eq!((&before["model_version"], &before["status"]), (&"v1".into(), &"ready".into()), "{before}");
 
-    std::fs::write(package.path().join("model.onnx"), "no network").unwrap();
-    until("the broken package is noticed", async || model(&barn).await["last_error"].is_string()).await;
-    let broken = model(&barn).await;
-    assert_eq!(broken["model_version"], "v1");
-    assert!(broken["last_error"].as_str().unwrap().contains("load the network"), "{broken}");
+    std::fs::write(first.join("model.onnx"), "no network").unwrap();
+    assert_complains(&barn, "load the network").await;
+    // A good network that weighs the picture of its self-test wrong.
+    let wrong = package(place.path(), "wrong", Network::Mean);
+    let settings = std::fs::read_to_string(wrong.join("model.toml")).unwrap();
+    let settings = settings.replace("_min = 0.45", "_min = 1.95").replace("_max = 0.55", "_max = 2.05");
+    std::fs::write(wrong.join("model.toml"), settings).unwrap();
+    switch_to(&wrong);
+    assert_complains(&barn, "self-test: selftest.png weighs 0.502 kg, from 1.95 to 2.05 kg is expected")
+        .await;
     let root = media_root(&barn.settings);
     put_image_job(&barn.db, &root, &picture(51, ImageFormat::Png), None).await;
     until("the old model works", async || in_status(&barn.db, "completed").await == 1).await;
 
-    write_package(package.path(), "v2", Network::Fragile);
+    switch_to(&package(place.path(), "v2", Network::Fragile));
     until("the new model is in use", async || model(&barn).await["model_version"] == "v2").await;
     let after = model(&barn).await;
     assert!(after.get("last_error").is_none(), "{after}");

@@ -1,0 +1,305 @@
+//! What the settings file of a model package says: what the network takes, and what its output means.
+
+use serde::Deserialize;
+
+/// The longest version, bytes.
+const VERSION_BYTES_MAX: usize = 100;
+/// The largest side of an input, pixels.
+const INPUT_SIDE_MAX: u32 = 4096;
+/// Least score of a box, unless given.
+pub const CONFIDENCE_THRESHOLD_DEFAULT: f64 = 0.5;
+/// Overlap above which two boxes are one, unless given.
+pub const NMS_THRESHOLD_DEFAULT: f64 = 0.4;
+
+/// What `model.toml` says.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The version that results carry; `v1.0.0` unless given. One that begins with `demo-` marks a demonstration.
+    pub version: Option<String>,
+    /// What the network takes.
+    pub input: Input,
+    /// What its first output means.
+    pub output: Output,
+    /// The image the package is checked with before it is used.
+    pub self_test: SelfTest,
+}
+
+/// What the network takes: one image, as 32-bit floats. Each number is (pixel / scale - mean) / std, the pixel being
+/// from 0 to 255. The image is stretched to the size, with a triangle filter.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// The order of the dimensions.
+    #[serde(default)]
+    pub layout: Layout,
+    /// The order of the channels.
+    #[serde(default)]
+    pub colors: Colors,
+    /// What a pixel is divided by first.
+    #[serde(default = "scale_default")]
+    pub scale: f32,
+    /// What is subtracted then, per channel; 0 unless given.
+    #[serde(default)]
+    pub mean: Vec<f32>,
+    /// What it is divided by last, per channel; 1 unless given.
+    #[serde(default)]
+    pub std: Vec<f32>,
+}
+
+fn scale_default() -> f32 {
+    255.0
+}
+
+/// The order of the dimensions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// 1, channels, height, width: PyTorch.
+    #[default]
+    Nchw,
+    /// 1, height, width, channels: TensorFlow.
+    Nhwc,
+}
+
+/// The order of the channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Colors {
+    /// Red, green, blue.
+    #[default]
+    Rgb,
+    /// Blue, green, red: OpenCV.
+    Bgr,
+    /// One channel of brightness.
+    Gray,
+}
+
+impl Colors {
+    /// How many channels there are.
+    #[must_use]
+    pub fn channels(self) -> usize {
+        match self {
+            Self::Rgb | Self::Bgr => 3,
+            Self::Gray => 1,
+        }
+    }
+}
+
+/// What the first output means.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "meaning", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Output {
+    /// The weight of the bird in the image, kg.
+    Regression(Regression),
+    /// A table of boxes around birds, each with its weight.
+    Detection(Detection),
+}
+
+/// Which of the output's numbers is what.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Regression {
+    /// The place of the weight, kg.
+    #[serde(default)]
+    pub weight_index: usize,
+    /// The place of the confidence, from 0 to 1.
+    pub confidence_index: Option<usize>,
+    /// The confidence of every result, when the network has none of its own: for example the share of held-out images
+    /// whose error was acceptable.
+    pub confidence: Option<f64>,
+}
+
+/// Which column of the table is what. The table is `[1, boxes, columns]`, or `[boxes, columns]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Detection {
+    /// Whether the table is `[1, columns, boxes]` instead.
+    #[serde(default)]
+    pub is_transposed: bool,
+    /// What the four numbers of a box are.
+    pub box_format: BoxFormat,
+    /// Whether these are shares of the width and height instead of pixels of the input.
+    #[serde(default)]
+    pub is_box_relative: bool,
+    /// Columns of the four numbers.
+    #[serde(default = "box_columns_default")]
+    pub box_columns: [usize; 4],
+    /// Column of the score, from 0 to 1.
+    pub score_column: usize,
+    /// Column of the number of the class.
+    pub class_column: Option<usize>,
+    /// Column of the weight, kg.
+    pub weight_column: usize,
+    /// Names of the classes, in the order of their numbers.
+    #[serde(default)]
+    pub classes: Vec<String>,
+    /// Least score of a box.
+    #[serde(default = "confidence_threshold_default")]
+    pub confidence_threshold: f64,
+    /// Overlap above which two boxes are one.
+    #[serde(default = "nms_threshold_default")]
+    pub nms_threshold: f64,
+}
+
+fn box_columns_default() -> [usize; 4] {
+    [0, 1, 2, 3]
+}
+
+fn confidence_threshold_default() -> f64 {
+    CONFIDENCE_THRESHOLD_DEFAULT
+}
+
+fn nms_threshold_default() -> f64 {
+    NMS_THRESHOLD_DEFAULT
+}
+
+/// What the four numbers of a box are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BoxFormat {
+    /// x and y of the center, width, height.
+    Center,
+    /// Left, top, right, bottom.
+    Corners,
+}
+
+/// The image the package is checked with, and the weight that must come out.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelfTest {
+    /// The image file, beside the settings file.
+    pub image: String,
+    /// Least weight, kg.
+    pub weight_kg_min: f64,
+    /// Greatest weight, kg.
+    pub weight_kg_max: f64,
+}
+
+/// What the configuration says instead of the package.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// The version to report.
+    pub version: Option<String>,
+    /// Least score of a box.
+    pub confidence_threshold: Option<f64>,
+    /// Overlap above which two boxes are one.
+    pub nms_threshold: Option<f64>,
+}
+
+/// Why settings are of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// They are no TOML, or have unknown, missing or mistyped keys.
+    #[error(transparent)]
+    Toml(#[from] toml::de::Error),
+    /// One has a value that cannot be.
+    #[error("{key} {problem}")]
+    Value {
+        /// Which.
+        key: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl Settings {
+    /// Reads settings; what the configuration says instead goes before what they say.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    pub fn read(text: &str, overrides: &Overrides) -> Result<Self, SettingsError> {
+        let mut settings: Self = toml::from_str(text)?;
+        settings.apply(overrides);
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn apply(&mut self, overrides: &Overrides) {
+        if let Some(version) = &overrides.version {
+            self.version = Some(version.clone());
+        }
+        if let Output::Detection(meaning) = &mut self.output {
+            meaning.confidence_threshold =
+                overrides.confidence_threshold.unwrap_or(meaning.confidence_threshold);
+            meaning.nms_threshold = overrides.nms_threshold.unwrap_or(meaning.nms_threshold);
+        }
+        let channels = self.input.colors.channels();
+        let fill = |numbers: &mut Vec<f32>, number| {
+            if numbers.is_empty() {
+                numbers.resize(channels, number);
+            }
+        };
+        fill(&mut self.input.mean, 0.0);
+        fill(&mut self.input.std, 1.0);
+    }
+
+    /// Checks what no type says.
+    fn check(&self) -> Result<(), SettingsError> {
+        let Self { version, input, output, self_test } = self;
+        let is_version = |version: &String| {
+            (1..=VERSION_BYTES_MAX).contains(&version.len()) && !version.chars().any(char::is_control)
+        };
+        let channels = input.colors.channels();
+        let is_side = |side| (1..=INPUT_SIDE_MAX).contains(&side);
+        let is_good =
+            |numbers: &[f32]| numbers.len() == channels && numbers.iter().all(|number| number.is_finite());
+        demand(
+            version.as_ref().is_none_or(is_version),
+            "version",
+            "must have 1 to 100 bytes and no control characters",
+        )?;
+        demand(is_side(input.width), "input.width", &format!("must be from 1 to {INPUT_SIDE_MAX}"))?;
+        demand(is_side(input.height), "input.height", &format!("must be from 1 to {INPUT_SIDE_MAX}"))?;
+        demand(input.scale.is_normal() && input.scale > 0.0, "input.scale", "must be greater than 0")?;
+        demand(is_good(&input.mean), "input.mean", &format!("must have {channels} finite numbers"))?;
+        let is_divisor = is_good(&input.std) && input.std.iter().all(|number| *number > 0.0);
+        demand(is_divisor, "input.std", &format!("must have {channels} numbers greater than 0"))?;
+        match output {
+            Output::Regression(meaning) => meaning.check()?,
+            Output::Detection(meaning) => meaning.check()?,
+        }
+        let is_range = self_test.weight_kg_min <= self_test.weight_kg_max;
+        demand(is_range, "self_test.weight_kg_min", "must not be greater than weight_kg_max")
+    }
+}
+
+impl Input {
+    /// The dimensions of what the network takes.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 4] {
+        let (width, height, channels) = (self.width as usize, self.height as usize, self.colors.channels());
+        match self.layout {
+            Layout::Nchw => [1, channels, height, width],
+            Layout::Nhwc => [1, height, width, channels],
+        }
+    }
+}
+
+impl Regression {
+    fn check(&self) -> Result<(), SettingsError> {
+        let problem = "must be given, from 0 to 1, unless confidence_index is";
+        let is_one_given = match (self.confidence, self.confidence_index) {
+            (Some(confidence), None) => (0.0..=1.0).contains(&confidence),
+            (None, Some(_)) => true,
+            (Some(_), Some(_)) | (None, None) => false,
+        };
+        demand(is_one_given, "output.confidence", problem)
+    }
+}
+
+impl Detection {
+    fn check(&self) -> Result<(), SettingsError> {
+        let is_share = |number: f64| (0.0..=1.0).contains(&number);
+        demand(is_share(self.confidence_threshold), "output.confidence_threshold", "must be from 0 to 1")?;
+        demand(is_share(self.nms_threshold), "output.nms_threshold", "must be from 0 to 1")
+    }
+}
+
+fn demand(is_met: bool, key: &'static str, problem: &str) -> Result<(), SettingsError> {
+    if is_met { Ok(()) } else { Err(SettingsError::Value { key, problem: problem.to_owned() }) }
+}
