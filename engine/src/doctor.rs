@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use actors::inference::model::{Model, Source};
 use actors::inference::rabbitmq::link;
 use actors::sync;
 use broker::tls::Tls;
@@ -79,6 +80,7 @@ pub async fn examine(loaded: &Loaded) -> Vec<Finding> {
     findings.extend(mqtt(config).await);
     findings.push(media(config).await);
     findings.extend(rabbitmq(config).await);
+    findings.push(model(config).await);
     findings.extend(disks(config));
     findings.push(clock());
     findings.push(cloud(config).await);
@@ -265,6 +267,32 @@ async fn rabbitmq(config: &Config) -> Option<Finding> {
             Finding::new(Verdict::Warn, "rabbitmq", format!("{url}: {}", causes(&error)), advice)
         }
     })
+}
+
+/// Whether the model can be used: the engine does not start without one.
+async fn model(config: &Config) -> Finding {
+    let source = Source::of(config.inference.model_path.as_deref());
+    match Model::load(source.clone(), tree::inference::overrides(config)).await {
+        Ok(model) if model.is_demo() => Finding::new(
+            Verdict::Warn,
+            "model",
+            format!(
+                "{source}: {}, a demonstration: its weights are not those of real birds",
+                model.version()
+            ),
+            "set inference.model_path to a package of your own: docs/models.md",
+        ),
+        Ok(model) => Finding::ok("model", format!("{source}: {} passes its self-test", model.version())),
+        Err(error) => {
+            let text = format!("{source}: {}", error.explanation());
+            Finding::new(
+                Verdict::Fail,
+                "model",
+                text,
+                "see `farmiq-edge model check --help` and docs/models.md",
+            )
+        }
+    }
 }
 
 /// The directory itself, or the nearest one above it that is there: the doctor makes nothing.

@@ -6,5 +6,6 @@ pub mod config;
 pub mod doctor;
 pub mod greeting;
 pub mod http;
+pub mod model;
 pub mod observe;
 pub mod tree;

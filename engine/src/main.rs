@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use engine::cli::{Cli, Command};
+use engine::cli::{Cli, Command, ModelCheck, ModelCommand};
 use engine::cluster::Cluster;
 use engine::config::{self, Config, Environment, Loaded, Secret};
-use engine::{doctor, greeting, observe, tree};
+use engine::{doctor, greeting, model, observe, tree};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -53,6 +53,17 @@ fn check_config(loaded: &Loaded) -> ExitCode {
     say(&loaded.effective())
 }
 
+fn check_model(wish: &ModelCheck, config: &Config) -> ExitCode {
+    match model::check(wish, config) {
+        Ok(report) if wish.json => say(&format!("{}\n", report.json())),
+        Ok(report) => say(&report.to_string()),
+        Err(error) => {
+            complain(&format!("farmiq-edge: {error}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn in_runtime(command: Command, loaded: Loaded) -> anyhow::Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
@@ -88,6 +99,7 @@ async fn execute(command: Command, loaded: Loaded) -> anyhow::Result<ExitCode> {
             })
         }
         Command::CheckConfig { .. } => Ok(check_config(&loaded)),
+        Command::Model(ModelCommand::Check(wish)) => Ok(check_model(&wish, &loaded.config)),
     }
 }
 

@@ -23,6 +23,28 @@ fn a_mistake_in_the_configuration_ends_with_2_and_says_what_would_be_right() {
 }
 
 #[test]
+fn a_model_package_is_measured_or_what_is_wrong_with_it_is_said() {
+    let check =
+        |arguments: &[&str]| farmiq_edge(&[&["model", "check"], arguments].concat()).output().unwrap();
+    let output = check(&["--workers", "1", "--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["version"].as_str().unwrap().starts_with("demo-"), "{report}");
+    let [run] = report["runs"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    assert!(run["images"].as_u64() >= Some(1) && run["image_ms"].as_f64() > Some(0.0), "{report}");
+
+    for (arguments, expected) in [
+        (&["/nowhere.onnx"][..], "/nowhere.onnx: read the network /nowhere.onnx: No such file"),
+        (&["--image", "/proc/version"], "/proc/version: the file is no JPEG, PNG or WebP image"),
+    ] {
+        let output = check(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
 fn check_config_shows_what_is_in_effect_without_secrets() {
     let output =
         farmiq_edge(&["check-config"]).env("DATABASE_URL", "postgres://u:hush@h/d").output().unwrap();
