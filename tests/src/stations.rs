@@ -16,8 +16,8 @@ use tokio_postgres::Client;
 use crate::barn::STATIONS;
 use crate::device::{TENANT, login};
 
-/// All stations that are let in; even ones are of the kind weight-vision-service, the others are agents. Of each pair
-/// the second half has its bad habits in every weighing.
+/// All stations that are let in, of both kinds. The first half behaves well, the second has its bad habits in every
+/// weighing.
 pub fn stations(mqtt: SocketAddr, edge: &str) -> impl Iterator<Item = AnyStation> {
     let (meter, tally) = (Arc::new(Meter::default()), Arc::new(Tally::default()));
     station_ids(STATIONS).enumerate().map(move |(index, (station, device))| {
@@ -46,8 +46,8 @@ pub fn faults_in_cloud(cloud: &PretendCloud, courses: &[Course]) -> Vec<String> 
     faults
 }
 
-/// Checks the rows of a weighing: the session with its end, its weight and a result of one of its pictures, and each
-/// picture completed, read, and in the store as it was uploaded.
+/// Checks the rows of a weighing: the session with its end, its weight and a result of its pictures, and each picture
+/// completed, read, and in the store as it was uploaded.
 ///
 /// # Panics
 /// When anything differs.
