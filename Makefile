@@ -5,7 +5,7 @@ VENV := target/venv
 MODEL_VENV := target/venv-model
 DATA_DIR ?=
 
-.PHONY: help up test lint bench bench-weigh bench-inference model prerequisites
+.PHONY: help up test lint bench bench-weigh bench-inference bench-retention model prerequisites
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -34,6 +34,10 @@ bench-weigh: prerequisites ## Measure the way of pictures to weights, and their 
 bench-inference: $(MODEL_VENV)/.ready ## Measure what weighing an image costs here, with the bundled and with a larger model
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
 	@$(MODEL_VENV)/bin/python deploy/bench-inference target/release/farmiq-edge target/mobilenet
+
+bench-retention: prerequisites ## Measure what deleting a million old rows costs those who write
+	cargo build --release -p farmiq-edge -p farmiq-loadtest
+	@deploy/bench-retention
 
 model: $(MODEL_VENV)/.ready ## Draw pictures and train the demonstration model again (a few minutes)
 	cargo build --release -p farmiq-loadtest

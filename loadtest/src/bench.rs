@@ -1,5 +1,6 @@
 //! Measures the engine against the limits of the machine and database it runs on.
 
+pub(crate) mod edge;
 pub(crate) mod engine;
 mod limits;
 pub(crate) mod process;

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use loadtest::cloud::{Auth, Mode, Plan};
 use loadtest::device::Place;
 use loadtest::mqtt::Login;
-use loadtest::{barn, bench, cloud, drain, render, replay, verify, weigh};
+use loadtest::{barn, bench, cloud, drain, render, replay, retention, verify, weigh};
 use schema::clock::Clock;
 use schema::wire::envelope::Dialect;
 
@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Measure how fast a backlog goes to the cloud: claims alone, then an engine, then an engine under load.
     Drain(DrainArgs),
+    /// Measure what deleting a million old rows costs those who write meanwhile.
+    Retention(RetentionArgs),
     /// Measure the way of pictures to weights: latency, and the error against the true weight.
     Weigh(WeighArgs),
     /// Draw pictures of birds on a scale, and the table of their true weights.
@@ -445,6 +447,45 @@ impl DrainArgs {
             engine: self.engine,
             rows: self.rows.clamp(drain::ROWS_MIN, drain::ROWS_MAX),
             incoming_rate: self.incoming_rate.max(1.0),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  farmiq-loadtest retention --database-url \"$DATABASE_URL\" --engine target/release/farmiq-edge --rows 1000000
+
+The database must be migrated (farmiq-edge migrate) and is filled with old rows of every kind; use one you can throw
+away. Readings arrive all the time, first without a pass, then with one. Locks and waits are seen every 10 ms. Exit 1
+when something old stayed, something else went, or a lock kept writers out for more than a second. Build with
+--release.")]
+pub(crate) struct RetentionArgs {
+    /// The database.
+    #[arg(long)]
+    database_url: String,
+    /// The program farmiq-edge.
+    #[arg(long)]
+    engine: PathBuf,
+    /// Rows that are old enough to be deleted.
+    #[arg(long, default_value_t = 1_000_000)]
+    rows: u64,
+    /// Readings per second that arrive over MQTT.
+    #[arg(long, default_value_t = 2000.0)]
+    incoming_rate: f64,
+    /// Seconds of the measurement without a pass.
+    #[arg(long, default_value_t = 30.0)]
+    quiet_seconds: f64,
+}
+
+impl RetentionArgs {
+    pub(crate) fn settings(self) -> retention::Settings {
+        retention::Settings {
+            database_url: self.database_url,
+            engine: self.engine,
+            rows: self.rows.clamp(retention::ROWS_MIN, retention::ROWS_MAX),
+            incoming_rate: self.incoming_rate.max(1.0),
+            quiet: Duration::from_secs_f64(self.quiet_seconds.clamp(1.0, 600.0)),
         }
     }
 }

@@ -4,18 +4,17 @@
 mod backlog;
 mod claims;
 mod course;
-mod edge;
 mod table;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::watch;
 
 use schema::store::bench::unsent_count;
 
+use crate::bench::edge::Edge;
 use crate::bench::{self, Bench, engine, process};
 use crate::cloud::{self, PretendCloud, Verdict};
 use crate::publisher::Meter;
@@ -23,7 +22,6 @@ use crate::report::{note, say};
 
 use backlog::Filler;
 use course::{Course, Goal};
-use edge::Edge;
 use table::Row;
 
 /// The smallest backlog: a few batches.
@@ -39,8 +37,6 @@ const DEVICES: usize = 1000;
 const CONNECTIONS: usize = 50;
 /// Unacknowledged messages of each connection.
 const WINDOW: usize = 100;
-/// Publishers get their messages for this long at a time.
-const PUBLISH_ROUND: Duration = Duration::from_secs(5);
 /// Violations that are shown one by one.
 const VIOLATIONS_SHOWN_MAX: usize = 10;
 
@@ -95,7 +91,7 @@ impl Drain {
             devices: DEVICES,
             events: 0,
             rate: settings.incoming_rate,
-            rate_duration: PUBLISH_ROUND,
+            rate_duration: engine::PUBLISH_ROUND,
             window: WINDOW,
             measures_limits: false,
             measures_engine: true,
@@ -132,7 +128,11 @@ impl Drain {
         note(format!("{name}: starting"));
         let stored_before = self.bench.stored().await?;
         let cloud = PretendCloud::start(cloud::Settings::default()).await?;
-        let mut edge = Edge::start(&self.settings, &cloud.url())?;
+        let mut edge = Edge::start(
+            &self.settings.engine,
+            &self.settings.database_url,
+            &[("FARMIQ_CLOUD__URL", &cloud.url())],
+        )?;
         self.bench.settings.engine_pid = Some(edge.pid()?);
         self.bench.settings.broker = edge.broker().to_string();
         edge.until_ready().await?;
@@ -144,8 +144,7 @@ impl Drain {
             stop_publishing.send_replace(true);
             course
         };
-        let (course, published) =
-            tokio::join!(follow, publish_until(&self.bench, &meter, incoming_rate, stopped));
+        let (course, published) = tokio::join!(follow, publish(&self.bench, &meter, incoming_rate, stopped));
         let course = course.with_context(|| format!("the engine said:\n{}", edge.log_tail()))?;
         published.context("publish readings meanwhile")?;
         course::until_settled(&self.bench, &cloud, &mut edge).await?;
@@ -170,17 +169,16 @@ impl Drain {
 }
 
 /// Publishes at a steady rate, if at all, until it is told to stop.
-async fn publish_until(
+async fn publish(
     bench: &Bench,
     meter: &Arc<Meter>,
     rate: Option<f64>,
     stopped: watch::Receiver<bool>,
 ) -> Result<()> {
-    let Some(rate) = rate else { return Ok(()) };
-    while !*stopped.borrow() {
-        engine::publish(bench, meter, engine::Pace::PerSecond(rate, PUBLISH_ROUND), stopped.clone()).await?;
+    match rate {
+        None => Ok(()),
+        Some(rate) => engine::publish_until(bench, meter, rate, stopped).await,
     }
-    Ok(())
 }
 
 fn tell(name: &str, course: &Course, verdict: &Verdict, expected: u64) {

@@ -15,6 +15,7 @@ pub mod publisher;
 pub mod render;
 pub mod replay;
 pub mod report;
+pub mod retention;
 pub mod station;
 pub mod verify;
 pub mod weigh;

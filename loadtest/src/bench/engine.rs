@@ -31,6 +31,9 @@ const IDLE_KEEPALIVE_SECONDS: u16 = u16::MAX;
 /// How often the engine's memory is looked at.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
+/// Whoever publishes until it is told to stop gets its messages for this long at a time.
+pub(crate) const PUBLISH_ROUND: Duration = Duration::from_secs(5);
+
 /// How fast to publish.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pace {
@@ -108,14 +111,19 @@ pub(crate) async fn run(
     Ok((row, resident_kib_max))
 }
 
-/// Publishes from many connections and shows nothing.
-pub(crate) async fn publish(
+/// Publishes from many connections at a steady rate until it is told to stop, and shows nothing.
+pub(crate) async fn publish_until(
     bench: &Bench,
     meter: &Arc<Meter>,
-    pace: Pace,
-    stop: watch::Receiver<bool>,
+    rate: f64,
+    stopped: watch::Receiver<bool>,
 ) -> Result<()> {
-    send(bench, meter, pace, scripts(bench, pace, bench.settings.connections), stop).await
+    let pace = Pace::PerSecond(rate, PUBLISH_ROUND);
+    while !*stopped.borrow() {
+        let scripts = scripts(bench, pace, bench.settings.connections);
+        send(bench, meter, pace, scripts, stopped.clone()).await?;
+    }
+    Ok(())
 }
 
 async fn send(

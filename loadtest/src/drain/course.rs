@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use schema::clock::Clock;
 use schema::store::bench::activity;
 
+use crate::bench::edge::Edge;
 use crate::bench::table::Row as Used;
 use crate::bench::{Bench, Gauge, process};
 use crate::cloud::PretendCloud;
-use crate::drain::edge::Edge;
 use crate::drain::unsent;
 use crate::publisher::Meter;
 use crate::report::{Live, per_second};

@@ -1,6 +1,9 @@
 //! What measuring needs of the database: the limits to compare with, a backlog, the server's own figures, and an
 //! operator's script.
 
+pub mod locks;
+pub mod past;
+
 use std::pin::pin;
 
 use chrono::Duration;
@@ -25,6 +28,18 @@ pub const STATEMENTS: &[&str] = &[
     COPY_DEDUPE,
     COPY_READINGS,
     COPY_OUTBOX,
+    locks::LOOK,
+    past::READINGS,
+    past::EVENTS,
+    past::AGGREGATES,
+    past::MARKS,
+    past::REFUSALS,
+    past::UPLOADS,
+    past::LETTERS,
+    past::IMAGES,
+    past::REFUSED_EVENT,
+    past::SKIP_AGGREGATION,
+    past::IMAGE_COUNT,
 ];
 
 const SERVER: &str = "-- bench_server

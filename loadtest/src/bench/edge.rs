@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,6 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::drain::Settings;
 use crate::http;
 
 /// Longest wait until the engine says it is ready.
@@ -20,7 +20,7 @@ const READY_ASK_EVERY: Duration = Duration::from_millis(50);
 const LOG_LINES_SHOWN: usize = 20;
 
 /// A running engine. Dropping it kills the process.
-pub(super) struct Edge {
+pub(crate) struct Edge {
     child: Child,
     broker: SocketAddr,
     http: SocketAddr,
@@ -29,52 +29,56 @@ pub(super) struct Edge {
 }
 
 impl Edge {
-    /// Starts the engine. It inherits no environment, so that nothing but this decides.
-    pub(super) fn start(settings: &Settings, cloud_url: &str) -> Result<Self> {
+    /// Starts the engine, with variables of its own. It inherits no environment, so that nothing but this decides.
+    pub(crate) fn start(program: &Path, database_url: &str, variables: &[(&str, &str)]) -> Result<Self> {
         let dir = tempfile::tempdir().context("make a directory for the engine")?;
         let (broker, http) = (free_address()?, free_address()?);
         let log = File::create(dir.path().join("log")).context("make the engine's log")?;
-        let child = Command::new(&settings.engine)
+        let child = Command::new(program)
             .arg("run")
             .env_clear()
-            .env("FARMIQ_DATABASE__URL", &settings.database_url)
+            .env("FARMIQ_DATABASE__URL", database_url)
             .env("FARMIQ_MQTT__MODE", "embedded")
             .env("FARMIQ_BROKER__LISTEN", broker.to_string())
             .env("FARMIQ_BROKER__ALLOW_ANONYMOUS", "true")
             .env("FARMIQ_HTTP__LISTEN", http.to_string())
-            .env("FARMIQ_CLOUD__URL", cloud_url)
             .env("FARMIQ_METRICS__STATSD_ADDRESS", "")
             .env("FARMIQ_LOG__LEVEL", "warn")
             .env("FARMIQ_EDGE__DATA_DIR", dir.path())
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("share the engine's log")?)
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("start {}", settings.engine.display()))?;
+            .with_context(|| format!("start {}", program.display()))?;
         Ok(Self { child, broker, http, dir })
     }
 
-    pub(super) fn pid(&self) -> Result<u32> {
+    pub(crate) fn pid(&self) -> Result<u32> {
         self.child.id().context("the engine has ended")
     }
 
-    pub(super) fn broker(&self) -> SocketAddr {
+    pub(crate) fn broker(&self) -> SocketAddr {
         self.broker
     }
 
+    /// Its HTTP API.
+    pub(crate) fn base(&self) -> String {
+        format!("http://{}", self.http)
+    }
+
     /// Fails when the process has ended.
-    pub(super) fn check_alive(&mut self) -> Result<()> {
+    pub(crate) fn check_alive(&mut self) -> Result<()> {
         match self.child.try_wait().context("look after the engine")? {
             None => Ok(()),
             Some(status) => bail!("the engine ended: {status}"),
         }
     }
 
-    pub(super) async fn until_ready(&mut self) -> Result<()> {
-        let base = format!("http://{}", self.http);
+    pub(crate) async fn until_ready(&mut self) -> Result<()> {
         let started = Instant::now();
-        while http::get_lines(&base, "/api/ready", |_| {}).await.is_err() {
+        while http::get_lines(&self.base(), "/api/ready", |_| {}).await.is_err() {
             self.check_alive().with_context(|| self.log_tail())?;
             if started.elapsed() > READY_WAIT_MAX {
                 bail!("the engine is not ready after {READY_WAIT_MAX:?}:\n{}", self.log_tail());
@@ -85,12 +89,12 @@ impl Edge {
     }
 
     /// Kills the process, which has nothing left to do.
-    pub(super) async fn end(mut self) -> Result<()> {
+    pub(crate) async fn end(mut self) -> Result<()> {
         self.child.kill().await.context("end the engine")
     }
 
     /// The end of its log.
-    pub(super) fn log_tail(&self) -> String {
+    pub(crate) fn log_tail(&self) -> String {
         let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
