@@ -51,7 +51,9 @@ impl DiskWatch {
             tracing::info!("the media volume has room again");
         }
         self.was_full = is_full;
-        if is_full && self.hub.0.janitor.settings.is_emergency_delete {
+        let settings = &self.hub.0.janitor.settings;
+        // What a dry run would delete is said by its passes.
+        if is_full && settings.is_emergency_delete && !settings.is_dry_run {
             self.hub.0.room.wake();
         }
     }

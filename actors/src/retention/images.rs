@@ -27,31 +27,37 @@ const PAGES_PER_PASS: usize = 100;
 impl Janitor {
     pub(super) async fn images(&self, report: &mut Report) {
         let before = self.days_ago(self.settings.media_days);
-        let outcome = self.delete_images(Choice::Old { before }, report, || true).await;
+        let outcome = self.delete_images(Choice::Old { before }, Place::start(), report, |_| true).await;
         report.note("media_objects", outcome);
         let outcome = self.delete_strangers(report).await;
         report.note("orphans", outcome);
-        self.make_room(report).await;
+        // What is older has had its turn.
+        self.make_room(Place::at(before), report).await;
     }
 
     /// Makes room outside of a pass, because the disk has become too full. An engine that runs a pass does it itself.
     pub(super) async fn make_room_now(&self) {
-        let mut report = Report::new(self.clock.now(), self.settings.is_dry_run);
+        let mut report = Report::new(self.clock.now(), false);
         match PassLock::take(&self.store).await {
-            Ok(Some(_lock)) => self.make_room(&mut report).await,
+            Ok(Some(_lock)) => self.make_room(Place::start(), &mut report).await,
             Ok(None) => {}
             Err(error) => report.note("lock", Err(error)),
         }
     }
 
-    /// Deletes the oldest images of finalized sessions until there is room again, where that is wanted.
-    async fn make_room(&self, report: &mut Report) {
-        if !self.settings.is_emergency_delete || !self.is_room_needed() {
+    /// Deletes the oldest images of finalized sessions behind `after` until there is room again, where that is wanted. A dry
+    /// run takes the room for made that it has counted.
+    async fn make_room(&self, after: Place, report: &mut Report) {
+        let is_wanted = |report: &Report| {
+            let pretended_bytes = if report.is_dry_run { report.freed_bytes } else { 0 };
+            self.lacks_room(pretended_bytes)
+        };
+        if !self.settings.is_emergency_delete || !is_wanted(report) {
             return;
         }
         let files_before = report.deleted_files;
         let early = Choice::Early { now: self.clock.now() };
-        let outcome = self.delete_images(early, report, || self.is_room_needed()).await;
+        let outcome = self.delete_images(early, after, report, is_wanted).await;
         report.note("emergency", outcome);
         let files = report.deleted_files - files_before;
         if files == 0 {
@@ -70,20 +76,27 @@ impl Janitor {
 
     /// Whether the volume of the images has too little room. One that cannot be asked has enough.
     pub(super) fn is_room_needed(&self) -> bool {
-        let root = self.settings.media_root.as_deref();
-        root.and_then(|root| disk::space(root).ok())
-            .is_some_and(|space| space.free_bytes < self.settings.free_bytes_min)
+        self.lacks_room(0)
     }
 
-    /// Deletes images from the oldest on, chunk by chunk, for as long as it is wanted.
+    /// The same if so many bytes more were free.
+    fn lacks_room(&self, pretended_bytes: u64) -> bool {
+        let root = self.settings.media_root.as_deref();
+        root.and_then(|root| disk::space(root).ok()).is_some_and(|space| {
+            space.free_bytes.saturating_add(pretended_bytes) < self.settings.free_bytes_min
+        })
+    }
+
+    /// Deletes images behind `after` from the oldest on, chunk by chunk, for as long as it is wanted.
     async fn delete_images(
         &self,
         choice: Choice,
+        after: Place,
         report: &mut Report,
-        is_wanted: impl Fn() -> bool,
+        is_wanted: impl Fn(&Report) -> bool,
     ) -> Result<(), PassError> {
-        let (mut next, mut files_left) = (Some(Place::start()), 0);
-        while let Some(after) = next.take_if(|_| is_wanted()) {
+        let (mut next, mut files_left) = (Some(after), 0);
+        while let Some(after) = next.take_if(|_| is_wanted(report)) {
             let due = async |conn: &mut _| images::due(conn, choice, &after).await;
             let chunk = self.store.run("due_images", due).await?;
             files_left += rested(self.delete_chunk(&chunk.images, report)).await?;
@@ -99,21 +112,23 @@ impl Janitor {
             report.rows("media_objects", images.len() as u64);
             return Ok(0);
         }
-        let mut gone = Vec::new();
+        let (mut gone, mut store) = (Vec::new(), Ok(()));
         for image in images {
             let object = ObjectRef { object_key: image.object_key.clone(), path: image.path.clone() };
             if self.delete_file(&object, report).await {
                 gone.push(image);
+                continue;
+            }
+            // Is it this file, or the store as a whole? Then each of the others would be waited for in vain.
+            store = self.media.probe().await;
+            if store.is_err() {
+                break;
             }
         }
         let delete = async |conn: &mut _| images::delete(conn, &gone).await;
         report.rows("media_objects", self.store.run("delete_images", delete).await?);
-        let files_left = images.len() - gone.len();
-        if files_left > 0 && files_left == images.len() {
-            // Nothing could be deleted: is it these files, or the store as a whole?
-            self.media.probe().await?;
-        }
-        Ok(files_left as u64)
+        store?;
+        Ok((images.len() - gone.len()) as u64)
     }
 
     /// Deletes a file and says whether it is gone; one that was not there is gone as well.
@@ -158,7 +173,8 @@ impl Janitor {
         let (now, is_directory) = (self.clock.now(), self.settings.media_root.is_some());
         let aged: Vec<_> = page.iter().filter(|object| is_abandoned(object, is_directory, now)).collect();
         let places: Vec<&str> = aged.iter().map(|object| object.place.as_str()).collect();
-        let ask = async |conn: &mut _| images::strangers(conn, &places, &self.settings.bucket).await;
+        let ask =
+            async |conn: &mut _| images::strangers(conn, &places, &self.settings.bucket, is_directory).await;
         let strangers: HashSet<String> = self.store.run("strangers", ask).await?.into_iter().collect();
         let mut files_left = 0;
         for object in aged.iter().filter(|object| strangers.contains(&object.place)) {

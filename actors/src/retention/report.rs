@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::time::Duration;
 
 use schema::clock::Timestamp;
 use schema::metrics;
+use tokio::time::Instant;
+
+/// How often a pass says how far it has come.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// The result of a pass.
 #[derive(Clone, Debug)]
@@ -23,6 +28,7 @@ pub struct Report {
     pub freed_bytes: u64,
     /// What did not succeed, each with its reason.
     pub errors: Vec<String>,
+    told_at: Instant,
 }
 
 impl Report {
@@ -35,6 +41,7 @@ impl Report {
             deleted_files: 0,
             freed_bytes: 0,
             errors: Vec::new(),
+            told_at: Instant::now(),
         }
     }
 
@@ -53,6 +60,7 @@ impl Report {
         if !self.is_dry_run {
             metrics::retention_deleted_rows(table).increment(count);
         }
+        self.tell_progress();
     }
 
     /// A file went.
@@ -63,6 +71,7 @@ impl Report {
             metrics::retention_deleted_files().increment(1);
             metrics::retention_freed_bytes().increment(bytes);
         }
+        self.tell_progress();
     }
 
     /// A part of the pass failed; the others go on.
@@ -72,6 +81,20 @@ impl Report {
             tracing::warn!(part, %error, cause, "a part of the retention pass failed, the next pass tries again");
             self.errors.push(format!("{part}: {error}"));
         }
+    }
+
+    fn tell_progress(&mut self) {
+        if self.told_at.elapsed() < PROGRESS_EVERY {
+            return;
+        }
+        self.told_at = Instant::now();
+        tracing::info!(
+            dry_run = self.is_dry_run,
+            deleted_rows = self.deleted_rows.values().sum::<u64>(),
+            deleted_files = self.deleted_files,
+            freed_bytes = self.freed_bytes,
+            "retention pass goes on"
+        );
     }
 
     pub(super) fn log(&self) {

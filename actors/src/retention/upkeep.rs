@@ -6,6 +6,7 @@ use schema::clock::Clock;
 use schema::metrics;
 use schema::store::{Store, StoreError, dedupe, partition, reject, telemetry};
 
+use super::pass::rested;
 use crate::chore::Chore;
 
 /// How often the partitions ahead are looked after.
@@ -56,10 +57,9 @@ impl Chore for Cleanup {
     async fn run(&mut self) -> Result<Duration, StoreError> {
         let now = self.clock.now();
         loop {
-            let deleted = self
-                .store
-                .run("dedupe_cleanup", async |conn| dedupe::delete_expired(conn, now).await)
-                .await?;
+            let delete =
+                self.store.run("dedupe_cleanup", async |conn| dedupe::delete_expired(conn, now).await);
+            let deleted = rested(delete).await?;
             metrics::retention_deleted_rows("ingress_dedupe").increment(deleted);
             if deleted < dedupe::EXPIRED_ROWS_PER_CHUNK.unsigned_abs() {
                 break;
@@ -67,8 +67,8 @@ impl Chore for Cleanup {
         }
         let rows_max = self.rejects_rows_max;
         loop {
-            let trimmed =
-                self.store.run("trim_rejects", async |conn| reject::trim(conn, rows_max).await).await?;
+            let trim = self.store.run("trim_rejects", async |conn| reject::trim(conn, rows_max).await);
+            let trimmed = rested(trim).await?;
             metrics::retention_deleted_rows("ingress_rejects").increment(trimmed);
             if trimmed < reject::TRIMMED_ROWS_PER_CHUNK.unsigned_abs() {
                 break;

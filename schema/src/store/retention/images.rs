@@ -52,9 +52,13 @@ pub(super) const DELETE: &str = "-- retention_delete_images
 DELETE FROM media_objects AS m USING unnest($1::text[], $2::uuid[]) AS gone (tenant_id, id)
 WHERE m.tenant_id = gone.tenant_id AND m.id = gone.id";
 
+// Others may keep their images in the same bucket: a key must belong to a barn whose devices we let in. A directory is ours.
 pub(super) const STRANGERS: &str = "-- retention_strangers
 SELECT f.place FROM unnest($1::text[]) AS f (place)
-WHERE NOT EXISTS (SELECT 1 FROM media_objects AS m WHERE m.bucket = $2 AND m.object_key = f.place)
+WHERE ($3 OR EXISTS (
+        SELECT 1 FROM device_allowlist AS d
+        WHERE starts_with(f.place, concat('tenants/', d.tenant_id, '/farms/', d.farm_id, '/barns/', d.barn_id, '/'))))
+    AND NOT EXISTS (SELECT 1 FROM media_objects AS m WHERE m.bucket = $2 AND m.object_key = f.place)
     AND NOT EXISTS (SELECT 1 FROM media_objects AS m WHERE m.path = f.place)
     AND NOT EXISTS (SELECT 1 FROM media_uploads AS u WHERE u.object_key = f.place)
     AND NOT EXISTS (SELECT 1 FROM media_uploads AS u WHERE u.path = f.place)";
@@ -97,7 +101,13 @@ impl Place {
     /// Before the first image.
     #[must_use]
     pub fn start() -> Self {
-        Self(Timestamp::UNIX_EPOCH - chrono::Duration::days(365 * 100), String::new(), Uuid::nil())
+        Self::at(Timestamp::UNIX_EPOCH - chrono::Duration::days(365 * 100))
+    }
+
+    /// Before the first image that was captured then or later.
+    #[must_use]
+    pub fn at(captured_at: Timestamp) -> Self {
+        Self(captured_at, String::new(), Uuid::nil())
     }
 }
 
@@ -146,10 +156,17 @@ pub async fn delete(conn: &Conn, images: &[&Image]) -> Result<u64, StoreError> {
     conn.execute(DELETE, &[&tenants, &ids]).await
 }
 
-/// Which of these files or objects have no row, neither as an image nor as an upload.
+/// Which of these files of a directory, or objects of a bucket, have no row, neither as an image nor as an upload, although
+/// they are of a barn of ours.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn strangers(conn: &Conn, places: &[&str], bucket: &str) -> Result<Vec<String>, StoreError> {
-    Ok(conn.query(STRANGERS, &[&places, &bucket]).await?.iter().map(|row| row.get(0)).collect())
+pub async fn strangers(
+    conn: &Conn,
+    places: &[&str],
+    bucket: &str,
+    is_directory: bool,
+) -> Result<Vec<String>, StoreError> {
+    let rows = conn.query(STRANGERS, &[&places, &bucket, &is_directory]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
