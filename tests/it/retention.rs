@@ -1,5 +1,8 @@
 //! Retention against a real database and a real directory: what goes, what stays, and what a cut pass leaves behind.
 
+mod bucket;
+mod running;
+
 use std::future::{Future, poll_fn};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -7,6 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use actors::media::filesystem::{FilesystemSettings, FilesystemStore};
+use actors::media::store::MediaStore;
 use actors::retention::report::Report;
 use actors::retention::{RetentionHub, RetentionSettings};
 use chrono::{DateTime, Duration, Utc};
@@ -28,21 +32,42 @@ fn now() -> Timestamp {
 struct House {
     db: Database,
     root: TempDir,
+    now: Timestamp,
 }
 
 impl House {
-    /// A house with partitions since a year ago.
     async fn new() -> Self {
-        let db = Database::fresh_at(now()).await;
+        Self::over(Database::fresh_at(now()).await, tempfile::tempdir().expect("a directory"), now()).await
+    }
+
+    /// A house at a time, with partitions since a year before.
+    async fn over(db: Database, root: TempDir, now: Timestamp) -> Self {
         for months in 1..12 {
-            let then = now() - Duration::days(30 * months);
+            let then = now - Duration::days(30 * months);
             db.store.run("test", async |conn| partition::ensure_ahead(conn, then).await).await.expect("made");
         }
-        Self { db, root: tempfile::tempdir().expect("a directory") }
+        Self { db, root, now }
     }
 
     fn hub(&self, change: impl FnOnce(&mut RetentionSettings)) -> RetentionHub {
         let root = self.root.path().to_owned();
+        let media = FilesystemStore::new(FilesystemSettings {
+            root: root.clone(),
+            public_base_url: "http://localhost".to_owned(),
+            upload_secret: "secret".to_owned(),
+        });
+        self.hub_on(Arc::new(media), |settings| {
+            settings.media_root = Some(root);
+            change(settings);
+        })
+    }
+
+    /// Retention over another place of images.
+    fn hub_on(
+        &self,
+        media: Arc<dyn MediaStore>,
+        change: impl FnOnce(&mut RetentionSettings),
+    ) -> RetentionHub {
         let mut settings = RetentionSettings {
             telemetry_raw_days: 90,
             telemetry_agg_days: 365,
@@ -52,16 +77,11 @@ impl House {
             is_dry_run: false,
             is_emergency_delete: false,
             free_bytes_min: 0,
-            media_root: Some(root.clone()),
+            media_root: None,
             bucket: "farmiq-media".to_owned(),
         };
         change(&mut settings);
-        let media = FilesystemStore::new(FilesystemSettings {
-            root,
-            public_base_url: "http://localhost".to_owned(),
-            upload_secret: "secret".to_owned(),
-        });
-        RetentionHub::new(settings, store(&self.db.url), Clock::manual(now()), Arc::new(media))
+        RetentionHub::new(settings, store(&self.db.url), Clock::manual(self.now), media)
     }
 
     async fn pass(&self) -> Arc<Report> {
@@ -71,7 +91,7 @@ impl House {
     }
 
     async fn reading(&self, name: &str, days_ago: i64) {
-        let at = (now() - Duration::days(days_ago)).to_rfc3339();
+        let at = (self.now - Duration::days(days_ago)).to_rfc3339();
         self.db
             .execute(&format!(
                 "INSERT INTO telemetry_raw (id, tenant_id, device_id, event_id, metric_type, metric_value, occurred_at, ingested_at)
@@ -82,7 +102,7 @@ impl House {
 
     /// An event that the cloud does not have yet.
     async fn unacked(&self, id: Uuid, event_type: &str, days_ago: i64, status: &str) {
-        let at = (now() - Duration::days(days_ago)).to_rfc3339();
+        let at = (self.now - Duration::days(days_ago)).to_rfc3339();
         let failed_at = if status == "failed" { format!("'{at}'") } else { "NULL".to_owned() };
         self.db
             .execute(&format!(
@@ -105,7 +125,7 @@ impl House {
 
     /// An image with its file, and with its session where it names one.
     async fn image(&self, name: &str, days_ago: i64, session: Option<&str>) -> Uuid {
-        let (id, at) = (id::new_id(), (now() - Duration::days(days_ago)).to_rfc3339());
+        let (id, at) = (id::new_id(), (self.now - Duration::days(days_ago)).to_rfc3339());
         let path = self.file(&format!("{TENANT}/f/b/s/{name}.jpg"));
         let session = session.map_or("NULL".to_owned(), |session| format!("'{session}'"));
         self.db
@@ -130,7 +150,7 @@ impl House {
     /// A file that was written so many days ago.
     fn old_file(&self, path: &str, days_ago: i64) {
         let file = std::fs::File::options().write(true).open(self.root.path().join(self.file(path)));
-        let at = now() - Duration::days(days_ago);
+        let at = self.now - Duration::days(days_ago);
         file.expect("it is there").set_modified(at.into()).expect("its time can be set");
     }
 
@@ -148,6 +168,47 @@ impl House {
             .collect();
         names.sort();
         names
+    }
+
+    /// Rows of all kinds that are old enough, and some that are held.
+    async fn old_things(&self) {
+        let long_ago = (self.now - Duration::days(400)).to_rfc3339();
+        self.reading("old", 150).await;
+        self.reading("odd", 2000).await;
+        // Far enough from the other to lie in another month at any time.
+        self.reading("held", 210).await;
+        self.unacked(id::new_id(), "telemetry.ingested", 210, "failed").await;
+        let day = partition::acked_table((self.now - Duration::days(40)).date_naive());
+        self.db
+            .execute(&format!(
+                "INSERT INTO device_events (id, tenant_id, farm_id, barn_id, device_id, event_id, event_type, occurred_at, ingested_at)
+                 SELECT gen_random_uuid(), '{TENANT}', 'f', 'b', 'd-1', 'e' || i, 'door.opened', now, now
+                 FROM generate_series(1, 3) AS i, (VALUES ('{}'::timestamptz), ('{long_ago}')) AS v (now);
+                 CREATE TABLE {day} () INHERITS (sync_outbox);
+                 INSERT INTO {day} (id, seq, tenant_id, event_type, payload_json, status, acked_at)
+                 SELECT gen_random_uuid(), i, '{TENANT}', 'x', '{{}}', 'acked', '{long_ago}' FROM generate_series(1, 7) AS i;
+                 INSERT INTO telemetry_agg (id, tenant_id, device_id, \"window\", bucket_start_at, bucket_end_at, metric_type,
+                    avg_value, min_value, max_value, count, created_at)
+                 SELECT gen_random_uuid(), '{TENANT}', 'd' || i, '1m', '{long_ago}', '{long_ago}', 'm', 1, 1, 1, 1, now()
+                 FROM generate_series(1, 4500) AS i;
+                 INSERT INTO media_uploads (media_id, tenant_id, farm_id, barn_id, device_id, bucket, object_key, content_type,
+                    status, expires_at, created_at)
+                 SELECT gen_random_uuid(), '{TENANT}', 'f', 'b', 'd', 'b', 'k' || i, 'image/jpeg', 'expired', '{long_ago}', now()
+                 FROM generate_series(1, 5) AS i;
+                 INSERT INTO dead_letters (id, tenant_id, source, reason, event_type, body_json, first_seen_at, dead_at, redriven_at)
+                 SELECT gen_random_uuid(), '{TENANT}', 'media', 'r', 'e', '{{}}', '2020-01-01', '2020-01-01', '{long_ago}'
+                 FROM generate_series(1, 6)",
+                (self.now - Duration::days(150)).to_rfc3339()
+            ))
+            .await;
+        self.session("open", "created").await;
+        self.session("done", "finalized").await;
+        self.image("held", 91, Some("open")).await;
+        self.old_file("t-001/f/b/s/held.jpg", 91);
+        for number in 0..120 {
+            self.image(&format!("old-{number}"), 91, Some("done")).await;
+        }
+        self.old_file("t-001/f/b/s/forgotten.jpg", 8);
     }
 
     async fn readings(&self) -> Vec<String> {
@@ -389,19 +450,78 @@ async fn in_an_emergency_only_images_of_finalized_sessions_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_counts_what_a_pass_deletes_and_changes_nothing() {
     let house = House::new().await;
-    house.reading("old", 150).await;
-    house.reading("odd", 2000).await;
-    house.image("old", 91, None).await;
-    house.old_file("t-001/f/b/s/forgotten.jpg", 8);
+    house.old_things().await;
+    let everything = async || {
+        let mut counts = Vec::new();
+        for table in [
+            "telemetry_raw",
+            "device_events",
+            "sync_outbox",
+            "telemetry_agg",
+            "media_uploads",
+            "dead_letters",
+            "media_objects",
+            "pg_inherits",
+        ] {
+            counts.push((table, house.db.count(&format!("SELECT count(*) FROM {table}")).await));
+        }
+        (counts, house.files())
+    };
+    let before = everything().await;
     let dry = house.hub(|_| ()).pass(true).await;
-    assert_eq!((house.readings().await.len(), house.rows().await.len(), house.files().len()), (2, 1, 2));
-    assert_eq!(
-        house.db.count("SELECT count(*) FROM pg_class WHERE relname = 'telemetry_raw_202606'").await,
-        1
-    );
+    assert_eq!(everything().await, before);
     let wet = house.pass().await;
     assert_eq!((&dry.deleted_rows, dry.deleted_files), (&wet.deleted_rows, wet.deleted_files));
-    assert_eq!((house.readings().await.len(), house.rows().await.len(), house.files().len()), (0, 0, 0));
+    let deleted: Vec<_> = wet.deleted_rows.iter().map(|(table, rows)| (*table, *rows)).collect();
+    let expected = [
+        ("dead_letters", 6),
+        ("device_events", 6),
+        ("media_objects", 120),
+        ("media_uploads", 5),
+        ("sync_outbox", 7),
+        ("telemetry_agg", 4500),
+        ("telemetry_raw", 2),
+    ];
+    assert_eq!((deleted, wet.deleted_files), (expected.to_vec(), 121));
+    assert_eq!(
+        (house.readings().await, house.rows().await),
+        (vec!["held".to_owned()], vec!["held".to_owned()])
+    );
+    assert_eq!(house.files(), ["held"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_of_an_emergency_counts_no_image_twice() {
+    let house = House::new().await;
+    house.session("done", "finalized").await;
+    house.image("old", 91, Some("done")).await;
+    house.image("early", 20, Some("done")).await;
+    house.image("monitoring", 20, None).await;
+    let emergency = |settings: &mut RetentionSettings| {
+        settings.free_bytes_min = NEVER_ENOUGH;
+        settings.is_emergency_delete = true;
+    };
+    let dry = house.hub(emergency).pass(true).await;
+    assert_eq!(house.rows().await.len(), 3);
+    let wet = house.hub(emergency).pass(false).await;
+    assert_eq!((&dry.deleted_rows, dry.deleted_files), (&wet.deleted_rows, wet.deleted_files));
+    assert_eq!((wet.deleted_files, house.rows().await), (2, vec!["monitoring".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_of_an_emergency_ends_where_there_would_be_room() {
+    let house = House::new().await;
+    house.session("done", "finalized").await;
+    for number in 0..60 {
+        house.image(&format!("early-{number}"), 20, Some("done")).await;
+    }
+    // One of them would be enough, and they go a chunk at a time.
+    house.db.execute("UPDATE media_objects SET size_bytes = 1::bigint << 50").await;
+    let emergency = |settings: &mut RetentionSettings| {
+        settings.free_bytes_min = 1 << 50;
+        settings.is_emergency_delete = true;
+    };
+    assert_eq!(house.hub(emergency).pass(true).await.deleted_files, 50);
 }
 
 #[tokio::test(flavor = "multi_thread")]
