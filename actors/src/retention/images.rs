@@ -39,7 +39,10 @@ impl Janitor {
     pub(super) async fn make_room_now(&self) {
         let mut report = Report::new(self.clock.now(), false);
         match PassLock::take(&self.store).await {
-            Ok(Some(_lock)) => self.make_room(Place::start(), &mut report).await,
+            Ok(Some(lock)) => {
+                self.make_room(Place::start(), &mut report).await;
+                report.note("lock", lock.release().await);
+            }
             Ok(None) => {}
             Err(error) => report.note("lock", Err(error)),
         }

@@ -72,7 +72,10 @@ impl Janitor {
     pub(super) async fn pass(&self, is_dry_run: bool) -> Report {
         let mut report = Report::new(self.clock.now(), is_dry_run);
         match PassLock::take(&self.store).await {
-            Ok(Some(_lock)) => self.parts(&mut report).await,
+            Ok(Some(lock)) => {
+                self.parts(&mut report).await;
+                report.note("lock", lock.release().await);
+            }
             Ok(None) => report.note("lock", Err(PassError::Elsewhere)),
             Err(error) => report.note("lock", Err(error)),
         }

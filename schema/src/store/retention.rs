@@ -22,6 +22,7 @@ pub const STATEMENTS: &[&str] = &[
     images::DELETE,
     images::STRANGERS,
     lock::TAKE,
+    lock::RELEASE,
     rows::AGGREGATES.count,
     rows::AGGREGATES.delete,
     rows::UPLOADS.count,

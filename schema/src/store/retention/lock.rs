@@ -5,7 +5,10 @@ use crate::store::{Conn, Store, StoreError};
 pub(super) const TAKE: &str = "-- retention_lock
 SELECT pg_try_advisory_lock(hashtextextended('farmiq/retention', 0))";
 
-/// The right to run a pass, until it is dropped.
+pub(super) const RELEASE: &str = "-- retention_unlock
+SELECT pg_advisory_unlock(hashtextextended('farmiq/retention', 0))";
+
+/// The right to run a pass. Dropped, it ends with its connection, which the server may notice a little later.
 pub struct PassLock(Conn);
 
 impl PassLock {
@@ -18,6 +21,14 @@ impl PassLock {
         let lock = Self(store.conn().await?);
         let is_taken: bool = lock.0.query_one(TAKE, &[]).await?.get(0);
         Ok(is_taken.then_some(lock))
+    }
+
+    /// Releases the lock at once, so that whoever comes next finds it free.
+    ///
+    /// # Errors
+    /// When the database fails. The lock ends with the connection then.
+    pub async fn release(self) -> Result<(), StoreError> {
+        self.0.query_one(RELEASE, &[]).await.map(drop)
     }
 }
 
