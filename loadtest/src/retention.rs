@@ -20,7 +20,7 @@ use crate::cloud::{self, PretendCloud};
 use crate::publisher::Meter;
 use crate::report::{note, say};
 
-use janitor::{Janitor, Pass};
+use janitor::{CLEANED_APART, Janitor, Pass};
 use past::Past;
 use table::Row;
 use watch::{Sights, watch};
@@ -155,7 +155,7 @@ impl Measurement<'_> {
             let started = Instant::now();
             let pass = janitor.run(self.past.expected()["media_objects"]).await?;
             let took = started.elapsed();
-            for table in ["ingress_dedupe", "ingress_rejects"] {
+            for table in CLEANED_APART {
                 janitor.until_deleted(table, self.past.expected()[table]).await?;
             }
             Ok((pass, took))
