@@ -92,16 +92,15 @@ async fn a_pass_beside_traffic_leaves_what_is_open_or_unacknowledged() {
     house.reading("odd", 2000).await;
 
     let load = Load::start(barn.mqtt(), LoadSettings { devices: 4, ..LoadSettings::default() });
-    until("readings arrive", async || load.ledger.counts().1 > 0).await;
+    load.progress(1).await;
     passed(barn.settings.http).await;
-    let acknowledged = load.ledger.counts().1;
-    until("readings go on", async || load.ledger.counts().1 > acknowledged).await;
+    load.progress(1).await;
     assert_eq!(house.db.count(OLD_READINGS).await, 5, "the cloud does not have those that came late");
     assert_eq!((house.rows().await, house.files()), (vec!["live".to_owned()], vec!["live".to_owned()]));
 
     barn.cloud.mode(Mode::Ok).await;
     scale.put_all(end).await;
-    let ledger = load.finish().await;
+    let ledger = load.stop().await;
     until("the cloud has everything", async || house.db.count(UNSENT).await == 0).await;
     let arrived: HashSet<_> = barn.cloud.ids(TENANT).into_iter().collect();
     assert!(ledger.acked_outbox_ids().is_subset(&arrived), "an acknowledged reading is missing");
