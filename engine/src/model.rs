@@ -38,6 +38,8 @@ pub struct Report {
     output: String,
     /// With the self-test.
     load_ms: f64,
+    /// CPU time; what else runs on the machine does not count.
+    load_cpu_ms: f64,
     resident: Resident,
     self_test: SelfTestReport,
     images: Vec<Look>,
@@ -84,6 +86,8 @@ struct Run {
     /// Both together: median, and what 95 of 100 pictures stay below.
     image_ms: f64,
     image_ms_p95: f64,
+    /// CPU time per image; what else runs on the machine does not count.
+    image_cpu_ms: f64,
     resident_kib: u64,
 }
 
@@ -93,11 +97,11 @@ struct Run {
 /// [`Unfit`], also for a picture that cannot be looked at.
 pub fn check(wish: &ModelCheck, config: &Config) -> Result<Report, Unfit> {
     let before_kib = resident_kib("VmRSS:");
-    let started = Instant::now();
+    let (started, cpu_started_ms) = (Instant::now(), cpu_ms());
     let source = Source::of(wish.package.as_deref().or(config.inference.model_path.as_deref()));
     let unfit = |error: ModelError| Unfit { file: source.to_string(), problem: error.explanation() };
     let model = Model::load_blocking(source.clone(), &tree::inference::overrides(config)).map_err(unfit)?;
-    let load_ms = ms(started.elapsed());
+    let (load_ms, load_cpu_ms) = (ms(started.elapsed()), cpu_ms() - cpu_started_ms);
     let resident =
         Resident { before_kib, loaded_kib: resident_kib("VmRSS:"), loading_kib_max: resident_kib("VmHWM:") };
     let own = model.self_test_image().map_err(unfit)?;
@@ -115,6 +119,7 @@ pub fn check(wish: &ModelCheck, config: &Config) -> Result<Report, Unfit> {
         input: describe_input(&model.settings().input),
         output: describe_output(&model.settings().output),
         load_ms,
+        load_cpu_ms,
         resident,
         self_test: SelfTestReport { image, weight_kg, weight_kg_min, weight_kg_max },
         images,
@@ -150,7 +155,7 @@ fn look(model: &Model, path: &Path, bytes: &[u8]) -> Result<Look, Unfit> {
 
 /// Takes the time with pictures that the model could look at.
 fn run(model: &Model, pictures: &[(PathBuf, Vec<u8>)], workers: u8) -> Run {
-    let started = Instant::now();
+    let (started, cpu_started_ms) = (Instant::now(), cpu_ms());
     let work = || {
         let mut times = Vec::new();
         for (_, bytes) in pictures.iter().cycle() {
@@ -171,7 +176,7 @@ fn run(model: &Model, pictures: &[(PathBuf, Vec<u8>)], workers: u8) -> Run {
         let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
     });
-    let elapsed = started.elapsed();
+    let (elapsed, cpu_ms) = (started.elapsed(), cpu_ms() - cpu_started_ms);
     let of = |time: fn(&(Duration, Duration)) -> Duration| {
         let mut times: Vec<_> = times.iter().map(time).collect();
         times.sort_unstable();
@@ -187,6 +192,7 @@ fn run(model: &Model, pictures: &[(PathBuf, Vec<u8>)], workers: u8) -> Run {
         network_ms: quantile_ms(&network, 0.5),
         image_ms: quantile_ms(&whole, 0.5),
         image_ms_p95: quantile_ms(&whole, 0.95),
+        image_cpu_ms: cpu_ms / times.len().max(1) as f64,
         resident_kib: resident_kib("VmRSS:"),
     }
 }
@@ -203,6 +209,15 @@ fn quantile_ms(sorted: &[Duration], share: f64) -> f64 {
 
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
+}
+
+/// The CPU time of this process so far, in ticks of 10 ms.
+fn cpu_ms() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name before the last bracket may hold anything.
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+    let ticks = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
+    ticks.sum::<f64>() * 10.0
 }
 
 /// A line of `/proc/self/status`, KiB; 0 where there is none.
@@ -257,7 +272,17 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            package, version, sha256, onnx_bytes, input, output, load_ms, resident, self_test, ..
+            package,
+            version,
+            sha256,
+            onnx_bytes,
+            input,
+            output,
+            load_ms,
+            load_cpu_ms,
+            resident,
+            self_test,
+            ..
         } = self;
         let demo = if self.is_demo { " (a demonstration: do not act on its weights)" } else { "" };
         writeln!(f, "package    {package}")?;
@@ -266,12 +291,12 @@ impl fmt::Display for Report {
         writeln!(f, "input      {input}")?;
         writeln!(f, "output     {output}")?;
         writeln!(f, "self-test  {self_test}")?;
-        writeln!(f, "load       {load_ms:.0} ms, with the self-test")?;
+        writeln!(f, "load       {load_ms:.0} ms with the self-test, {load_cpu_ms:.0} ms of CPU")?;
         writeln!(f, "memory     {resident}")?;
         for look in &self.images {
             write!(f, "\n{look}")?;
         }
-        writeln!(f, "\nworkers  images/s  ms/image    p95  decode  network  resident MiB")?;
+        writeln!(f, "\nworkers  images/s  ms/image    p95  decode  network  CPU ms  resident MiB")?;
         for run in &self.runs {
             writeln!(f, "{run}")?;
         }
@@ -336,12 +361,21 @@ fn write_bird(f: &mut fmt::Formatter<'_>, found: &Found, width: u32, height: u32
 
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workers, images_per_second, image_ms, image_ms_p95, decode_ms, network_ms, .. } = self;
+        let Self {
+            workers,
+            images_per_second,
+            image_ms,
+            image_ms_p95,
+            image_cpu_ms,
+            decode_ms,
+            network_ms,
+            ..
+        } = self;
         let resident = mib(self.resident_kib);
         write!(
             f,
             "{workers:>7}  {images_per_second:>8.1}  {image_ms:>8.1}  {image_ms_p95:>5.1}  {decode_ms:>6.1}  \
-             {network_ms:>7.1}  {resident:>12.0}"
+             {network_ms:>7.1}  {image_cpu_ms:>6.1}  {resident:>12.0}"
         )
     }
 }
