@@ -29,6 +29,7 @@ use crate::database::DatabaseHealth;
 use crate::directory::{self, Keyed};
 use crate::ingress;
 use crate::ingress::stats::IngressStats;
+use crate::media;
 use crate::sync::SyncWake;
 use crate::telemetry::TelemetryWriters;
 use crate::wake::Wake;
@@ -284,7 +285,7 @@ impl SessionContext {
                 Ok(applied) => return self.settle(order, applied, receipt),
                 Err(error) if error.is_data() => {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::error!(%error, cause, session_id = order.session_id, "the database refused an order for its data");
+                    tracing::error!(%error, cause, session_id = order.session_id, trace_id = order.trace_id, "the database refused an order for its data");
                     let reject = Reject::of(Reason::PayloadKeyInvalid, "database");
                     return self.answer(order, Err(reject), receipt);
                 }
@@ -319,6 +320,9 @@ impl SessionContext {
         }
         if applied.has_bound_image {
             self.wake_media.wake();
+        }
+        if let Some(image) = &applied.other_image {
+            media::report_other_than_declared(image);
         }
         let is_duplicate = matches!(applied.outcome, Outcome::Duplicate { .. });
         if let Outcome::Duplicate { is_conflict: true } = applied.outcome {

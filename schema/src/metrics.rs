@@ -210,6 +210,8 @@ catalog! {
     counter media_completed(mode: impl Label) = "media.completed";
     /// Uploads whose URL expired before anything came.
     counter media_expired() = "media.expired";
+    /// Images whose SHA-256 is not the one that their device declared.
+    counter media_sha256_mismatch() = "media.sha256_mismatch";
     /// Bytes of all stored images.
     gauge media_stored_bytes() = "media.stored_bytes";
     /// Inference jobs that are not done.

@@ -18,6 +18,8 @@ use tests::wait::until;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+mod declared;
+
 const IMAGE: &[u8] = &[0x5a; 200_000];
 
 /// A barn that keeps images in a directory and has nobody look at them.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use schema::clock::{Clock, Timestamp};
 use schema::id::{self, Uuid};
-use schema::metrics;
+use schema::metrics::{self, Label};
 use schema::store::inference::{self, NewJob};
 use schema::store::media::{self as rows, MediaObject, Upload, UploadStatus};
 use schema::store::outbox::put::{self, NewEvent};
@@ -36,7 +36,7 @@ pub enum Mode {
     Expiry,
 }
 
-impl metrics::Label for Mode {
+impl Label for Mode {
     fn label(&self) -> &'static str {
         match self {
             Self::Explicit => "explicit",
@@ -313,6 +313,7 @@ impl Completer {
             size_bytes: Some(signed(meta.size_bytes)),
             sha256_source: sha256.is_some().then(|| "computed".to_owned()),
             sha256,
+            declared_sha256: None,
             captured_at: said.unwrap_or(now),
             created_at: now,
         }
@@ -326,28 +327,33 @@ impl Completer {
         object: MediaObject,
     ) -> Result<Option<Completed>, CompletionError> {
         let now = object.created_at;
+        let trace_id = trace_id(upload.as_ref(), completion);
         let model_version = self.inference.model_version();
-        let written = self
+        let completed = self
             .store
             .run("media_complete", async |conn| {
                 conn.transaction("media_complete", async |conn| {
-                    let mut object = object.clone();
                     let locked = rows::lock_upload(conn, &object.tenant_id, object.id).await?;
                     let bytes = |upload: &Option<Upload>| {
                         upload.as_ref().map(|upload| (upload.size_bytes, upload.sha256.clone()))
                     };
+                    if bytes(&locked) != bytes(&upload) {
+                        return Ok(None);
+                    }
+                    let hashes = rows::declared_hashes(conn, &object.tenant_id, object.id).await?;
+                    let mut object = object.with_declared(&hashes);
                     if object.session_id.is_none() {
                         object.session_id = session::of_image(conn, &object.tenant_id, object.id).await?;
                     }
-                    if bytes(&locked) != bytes(&upload) || !rows::put_object(conn, &object).await? {
+                    if !rows::put_object(conn, &object).await? {
                         return Ok(None);
                     }
                     rows::settle(conn, &object.tenant_id, object.id, now).await?;
-                    let event = event(&object, upload.as_ref(), completion);
+                    let event = event(&object, upload.as_ref(), &trace_id);
                     put::put(conn, std::slice::from_ref(&event), now).await?;
                     let mut inference_job_id = None;
                     if self.inference.is_on_complete() {
-                        let job = job(&object, &model_version, &event.trace_id);
+                        let job = job(&object, &model_version, &trace_id);
                         inference_job_id = Some(inference::put_job(conn, &job, now).await?);
                     }
                     Ok(Some(Completed { object, inference_job_id }))
@@ -355,12 +361,17 @@ impl Completer {
                 .await
             })
             .await?;
-        let Some(completed) = written else { return Ok(None) };
+        let Some(completed) = completed else { return Ok(None) };
         metrics::media_completed(completion.mode).increment(1);
+        let MediaObject { id: media_id, tenant_id, session_id, .. } = &completed.object;
+        let mode = completion.mode.label();
+        tracing::debug!(%media_id, tenant_id, session_id, trace_id, mode, "image completed");
+        if completed.object.is_other_than_declared() {
+            super::report_other_than_declared(&completed.object);
+        }
         self.wake_sync.wake();
         if let Some(job_id) = completed.inference_job_id {
-            let object = &completed.object;
-            self.inference.announce(&object.tenant_id, job_id, object.session_id.is_some());
+            self.inference.announce(tenant_id, job_id, session_id.is_some());
         }
         Ok(Some(completed))
     }
@@ -392,7 +403,13 @@ fn mime_type(
     }
 }
 
-fn event(object: &MediaObject, upload: Option<&Upload>, completion: &Completion) -> NewEvent {
+/// The trace that the device began with the offer, else that of what completes the image.
+fn trace_id(upload: Option<&Upload>, completion: &Completion) -> String {
+    let offered = upload.and_then(|upload| upload.trace_id.clone());
+    offered.or_else(|| completion.trace_id.clone()).unwrap_or_else(|| id::new_id().to_string())
+}
+
+fn event(object: &MediaObject, upload: Option<&Upload>, trace_id: &str) -> NewEvent {
     let payload = MediaStored {
         media_id: object.id,
         object_id: object.id,
@@ -410,8 +427,6 @@ fn event(object: &MediaObject, upload: Option<&Upload>, completion: &Completion)
         barn_id: &object.barn_id,
         device_id: &object.device_id,
     };
-    let offered = upload.and_then(|upload| upload.trace_id.clone());
-    let trace_id = offered.or_else(|| completion.trace_id.clone());
     NewEvent {
         id: id::media_stored_event_id(object.id),
         tenant_id: object.tenant_id.clone(),
@@ -423,7 +438,7 @@ fn event(object: &MediaObject, upload: Option<&Upload>, completion: &Completion)
         event_type: event::MEDIA_STORED,
         occurred_at: object.captured_at,
         order_at: None,
-        trace_id: trace_id.unwrap_or_else(|| id::new_id().to_string()),
+        trace_id: trace_id.to_owned(),
         payload: serde_json::to_value(payload).expect("texts and numbers always serialize"),
     }
 }

@@ -98,8 +98,8 @@ impl UploadWatch {
             Err(error) if self.concerns_all(&error).await => Err(error),
             Err(error) => {
                 let cause = error.source().map(ToString::to_string);
-                let media_id = due.upload.media_id;
-                tracing::warn!(%error, cause, %media_id, "image is not completed, looking again");
+                let (media_id, trace_id) = (due.upload.media_id, due.upload.trace_id.as_deref());
+                tracing::warn!(%error, cause, %media_id, trace_id, "image is not completed, looking again");
                 Ok(())
             }
         }

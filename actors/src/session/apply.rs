@@ -4,6 +4,7 @@ use chrono::Duration;
 use schema::id::Uuid;
 use schema::store::dead_letter::{self, DeadLetter, Source};
 use schema::store::device::{self, Seen};
+use schema::store::media::{self, MediaObject};
 use schema::store::session::{self, Session, Status};
 use schema::store::{Conn, StoreError, dedupe, outbox};
 use schema::wire::reject::{Reason, Reject};
@@ -44,6 +45,8 @@ pub struct Applied {
     pub is_cancelled: bool,
     /// Whether an image was bound.
     pub has_bound_image: bool,
+    /// The stored image whose bytes are not those that the device declares.
+    pub other_image: Option<MediaObject>,
 }
 
 /// Applies an order as part of the caller's transaction.
@@ -65,6 +68,7 @@ pub async fn apply(
         letters: Vec::new(),
         is_cancelled: false,
         has_bound_image: false,
+        other_image: None,
     };
     if let Some(letter_id) = order.letter_id
         && !dead_letter::take(conn, letter_id).await?
@@ -78,6 +82,9 @@ pub async fn apply(
             Ok(changes) => write(conn, order, &changes, at, &mut applied).await?,
             Err(reject) => refuse(conn, order, reject, at, &mut applied).await?,
         }
+    }
+    if !matches!(applied.outcome, Outcome::Refused(_)) {
+        applied.other_image = declare_hash(conn, order).await?;
     }
     // Last, since a writer of readings may hold the row of this device together with others.
     if let Some(seen) = seen {
@@ -101,6 +108,20 @@ async fn find_duplicate(
         return Ok(None);
     }
     Ok(Some(dedupe::conflicts(conn, &[[tenant_id, event_id, topic, hash]]).await? > 0))
+}
+
+/// Notes the hash that the device declares of its image, also when it had announced the image before: over HTTP it
+/// declares none.
+async fn declare_hash(conn: &Conn, order: &Order) -> Result<Option<MediaObject>, StoreError> {
+    let (Some(sha256), Some(media_object_id)) =
+        (order.command.declared_sha256(), order.command.media_object_id())
+    else {
+        return Ok(None);
+    };
+    session::declare_hash(conn, &order.tenant_id, &order.session_id, media_object_id, sha256).await?;
+    let Ok(media_id) = Uuid::try_parse(media_object_id) else { return Ok(None) };
+    let object = media::declare_hash(conn, &order.tenant_id, media_id, sha256).await?;
+    Ok(object.filter(MediaObject::is_other_than_declared))
 }
 
 /// Reads what the decision needs.

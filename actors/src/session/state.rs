@@ -126,8 +126,8 @@ pub fn decide(state: &State, order: &Order, at: At) -> Result<Changes, Reject> {
         (Status::Created | Status::Finalized, Command::Weight { weight_kg }) => {
             draft.weigh(order, *weight_kg, state.outer_weights.as_ref())
         }
-        (Status::Created | Status::Finalized, Command::Image { media_object_id, image_role }) => {
-            draft.take_image(order, media_object_id, image_role.as_deref()).done()
+        (Status::Created | Status::Finalized, Command::Image { media_object_id, .. }) => {
+            draft.take_image(order, media_object_id).done()
         }
         (Status::Created | Status::Finalized, Command::Attach { media_object_id, result_id }) => {
             let media_object_id = media_object_id.as_deref().filter(|_| !state.is_known);
@@ -173,8 +173,8 @@ fn without_session(state: &State, order: &Order, at: At) -> Changes {
         Command::Weight { weight_kg } if !state.is_known => {
             changes.weight = Some(weight(order, *weight_kg, false, at));
         }
-        Command::Image { media_object_id, image_role } if !state.is_known => {
-            changes.image = Some(image(order, media_object_id, image_role.as_deref(), false, at));
+        Command::Image { media_object_id, .. } if !state.is_known => {
+            changes.image = Some(image(order, media_object_id, false, at));
         }
         Command::Finalize { .. } => changes.park = Some(park(order, at)),
         Command::Expire => {
@@ -253,16 +253,16 @@ impl Draft {
         self.amend(order, &before, "weight").done()
     }
 
-    fn take_image(mut self, order: &Order, media_object_id: &str, image_role: Option<&str>) -> Self {
+    fn take_image(mut self, order: &Order, media_object_id: &str) -> Self {
         let before = self.session.clone();
-        self.changes.image = Some(image(order, media_object_id, image_role, true, self.at));
+        self.changes.image = Some(image(order, media_object_id, true, self.at));
         self.session.image_count = self.session.image_count.saturating_add(1);
         self.amend(order, &before, "image")
     }
 
     fn attach(mut self, order: &Order, media_object_id: Option<&str>, result_id: Option<&String>) -> Changes {
         if let Some(media_object_id) = media_object_id {
-            self = self.take_image(order, media_object_id, None);
+            self = self.take_image(order, media_object_id);
         }
         if let Some(result_id) = result_id {
             self.session.inference_result_id = Some(result_id.clone());
@@ -396,7 +396,9 @@ fn weight(order: &Order, weight_kg: f64, is_bound: bool, at: At) -> Weight {
     }
 }
 
-fn image(order: &Order, media_object_id: &str, image_role: Option<&str>, is_bound: bool, at: At) -> Image {
+fn image(order: &Order, media_object_id: &str, is_bound: bool, at: At) -> Image {
+    let image_role =
+        if let Command::Image { image_role, .. } = &order.command { image_role.clone() } else { None };
     Image {
         id: at.row_id,
         tenant_id: order.tenant_id.clone(),
@@ -405,7 +407,8 @@ fn image(order: &Order, media_object_id: &str, image_role: Option<&str>, is_boun
         station_id: order.station_id.clone(),
         occurred_at: order.occurred_at,
         event_id: order.event_id.clone(),
-        image_role: image_role.map(str::to_owned),
+        image_role,
+        sha256: order.command.declared_sha256().map(str::to_owned),
         trace_id: Some(order.trace_id.clone()),
         is_bound,
         created_at: at.now,
@@ -459,6 +462,7 @@ fn image_order(image: &Image) -> Order {
     let command = Command::Image {
         media_object_id: image.media_object_id.clone(),
         image_role: image.image_role.clone(),
+        sha256: image.sha256.clone(),
     };
     let order = child(ids, image.trace_id.as_deref(), [image.occurred_at, image.created_at], command);
     Order { station_id: image.station_id.clone(), ..order }

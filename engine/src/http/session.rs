@@ -108,7 +108,7 @@ pub(super) async fn bind_media(
 ) -> Result<Json<ImageRow>, Error> {
     let bind = BindMediaBody::of(&session_id, &body.object()?)?;
     scope::check_session(&state, &call, &bind.tenant_id, &session_id).await?;
-    let command = Command::Image { media_object_id: bind.media_object_id, image_role: None };
+    let command = Command::Image { media_object_id: bind.media_object_id, image_role: None, sha256: None };
     let order = Order {
         occurred_at: bind.occurred_at,
         ..order(&state, &call, [&bind.tenant_id, &session_id], &bind.event_id, command)

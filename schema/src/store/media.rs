@@ -22,6 +22,9 @@ pub const STATEMENTS: &[&str] = &[
     OBJECT,
     OBJECT_OF_KEY,
     SESSION,
+    SESSION_HELD,
+    DECLARED,
+    DECLARE,
     STATS,
     STORED_BYTES,
 ];
@@ -323,6 +326,8 @@ pub struct MediaObject {
     pub sha256: Option<String>,
     /// Who computed it: `computed` here, or `declared` by the device.
     pub sha256_source: Option<String>,
+    /// Hex SHA-256 that the device declared; of two that it did, the one that is not `sha256`.
+    pub declared_sha256: Option<String>,
     /// When it was taken.
     pub captured_at: Timestamp,
     /// When it was completed.
@@ -346,16 +351,34 @@ impl MediaObject {
             size_bytes: row.get("size_bytes"),
             sha256: row.get("sha256"),
             sha256_source: row.get("sha256_source"),
+            declared_sha256: row.get("declared_sha256"),
             captured_at: row.get("captured_at"),
             created_at: row.get("created_at"),
         }
+    }
+
+    /// With what the device has declared before the image was completed, earliest first.
+    #[must_use]
+    pub fn with_declared(self, hashes: &[String]) -> Self {
+        let sha256 = self.sha256.or_else(|| hashes.first().cloned());
+        let other = hashes.iter().find(|hash| Some(*hash) != sha256.as_ref());
+        let declared_sha256 = other.or(hashes.first()).cloned();
+        let declared = || sha256.is_some().then(|| "declared".to_owned());
+        let sha256_source = self.sha256_source.or_else(declared);
+        Self { sha256, sha256_source, declared_sha256, ..self }
+    }
+
+    /// Whether its bytes are not those that the device declared.
+    #[must_use]
+    pub fn is_other_than_declared(&self) -> bool {
+        self.declared_sha256.is_some() && self.declared_sha256 != self.sha256
     }
 }
 
 const PUT_OBJECT: &str = "-- media_put_object
 INSERT INTO media_objects (id, tenant_id, farm_id, barn_id, device_id, session_id, bucket, object_key, path, etag,
-    mime_type, size_bytes, sha256, sha256_source, captured_at, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+    mime_type, size_bytes, sha256, sha256_source, declared_sha256, captured_at, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 ON CONFLICT DO NOTHING";
 
 /// Writes a completed image down, as part of the caller's transaction. `false`: its id or its key is there already.
@@ -381,6 +404,7 @@ pub async fn put_object(conn: &Conn, object: &MediaObject) -> Result<bool, Store
                 &object.size_bytes,
                 &object.sha256,
                 &object.sha256_source,
+                &object.declared_sha256,
                 &object.captured_at,
                 &object.created_at,
             ],
@@ -425,14 +449,63 @@ pub async fn object_of_key(
 }
 
 const SESSION: &str = "-- media_session
+SELECT session_id FROM media_objects WHERE tenant_id = $1 AND id = $2";
+
+// Only an image without a session is held: a session that has one may wait for it while the caller waits for the session.
+const SESSION_HELD: &str = "-- media_session_held
 SELECT session_id FROM media_objects WHERE tenant_id = $1 AND id = $2 FOR SHARE";
 
-/// The session of an image, which nobody gives another one before the caller's transaction ends.
+/// The session of an image. One that has none gets none before the caller's transaction ends.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn session(conn: &Conn, tenant_id: &str, id: Uuid) -> Result<Option<String>, StoreError> {
-    Ok(conn.query_opt(SESSION, &[&tenant_id, &id]).await?.and_then(|row| row.get(0)))
+    for sql in [SESSION, SESSION_HELD] {
+        let row = conn.query_opt(sql, &[&tenant_id, &id]).await?;
+        if let Some(session_id) = row.and_then(|row| row.get(0)) {
+            return Ok(Some(session_id));
+        }
+    }
+    Ok(None)
+}
+
+const DECLARED: &str = "-- media_declared_hashes
+SELECT sha256 FROM session_media_bindings
+WHERE tenant_id = $1 AND media_object_id = $2 AND sha256 IS NOT NULL
+GROUP BY sha256 ORDER BY min(created_at), sha256 LIMIT 2";
+
+/// The different hashes that were declared of an image, earliest first; two at most, since one of two is wrong. To be
+/// asked under the upload's lock, which [`declare_hash`] takes as well.
+///
+/// # Errors
+/// When the database fails.
+pub async fn declared_hashes(conn: &Conn, tenant_id: &str, id: Uuid) -> Result<Vec<String>, StoreError> {
+    let rows = conn.query(DECLARED, &[&tenant_id, &id.to_string()]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+const DECLARE: &str = "-- media_declare_hash
+UPDATE media_objects SET declared_sha256 = $3, sha256 = coalesce(sha256, $3),
+    sha256_source = coalesce(sha256_source, 'declared')
+WHERE tenant_id = $1 AND id = $2 AND (declared_sha256 IS NULL OR declared_sha256 = sha256)
+    AND declared_sha256 IS DISTINCT FROM $3
+RETURNING *";
+
+/// Notes with an image, when it is stored already, the hash that its device declares, as part of the caller's
+/// transaction. The image, when that was news.
+///
+/// # Errors
+/// When the database fails.
+pub async fn declare_hash(
+    conn: &Conn,
+    tenant_id: &str,
+    id: Uuid,
+    sha256: &str,
+) -> Result<Option<MediaObject>, StoreError> {
+    // A completion that is under way does not see the binding; its image must be seen here.
+    lock_upload(conn, tenant_id, id).await?;
+    let row = conn.query_opt(DECLARE, &[&tenant_id, &id, &sha256]).await?;
+    Ok(row.as_ref().map(MediaObject::of))
 }
 
 /// The images of a tenant.

@@ -30,6 +30,7 @@ pub const STATEMENTS: &[&str] = &[
     IMAGE,
     UNBOUND_IMAGES,
     PUT_IMAGE,
+    DECLARE,
     DROP_FOREIGN,
     BIND,
     PARK,
@@ -166,6 +167,8 @@ pub struct Image {
     pub event_id: String,
     /// Which camera.
     pub image_role: Option<String>,
+    /// Hex SHA-256 that the device declares.
+    pub sha256: Option<String>,
     /// Trace id.
     pub trace_id: Option<String>,
     /// Whether its session is there.
@@ -492,7 +495,7 @@ macro_rules! image {
             "-- ",
             $name,
             "\nSELECT id, tenant_id, session_id, media_object_id, station_id, occurred_at, event_id, image_role, trace_id,
-    is_bound, created_at
+    is_bound, created_at, sha256
 FROM session_media_bindings WHERE tenant_id = $1 AND ",
             $where
         )
@@ -519,6 +522,7 @@ fn image(row: &Row) -> Image {
         trace_id: row.get(8),
         is_bound: row.get(9),
         created_at: row.get(10),
+        sha256: row.get(11),
     }
 }
 
@@ -552,15 +556,15 @@ pub async fn unbound_images(
 
 const PUT_IMAGE: &str = "-- session_put_image
 INSERT INTO session_media_bindings (id, tenant_id, session_id, media_object_id, station_id, occurred_at, event_id, image_role,
-    trace_id, is_bound, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+    trace_id, is_bound, created_at, sha256)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 
 /// Writes a new image, as part of the caller's transaction.
 ///
 /// # Errors
 /// When the database fails; also when its event or its session has it.
 pub async fn put_image(conn: &Conn, image: &Image) -> Result<(), StoreError> {
-    let params: [&(dyn ToSql + Sync); 11] = [
+    let params: [&(dyn ToSql + Sync); 12] = [
         &image.id,
         &image.tenant_id,
         &image.session_id,
@@ -572,8 +576,29 @@ pub async fn put_image(conn: &Conn, image: &Image) -> Result<(), StoreError> {
         &image.trace_id,
         &image.is_bound,
         &image.created_at,
+        &image.sha256,
     ];
     conn.execute(PUT_IMAGE, &params).await?;
+    Ok(())
+}
+
+const DECLARE: &str = "-- session_declare_hash
+UPDATE session_media_bindings SET sha256 = $4
+WHERE tenant_id = $1 AND session_id = $2 AND media_object_id = $3 AND sha256 IS NULL";
+
+/// Notes the hash that a device declares of an image which it had announced without, as part of the caller's
+/// transaction.
+///
+/// # Errors
+/// When the database fails.
+pub async fn declare_hash(
+    conn: &Conn,
+    tenant_id: &str,
+    session_id: &str,
+    media_object_id: &str,
+    sha256: &str,
+) -> Result<(), StoreError> {
+    conn.execute(DECLARE, &[&tenant_id, &session_id, &media_object_id, &sha256]).await?;
     Ok(())
 }
 

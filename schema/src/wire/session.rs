@@ -29,6 +29,8 @@ pub enum Step {
         media_object_id: String,
         /// Which camera, such as `left`.
         image_role: Option<String>,
+        /// Hex SHA-256 of its bytes, in lower case.
+        sha256: Option<String>,
     },
     /// It ends.
     Finalize {
@@ -50,6 +52,7 @@ impl Step {
             IMAGE_CAPTURED | MEDIA_BOUND | MEDIA_STORED => Ok(Self::Image {
                 media_object_id: media_object_id(payload)?.to_owned(),
                 image_role: text(payload, "image_role"),
+                sha256: sha256(payload),
             }),
             SESSION_FINALIZED => {
                 let finalized_at = payload.get("finalized_at").and_then(Value::as_str).and_then(time::parse);
@@ -83,6 +86,13 @@ fn text(payload: &Value, key: &str) -> Option<String> {
     payload.get(key).and_then(Value::as_str).filter(|text| id::is_event_id(text)).map(str::to_owned)
 }
 
+/// A hash that cannot be one counts as none.
+fn sha256(payload: &Value) -> Option<String> {
+    let text = payload.get("sha256").and_then(Value::as_str)?;
+    let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hash.then(|| text.to_ascii_lowercase())
+}
+
 fn first_of<'a>(payload: &'a Value, keys: &[&str]) -> Option<&'a Value> {
     keys.iter().filter_map(|key| payload.get(key)).find(|value| !value.is_null())
 }
@@ -105,9 +115,24 @@ mod tests {
         assert_eq!(weight(json!({"weightKg": "5", "weight_kg": 5})), Err(Reason::PayloadKeyInvalid));
         assert_eq!(weight(json!({})), Err(Reason::PayloadKeyInvalid));
         let image = |payload: Value| decode(MEDIA_BOUND, payload);
-        let expected = Step::Image { media_object_id: "m".into(), image_role: Some("vis".into()) };
+        let expected =
+            Step::Image { media_object_id: "m".into(), image_role: Some("vis".into()), sha256: None };
         assert_eq!(image(json!({"media_id": "m", "image_role": "vis"})), Ok(expected));
         assert_eq!(image(json!({"mediaObjectId": ""})), Err(Reason::PayloadKeyInvalid));
+    }
+
+    #[test]
+    fn a_hash_counts_when_it_can_be_one() {
+        let check = |sha256: Value, expected: Option<String>| {
+            let step = decode(IMAGE_CAPTURED, json!({"media_id": "m", "sha256": sha256}));
+            let image = Step::Image { media_object_id: "m".into(), image_role: None, sha256: expected };
+            assert_eq!(step, Ok(image), "{sha256}");
+        };
+        check("0aF".repeat(21).into(), None);
+        check(format!("{}0", "0aF".repeat(21)).into(), Some(format!("{}0", "0af".repeat(21))));
+        check(format!("{}g", "0aF".repeat(21)).into(), None);
+        check(json!(7), None);
+        check(json!(null), None);
     }
 
     #[test]

@@ -126,7 +126,7 @@ fn weigh(event_id: &str, weight_kg: f64, seconds: i64) -> Order {
 }
 
 fn picture(event_id: &str, media: &str) -> Order {
-    let command = Command::Image { media_object_id: media.into(), image_role: None };
+    let command = Command::Image { media_object_id: media.into(), image_role: None, sha256: None };
     order(event_id, Some("st-1"), 101, command)
 }
 

@@ -88,6 +88,8 @@ pub(in crate::http) struct MediaRow {
     sha256: Option<String>,
     /// `computed` here, or `declared` by the device.
     sha256_source: Option<String>,
+    /// The hash that the device declared, where it did; when it is not `sha256`, this is not the image it meant.
+    declared_sha256: Option<String>,
     captured_at: Time,
     created_at: Time,
 }
@@ -109,6 +111,7 @@ impl From<MediaObject> for MediaRow {
             size_bytes: object.size_bytes,
             sha256: object.sha256,
             sha256_source: object.sha256_source,
+            declared_sha256: object.declared_sha256,
             captured_at: object.captured_at.into(),
             created_at: object.created_at.into(),
         }
@@ -123,9 +126,9 @@ pub(in crate::http) async fn media_stats(
     call: Call,
     mut params: Params,
 ) -> Result<Json<MediaStats>, Error> {
-    let tenant_id = tenant(&call, &mut params)?;
+    let named = params.id("tenant_id");
     params.finish()?;
-    let tenant_id = tenant_id.ok_or_else(|| Error::new(Code::MissingTenant, "name a tenant"))?;
+    let tenant_id = call.tenant(named.as_deref())?;
     let stats = state.store.run("media_stats", async |conn| rows::stats(conn, &tenant_id).await).await?;
     Ok(Json(MediaStats {
         total_objects: stats.objects,
