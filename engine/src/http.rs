@@ -32,6 +32,7 @@ pub mod auth;
 mod body;
 mod error;
 mod event;
+mod fields;
 mod frame;
 mod health;
 mod inference;

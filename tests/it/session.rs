@@ -244,6 +244,55 @@ async fn a_finalize_that_waited_too_long_is_given_up_and_applied_again_on_demand
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_fell_silent_is_cancelled_and_stays_so() {
+    let limited = |settings: Settings| settings.set("session.idle_cancel_hours", "2");
+    let mut barn = Barn::start_judged(lenient(), limited).await;
+    let traffic = traffic(0, &mut StdRng::seed_from_u64(1));
+    let (silent, open) = (&traffic[..7], &traffic[7..14]);
+    let mut device = barn.device("wv-001").await;
+    device.put_all([silent[0].clone(), silent[1].clone(), open[0].clone(), open[1].clone()]).await;
+    barn.delivered(4).await;
+    let begin = |messages: &[Publish]| {
+        let envelope: Value = serde_json::from_slice(&messages[0].payload).expect("an envelope");
+        envelope["payload"]["capture_id"].as_str().expect("a session").to_owned()
+    };
+    let (silent_id, open_id) = (begin(silent), begin(open));
+    // One was silent for a little longer than it may be, the other for a little less.
+    for (session, minutes) in [(&silent_id, 121), (&open_id, 119)] {
+        let aged = format!(
+            "UPDATE weight_sessions SET updated_at = now() - interval '{minutes} minutes' WHERE session_id = '{session}'"
+        );
+        barn.db.execute(&aged).await;
+    }
+    // The first thing an engine does is to look.
+    barn.restart().await;
+    let cancelled = format!(
+        "SELECT count(*) FROM weight_sessions WHERE session_id = '{silent_id}' AND status = 'cancelled' AND end_at IS NULL"
+    );
+    until("the silent session is cancelled", async || barn.db.count(&cancelled).await == 1).await;
+    assert_eq!(barn.metric("session_cancelled", ""), 1.0);
+    // Whatever comes for it now is refused, over either way in, and says so.
+    let mut device = barn.device("wv-001").await;
+    device.put_all([silent[5].clone(), open[5].clone()]).await;
+    let refused = "SELECT count(*) FROM ingress_rejects WHERE reason = 'SESSION_CLOSED'";
+    until("the refusal is recorded", async || barn.db.count(refused).await == 1).await;
+    let (path, body, _) = http_copy(&silent[5]).expect("a call");
+    let (status, answer) = post(&barn, &path, &body).await;
+    assert_eq!((status, &answer["error"]["code"]), (409, &json!("SESSION_CLOSED")), "{answer}");
+    let finalized = format!(
+        "SELECT count(*) FROM weight_sessions WHERE session_id = '{open_id}' AND status = 'finalized'"
+    );
+    assert_eq!(barn.db.count(&finalized).await, 1);
+    assert_eq!(barn.db.count(&cancelled).await, 1);
+    // The cloud hears of the end of the other, and nothing of a session that was given up.
+    barn.delivered(5).await;
+    let about_silent = format!("SELECT count(*) FROM sync_outbox WHERE session_id = '{silent_id}'");
+    assert_eq!(barn.db.count(&about_silent).await, 2);
+    assert_eq!(barn.cloud.judge().by_event_type.get("weighvision.session.finalized"), Some(&1));
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_station_under_the_same_session_id_is_refused_and_kept() {
     let barn = Barn::start().await;
     let mut device = barn.device("wv-001").await;

@@ -12,10 +12,7 @@ use tract_onnx::tract_hir::infer::Factoid;
 
 use super::image::{self, ImageRefusal};
 use super::output::{self, Prediction};
-use super::settings::{
-    CONFIDENCE_THRESHOLD_DEFAULT, Input, NMS_THRESHOLD_DEFAULT, Output, Overrides, SelfTest, Settings,
-    SettingsError,
-};
+use super::settings::{Input, Output, Overrides, SelfTest, Settings, SettingsError, Thresholds};
 
 /// The version of a model that does not say.
 const VERSION_DEFAULT: &str = "v1.0.0";
@@ -258,13 +255,10 @@ impl Model {
         self_test_image(&self.source, &self.settings)
     }
 
-    /// Least score of a box, and overlap above which two are one; without meaning for a regression.
+    /// The thresholds in effect; a regression has no use for them.
     #[must_use]
-    pub fn thresholds(&self) -> (f64, f64) {
-        match &self.settings.output {
-            Output::Regression(_) => (CONFIDENCE_THRESHOLD_DEFAULT, NMS_THRESHOLD_DEFAULT),
-            Output::Detection(meaning) => (meaning.confidence_threshold, meaning.nms_threshold),
-        }
+    pub fn thresholds(&self) -> Thresholds {
+        self.settings.thresholds
     }
 }
 

@@ -7,9 +7,9 @@ const VERSION_BYTES_MAX: usize = 100;
 /// The largest side of an input, pixels.
 const INPUT_SIDE_MAX: u32 = 4096;
 /// Least score of a box, unless given.
-pub const CONFIDENCE_THRESHOLD_DEFAULT: f64 = 0.5;
+const CONFIDENCE_THRESHOLD_DEFAULT: f64 = 0.5;
 /// Overlap above which two boxes are one, unless given.
-pub const NMS_THRESHOLD_DEFAULT: f64 = 0.4;
+const NMS_THRESHOLD_DEFAULT: f64 = 0.4;
 
 /// What `model.toml` says.
 #[derive(Clone, Debug, Deserialize)]
@@ -23,6 +23,24 @@ pub struct Settings {
     pub output: Output,
     /// The image the package is checked with before it is used.
     pub self_test: SelfTest,
+    /// The thresholds in effect.
+    #[serde(skip)]
+    pub thresholds: Thresholds,
+}
+
+/// What counts as a bird in a table of boxes: what the configuration says, else the package, else the usual.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thresholds {
+    /// Least score of a box.
+    pub confidence: f64,
+    /// Overlap above which two boxes are one.
+    pub nms: f64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { confidence: CONFIDENCE_THRESHOLD_DEFAULT, nms: NMS_THRESHOLD_DEFAULT }
+    }
 }
 
 /// What the network takes: one image, as 32-bit floats. Each number is (pixel / scale - mean) / std, the pixel being
@@ -223,10 +241,15 @@ impl Settings {
         if let Some(version) = &overrides.version {
             self.version = Some(version.clone());
         }
+        if let Output::Detection(meaning) = &self.output {
+            self.thresholds =
+                Thresholds { confidence: meaning.confidence_threshold, nms: meaning.nms_threshold };
+        }
+        let Thresholds { confidence, nms } = &mut self.thresholds;
+        *confidence = overrides.confidence_threshold.unwrap_or(*confidence);
+        *nms = overrides.nms_threshold.unwrap_or(*nms);
         if let Output::Detection(meaning) = &mut self.output {
-            meaning.confidence_threshold =
-                overrides.confidence_threshold.unwrap_or(meaning.confidence_threshold);
-            meaning.nms_threshold = overrides.nms_threshold.unwrap_or(meaning.nms_threshold);
+            (meaning.confidence_threshold, meaning.nms_threshold) = (*confidence, *nms);
         }
         let channels = self.input.colors.channels();
         let fill = |numbers: &mut Vec<f32>, number| {
@@ -240,7 +263,7 @@ impl Settings {
 
     /// Checks what no type says.
     fn check(&self) -> Result<(), SettingsError> {
-        let Self { version, input, output, self_test } = self;
+        let Self { version, input, output, self_test, thresholds: _ } = self;
         let is_version = |version: &String| {
             (1..=VERSION_BYTES_MAX).contains(&version.len()) && !version.chars().any(char::is_control)
         };
@@ -302,4 +325,35 @@ impl Detection {
 
 fn demand(is_met: bool, key: &'static str, problem: &str) -> Result<(), SettingsError> {
     if is_met { Ok(()) } else { Err(SettingsError::Value { key, problem: problem.to_owned() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_are_those_of_the_configuration_else_of_the_package_else_the_usual_ones() {
+        let check = |output: &str, overrides: &Overrides, expected: [f64; 2]| {
+            let text = format!(
+                "self_test = {{ image = 'i', weight_kg_min = 0, weight_kg_max = 1 }}\n\
+                 [input]\nwidth = 1\nheight = 1\n[output]\n{output}"
+            );
+            let settings = Settings::read(&text, overrides).expect("settings");
+            let Thresholds { confidence, nms } = settings.thresholds;
+            assert_eq!([confidence, nms], expected, "{output} {overrides:?}");
+            if let Output::Detection(meaning) = &settings.output {
+                assert_eq!([meaning.confidence_threshold, meaning.nms_threshold], expected);
+            }
+        };
+        let silent = Overrides::default();
+        let configured =
+            Overrides { confidence_threshold: Some(0.25), nms_threshold: Some(0.75), ..Overrides::default() };
+        let table = "meaning = 'detection'\nbox_format = 'center'\nscore_column = 4\nweight_column = 5\n";
+        let packaged = format!("{table}confidence_threshold = 0.6\nnms_threshold = 0.3\n");
+        check(table, &silent, [0.5, 0.4]);
+        check(&packaged, &silent, [0.6, 0.3]);
+        check(&packaged, &configured, [0.25, 0.75]);
+        check("meaning = 'regression'\nconfidence = 0.5\n", &silent, [0.5, 0.4]);
+        check("meaning = 'regression'\nconfidence = 0.5\n", &configured, [0.25, 0.75]);
+    }
 }

@@ -23,8 +23,8 @@ mod scope;
 mod token;
 
 use key::Keys;
-pub(super) use place::{DevicePlace, scope_mismatch, tenant_mismatch};
-pub(super) use scope::{Tenants, agrees_with_token};
+pub(super) use place::{DevicePlace, scope_mismatch};
+pub(super) use scope::{Tenants, agrees_with_token, tenant_mismatch};
 pub use token::KeyFileError;
 pub(super) use token::{Scope, Tokens};
 

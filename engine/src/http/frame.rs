@@ -34,13 +34,22 @@ pub(super) struct CallIds {
     pub request_id: Arc<str>,
     /// Of everything the call causes.
     pub trace_id: Arc<str>,
+    /// Whether the caller chose it.
+    pub is_trace_given: bool,
 }
 
 impl CallIds {
     fn of(headers: &HeaderMap) -> Self {
         let request_id = taken(headers, &REQUEST_ID).unwrap_or_else(|| id::new_id().to_string().into());
-        let trace_id = taken(headers, &TRACE_ID).unwrap_or_else(|| Arc::clone(&request_id));
-        Self { request_id, trace_id }
+        let trace_id = taken(headers, &TRACE_ID);
+        let is_trace_given = trace_id.is_some();
+        let trace_id = trace_id.unwrap_or_else(|| Arc::clone(&request_id));
+        Self { request_id, trace_id, is_trace_given }
+    }
+
+    /// The trace id that goes on to later calls: a request id that stands for one ends with its request.
+    pub(super) fn given_trace_id(&self) -> Option<String> {
+        self.is_trace_given.then(|| self.trace_id.to_string())
     }
 }
 
@@ -183,8 +192,9 @@ mod tests {
     fn ids_are_taken_and_the_trace_falls_back_to_the_request() {
         let both = ids(&[(REQUEST_ID, "r-1"), (TRACE_ID, "t-1")]);
         assert_eq!((&*both.request_id, &*both.trace_id), ("r-1", "t-1"));
+        assert_eq!(both.given_trace_id().as_deref(), Some("t-1"));
         let one = ids(&[(REQUEST_ID, "r-1")]);
-        assert_eq!(&*one.trace_id, "r-1");
+        assert_eq!((&*one.trace_id, one.given_trace_id()), ("r-1", None));
     }
 
     #[test]

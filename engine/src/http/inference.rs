@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use actors::inference::settings::Thresholds;
 use axum::Json;
 use axum::extract::{Path, State};
 use schema::clock::Timestamp;
@@ -12,7 +13,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
-use super::auth::{Call, agrees_with_token, refused};
+use super::auth::{Call, DevicePlace};
 use super::body::JsonBody;
 use super::error::{Code, Error};
 use super::query::Params;
@@ -71,11 +72,12 @@ pub(super) async fn create_job(
     call: Call,
     body: JsonBody,
 ) -> Result<Json<JobMade>, Error> {
-    let request = Request::of(&body.object()?)?;
-    let tenant_id = call.read_tenant(request.tenant_id.as_deref())?;
-    let tenant_id = tenant_id.ok_or_else(|| Error::validation("tenant_id: is required"))?;
+    let request = Request::of(&body)?;
+    let tenant_id = call.tenant(request.tenant_id.as_deref())?;
     let image = image(&state, &tenant_id, &request).await?;
-    check_device(&state, &call, &tenant_id, &image).await?;
+    let Image { farm_id, barn_id, device_id, .. } = &image;
+    let place = DevicePlace { tenant_id: &tenant_id, farm_id, barn_id, device_id, station_id: None };
+    call.check_device(&state, place).await?;
     let now = state.clock.now();
     let version = state.inference.model_version();
     let trace_id = request.trace_id.as_deref().unwrap_or(&call.ids.trace_id);
@@ -123,27 +125,6 @@ async fn image(state: &AppState, tenant_id: &str, request: &Request) -> Result<I
         session_id: request.session_id.clone().or(image.session_id),
         ..image
     })
-}
-
-/// Checks the place against the credential, then against the allowlist.
-async fn check_device(state: &AppState, call: &Call, tenant_id: &str, image: &Image) -> Result<(), Error> {
-    let Image { farm_id, barn_id, device_id, .. } = image;
-    let is_place = |farm: Option<&str>, barn: Option<&str>| {
-        agrees_with_token(farm, Some(farm_id)) && agrees_with_token(barn, Some(barn_id))
-    };
-    let mismatch = || {
-        let message = "device, farm or barn are not those of the credential or the allowlist";
-        refused(Code::ScopeMismatch, "scope", message)
-    };
-    let is_own = call.scope().is_none_or(|scope| {
-        scope.device_id == *device_id && is_place(scope.farm_id.as_deref(), scope.barn_id.as_deref())
-    });
-    if !is_own {
-        return Err(mismatch());
-    }
-    let row = state.allowlist.device_row(tenant_id, device_id).await?.filter(|row| row.is_enabled);
-    let row = row.ok_or_else(|| refused(Code::DeviceNotAllowed, "device", "device is not enabled"))?;
-    if is_place(row.farm_id.as_deref(), row.barn_id.as_deref()) { Ok(()) } else { Err(mismatch()) }
 }
 
 fn no_job() -> Error {
@@ -401,19 +382,23 @@ pub(super) struct ModelBody {
     responses((status = 200, description = "The model", body = ModelBody)))]
 pub(super) async fn show_model(State(state): State<Arc<AppState>>) -> Json<ModelBody> {
     let model = state.inference.model();
-    let (confidence_threshold, nms_threshold) = model.thresholds();
-    let status = match (state.settings.is_inference_enabled, model.is_demo()) {
-        (false, _) => "disabled",
-        (true, true) => "demo",
-        (true, false) => "ready",
-    };
+    let Thresholds { confidence, nms } = model.thresholds();
     Json(ModelBody {
         model_version: model.version().to_owned(),
         model_path: model.source().to_string(),
         model_sha256: model.sha256().to_owned(),
-        confidence_threshold,
-        nms_threshold,
-        status,
+        confidence_threshold: confidence,
+        nms_threshold: nms,
+        status: model_status(&state),
         last_error: state.inference.fault().map(|fault| fault.to_string()),
     })
+}
+
+/// What the model is good for.
+pub(super) fn model_status(state: &AppState) -> &'static str {
+    match (state.settings.is_inference_enabled, state.inference.model().is_demo()) {
+        (false, _) => "disabled",
+        (true, true) => "demo",
+        (true, false) => "ready",
+    }
 }

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use actors::disk;
 use actors::media::completion::{Completer, CompletionError};
 use actors::media::limit::OfferLimit;
 use actors::media::store::MediaStoreError;
@@ -12,11 +13,11 @@ use schema::metrics;
 use super::AppState;
 use super::auth::{Call, DevicePlace, tenant_mismatch};
 use super::error::{Code, Error};
+use super::fields::Vocabulary;
 use crate::config::Config;
 use crate::tree::Parts;
 
 mod complete;
-mod fields;
 mod presign;
 mod show;
 mod upload;
@@ -63,6 +64,23 @@ impl MediaDesk {
         }
     }
 
+    /// Where images lie: `s3` or `filesystem`.
+    pub(super) fn backend(&self) -> &'static str {
+        if self.completer.media.directory().is_some() { "filesystem" } else { "s3" }
+    }
+
+    /// Whether the volume of a directory has room; a bucket looks after itself.
+    pub(super) async fn has_room(&self) -> bool {
+        if self.completer.media.directory().is_none() {
+            return true;
+        }
+        let root = self.settings.root.clone();
+        let space = tokio::task::spawn_blocking(move || disk::space(&root)).await;
+        let space = space.expect("asking a volume does not panic");
+        // A volume that cannot be asked says more when it is written to.
+        !space.is_ok_and(|space| space.free_bytes < self.settings.free_bytes_min)
+    }
+
     fn check_bucket(&self) -> Result<(), Error> {
         if self.completer.bucket.is_empty() {
             return Err(Error::new(Code::ConfigError, "media.bucket is not set"));
@@ -77,9 +95,9 @@ async fn check_scope(
     state: &Arc<AppState>,
     call: &Call,
     place: DevicePlace<'_>,
-    is_camel: bool,
+    vocabulary: Vocabulary,
 ) -> Result<(), Error> {
-    if call.is_compat() && !is_camel && call.tenant_header.is_none() {
+    if call.is_compat() && vocabulary == Vocabulary::Snake && call.tenant_header.is_none() {
         return Err(tenant_mismatch());
     }
     call.check_device(state, place).await

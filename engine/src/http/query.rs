@@ -13,6 +13,11 @@ pub(super) const LIST_ROWS_MAX: i64 = 1000;
 /// Rows of a list when the caller does not say.
 pub(super) const LIST_ROWS_DEFAULT: i64 = 100;
 
+/// What is wrong with an id of a tenant, a device and the like.
+pub(super) const NOT_AN_ID: &str = "must have 1 to 128 bytes and neither control characters nor any of / + #";
+/// What is wrong with the id of an event.
+pub(super) const NOT_AN_EVENT_ID: &str = "must have 1 to 200 bytes and no control characters";
+
 /// Collects what is wrong with a request, so that the caller learns all of it.
 #[derive(Debug, Default)]
 pub(super) struct Problems(Vec<String>);
@@ -63,8 +68,7 @@ impl Params {
     pub(super) fn id(&mut self, name: &str) -> Option<String> {
         let text = self.text(name)?;
         if !id::is_id(&text) {
-            self.problems
-                .push(name, "must have 1 to 128 bytes and neither control characters nor any of / + #");
+            self.problems.push(name, NOT_AN_ID);
         }
         Some(text)
     }
@@ -96,7 +100,7 @@ impl Params {
     pub(super) fn event_type(&mut self) -> Option<String> {
         let text = self.text("event_type")?;
         if !id::is_event_id(&text) {
-            self.problems.push("event_type", "must have 1 to 200 bytes and no control characters");
+            self.problems.push("event_type", NOT_AN_EVENT_ID);
         }
         Some(text)
     }

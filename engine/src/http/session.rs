@@ -25,7 +25,7 @@ mod request;
 mod scope;
 
 use answer::{Attachment, ImageRow, ParkedFinalize, SessionRow, SessionView, WeightRow};
-use request::{AttachBody, BindMediaBody, BindWeightBody, CreateBody, FinalizeBody};
+use request::{AttachBody, BindMediaBody, BindWeightBody, CreateBody, FinalizeBody, Report};
 
 /// Seconds to wait for the commit; the session goes on trying, and a call that is repeated is a duplicate then.
 const COMMIT_SECONDS_MAX: u64 = 30;
@@ -43,7 +43,7 @@ pub(super) async fn create(
     call: Call,
     body: JsonBody,
 ) -> Result<(StatusCode, Json<SessionRow>), Error> {
-    let create = CreateBody::of(&body.object()?)?;
+    let create = CreateBody::of(&body)?;
     scope::check_create(&state, &call, &create).await?;
     let command = Command::Create {
         farm_id: create.farm_id,
@@ -70,7 +70,7 @@ pub(super) async fn create(
     params(("id" = String, Path, description = "Session", example = "20260212_093215")), request_body = BindWeightBody,
     responses((status = 200, description = "The weight", body = WeightRow),
         (status = 400, description = "VALIDATION_ERROR, BODY_NOT_JSON, UNSUPPORTED_CONTENT_TYPE", body = ErrorBody),
-        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH", body = ErrorBody),
+        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH, DEVICE_NOT_ALLOWED", body = ErrorBody),
         (status = 409, description = "SESSION_CLOSED: the session is cancelled", body = ErrorBody)))]
 pub(super) async fn bind_weight(
     State(state): State<Arc<AppState>>,
@@ -78,16 +78,8 @@ pub(super) async fn bind_weight(
     Path(session_id): Path<String>,
     body: JsonBody,
 ) -> Result<Json<WeightRow>, Error> {
-    let bind = BindWeightBody::of(&session_id, &body.object()?)?;
-    scope::check_session(&state, &call, &bind.tenant_id, &session_id).await?;
-    let command = Command::Weight { weight_kg: bind.weight_kg };
-    let order = Order {
-        occurred_at: bind.occurred_at,
-        ..order(&state, &call, [&bind.tenant_id, &session_id], &bind.event_id, command)
-    };
-    let Reply::Weight(weight) =
-        ask(&state, marked(order, "/api/v1/weighvision/sessions/{id}/bind-weight", &body)).await?
-    else {
+    let weight = Report::of_weight(&session_id, &body)?;
+    let Reply::Weight(weight) = tell(&state, &call, &session_id, weight, "bind-weight", &body).await? else {
         return Err(event_id_taken());
     };
     Ok(Json(weight.into()))
@@ -98,7 +90,7 @@ pub(super) async fn bind_weight(
     params(("id" = String, Path, description = "Session", example = "20260212_093215")), request_body = BindMediaBody,
     responses((status = 200, description = "The binding", body = ImageRow),
         (status = 400, description = "VALIDATION_ERROR, BODY_NOT_JSON, UNSUPPORTED_CONTENT_TYPE", body = ErrorBody),
-        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH", body = ErrorBody),
+        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH, DEVICE_NOT_ALLOWED", body = ErrorBody),
         (status = 409, description = "SESSION_CLOSED: the session is cancelled", body = ErrorBody)))]
 pub(super) async fn bind_media(
     State(state): State<Arc<AppState>>,
@@ -106,16 +98,8 @@ pub(super) async fn bind_media(
     Path(session_id): Path<String>,
     body: JsonBody,
 ) -> Result<Json<ImageRow>, Error> {
-    let bind = BindMediaBody::of(&session_id, &body.object()?)?;
-    scope::check_session(&state, &call, &bind.tenant_id, &session_id).await?;
-    let command = Command::Image { media_object_id: bind.media_object_id, image_role: None, sha256: None };
-    let order = Order {
-        occurred_at: bind.occurred_at,
-        ..order(&state, &call, [&bind.tenant_id, &session_id], &bind.event_id, command)
-    };
-    let Reply::Image(image) =
-        ask(&state, marked(order, "/api/v1/weighvision/sessions/{id}/bind-media", &body)).await?
-    else {
+    let image = Report::of_image(&session_id, &body)?;
+    let Reply::Image(image) = tell(&state, &call, &session_id, image, "bind-media", &body).await? else {
         return Err(event_id_taken());
     };
     Ok(Json(image.into()))
@@ -126,7 +110,7 @@ pub(super) async fn bind_media(
     params(("id" = String, Path, description = "Session", example = "20260212_093215")), request_body = AttachBody,
     responses((status = 200, description = "The session and the binding", body = Attachment),
         (status = 400, description = "VALIDATION_ERROR, BODY_NOT_JSON, MISSING_TENANT, UNSUPPORTED_CONTENT_TYPE", body = ErrorBody),
-        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH", body = ErrorBody),
+        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH, DEVICE_NOT_ALLOWED", body = ErrorBody),
         (status = 404, description = "NOT_FOUND", body = ErrorBody),
         (status = 409, description = "SESSION_CLOSED: the session is cancelled", body = ErrorBody)))]
 pub(super) async fn attach(
@@ -135,8 +119,8 @@ pub(super) async fn attach(
     Path(session_id): Path<String>,
     body: JsonBody,
 ) -> Result<Json<Attachment>, Error> {
-    let attach = AttachBody::of(&session_id, &body.object()?)?;
-    let tenant_id = call.read_tenant(None)?.ok_or_else(missing_tenant)?;
+    let attach = AttachBody::of(&session_id, &body)?;
+    let tenant_id = call.tenant(None)?;
     scope::check_session(&state, &call, &tenant_id, &session_id).await?;
     let event_id = match &attach.media_id {
         Some(media_id) => format!("attach:{session_id}:{media_id}"),
@@ -155,7 +139,7 @@ pub(super) async fn attach(
     responses((status = 200, description = "The session", body = SessionRow),
         (status = 202, description = "The finalize waits for its session", body = ParkedFinalize),
         (status = 400, description = "VALIDATION_ERROR, BODY_NOT_JSON, UNSUPPORTED_CONTENT_TYPE", body = ErrorBody),
-        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH", body = ErrorBody),
+        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH, DEVICE_NOT_ALLOWED", body = ErrorBody),
         (status = 409, description = "SESSION_CLOSED: the session is cancelled", body = ErrorBody)))]
 pub(super) async fn finalize(
     State(state): State<Arc<AppState>>,
@@ -163,17 +147,12 @@ pub(super) async fn finalize(
     Path(session_id): Path<String>,
     body: JsonBody,
 ) -> Result<Response, Error> {
-    let finalize = FinalizeBody::of(&session_id, &body.object()?)?;
-    scope::check_session(&state, &call, &finalize.tenant_id, &session_id).await?;
-    let command = Command::Finalize { finalized_at: None };
-    let order = Order {
-        occurred_at: finalize.occurred_at,
-        ..order(&state, &call, [&finalize.tenant_id, &session_id], &finalize.event_id, command)
-    };
-    match ask(&state, marked(order, "/api/v1/weighvision/sessions/{id}/finalize", &body)).await? {
+    let end = Report::of_end(&session_id, &body)?;
+    let event_id = end.event_id.clone();
+    match tell(&state, &call, &session_id, end, "finalize", &body).await? {
         Reply::Session(session) => Ok(Json(SessionRow::from(*session)).into_response()),
         Reply::Parked => {
-            let parked = ParkedFinalize { status: "parked", session_id, event_id: finalize.event_id };
+            let parked = ParkedFinalize { status: "parked", session_id, event_id };
             Ok((StatusCode::ACCEPTED, Json(parked)).into_response())
         }
         Reply::Weight(_) | Reply::Image(_) | Reply::Attached(..) | Reply::Redriven | Reply::Nothing => {
@@ -196,7 +175,7 @@ pub(super) async fn show(
 ) -> Result<Json<SessionView>, Error> {
     let named = params.id("tenant_id");
     params.finish()?;
-    let tenant_id = call.read_tenant(named.as_deref())?.ok_or_else(missing_tenant)?;
+    let tenant_id = call.tenant(named.as_deref())?;
     if !id::is_id(&session_id) {
         return Err(not_found());
     }
@@ -209,6 +188,21 @@ pub(super) async fn show(
         session: session.into(),
         weights: weights.into_iter().map(WeightRow::from).collect(),
     }))
+}
+
+/// Has what a device reports of its session applied, and waits for the commit.
+async fn tell(
+    state: &AppState,
+    call: &Call,
+    session_id: &str,
+    report: Report,
+    step: &str,
+    body: &JsonBody,
+) -> Result<Reply, Error> {
+    let Report { tenant_id, event_id, occurred_at, command } = report;
+    scope::check_session(state, call, &tenant_id, session_id).await?;
+    let order = Order { occurred_at, ..order(state, call, [&tenant_id, session_id], &event_id, command) };
+    ask(state, marked(order, &format!("/api/v1/weighvision/sessions/{{id}}/{step}"), body)).await
 }
 
 fn order(
@@ -266,10 +260,6 @@ fn event_id_taken() -> Error {
 
 fn not_found() -> Error {
     Error::new(Code::NotFound, "there is no such session")
-}
-
-fn missing_tenant() -> Error {
-    Error::new(Code::MissingTenant, "name a tenant by tenant_id or x-tenant-id")
 }
 
 impl From<Session> for SessionRow {

@@ -11,15 +11,20 @@ use super::{Face, code, config};
 
 async fn face() -> Face {
     let face = Face::of(config()).await;
+    give_login(&face, "dev", "d-001").await;
+    face
+}
+
+/// Gives a device of t-001 the password `pass:word`.
+pub(super) async fn give_login(face: &Face, username: &str, device_id: &str) {
     let salt = SaltString::encode_b64(b"salt of one test").expect("a salt");
     let hash = Argon2::default().hash_password(b"pass:word", &salt).expect("a hash").to_string();
     face.db
         .execute(&format!(
             "INSERT INTO device_credentials (username, tenant_id, device_id, password_hash, created_at, updated_at)
-             VALUES ('dev', 't-001', 'd-001', '{hash}', now(), now())"
+             VALUES ('{username}', 't-001', '{device_id}', '{hash}', now(), now())"
         ))
         .await;
-    face
 }
 
 async fn token(face: &Face, login: &str) -> (StatusCode, Value) {
@@ -27,8 +32,9 @@ async fn token(face: &Face, login: &str) -> (StatusCode, Value) {
     face.post("/api/v1/ingress/device-token", &[("authorization", &basic)], &json!({})).await
 }
 
-async fn bearer(face: &Face) -> String {
-    let (_, body) = token(face, "dev:pass:word").await;
+/// The header of a token that this login fetches.
+pub(super) async fn bearer(face: &Face, username: &str) -> String {
+    let (_, body) = token(face, &format!("{username}:pass:word")).await;
     format!("Bearer {}", body["token"].as_str().expect("a token"))
 }
 
@@ -55,7 +61,7 @@ async fn a_token_acts_for_its_device_alone() {
     let face = face().await;
     face.db.allow_device("t-001", "d-001", "f-001", "b-001").await;
     face.db.allow_device("t-001", "d-002", "f-001", "b-001").await;
-    let bearer = bearer(&face).await;
+    let bearer = bearer(&face, "dev").await;
     let check = async |body: Value, expected: Value| {
         let (status, answer) =
             face.post("/api/v1/telemetry/readings", &[("authorization", &bearer)], &body).await;

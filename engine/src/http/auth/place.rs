@@ -1,6 +1,6 @@
 //! Where a device that a body names may act: the token, then the allowlist.
 
-use super::{Call, Scope, agrees_with_token, refused};
+use super::{Call, Scope, agrees_with_token, refused, tenant_mismatch};
 use crate::http::AppState;
 use crate::http::error::{Code, Error};
 
@@ -49,11 +49,6 @@ fn agrees(scope: &Scope, place: DevicePlace<'_>) -> bool {
         && agrees_with_token(scope.farm_id.as_deref(), Some(place.farm_id))
         && agrees_with_token(scope.barn_id.as_deref(), Some(place.barn_id))
         && agrees_with_token(scope.station_id.as_deref(), place.station_id)
-}
-
-/// A call whose tenants disagree, or that names none where it must.
-pub(in crate::http) fn tenant_mismatch() -> Error {
-    refused(Code::TenantMismatch, "tenant", "tenants of credential, header and body must agree")
 }
 
 /// A call that reaches beyond its place.

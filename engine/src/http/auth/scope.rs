@@ -64,6 +64,14 @@ impl Call {
         }
     }
 
+    /// The one tenant that a call is about; `named` is that of its query or body.
+    ///
+    /// # Errors
+    /// Those of [`Call::read_tenant`], and `MISSING_TENANT` when a key for all names none.
+    pub(in crate::http) fn tenant(&self, named: Option<&str>) -> Result<String, Error> {
+        self.read_tenant(named)?.ok_or_else(missing_tenant)
+    }
+
     /// The tenants whose rows a caller of the whole box may see, narrowed by the query but not by `x-tenant-id`.
     ///
     /// # Errors
@@ -138,8 +146,9 @@ pub(in crate::http) fn agrees_with_token(claim: Option<&str>, place: Option<&str
     }
 }
 
-fn tenant_mismatch() -> Error {
-    refused(Code::TenantMismatch, "tenant", "tenants of credential, header and request differ")
+/// A call whose tenants disagree, or that names none where it must.
+pub(in crate::http) fn tenant_mismatch() -> Error {
+    refused(Code::TenantMismatch, "tenant", "tenants of credential, header and request must agree")
 }
 
 fn missing_tenant() -> Error {
@@ -160,7 +169,7 @@ mod tests {
         Call {
             caller,
             tenant_header: header.map(str::to_owned),
-            ids: CallIds { request_id: id.clone(), trace_id: id },
+            ids: CallIds { request_id: id.clone(), trace_id: id, is_trace_given: false },
         }
     }
 

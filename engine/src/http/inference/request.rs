@@ -1,16 +1,13 @@
-//! The body that asks for a job: each key in `snake_case` or `camelCase`.
+//! The body that asks for a job.
 
-use schema::id::{self, Uuid};
-use serde_json::Value;
+use schema::id::Uuid;
 
+use crate::http::body::JsonBody;
 use crate::http::error::Error;
-use crate::http::query::Problems;
-
-/// Bytes the key of an image may have.
-const KEY_BYTES_MAX: usize = 1024;
+use crate::http::fields::Fields;
 
 /// What is asked for.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Request {
     pub(super) tenant_id: Option<String>,
     pub(super) media_id: Option<Uuid>,
@@ -27,65 +24,51 @@ impl Request {
     ///
     /// # Errors
     /// `VALIDATION_ERROR` with every problem.
-    pub(super) fn of(body: &Value) -> Result<Self, Error> {
-        let mut problems = Problems::default();
-        let mut text = |snake: &str, camel: &str, is_good: &dyn Fn(&str) -> bool, problem: &str| {
-            let found = [snake, camel].into_iter().find_map(|name| {
-                let value = body.get(name).filter(|value| !value.is_null())?;
-                Some((name, value))
-            });
-            let (name, value) = found?;
-            let good = value.as_str().filter(|text| is_good(text));
-            if good.is_none() {
-                problems.push(name, problem);
-            }
-            good.map(str::to_owned)
+    pub(super) fn of(body: &JsonBody) -> Result<Self, Error> {
+        let mut fields = Fields::of(body)?;
+        let request = Self {
+            tenant_id: fields.optional_id("tenant_id"),
+            media_id: fields.optional_uuid("media_id"),
+            object_key: fields.optional_text("object_key"),
+            farm_id: fields.optional_id("farm_id"),
+            barn_id: fields.optional_id("barn_id"),
+            device_id: fields.optional_id("device_id"),
+            session_id: fields.optional_id("session_id"),
+            trace_id: fields.optional_event_id("trace_id"),
         };
-        let id_problem = "must be a text of 1 to 128 bytes without control characters and any of / + #";
-        let mut id = |snake: &str, camel: &str| text(snake, camel, &id::is_id, id_problem);
-        let mut request = Self {
-            tenant_id: id("tenant_id", "tenantId"),
-            farm_id: id("farm_id", "farmId"),
-            barn_id: id("barn_id", "barnId"),
-            device_id: id("device_id", "deviceId"),
-            session_id: id("session_id", "sessionId"),
-            ..Self::default()
-        };
-        let is_key =
-            |text: &str| (1..=KEY_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
-        let is_uuid = |text: &str| text.parse::<Uuid>().is_ok();
-        let trace_problem = "must be a text of 1 to 200 bytes without control characters";
-        request.trace_id = text("trace_id", "traceId", &id::is_event_id, trace_problem);
-        let key_problem = "must be a text of 1 to 1024 bytes without control characters";
-        request.object_key = text("object_key", "objectKey", &is_key, key_problem);
-        let media_id = text("media_id", "mediaId", &is_uuid, "must be a UUID");
-        request.media_id = media_id.and_then(|text| text.parse().ok());
-        problems.finish()?;
-        if request.media_id.is_none() && request.object_key.is_none() {
-            return Err(Error::validation("media_id: this or object_key is required"));
+        if !fields.is_given("media_id") && !fields.is_given("object_key") {
+            fields.problem("media_id", "this or object_key is required");
         }
+        fields.finish()?;
         Ok(request)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
+    fn read(body: &Value) -> Result<Request, String> {
+        Request::of(&JsonBody(body.to_string().into())).map_err(|error| error.message.into_owned())
+    }
+
     #[test]
-    fn both_vocabularies_are_read() {
+    fn each_key_is_read_in_either_spelling() {
         let media_id = "226550f6-c262-5647-a6c9-2545e81f2a84";
         let snake = json!({"tenant_id": "t-1", "media_id": media_id, "session_id": "s", "job_type": 7});
         let camel = json!({"tenantId": "t-1", "mediaId": media_id, "sessionId": "s"});
-        let read = |body| Request::of(&body).map_err(|error| error.message).unwrap();
-        assert_eq!(read(snake), read(camel));
+        let mixed = json!({"tenantId": "t-1", "media_id": media_id, "sessionId": "s"});
+        let expected = read(&snake);
+        assert!(expected.is_ok(), "{expected:?}");
+        assert_eq!(read(&camel), expected);
+        assert_eq!(read(&mixed), expected);
     }
 
     #[test]
     fn every_problem_is_named() {
-        let message = |body| Request::of(&body).unwrap_err().message.into_owned();
+        let message = |body: Value| read(&body).expect_err("a bad body");
         assert_eq!(message(json!({})), "media_id: this or object_key is required");
         let broken = message(json!({"tenantId": 5, "media_id": "x", "object_key": ""}));
         for name in ["tenantId: ", "media_id: must be a UUID", "object_key: "] {

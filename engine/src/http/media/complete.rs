@@ -11,11 +11,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::check_scope;
-use super::fields::Fields;
 use crate::http::AppState;
 use crate::http::auth::{Call, DevicePlace, scope_mismatch};
 use crate::http::body::JsonBody;
 use crate::http::error::Error;
+use crate::http::fields::{Fields, Vocabulary};
 
 /// The body; as with presign, it may speak `camelCase` throughout.
 #[derive(Debug, ToSchema)]
@@ -86,11 +86,11 @@ pub(in crate::http) async fn complete(
     call: Call,
     body: JsonBody,
 ) -> Result<Json<CompletedImage>, Error> {
-    let (mut completion, is_camel) = read(&body)?;
+    let (mut completion, vocabulary) = read(&body)?;
     completion.trace_id = Some(call.ids.trace_id.to_string());
     let Completion { tenant_id, farm_id, barn_id, device_id, object_key, .. } = &completion;
     let place = DevicePlace { tenant_id, farm_id, barn_id, device_id, station_id: None };
-    check_scope(&state, &call, place, is_camel).await?;
+    check_scope(&state, &call, place, vocabulary).await?;
     let owner = Owner { tenant_id, farm_id, barn_id, device_id };
     if !object_key.starts_with(&owner.key_prefix()) || object_key.contains("..") {
         return Err(scope_mismatch());
@@ -99,9 +99,9 @@ pub(in crate::http) async fn complete(
     Ok(Json(state.media.completer.complete(&completion).await?.into()))
 }
 
-fn read(body: &JsonBody) -> Result<(Completion, bool), Error> {
+fn read(body: &JsonBody) -> Result<(Completion, Vocabulary), Error> {
     let mut fields = Fields::of(body)?;
-    let is_camel = fields.is_camel;
+    let vocabulary = fields.vocabulary();
     let completion = Completion {
         mode: Mode::Explicit,
         tenant_id: fields.id("tenant_id"),
@@ -110,11 +110,11 @@ fn read(body: &JsonBody) -> Result<(Completion, bool), Error> {
         device_id: fields.id("device_id"),
         object_key: fields.text("object_key"),
         mime_type: Some(fields.text("mime_type")),
-        size_bytes: fields.bytes("size_bytes"),
-        captured_at: fields.time("captured_at"),
+        size_bytes: fields.optional_bytes("size_bytes"),
+        captured_at: fields.optional_time("captured_at"),
         session_id: fields.optional_id("session_id"),
         trace_id: None,
     };
     fields.finish()?;
-    Ok((completion, is_camel))
+    Ok((completion, vocabulary))
 }

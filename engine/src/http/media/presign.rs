@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use actors::disk;
 use actors::media::name::{self, CONTENT_TYPES, Owner};
 use actors::media::store::UploadOffer;
 use axum::Json;
@@ -15,15 +14,15 @@ use schema::store::media::{self as rows, Upload, UploadStatus};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::fields::Fields;
 use super::{MediaDesk, check_scope, insufficient_storage};
 use crate::http::AppState;
 use crate::http::auth::{Call, DevicePlace};
 use crate::http::body::JsonBody;
 use crate::http::error::{Code, Error};
+use crate::http::fields::{Fields, Vocabulary};
 use crate::http::time::Time;
 
-/// The body in `snake_case`; with `tenantId` in place of `tenant_id`, every key is in `camelCase` and `filename` optional.
+/// The body in `snake_case`; with `tenantId` in place of `tenant_id`, it is in `camelCase` and `filename` optional.
 #[derive(Debug, ToSchema)]
 #[schema(example = json!({"tenant_id": "t-001", "farm_id": "f-001", "barn_id": "b-001", "device_id": "wv-001",
     "content_type": "image/jpeg", "filename": "left.jpg"}))]
@@ -39,6 +38,7 @@ pub(in crate::http) struct PresignBody {
     filename: String,
     station_id: Option<String>,
     session_id: Option<String>,
+    /// Of everything that comes of this image; absent: the call's `x-trace-id`, else that of whatever completes it.
     trace_id: Option<String>,
     #[schema(format = DateTime)]
     captured_at: Option<String>,
@@ -90,26 +90,31 @@ struct Wish {
     trace_id: Option<String>,
     captured_at: Option<Timestamp>,
     content_length: Option<i64>,
-    is_camel: bool,
+    vocabulary: Vocabulary,
 }
 
 impl Wish {
     fn of(body: &JsonBody) -> Result<Self, Error> {
         let mut fields = Fields::of(body)?;
-        let is_camel = fields.is_camel;
+        let vocabulary = fields.vocabulary();
+        let is_filename_required = vocabulary == Vocabulary::Snake;
         let wish = Self {
             tenant_id: fields.id("tenant_id"),
             farm_id: fields.id("farm_id"),
             barn_id: fields.id("barn_id"),
             device_id: fields.id("device_id"),
             content_type: fields.text("content_type"),
-            filename: if is_camel { fields.optional_text("filename") } else { Some(fields.text("filename")) },
+            filename: if is_filename_required {
+                Some(fields.text("filename"))
+            } else {
+                fields.optional_text("filename")
+            },
             station_id: fields.optional_id("station_id"),
             session_id: fields.optional_id("session_id"),
-            trace_id: fields.trace_id(),
-            captured_at: fields.time("captured_at"),
-            content_length: fields.bytes("content_length"),
-            is_camel,
+            trace_id: fields.optional_event_id("trace_id"),
+            captured_at: fields.optional_time("captured_at"),
+            content_length: fields.optional_bytes("content_length"),
+            vocabulary,
         };
         if wish.filename.as_deref().is_some_and(|name| !name::is_plain_filename(name)) {
             fields.problem("filename", "must be a name without a path");
@@ -141,12 +146,16 @@ pub(in crate::http) async fn presign(
     call: Call,
     body: JsonBody,
 ) -> Result<Json<Presigned>, Error> {
-    let wish = Wish::of(&body)?;
-    check_scope(&state, &call, wish.place(), wish.is_camel).await?;
+    let mut wish = Wish::of(&body)?;
+    // What comes of the offer belongs to what the device was doing, whoever completes it.
+    wish.trace_id = wish.trace_id.or_else(|| call.ids.given_trace_id());
+    check_scope(&state, &call, wish.place(), wish.vocabulary).await?;
     let desk = &state.media;
     check_wish(desk, &wish)?;
     desk.check_bucket()?;
-    check_room(desk).await?;
+    if !desk.has_room().await {
+        return Err(insufficient_storage());
+    }
     let now = desk.completer.clock.now();
     let upload = offered(desk, wish, now);
     let offer = UploadOffer {
@@ -185,22 +194,6 @@ fn check_wish(desk: &MediaDesk, wish: &Wish) -> Result<(), Error> {
         let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
         Error::new(Code::RateLimited, "too many upload URLs for this device").retry_after(seconds)
     })
-}
-
-/// Whether the volume of a directory has room; a bucket looks after itself.
-async fn check_room(desk: &MediaDesk) -> Result<(), Error> {
-    if desk.completer.media.directory().is_none() {
-        return Ok(());
-    }
-    let root = desk.settings.root.clone();
-    let space = tokio::task::spawn_blocking(move || disk::space(&root)).await;
-    let space = space.expect("asking a volume does not panic");
-    let free_bytes_min = desk.settings.free_bytes_min;
-    // A volume that cannot be asked says more when it is written to.
-    if space.is_ok_and(|space| space.free_bytes < free_bytes_min) {
-        return Err(insufficient_storage());
-    }
-    Ok(())
 }
 
 fn offered(desk: &MediaDesk, wish: Wish, now: Timestamp) -> Upload {

@@ -1,81 +1,14 @@
 //! What the session endpoints are told: bodies read key by key, with all problems named at once.
 
+use actors::session::order::Command;
 use schema::clock::Timestamp;
 use schema::id;
-use schema::wire::time;
-use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::http::body::JsonBody;
 use crate::http::error::Error;
-use crate::http::query::Problems;
-
-const NOT_AN_ID: &str = "must have 1 to 128 bytes and neither control characters nor any of / + #";
-const NOT_AN_EVENT_ID: &str = "must have 1 to 200 bytes and no control characters";
-
-/// Reads the keys of a body.
-struct Keys<'a> {
-    body: &'a Value,
-    problems: Problems,
-}
-
-impl<'a> Keys<'a> {
-    /// Of a body about the session of the path.
-    fn about(session_id: &str, body: &'a Value) -> Self {
-        let mut keys = Self { body, problems: Problems::default() };
-        if !id::is_id(session_id) {
-            keys.problems.push("id", NOT_AN_ID);
-        }
-        keys
-    }
-
-    fn optional(&mut self, key: &str, is_good: fn(&str) -> bool, problem: &str) -> Option<String> {
-        let value = self.body.get(key).filter(|value| !value.is_null())?;
-        let text = value.as_str().filter(|text| is_good(text));
-        if text.is_none() {
-            self.problems.push(key, if value.is_string() { problem } else { "must be a text" });
-        }
-        text.map(str::to_owned)
-    }
-
-    fn required(&mut self, key: &str, is_good: fn(&str) -> bool, problem: &str) -> String {
-        self.demand(key);
-        self.optional(key, is_good, problem).unwrap_or_default()
-    }
-
-    fn id(&mut self, key: &str) -> String {
-        self.required(key, id::is_id, NOT_AN_ID)
-    }
-
-    fn event_id(&mut self) -> String {
-        self.required("eventId", id::is_event_id, NOT_AN_EVENT_ID)
-    }
-
-    fn optional_time(&mut self, key: &str) -> Option<Timestamp> {
-        let text = self.optional(key, |text| time::parse(text).is_some(), "is not a time")?;
-        time::parse(&text)
-    }
-
-    fn time(&mut self, key: &str) -> Timestamp {
-        self.demand(key);
-        self.optional_time(key).unwrap_or_default()
-    }
-
-    fn number(&mut self, key: &str) -> f64 {
-        self.demand(key);
-        let value = self.body.get(key).filter(|value| !value.is_null());
-        let number = value.and_then(Value::as_f64).filter(|number| number.is_finite());
-        if value.is_some() && number.is_none() {
-            self.problems.push(key, "must be a number");
-        }
-        number.unwrap_or_default()
-    }
-
-    fn demand(&mut self, key: &str) {
-        if self.body.get(key).is_none_or(Value::is_null) {
-            self.problems.push(key, "is required");
-        }
-    }
-}
+use crate::http::fields::{Fields, Vocabulary};
+use crate::http::query::NOT_AN_ID;
 
 /// A session that begins.
 #[derive(Debug, ToSchema)]
@@ -105,20 +38,20 @@ pub(in crate::http) struct CreateBody {
 }
 
 impl CreateBody {
-    pub(super) fn of(body: &Value) -> Result<Self, Error> {
-        let mut keys = Keys { body, problems: Problems::default() };
+    pub(super) fn of(body: &JsonBody) -> Result<Self, Error> {
+        let mut fields = Fields::spoken(body, Vocabulary::Camel)?;
         let create = Self {
-            session_id: keys.id("sessionId"),
-            event_id: keys.event_id(),
-            tenant_id: keys.id("tenantId"),
-            farm_id: keys.id("farmId"),
-            barn_id: keys.id("barnId"),
-            device_id: keys.id("deviceId"),
-            station_id: keys.id("stationId"),
-            start_at: keys.time("startAt"),
-            batch_id: keys.optional("batchId", id::is_event_id, NOT_AN_EVENT_ID),
+            session_id: fields.id("session_id"),
+            event_id: fields.event_id("event_id"),
+            tenant_id: fields.id("tenant_id"),
+            farm_id: fields.id("farm_id"),
+            barn_id: fields.id("barn_id"),
+            device_id: fields.id("device_id"),
+            station_id: fields.id("station_id"),
+            start_at: fields.time("start_at"),
+            batch_id: fields.optional_event_id("batch_id"),
         };
-        keys.problems.finish()?;
+        fields.finish()?;
         Ok(create)
     }
 }
@@ -127,30 +60,17 @@ impl CreateBody {
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "camelCase", example = json!({"tenantId": "t-001", "weightKg": 0.2,
     "occurredAt": "2026-02-12T09:32:15.052Z", "eventId": "b90ef830-1448-40a2-9455-16158bd54c0e"}))]
+#[expect(dead_code, reason = "documents the body that is read key by key")]
 pub(in crate::http) struct BindWeightBody {
     /// Tenant.
-    pub(super) tenant_id: String,
+    tenant_id: String,
     /// The weight, kg.
-    pub(super) weight_kg: f64,
+    weight_kg: f64,
     /// When the scale said so.
     #[schema(value_type = String, format = DateTime)]
-    pub(super) occurred_at: Timestamp,
+    occurred_at: Timestamp,
     /// Key of the event: the same as of its copy over MQTT.
-    pub(super) event_id: String,
-}
-
-impl BindWeightBody {
-    pub(super) fn of(session_id: &str, body: &Value) -> Result<Self, Error> {
-        let mut keys = Keys::about(session_id, body);
-        let bind = Self {
-            tenant_id: keys.id("tenantId"),
-            weight_kg: keys.number("weightKg"),
-            occurred_at: keys.time("occurredAt"),
-            event_id: keys.event_id(),
-        };
-        keys.problems.finish()?;
-        Ok(bind)
-    }
+    event_id: String,
 }
 
 /// An image of a session.
@@ -158,29 +78,76 @@ impl BindWeightBody {
 #[schema(rename_all = "camelCase", example = json!({"tenantId": "t-001",
     "mediaObjectId": "eea13fa2-0fdd-5f21-b9ac-55c544ad6dc5", "occurredAt": "2026-02-12T09:32:15.052Z",
     "eventId": "55b0a79a-cce6-4419-b5ea-ea5fbe623070"}))]
+#[expect(dead_code, reason = "documents the body that is read key by key")]
 pub(in crate::http) struct BindMediaBody {
     /// Tenant.
-    pub(super) tenant_id: String,
+    tenant_id: String,
     /// The media id.
-    pub(super) media_object_id: String,
+    media_object_id: String,
     /// When it was taken.
     #[schema(value_type = String, format = DateTime)]
-    pub(super) occurred_at: Timestamp,
+    occurred_at: Timestamp,
     /// Key of the event: the same as of its copy over MQTT.
-    pub(super) event_id: String,
+    event_id: String,
 }
 
-impl BindMediaBody {
-    pub(super) fn of(session_id: &str, body: &Value) -> Result<Self, Error> {
-        let mut keys = Keys::about(session_id, body);
-        let bind = Self {
-            tenant_id: keys.id("tenantId"),
-            media_object_id: keys.id("mediaObjectId"),
-            occurred_at: keys.time("occurredAt"),
-            event_id: keys.event_id(),
+/// The end of a session.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "camelCase", example = json!({"tenantId": "t-001",
+    "eventId": "19eb1489-7e18-43b0-8a3a-c7a4da2e1b08", "occurredAt": "2026-02-12T09:32:15.052Z"}))]
+#[expect(dead_code, reason = "documents the body that is read key by key")]
+pub(in crate::http) struct FinalizeBody {
+    /// Tenant.
+    tenant_id: String,
+    /// Key of the event: the same as of its copy over MQTT.
+    event_id: String,
+    /// When it ended; when that is not after its beginning, the time of the call counts.
+    #[schema(value_type = String, format = DateTime)]
+    occurred_at: Timestamp,
+}
+
+/// What a device reports of the session in the path: one of the three bodies above.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) tenant_id: String,
+    pub(super) event_id: String,
+    pub(super) occurred_at: Timestamp,
+    pub(super) command: Command,
+}
+
+impl Report {
+    /// A [`BindWeightBody`].
+    pub(super) fn of_weight(session_id: &str, body: &JsonBody) -> Result<Self, Error> {
+        Self::of(session_id, body, |fields| Command::Weight { weight_kg: fields.number("weight_kg") })
+    }
+
+    /// A [`BindMediaBody`].
+    pub(super) fn of_image(session_id: &str, body: &JsonBody) -> Result<Self, Error> {
+        Self::of(session_id, body, |fields| {
+            let media_object_id = fields.id("media_object_id");
+            Command::Image { media_object_id, image_role: None, sha256: None }
+        })
+    }
+
+    /// A [`FinalizeBody`].
+    pub(super) fn of_end(session_id: &str, body: &JsonBody) -> Result<Self, Error> {
+        Self::of(session_id, body, |_| Command::Finalize { finalized_at: None })
+    }
+
+    fn of(
+        session_id: &str,
+        body: &JsonBody,
+        command: impl FnOnce(&mut Fields) -> Command,
+    ) -> Result<Self, Error> {
+        let mut fields = about(session_id, body, Vocabulary::Camel)?;
+        let report = Self {
+            tenant_id: fields.id("tenant_id"),
+            command: command(&mut fields),
+            occurred_at: fields.time("occurred_at"),
+            event_id: fields.event_id("event_id"),
         };
-        keys.problems.finish()?;
-        Ok(bind)
+        fields.finish()?;
+        Ok(report)
     }
 }
 
@@ -199,63 +166,45 @@ pub(in crate::http) struct AttachBody {
 }
 
 impl AttachBody {
-    pub(super) fn of(session_id: &str, body: &Value) -> Result<Self, Error> {
-        let mut keys = Keys::about(session_id, body);
+    pub(super) fn of(session_id: &str, body: &JsonBody) -> Result<Self, Error> {
+        let mut fields = about(session_id, body, Vocabulary::Snake)?;
         let attach = Self {
-            media_id: keys.optional("media_id", id::is_id, NOT_AN_ID),
-            inference_result_id: keys.optional("inference_result_id", id::is_id, NOT_AN_ID),
-            captured_at: keys.optional_time("captured_at"),
+            media_id: fields.optional_id("media_id"),
+            inference_result_id: fields.optional_id("inference_result_id"),
+            captured_at: fields.optional_time("captured_at"),
         };
-        let has_none = |key: &str| body.get(key).is_none_or(Value::is_null);
-        if has_none("media_id") && has_none("inference_result_id") {
-            keys.problems.push("media_id", "name an image or an inference result");
+        if !fields.is_given("media_id") && !fields.is_given("inference_result_id") {
+            fields.problem("media_id", "name an image or an inference result");
         }
-        keys.problems.finish()?;
+        fields.finish()?;
         Ok(attach)
     }
 }
 
-/// The end of a session.
-#[derive(Debug, ToSchema)]
-#[schema(rename_all = "camelCase", example = json!({"tenantId": "t-001",
-    "eventId": "19eb1489-7e18-43b0-8a3a-c7a4da2e1b08", "occurredAt": "2026-02-12T09:32:15.052Z"}))]
-pub(in crate::http) struct FinalizeBody {
-    /// Tenant.
-    pub(super) tenant_id: String,
-    /// Key of the event: the same as of its copy over MQTT.
-    pub(super) event_id: String,
-    /// When it ended; when that is not after its beginning, the time of the call counts.
-    #[schema(value_type = String, format = DateTime)]
-    pub(super) occurred_at: Timestamp,
-}
-
-impl FinalizeBody {
-    pub(super) fn of(session_id: &str, body: &Value) -> Result<Self, Error> {
-        let mut keys = Keys::about(session_id, body);
-        let finalize = Self {
-            tenant_id: keys.id("tenantId"),
-            event_id: keys.event_id(),
-            occurred_at: keys.time("occurredAt"),
-        };
-        keys.problems.finish()?;
-        Ok(finalize)
+/// The keys of a body about the session of the path.
+fn about(session_id: &str, body: &JsonBody, vocabulary: Vocabulary) -> Result<Fields, Error> {
+    let mut fields = Fields::spoken(body, vocabulary)?;
+    if !id::is_id(session_id) {
+        fields.problem("id", NOT_AN_ID);
     }
+    Ok(fields)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     #[test]
     fn every_problem_of_a_body_is_named() {
+        let json_body = |body: Value| JsonBody(body.to_string().into());
         let body = json!({"weightKg": "5", "occurredAt": "soon", "eventId": 7});
-        let error = BindWeightBody::of("a/b", &body).expect_err("a bad body");
+        let error = Report::of_weight("a/b", &json_body(body)).expect_err("a bad body");
         let expected = "id: must have 1 to 128 bytes and neither control characters nor any of / + #; \
             tenantId: is required; weightKg: must be a number; occurredAt: is not a time; eventId: must be a text";
         assert_eq!(error.message, expected);
-        let error = AttachBody::of("s", &json!({"media_id": null})).expect_err("a bad body");
+        let error = AttachBody::of("s", &json_body(json!({"media_id": null}))).expect_err("a bad body");
         assert_eq!(error.message, "media_id: name an image or an inference result");
     }
 }

@@ -7,7 +7,7 @@ use schema::wire::topic::Place;
 
 use super::request::CreateBody;
 use crate::http::AppState;
-use crate::http::auth::{Call, agrees_with_token, refused};
+use crate::http::auth::{Call, agrees_with_token, refused, scope_mismatch, tenant_mismatch};
 use crate::http::error::{Code, Error};
 
 /// Whether the caller may begin this session.
@@ -32,10 +32,11 @@ pub(super) async fn check_create(state: &AppState, call: &Call, create: &CreateB
     Ok(())
 }
 
-/// Whether the caller may change this session; one that is not there yet is open to every device of the tenant.
+/// Whether the caller may change this session. One that is not there yet is open to every device of the tenant that is
+/// not shut out: the call names no place that could be compared.
 ///
 /// # Errors
-/// `TENANT_MISMATCH`, `SCOPE_MISMATCH`; when the database cannot be asked.
+/// `TENANT_MISMATCH`, `SCOPE_MISMATCH`, `DEVICE_NOT_ALLOWED`; when the database cannot be asked.
 pub(super) async fn check_session(
     state: &AppState,
     call: &Call,
@@ -43,20 +44,19 @@ pub(super) async fn check_session(
     session_id: &str,
 ) -> Result<(), Error> {
     check_tenant(call, tenant_id)?;
-    if call.scope().is_none() {
-        return Ok(());
-    }
+    let Some(scope) = call.scope() else { return Ok(()) };
     let read = async |conn: &mut _| rows::find(conn, tenant_id, session_id).await;
-    let Some(session) = state.store.run("session_scope", read).await? else { return Ok(()) };
-    let named = [&*session.farm_id, &session.barn_id, &session.device_id, &session.station_id];
-    check_credential(state, call, named).await
+    if let Some(session) = state.store.run("session_scope", read).await? {
+        let named = [&*session.farm_id, &session.barn_id, &session.device_id, &session.station_id];
+        check_credential(state, call, named).await?;
+    }
+    let row = state.allowlist.device_row(&scope.tenant_id, &scope.device_id).await?;
+    let is_shut_out = row.is_some_and(|row| !row.is_enabled);
+    if is_shut_out { Err(not_allowed(Reason::DeviceNotAllowed.into())) } else { Ok(()) }
 }
 
 fn check_tenant(call: &Call, tenant_id: &str) -> Result<(), Error> {
-    if call.may_act_for(tenant_id) {
-        return Ok(());
-    }
-    Err(refused(Code::TenantMismatch, "tenant", "tenants of credential, header and body differ"))
+    if call.may_act_for(tenant_id) { Ok(()) } else { Err(tenant_mismatch()) }
 }
 
 /// Farm, barn, device and station against the credential; what that leaves open, the device's row says.
@@ -78,14 +78,6 @@ async fn check_credential(
         && agrees_with_token(barn.as_deref(), Some(barn_id))
         && agrees_with_token(station.as_deref(), Some(station_id));
     if is_own { Ok(()) } else { Err(scope_mismatch()) }
-}
-
-fn scope_mismatch() -> Error {
-    refused(
-        Code::ScopeMismatch,
-        "scope",
-        "device, farm, barn or station are not those of the credential or the allowlist",
-    )
 }
 
 fn not_allowed(reject: Reject) -> Error {

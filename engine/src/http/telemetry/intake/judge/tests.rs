@@ -17,7 +17,7 @@ fn event(changes: &Value) -> Value {
 }
 
 fn call(caller: Caller) -> Call {
-    let ids = CallIds { request_id: "r".into(), trace_id: "trace".into() };
+    let ids = CallIds { request_id: "r".into(), trace_id: "trace".into(), is_trace_given: true };
     Call { caller, tenant_header: None, ids }
 }
 
