@@ -4,6 +4,7 @@
 //! event and the note in the session, in one transaction. RabbitMQ may tell workers of jobs; the rows stay the truth.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -41,6 +42,7 @@ struct Shared {
     orders: Option<Orders>,
     is_stopping: watch::Sender<bool>,
     is_on_complete: bool,
+    workers: AtomicUsize,
 }
 
 impl InferenceHub {
@@ -55,6 +57,7 @@ impl InferenceHub {
             orders,
             is_stopping: watch::Sender::new(false),
             is_on_complete,
+            workers: AtomicUsize::new(0),
         }))
     }
 
@@ -80,6 +83,12 @@ impl InferenceHub {
     #[must_use]
     pub fn is_on_complete(&self) -> bool {
         self.0.is_on_complete
+    }
+
+    /// How many workers there are in this process.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.0.workers.load(Ordering::Relaxed)
     }
 
     /// Tells the workers of a job, once it is committed. A lost word costs a moment.
@@ -119,6 +128,12 @@ impl InferenceHub {
         self.0.fault.store(Some(Arc::new(explanation)));
     }
 
+    /// Counts a worker for as long as it keeps the answer.
+    pub(crate) fn employ(&self) -> Employed {
+        self.0.workers.fetch_add(1, Ordering::Relaxed);
+        Employed(self.clone())
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         *self.0.is_stopping.borrow()
     }
@@ -139,5 +154,15 @@ impl InferenceHub {
     async fn stopping(&self) {
         // The sender lives in the hub.
         let _ = self.0.is_stopping.subscribe().wait_for(|is_stopping| *is_stopping).await;
+    }
+}
+
+/// A worker that lives, however it dies.
+#[derive(Debug)]
+pub(crate) struct Employed(InferenceHub);
+
+impl Drop for Employed {
+    fn drop(&mut self) {
+        self.0.0.workers.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use super::image::{self, IMAGE_BYTES_MAX, ImageRefusal};
 use super::model::{Model, ModelError};
 use super::rabbitmq::{Orders, Outgoing, Taken, WorkOrder};
-use super::{InferenceHub, Prediction};
+use super::{Employed, InferenceHub, Prediction};
 use crate::media::store::{MediaStore, MediaStoreError, ObjectRef};
 use crate::sync::{SyncWake, backoff};
 
@@ -104,6 +104,7 @@ pub struct State {
     args: Args,
     expired_looked_at: Option<Instant>,
     rows_looked_at: Option<Instant>,
+    _employed: Employed,
 }
 
 impl Actor for InferenceWorker {
@@ -113,7 +114,8 @@ impl Actor for InferenceWorker {
 
     async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
         myself.send_message(Msg::Look)?;
-        Ok(State { args, expired_looked_at: None, rows_looked_at: None })
+        let employed = args.context.hub.employ();
+        Ok(State { args, expired_looked_at: None, rows_looked_at: None, _employed: employed })
     }
 
     async fn handle(
@@ -352,11 +354,11 @@ impl WorkerContext {
         let event = |job: &Job| event(job, &result, now);
         let settle = async |conn: &mut _| claim::complete(conn, claim, &result, event, now).await;
         if !self.store.run("inference_complete", settle).await? {
-            tracing::warn!(job_id = %job.id, attempt_count = claim.attempt, "inference result came after its lease");
+            tracing::warn!(job_id = %job.id, trace_id = job.trace_id, attempt_count = claim.attempt, "inference result came after its lease");
             return Ok(Outcome::Late);
         }
         self.wake_sync.wake();
-        tracing::debug!(job_id = %job.id, tenant_id = job.tenant_id, media_id = %job.media_id, "image looked at");
+        tracing::debug!(job_id = %job.id, tenant_id = job.tenant_id, media_id = %job.media_id, trace_id = job.trace_id, "image looked at");
         Ok(Outcome::Completed)
     }
 
@@ -371,7 +373,7 @@ impl WorkerContext {
             if self.store.run("inference_give_up", settle).await? {
                 metrics::dead_letters_added(Source::Inference, code).increment(1);
                 tracing::warn!(job_id = %job.id, tenant_id = job.tenant_id, media_id = %job.media_id, reason = code,
-                    error, attempt_count = claim.attempt, "inference job given up");
+                    error, trace_id = job.trace_id, attempt_count = claim.attempt, "inference job given up");
                 return Ok(Outcome::Failed);
             }
             return Ok(Outcome::Late);
@@ -385,7 +387,7 @@ impl WorkerContext {
         };
         let settle = async |conn: &mut _| claim::put_off(conn, claim, &error, again, now).await;
         let is_mine = self.store.run("inference_put_off", settle).await?;
-        tracing::info!(job_id = %job.id, error, attempt_count = claim.attempt, "inference attempt failed");
+        tracing::info!(job_id = %job.id, error, trace_id = job.trace_id, attempt_count = claim.attempt, "inference attempt failed");
         Ok(if is_mine { Outcome::Retried } else { Outcome::Late })
     }
 }

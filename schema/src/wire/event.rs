@@ -192,8 +192,7 @@ pub struct InferenceCompleted<'a> {
     /// Its session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_id: Option<&'a str>,
-    /// The weight, kg; left out when there is no bird in the image.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The weight, kg. It is always there, and null when there is no bird in the image: that is a result, too.
     pub predicted_weight_kg: Option<f64>,
     /// From 0 to 1.
     pub confidence: f64,

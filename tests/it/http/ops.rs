@@ -1,7 +1,10 @@
 //! The state of the box, as the operator page reads it.
 
 use axum::http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
+use tests::barn::Barn;
+use tests::engine::get;
+use tests::objects::Objects;
 
 use super::{Face, code, config};
 
@@ -53,5 +56,81 @@ async fn the_outbox_is_shown_as_the_caller_may_see_it() {
     }
     let (status, body) = face.get(URI, &[]).await;
     assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"));
+    face.end().await;
+}
+
+/// Services of a state, by their place in it.
+const VISION: usize = 3;
+const MEDIA: usize = 4;
+
+fn health(service: &Value) -> [&Value; 2] {
+    [&service["health_ok"], &service["ready_ok"]]
+}
+
+async fn status(barn: &Barn) -> Value {
+    let (status, body) = get(barn.settings.http, URI).await;
+    assert_eq!(status, 200, "{body}");
+    let mut body: Value = serde_json::from_str(&body).expect("a JSON body");
+    body["data"].take()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_barn_at_work_tells_of_its_workers_its_model_and_its_images() {
+    let barn = Barn::start_with(|settings| {
+        settings.set("inference.workers", "2").set("retention.free_disk_gb_min", "0")
+    })
+    .await;
+    let data = status(&barn).await;
+    let (vision, media) = (&data["services"][VISION], &data["services"][MEDIA]);
+    let details = &vision["details"];
+    assert_eq!(health(vision), [true, true], "{vision}");
+    assert_eq!((&details["model_status"], &details["workers"]), (&json!("demo"), &json!(2)), "{vision}");
+    assert_eq!((&details["queue_depth"], &details["queue_age_seconds"]), (&json!(0), &json!(null)));
+    assert_eq!(health(media), [true, true], "{media}");
+    assert_eq!(media["details"], json!({"backend": "filesystem", "has_room": true}));
+    assert_eq!((&data["overall"], &data["services"][0]["details"]), (&json!("OK"), &json!(null)), "{data}");
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_away_degrades_the_box() {
+    let mut objects = Objects::start().await;
+    objects.stop().await;
+    let barn = Barn::start_with(|settings| objects.of(settings)).await;
+    let data = status(&barn).await;
+    let media = &data["services"][MEDIA];
+    assert_eq!(health(media), [false, false], "{media}");
+    assert_eq!(media["details"]["backend"], "s3");
+    assert_eq!(data["overall"], "DEGRADED");
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_volume_and_a_long_queue_are_no_failures_but_a_warning() {
+    let mut config = config();
+    config.inference.enabled = false;
+    config.retention.free_disk_gb_min = 1 << 30;
+    config.media.root = std::env::temp_dir();
+    let face = Face::of(config).await;
+    face.db
+        .execute(
+            "INSERT INTO inference_jobs (id, tenant_id, farm_id, barn_id, device_id, media_id, object_key, model_version,
+                 status, next_attempt_at, created_at, updated_at)
+             VALUES (gen_random_uuid(), 't-001', 'f', 'b', 'd', gen_random_uuid(), 'k', 'v', 'pending', now(),
+                 now() - interval '31 minutes', now())",
+        )
+        .await;
+    let (_, body) = face.get(URI, &[("x-api-key", "one")]).await;
+    let services = &body["data"]["services"];
+    let (vision, media) = (&services[VISION], &services[MEDIA]);
+    assert_eq!(
+        (health(vision), health(media)),
+        ([&json!(true), &json!(false)], [&json!(true), &json!(false)])
+    );
+    let details = &vision["details"];
+    assert_eq!((&details["model_status"], &details["workers"]), (&json!("disabled"), &json!(0)), "{vision}");
+    assert_eq!(details["queue_depth"], 1);
+    assert!(details["queue_age_seconds"].as_i64().is_some_and(|seconds| seconds >= 31 * 60), "{vision}");
+    assert_eq!(media["details"]["has_room"], false);
     face.end().await;
 }

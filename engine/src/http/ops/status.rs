@@ -10,7 +10,7 @@ use actors::sync::status::CloudState;
 use axum::Json;
 use axum::extract::State;
 use schema::clock::Timestamp;
-use schema::store::StoreError;
+use schema::store::{StoreError, inference};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -20,11 +20,16 @@ use crate::config::Config;
 use crate::http::AppState;
 use crate::http::auth::{Call, Tenants};
 use crate::http::error::{Code, Error};
+use crate::http::inference::model_status;
 use crate::http::sync::{SyncStateBody, read_state};
 use crate::http::time::Time;
 
 /// How long one part may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// With more images than this to look at, inference lags behind.
+const QUEUE_DEPTH_MAX: i64 = 1000;
+/// When an image has waited longer than this, inference lags behind.
+const QUEUE_AGE_SECONDS_MAX: i64 = 30 * 60;
 
 /// How the whole box is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -77,6 +82,55 @@ struct Service {
     latency_ms: u64,
     /// When.
     last_check_at: Time,
+    /// What else there is to say; left out where there is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
+}
+
+/// What else there is to say of a part.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[serde(untagged)]
+enum Details {
+    /// Of `edge-vision-inference`.
+    Vision(VisionDetails),
+    /// Of `edge-media-store`.
+    Media(MediaDetails),
+}
+
+/// The model, who works with it, and what waits for them.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+struct VisionDetails {
+    /// `ready`, `demo` for a demonstration model, `disabled` when this engine looks at no images.
+    #[schema(example = "demo")]
+    model_status: &'static str,
+    /// The version that results carry.
+    #[schema(example = "demo-1.0.0")]
+    model_version: String,
+    /// Why the newest package at the model's path is not in use; left out when it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_error: Option<String>,
+    /// Workers of this engine.
+    #[schema(example = 1)]
+    workers: usize,
+    /// Images to look at, those under way included; null while the database is away.
+    #[schema(example = 0)]
+    queue_depth: Option<i64>,
+    /// How long the oldest of them has waited; null when there is none.
+    #[schema(example = 3)]
+    queue_age_seconds: Option<i64>,
+    /// Whether RabbitMQ answers, without which jobs are found a little later; left out when it is not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_rabbitmq_connected: Option<bool>,
+}
+
+/// Where images lie.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+struct MediaDetails {
+    /// `s3` or `filesystem`.
+    #[schema(example = "filesystem")]
+    backend: &'static str,
+    /// Whether there is room for more.
+    has_room: bool,
 }
 
 /// What the machine has left; null where the system does not say.
@@ -139,6 +193,8 @@ pub(in crate::http) struct EdgeCheck {
     base_url: String,
     disk_path: PathBuf,
     check_every: Duration,
+    /// Workers that this engine is to have.
+    workers: usize,
     last: Mutex<Option<(Instant, Checked)>>,
     /// What each group of tenants last saw of the outbox; as many as there are operator keys.
     seen: Mutex<HashMap<Option<Vec<String>>, SyncStateBody>>,
@@ -158,6 +214,7 @@ impl EdgeCheck {
             base_url: config.http.url().as_str().to_owned(),
             disk_path: config.ops.disk_path.clone(),
             check_every: Duration::from_secs(config.ops.check_seconds),
+            workers: if config.inference.enabled { config.inference.workers } else { 0 },
             last: Mutex::default(),
             seen: Mutex::default(),
         }
@@ -177,33 +234,50 @@ impl EdgeCheck {
 
     async fn check(&self, state: &AppState) -> Checked {
         let at = state.clock.now();
-        let (database, media, resources) = tokio::join!(
-            timed(async { state.store.ping().await.is_ok() }),
-            timed(state.media_probe.is_up()),
+        let queue = async |conn: &mut _| inference::queue(conn).await;
+        let (database, queue, media, has_room, resources) = tokio::join!(
+            timed(async { state.store.ping().await.ok() }),
+            timed(async { state.store.run("inference_queue", queue).await.ok() }),
+            timed(async { state.media_probe.is_up().await.then_some(()) }),
+            timed(async { Some(state.media.has_room().await) }),
             resources(self.disk_path.clone())
         );
-        let mqtt = timed(async { (state.is_mqtt_connected)() }).await;
+        let mqtt = timed(async { (state.is_mqtt_connected)().then_some(()) }).await;
         let is_cloud_away = state.sync.view().state == CloudState::Down;
-        let is_rabbitmq_away = state.inference.orders().is_some_and(|orders| !orders.is_connected());
-        let parts = [
-            ("edge-ingress-gateway", &mqtt, true),
-            ("edge-telemetry-timeseries", &database, true),
-            ("edge-weighvision-session", &database, true),
-            // Without RabbitMQ jobs are found a little later.
-            ("edge-vision-inference", &database, !is_rabbitmq_away),
-            ("edge-media-store", &media, true),
-            // A barn works on while it is offline; its events wait.
-            ("edge-sync-forwarder", &database, !is_cloud_away),
-        ];
-        let services = parts.map(|(name, found, is_ready)| Service {
+        // A volume that does not answer is no reason to say that it is full.
+        let has_room = has_room.found.unwrap_or(true);
+        let service = |name, latency: Duration, health_ok, is_ready| Service {
             name,
             base_url: self.base_url.clone(),
-            health_ok: found.is_up,
-            ready_ok: found.is_up && is_ready,
-            latency_ms: u64::try_from(found.latency.as_millis()).unwrap_or(u64::MAX),
+            health_ok,
+            ready_ok: health_ok && is_ready,
+            latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
             last_check_at: at.into(),
-        });
-        Checked { at, services: services.into(), resources }
+            details: None,
+        };
+        let part = |name, answer: &Answer<()>, is_ready| {
+            service(name, answer.latency, answer.found.is_some(), is_ready)
+        };
+        let vision = vision_details(state, queue.found, at);
+        let is_vision_up = queue.found.is_some() && (self.workers == 0 || vision.workers > 0);
+        let is_vision_ready = is_abreast(&vision, self.workers);
+        let media_details = MediaDetails { backend: state.media.backend(), has_room };
+        let services = vec![
+            part("edge-ingress-gateway", &mqtt, true),
+            part("edge-telemetry-timeseries", &database, true),
+            part("edge-weighvision-session", &database, true),
+            Service {
+                details: Some(Details::Vision(vision)),
+                ..service("edge-vision-inference", queue.latency, is_vision_up, is_vision_ready)
+            },
+            Service {
+                details: Some(Details::Media(media_details)),
+                ..part("edge-media-store", &media, has_room)
+            },
+            // A barn works on while it is offline; its events wait.
+            part("edge-sync-forwarder", &database, !is_cloud_away),
+        ];
+        Checked { at, services, resources }
     }
 
     /// The outbox of some tenants, or what was last seen of it.
@@ -225,16 +299,43 @@ impl EdgeCheck {
     }
 }
 
-/// Whether a part answers, and how fast.
-struct Answer {
-    is_up: bool,
+/// What is known of inference; `queue` is its depth, and since when the oldest job waits.
+fn vision_details(
+    state: &AppState,
+    queue: Option<(i64, Option<Timestamp>)>,
+    now: Timestamp,
+) -> VisionDetails {
+    let oldest_at = queue.and_then(|(_, oldest_at)| oldest_at);
+    VisionDetails {
+        model_status: model_status(state),
+        model_version: state.inference.model_version().to_string(),
+        model_error: state.inference.fault().map(|fault| fault.to_string()),
+        workers: state.inference.workers(),
+        queue_depth: queue.map(|(depth, _)| depth),
+        queue_age_seconds: oldest_at.map(|oldest_at| (now - oldest_at).num_seconds().max(0)),
+        is_rabbitmq_connected: state.inference.orders().map(|orders| orders.is_connected()),
+    }
+}
+
+/// Whether inference has all its workers, the newest model and its RabbitMQ, and does not lag behind.
+fn is_abreast(vision: &VisionDetails, workers: usize) -> bool {
+    vision.workers >= workers
+        && vision.model_error.is_none()
+        && vision.is_rabbitmq_connected != Some(false)
+        && vision.queue_depth.is_none_or(|depth| depth <= QUEUE_DEPTH_MAX)
+        && vision.queue_age_seconds.is_none_or(|seconds| seconds <= QUEUE_AGE_SECONDS_MAX)
+}
+
+/// What a part answers, and how fast.
+struct Answer<T> {
+    found: Option<T>,
     latency: Duration,
 }
 
-async fn timed(question: impl Future<Output = bool>) -> Answer {
+async fn timed<T>(question: impl Future<Output = Option<T>>) -> Answer<T> {
     let asked_at = Instant::now();
-    let is_up = timeout(ANSWER_MAX, question).await.unwrap_or(false);
-    Answer { is_up, latency: asked_at.elapsed() }
+    let found = timeout(ANSWER_MAX, question).await.ok().flatten();
+    Answer { found, latency: asked_at.elapsed() }
 }
 
 /// A volume may hang, and must not hold anybody up.
@@ -278,11 +379,37 @@ mod tests {
             ready_ok,
             latency_ms: 0,
             last_check_at: schema::wire::time::parse("2026-02-12T09:00:00Z").expect("a time").into(),
+            details: None,
         };
         let check = |services: &[Service], expected| assert_eq!(overall(services), expected, "{services:?}");
         check(&[service(true, true), service(true, true)], Overall::Ok);
         check(&[service(true, true), service(true, false)], Overall::Warn);
         check(&[service(true, false), service(false, false)], Overall::Degraded);
+    }
+
+    #[test]
+    fn inference_is_abreast_until_something_is_amiss() {
+        let good = VisionDetails {
+            model_status: "ready",
+            model_version: "v1".to_owned(),
+            model_error: None,
+            workers: 2,
+            queue_depth: Some(1000),
+            queue_age_seconds: Some(1800),
+            is_rabbitmq_connected: None,
+        };
+        let check = |change: fn(&mut VisionDetails), expected| {
+            let mut vision = good.clone();
+            change(&mut vision);
+            assert_eq!(is_abreast(&vision, 2), expected, "{vision:?}");
+        };
+        check(|_| {}, true);
+        check(|vision| vision.queue_age_seconds = None, true);
+        check(|vision| vision.workers = 1, false);
+        check(|vision| vision.queue_depth = Some(1001), false);
+        check(|vision| vision.queue_age_seconds = Some(1801), false);
+        check(|vision| vision.is_rabbitmq_connected = Some(false), false);
+        check(|vision| vision.model_error = Some("broken".to_owned()), false);
     }
 
     #[test]
