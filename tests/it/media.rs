@@ -19,6 +19,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 mod declared;
+mod trace;
 
 const IMAGE: &[u8] = &[0x5a; 200_000];
 
@@ -172,7 +173,9 @@ async fn an_image_that_an_event_binds_is_completed_with_its_session() {
     until("the upload is looked for", async || barn.db.count(looked).await == 1).await;
     assert_eq!(put(&presigned, IMAGE).await, 200);
     barn.delivered(1).await;
-    let bound = "SELECT count(*) FROM sync_outbox WHERE session_id = 's-7' AND trace_id = 'tr-7'";
+    // The session is that of the event, the trace that of the offer, which came first.
+    let bound =
+        "SELECT count(*) FROM sync_outbox WHERE session_id = 's-7' AND trace_id = 'trace-of-the-call'";
     assert_eq!(barn.db.count(bound).await, 1);
     barn.finish().await;
 }
