@@ -90,6 +90,7 @@ impl Objects {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.expect("a listener");
+                stream.set_nodelay(true).expect("an open socket");
                 let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service.clone());
                 connections.spawn(async move { drop(serving.await) });
             }
