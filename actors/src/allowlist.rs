@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use broker::Identity;
+use broker::tls::Subject;
 use schema::clock::Clock;
 use schema::id::TenantId;
 use schema::store::device::{self, Allowed, Allowlist as List};
@@ -88,6 +90,18 @@ impl Allowlist {
         }
         self.refresh(|snapshot| Instant::now() >= snapshot.stale_at).await?;
         Ok(tenant())
+    }
+
+    /// The device a certificate stands for; `None` when it leaves its tenant out and not exactly one has such a device.
+    ///
+    /// # Errors
+    /// When the tenant is looked for and the database cannot be asked.
+    pub async fn identity(&self, subject: &Subject) -> Result<Option<Identity>, StoreError> {
+        let tenant_id = match &subject.tenant_id {
+            Some(tenant_id) => Some(tenant_id.clone()),
+            None => self.tenant_of(subject.device_id.as_str()).await?,
+        };
+        Ok(tenant_id.map(|tenant_id| Identity { tenant_id, device_id: subject.device_id.clone() }))
     }
 
     /// A device's row in the snapshot as it is, without waiting.

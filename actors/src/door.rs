@@ -5,12 +5,11 @@
 //! Sends: deliveries to the ingress.
 //! Dies: when the door or the link ends by itself; its supervisor opens it again.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use broker::{Door, DoorParts, DoorSettings, DoorStats, Link, LinkParts, LinkSettings};
+use broker::{Addresses, Door, DoorParts, DoorSettings, DoorStats, Link, LinkParts, LinkSettings};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
 
@@ -31,7 +30,7 @@ pub struct WayInView {
 
 struct View {
     stats: Arc<DoorStats>,
-    local_addr: Option<SocketAddr>,
+    addresses: Addresses,
 }
 
 impl WayInView {
@@ -41,10 +40,10 @@ impl WayInView {
         self.current.load().as_deref().is_some_and(|view| view.stats.is_connected())
     }
 
-    /// Where the door listens; `None` with an external broker.
+    /// Where the door listens; nowhere with an external broker.
     #[must_use]
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.current.load().as_deref().and_then(|view| view.local_addr)
+    pub fn addresses(&self) -> Addresses {
+        self.current.load().as_deref().map(|view| view.addresses).unwrap_or_default()
     }
 }
 
@@ -105,16 +104,16 @@ impl Actor for DoorActor {
     type Arguments = Args;
 
     async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
-        let (open, stats, local_addr) = match args.way_in {
+        let (open, stats, addresses) = match args.way_in {
             WayIn::Embedded(settings, parts) => {
                 let door = Door::bind(settings, parts).await?;
-                let (stats, local_addr) = (door.stats(), door.local_addr());
-                (Open::Door(Arc::new(door)), stats, Some(local_addr))
+                let (stats, addresses) = (door.stats(), door.addresses());
+                (Open::Door(Arc::new(door)), stats, addresses)
             }
             WayIn::External(settings, parts) => {
                 let link = Link::new(settings, parts);
                 let stats = link.stats();
-                (Open::Link(Arc::new(link)), stats, None)
+                (Open::Link(Arc::new(link)), stats, Addresses::default())
             }
         };
         let mut running = JoinSet::new();
@@ -124,7 +123,7 @@ impl Actor for DoorActor {
             // The actor may be gone already, and then nobody needs to know.
             drop(ended.send_message(Msg::Ended));
         });
-        args.view.current.store(Some(Arc::new(View { stats, local_addr })));
+        args.view.current.store(Some(Arc::new(View { stats, addresses })));
         Ok(State { open, drain_max: args.drain_max, running })
     }
 

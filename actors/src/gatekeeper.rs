@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use broker::{Gatekeeper, Identity, Login, Scope};
+use broker::{Gatekeeper, Identity, Login, Scope, Shown};
 use schema::id::{BarnId, FarmId, StationId};
+use schema::store::StoreError;
 use schema::store::device::Allowed;
 
 use crate::allowlist::Allowlist;
@@ -25,15 +26,11 @@ pub struct DeviceGatekeeper {
 
 #[async_trait]
 impl Gatekeeper for DeviceGatekeeper {
-    async fn login(&self, username: Option<&str>, password: Option<&[u8]>, client_id: &str) -> Login {
-        let Some(username) = username else {
-            return if self.is_anonymous_allowed { Login::Anonymous } else { Login::Refused };
-        };
-        match self.credentials.verify(username, password.unwrap_or_default()).await {
-            Ok(Some(identity)) => self.enabled(identity).await,
-            Ok(None) => Login::Refused,
+    async fn login(&self, shown: Shown<'_>) -> Login {
+        match self.identify(shown).await {
+            Ok(login) => login,
             Err(error) => {
-                tracing::warn!(client_id, %error, "login could not be checked");
+                tracing::warn!(%error, "login could not be checked");
                 Login::Unavailable
             }
         }
@@ -50,13 +47,28 @@ impl Gatekeeper for DeviceGatekeeper {
 }
 
 impl DeviceGatekeeper {
+    async fn identify(&self, shown: Shown<'_>) -> Result<Login, StoreError> {
+        let certified = match shown.certificate {
+            Some(subject) => Some(self.allowlist.identity(subject).await?),
+            None => None,
+        };
+        let named = match shown.username {
+            Some(name) => Some(self.credentials.verify(name, shown.password.unwrap_or_default()).await?),
+            None => None,
+        };
+        Ok(match (certified, named) {
+            (None, None) if self.is_anonymous_allowed => Login::Anonymous,
+            (Some(identity), None) | (None, Some(identity)) => self.enabled(identity).await?,
+            (Some(identity), Some(named)) if identity == named => self.enabled(identity).await?,
+            (Some(_), Some(_)) | (None, None) => Login::Refused,
+        })
+    }
+
     /// A credential alone is not enough: the device's row must be there and enabled.
-    async fn enabled(&self, identity: Identity) -> Login {
-        match self.allowlist.device_row(identity.tenant_id.as_str(), identity.device_id.as_str()).await {
-            Ok(Some(row)) if row.is_enabled => Login::Device(identity),
-            Ok(_) => Login::Refused,
-            Err(_) => Login::Unavailable,
-        }
+    async fn enabled(&self, identity: Option<Identity>) -> Result<Login, StoreError> {
+        let Some(identity) = identity else { return Ok(Login::Refused) };
+        let row = self.allowlist.device_row(identity.tenant_id.as_str(), identity.device_id.as_str()).await?;
+        Ok(if row.is_some_and(|row| row.is_enabled) { Login::Device(identity) } else { Login::Refused })
     }
 }
 

@@ -7,6 +7,7 @@ mod admission;
 mod codec;
 mod connection;
 mod inflow;
+mod listener;
 mod sessions;
 mod subscriber;
 mod topics;
@@ -18,20 +19,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schema::clock::Clock;
-use tokio::io;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{self, AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::credits::Credits;
 use crate::delivery::Intake;
+use crate::door::listener::{Listener, Listeners};
 use crate::door::sessions::{CloseReason, Sessions};
 use crate::embedded::Embedded;
 use crate::fanout::Fanout;
 use crate::gatekeeper::{Gatekeeper, Identity};
 use crate::retained::{Retained, RetainedError, RetainedStore};
 use crate::stats::{DoorStats, Refusal};
+use crate::tls::{ClientChain, Tls, TlsError, TlsFiles};
 
 /// Wait after the system refused to accept a connection, for example for want of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -42,7 +45,9 @@ const RETAINED_SAVE_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct DoorSettings {
     /// Address of the plain listener; port 0 lets the system choose.
-    pub listen: SocketAddr,
+    pub listen: Option<SocketAddr>,
+    /// Address of the encrypted listener, and what encrypts it.
+    pub listen_tls: Option<(SocketAddr, TlsFiles)>,
     /// Whether clients without a credential are let in.
     pub allow_anonymous: bool,
     /// Sockets open at once.
@@ -68,7 +73,8 @@ pub struct DoorSettings {
 impl Default for DoorSettings {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([0, 0, 0, 0], 1883)),
+            listen: None,
+            listen_tls: None,
             allow_anonymous: false,
             connections_max: 1000,
             inflight_max: 100,
@@ -108,16 +114,29 @@ pub enum DoorError {
         #[source]
         source: io::Error,
     },
+    /// The files of the encrypted listener are of no use.
+    #[error("encrypt the MQTT listener")]
+    Tls(#[from] TlsError),
     /// The retained messages could not be loaded.
     #[error("load the retained messages")]
     Retained(#[from] RetainedError),
 }
 
+/// Where a door listens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// In the clear.
+    pub plain: Option<SocketAddr>,
+    /// Encrypted.
+    pub tls: Option<SocketAddr>,
+}
+
 /// The open door.
 pub struct Door {
     shared: Arc<Shared>,
-    listener: Mutex<Option<TcpListener>>,
-    local_addr: SocketAddr,
+    listeners: Mutex<Option<Listeners>>,
+    addresses: Addresses,
+    tls: Option<Arc<Tls>>,
     phase: watch::Sender<Phase>,
     running: watch::Sender<bool>,
 }
@@ -156,14 +175,26 @@ impl Door {
     pub async fn bind(settings: DoorSettings, parts: DoorParts) -> Result<Self, DoorError> {
         let DoorParts { gatekeeper, intake, retained, clock } = parts;
         let retained = Retained::load(retained).await?;
-        let address = settings.listen;
-        let failed = |source| DoorError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
-        if settings.allow_anonymous {
-            tracing::warn!(%local_addr, "clients without a credential are let in: insecure");
+        let tls = match &settings.listen_tls {
+            Some((_, files)) => Some(Arc::new(Tls::open(files.clone()).await?)),
+            None => None,
+        };
+        let mut listeners = Vec::new();
+        let mut addresses = Addresses::default();
+        if let Some(address) = settings.listen {
+            let listener = Listener::bind(address, None).await?;
+            addresses.plain = Some(listener.local_addr);
+            listeners.push(listener);
+            tracing::warn!(%address, "the MQTT listener is not encrypted: for development only");
         }
-        tracing::warn!(%local_addr, "the MQTT listener is not encrypted: for development only");
+        if let Some((address, _)) = settings.listen_tls {
+            let listener = Listener::bind(address, tls.clone()).await?;
+            addresses.tls = Some(listener.local_addr);
+            listeners.push(listener);
+        }
+        if settings.allow_anonymous {
+            tracing::warn!("clients without a credential are let in: insecure");
+        }
         let (phase, phase_seen) = watch::channel(Phase::Open);
         let shared = Shared {
             gatekeeper,
@@ -184,17 +215,18 @@ impl Door {
         };
         Ok(Self {
             shared: Arc::new(shared),
-            listener: Mutex::new(Some(listener)),
-            local_addr,
+            listeners: Mutex::new(Some(Listeners::new(listeners))),
+            addresses,
+            tls,
             phase,
             running: watch::Sender::new(false),
         })
     }
 
-    /// The address that is listened on.
+    /// The addresses that are listened on.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
     }
 
     /// The door's counters.
@@ -205,12 +237,13 @@ impl Door {
 
     /// Serves clients until [`Door::shutdown`]; a second call returns at once.
     pub async fn run(&self) {
-        let Some(listener) = self.listener.lock().await.take() else { return };
+        let Some(listeners) = self.listeners.lock().await.take() else { return };
         let _running = Running::start(&self.running, &self.shared.stats);
         let mut tasks = JoinSet::new();
         tokio::select! {
-            () = self.accept_all(listener, &mut tasks) => {}
+            () = self.accept_all(listeners, &mut tasks) => {}
             () = self.shared.retained.keep() => {}
+            () = self.watch_certificates() => {}
         }
         self.drain(&mut tasks).await;
         let saving = self.shared.retained.save();
@@ -223,7 +256,7 @@ impl Door {
     /// After the deadline the rest is cut off. Says how many deliveries were cut off.
     pub async fn shutdown(&self, deadline: Duration) -> usize {
         self.phase.send_replace(Phase::Draining);
-        drop(self.listener.lock().await.take());
+        drop(self.listeners.lock().await.take());
         let mut running = self.running.subscribe();
         let stopped = running.wait_for(|is_running| !is_running);
         if timeout_at(Instant::now() + deadline, stopped).await.is_err() {
@@ -239,14 +272,29 @@ impl Door {
         self.shared.sessions.close_all_of(identity, CloseReason::Revoked);
     }
 
-    async fn accept_all(&self, listener: TcpListener, tasks: &mut JoinSet<()>) {
+    /// Takes up changed certificate files, and closes the connections of clients that are not trusted any more.
+    async fn watch_certificates(&self) {
+        let Some(tls) = &self.tls else { return std::future::pending().await };
+        let mut taken_up = tls.taken_up();
+        let close_untrusted = async {
+            while taken_up.changed().await.is_ok() {
+                self.shared.sessions.close_untrusted(|chain| tls.still_trusts(chain));
+            }
+        };
+        tokio::select! {
+            () = close_untrusted => {}
+            never = tls.watch() => match never {},
+        }
+    }
+
+    async fn accept_all(&self, mut listeners: Listeners, tasks: &mut JoinSet<()>) {
         let mut phase = self.shared.phase.clone();
         while *phase.borrow_and_update() == Phase::Open {
             tokio::select! {
                 _ = phase.changed() => {}
                 Some(ended) = tasks.join_next() => self.count_panic(ended),
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => self.admit(stream, peer, tasks),
+                (accepted, tls) = listeners.accept() => match accepted {
+                    Ok((stream, peer)) => self.admit(stream, peer, tls, tasks),
                     Err(error) => {
                         tracing::warn!(error = &error as &dyn Error, "connection not accepted");
                         sleep(ACCEPT_RETRY).await;
@@ -256,7 +304,7 @@ impl Door {
         }
     }
 
-    fn admit(&self, stream: TcpStream, peer: SocketAddr, tasks: &mut JoinSet<()>) {
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>, tasks: &mut JoinSet<()>) {
         let Ok(place) = Arc::clone(&self.shared.places).try_acquire_owned() else {
             self.shared.stats.count_refused(Refusal::Full);
             tracing::warn!(%peer, "connection refused: all places are taken");
@@ -266,7 +314,7 @@ impl Door {
             tracing::debug!(%peer, %error, "connection lost before its first byte");
             return;
         }
-        tasks.spawn(serve(Arc::clone(&self.shared), stream, place));
+        tasks.spawn(serve(Arc::clone(&self.shared), stream, peer, tls, place));
     }
 
     /// Waits until every connection finished what it has in hand, or the deadline cuts them off.
@@ -293,9 +341,34 @@ impl Door {
 }
 
 /// One connection from its first byte to the end of its last delivery.
-async fn serve(shared: Arc<Shared>, stream: TcpStream, place: OwnedSemaphorePermit) {
+async fn serve(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<Tls>>,
+    place: OwnedSemaphorePermit,
+) {
+    let Some(tls) = tls else { return converse(shared, stream, None, place).await };
+    let mut phase = shared.phase.clone();
+    let greeted = tokio::select! {
+        greeted = tls.accept(stream) => greeted,
+        _ = phase.wait_for(|phase| *phase != Phase::Open) => return,
+    };
+    match greeted {
+        Ok((stream, chain)) => converse(shared, stream, chain, place).await,
+        Err(error) => {
+            shared.stats.count_refused(Refusal::Handshake);
+            tracing::info!(%peer, error = &error as &dyn Error, "client refused: TLS");
+        }
+    }
+}
+
+async fn converse<S>(shared: Arc<Shared>, stream: S, chain: Option<ClientChain>, place: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite,
+{
     let transport = transport::Transport::new(stream);
-    if let Some(admitted) = admission::admit(&shared, transport).await {
+    if let Some(admitted) = admission::admit(&shared, transport, chain).await {
         connection::Connection::new(shared, admitted, place).run().await;
     }
 }

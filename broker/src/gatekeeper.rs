@@ -5,6 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
 
+use crate::tls::Subject;
+
 /// The one device a credential stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
@@ -25,6 +27,17 @@ pub struct Scope {
     pub station_id: Option<StationId>,
 }
 
+/// What a client shows of itself.
+#[derive(Clone, Copy, Default)]
+pub struct Shown<'a> {
+    /// Whom its verified certificate names.
+    pub certificate: Option<&'a Subject>,
+    /// The user name of its CONNECT.
+    pub username: Option<&'a str>,
+    /// The password of its CONNECT.
+    pub password: Option<&'a [u8]>,
+}
+
 /// What became of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Login {
@@ -41,8 +54,9 @@ pub enum Login {
 /// Answers who a client is and what it may do. Implementations keep a snapshot: only [`Gatekeeper::login`] may wait.
 #[async_trait]
 pub trait Gatekeeper: Send + Sync {
-    /// Checks what a CONNECT showed. The door bounds the wait and slows down refused clients itself.
-    async fn login(&self, username: Option<&str>, password: Option<&[u8]>, client_id: &str) -> Login;
+    /// Checks what a client shows. Whoever shows a certificate and a password must be the same device by both. The door
+    /// bounds the wait and slows down refused clients itself.
+    async fn login(&self, shown: Shown<'_>) -> Login;
 
     /// Where the device may act now; `None` when it is not enabled any more, which closes its connections.
     fn scope(&self, identity: &Identity) -> Option<Scope>;

@@ -19,8 +19,8 @@ pub mod tls;
 pub mod window;
 
 pub use delivery::{Delivery, Intake, Message, Qos, Settlement, Verdict};
-pub use door::{Door, DoorError, DoorParts, DoorSettings};
-pub use gatekeeper::{Gatekeeper, Identity, Login, Scope};
+pub use door::{Addresses, Door, DoorError, DoorParts, DoorSettings};
+pub use gatekeeper::{Gatekeeper, Identity, Login, Scope, Shown};
 pub use link::{Link, LinkParts, LinkSettings};
 pub use retained::{MemoryRetained, RetainedError, RetainedMessage, RetainedStore};
 pub use stats::{DoorStats, Refusal};

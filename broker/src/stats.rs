@@ -13,6 +13,8 @@ pub enum Refusal {
     Credential,
     /// A publish or a subscription outside the device's scope.
     Acl,
+    /// A TLS handshake that failed, took too long, or showed a certificate that is not accepted.
+    Handshake,
     /// A protocol version other than MQTT 3.1.1.
     Protocol,
     /// An empty client id that asks for a lasting session.
@@ -29,9 +31,10 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Credential,
         Self::Acl,
+        Self::Handshake,
         Self::Protocol,
         Self::ClientId,
         Self::Unavailable,
@@ -46,6 +49,7 @@ impl Refusal {
         match self {
             Self::Credential => "credential",
             Self::Acl => "acl",
+            Self::Handshake => "handshake",
             Self::Protocol => "protocol",
             Self::ClientId => "client_id",
             Self::Unavailable => "unavailable",

@@ -9,14 +9,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{Acceptor, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 use schema::id::{DeviceId, TenantId};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 pub use tokio_rustls::server::TlsStream;
@@ -27,7 +29,7 @@ const HANDSHAKE_SECONDS_MAX: u64 = 10;
 /// Handshakes at once, counted from the client's first words: each costs more than a request does, and nobody is known yet.
 const HANDSHAKES_MAX: usize = 64;
 /// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Where certificates and keys lie; all are PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,9 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The CAs of client certificates, as many as there are; `None` asks no client for one.
     pub client_ca: Option<PathBuf>,
+    /// Revocation lists of these CAs, as many as there are. A CA without one revokes nothing; a list that is overdue
+    /// still counts, since a farm may be without its CA for long.
+    pub client_crl: Option<PathBuf>,
 }
 
 /// Why the files are of no use.
@@ -96,6 +101,18 @@ pub enum HandshakeError {
     Failed(#[from] io::Error),
 }
 
+/// A client certificate that was verified, with what leads to its CA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientChain(Arc<[CertificateDer<'static>]>);
+
+impl ClientChain {
+    /// Whom it names; `None` for one that names nobody, or several.
+    #[must_use]
+    pub fn subject(&self) -> Option<Subject> {
+        self.0.first().and_then(subject)
+    }
+}
+
 /// Whom a verified client certificate names: the device by its common name, the tenant by its organization.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
@@ -109,7 +126,9 @@ pub struct Subject {
 #[derive(Debug)]
 pub struct Tls {
     files: TlsFiles,
-    current: RwLock<Arc<ServerConfig>>,
+    current: RwLock<Current>,
+    /// Counts the times that files were taken up.
+    taken_up: watch::Sender<u64>,
     handshakes: Semaphore,
     /// The contents last looked at, good or not.
     seen: tokio::sync::Mutex<Contents>,
@@ -122,39 +141,56 @@ impl Tls {
     /// When one cannot be read, or they do not make a listener.
     pub async fn open(files: TlsFiles) -> Result<Self, TlsError> {
         let contents = Contents::read(&files).await?;
-        let config = contents.config(&files)?;
+        let current = contents.current(&files)?;
         Ok(Self {
             files,
-            current: RwLock::new(Arc::new(config)),
+            current: RwLock::new(current),
+            taken_up: watch::Sender::new(0),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             seen: contents.into(),
         })
     }
 
-    /// Makes an encrypted stream of a plain one, and says whom the client's certificate names if it showed one. A
-    /// certificate that no CA of ours vouches for ends the handshake.
+    /// Makes an encrypted stream of a plain one, and says which certificate the client showed, if any. One that no CA of
+    /// ours vouches for, or that is revoked, ends the handshake.
     ///
     /// # Errors
     /// When the client takes too long, or breaks the rules.
-    pub async fn accept<S>(&self, stream: S) -> Result<(TlsStream<S>, Option<Subject>), HandshakeError>
+    pub async fn accept<S>(&self, stream: S) -> Result<(TlsStream<S>, Option<ClientChain>), HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let handshake = async {
             let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
             let _turn = self.handshakes.acquire().await.expect("the semaphore is never closed");
-            let config = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
-            hello.into_stream(config).await
+            hello.into_stream(self.current().config).await
         };
         let ended = timeout(Duration::from_secs(HANDSHAKE_SECONDS_MAX), handshake).await;
         let stream = ended.map_err(|_| HandshakeError::TooSlow)??;
         let (_, session) = stream.get_ref();
-        let subject =
-            session.peer_certificates().and_then(<[_]>::first).and_then(|certificate| subject(certificate));
-        Ok((stream, subject))
+        let chain = session.peer_certificates().map(|chain| {
+            ClientChain(chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
+        });
+        Ok((stream, chain))
     }
 
-    /// Looks at the files every two seconds, for ever. Files that are of no use leave those before them in force, and are
+    /// Whether a certificate that was accepted would be accepted now: its CA may have gone, and it may have been revoked
+    /// or have expired since.
+    #[must_use]
+    pub fn still_trusts(&self, chain: &ClientChain) -> bool {
+        let (Some(verifier), Some((own, issuers))) = (self.current().verifier, chain.0.split_first()) else {
+            return false;
+        };
+        verifier.verify_client_cert(own, issuers, UnixTime::now()).is_ok()
+    }
+
+    /// Changes whenever files were taken up.
+    #[must_use]
+    pub fn taken_up(&self) -> watch::Receiver<u64> {
+        self.taken_up.subscribe()
+    }
+
+    /// Looks at the files twice a second, for ever. Files that are of no use leave those before them in force, and are
     /// complained about once.
     pub async fn watch(&self) -> Infallible {
         loop {
@@ -184,11 +220,24 @@ impl Tls {
                 return Err(error);
             }
         };
-        let config = contents.config(&self.files);
+        let current = contents.current(&self.files);
         *seen = contents;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = current?;
+        self.taken_up.send_modify(|times| *times += 1);
         Ok(true)
     }
+
+    fn current(&self) -> Current {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What the files make.
+#[derive(Clone, Debug)]
+struct Current {
+    config: Arc<ServerConfig>,
+    /// Judges client certificates, when they are asked for.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 /// What lies in the files; empty when one of them cannot be read.
@@ -197,6 +246,7 @@ struct Contents {
     cert: Vec<u8>,
     key: Vec<u8>,
     client_ca: Option<Vec<u8>>,
+    client_crl: Option<Vec<u8>>,
 }
 
 /// A private key is nobody's to read.
@@ -208,14 +258,15 @@ impl std::fmt::Debug for Contents {
 
 impl Contents {
     async fn read(files: &TlsFiles) -> Result<Self, TlsError> {
-        let client_ca = match &files.client_ca {
-            Some(path) => Some(read(path).await?),
-            None => None,
-        };
-        Ok(Self { cert: read(&files.cert).await?, key: read(&files.key).await?, client_ca })
+        Ok(Self {
+            cert: read(&files.cert).await?,
+            key: read(&files.key).await?,
+            client_ca: read_if_named(files.client_ca.as_deref()).await?,
+            client_crl: read_if_named(files.client_crl.as_deref()).await?,
+        })
     }
 
-    fn config(&self, files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+    fn current(&self, files: &TlsFiles) -> Result<Current, TlsError> {
         let chain = certificates(&self.cert, &files.cert)?;
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|source| TlsError::Pem {
             what: "a private key",
@@ -226,23 +277,44 @@ impl Contents {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .expect("the provider speaks both versions");
-        let builder = match (&self.client_ca, &files.client_ca) {
-            (Some(pem), Some(path)) => {
-                let roots = Arc::new(roots(pem, path)?);
-                // Who must show a certificate is decided where it is known what is asked for.
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
-                    .allow_unauthenticated()
-                    .build()
-                    .map_err(|source: VerifierBuilderError| ca_error(path, source))?;
-                builder.with_client_cert_verifier(verifier)
-            }
-            (None, _) | (_, None) => builder.with_no_client_auth(),
+        let verifier = self.verifier(files, provider)?;
+        let builder = match &verifier {
+            Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+            None => builder.with_no_client_auth(),
         };
-        builder.with_single_cert(chain, key).map_err(|source| TlsError::Pair {
+        let config = builder.with_single_cert(chain, key).map_err(|source| TlsError::Pair {
             cert: files.cert.clone(),
             key: files.key.clone(),
             source,
-        })
+        })?;
+        Ok(Current { config: Arc::new(config), verifier })
+    }
+
+    fn verifier(
+        &self,
+        files: &TlsFiles,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+        let (Some(pem), Some(path)) = (&self.client_ca, &files.client_ca) else { return Ok(None) };
+        let crls = match (&self.client_crl, &files.client_crl) {
+            (Some(pem), Some(path)) => revocation_lists(pem, path)?,
+            (None, _) | (_, None) => Vec::new(),
+        };
+        // Who must show a certificate is decided where it is known what is asked for.
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(pem, path)?), provider)
+            .with_crls(crls)
+            .allow_unknown_revocation_status()
+            .allow_unauthenticated()
+            .build()
+            .map_err(|source: VerifierBuilderError| ca_error(path, source))?;
+        Ok(Some(verifier))
+    }
+}
+
+async fn read_if_named(path: Option<&Path>) -> Result<Option<Vec<u8>>, TlsError> {
+    match path {
+        Some(path) => Ok(Some(read(path).await?)),
+        None => Ok(None),
     }
 }
 
@@ -252,8 +324,17 @@ async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let error = |source| TlsError::Pem { what: "a certificate", path: path.to_owned(), source };
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    sections(pem, path, "a certificate")
+}
+
+fn revocation_lists(pem: &[u8], path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    sections(pem, path, "a revocation list")
+}
+
+/// All sections of one kind; there must be one at least.
+fn sections<T: PemObject>(pem: &[u8], path: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {
+    let error = |source| TlsError::Pem { what, path: path.to_owned(), source };
+    let found: Result<Vec<T>, _> = T::pem_slice_iter(pem).collect();
     let found = found.map_err(error)?;
     if found.is_empty() { Err(error(rustls::pki_types::pem::Error::NoItemsFound)) } else { Ok(found) }
 }

@@ -104,15 +104,27 @@ pub fn report(findings: &[Finding]) -> String {
     report
 }
 
-async fn encryption(config: &Config) -> Option<Finding> {
-    let files = http::tls::files(&config.http)?;
-    Some(match Tls::open(files).await {
-        Ok(_) => Finding::ok("http tls", "certificate and key fit"),
-        Err(error) => {
-            let advice = "check http.tls_cert, http.tls_key and http.client_ca, and who may read these files";
-            Finding::new(Verdict::Fail, "http tls", causes(&error), advice)
-        }
-    })
+/// What encrypts the listeners.
+async fn encryption(config: &Config) -> Vec<Finding> {
+    let is_door = config.mqtt.mode == MqttMode::Embedded && config.broker.listen_tls.is_some();
+    let listeners = [
+        ("http tls", "http", http::tls::files(&config.http)),
+        ("mqtt tls", "broker", tree::door_files(&config.broker).filter(|_| is_door)),
+    ];
+    let mut findings = Vec::new();
+    for (subject, section, files) in listeners {
+        let Some(files) = files else { continue };
+        findings.push(match Tls::open(files).await {
+            Ok(_) => Finding::ok(subject, "certificate and key fit"),
+            Err(error) => {
+                let advice = format!(
+                    "check tls_cert, tls_key, client_ca and client_crl of [{section}], and who may read these files"
+                );
+                Finding::new(Verdict::Fail, subject, causes(&error), advice)
+            }
+        });
+    }
+    findings
 }
 
 async fn database(config: &Config) -> Vec<Finding> {

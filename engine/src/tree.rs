@@ -54,6 +54,7 @@ use actors::telemetry::{self, TelemetryWriter, TelemetryWriters};
 use actors::wake::Wake;
 use anyhow::{Context, bail};
 use axum::Router;
+use broker::tls::TlsFiles;
 use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings, MemoryRetained};
 use schema::clock::Clock;
 use schema::store::{Store, StoreSettings, partition};
@@ -63,7 +64,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::config::{self, Config, MediaBackend, MqttMode, Secret};
+use crate::config::{self, Broker, Config, MediaBackend, MqttMode, Secret};
 use crate::http::{self, AppState};
 
 pub(crate) mod inference;
@@ -261,7 +262,7 @@ async fn run_tree(
         () = &mut shutdown => return Ok(()),
     }
     let mut tree = Supervised::start(children(config, parts)?).await?;
-    tracing::info!(mqtt = ?parts.way_in.local_addr(), http = %config.http.listen, "farmiq-edge runs");
+    tracing::info!(mqtt = ?parts.way_in.addresses(), http = %config.http.listen, "farmiq-edge runs");
     tokio::select! {
         () = tree.ended() => bail!("parts of the engine failed again and again"),
         () = &mut shutdown => {
@@ -516,21 +517,23 @@ fn way_in(config: &Config, parts: &Parts, ingress: Address<ingress::Msg>) -> any
                 is_anonymous_allowed: config.broker.allow_anonymous,
             });
             let retained = Arc::new(MemoryRetained);
-            Ok(WayIn::Embedded(door_settings(config)?, DoorParts { gatekeeper, intake, retained, clock }))
+            Ok(WayIn::Embedded(door_settings(config), DoorParts { gatekeeper, intake, retained, clock }))
         }
         MqttMode::External => Ok(WayIn::External(link_settings(config)?, LinkParts { intake, clock })),
     }
 }
 
-fn door_settings(config: &Config) -> anyhow::Result<DoorSettings> {
+/// The files that encrypt the MQTT listener.
+pub(crate) fn door_files(broker: &Broker) -> Option<TlsFiles> {
+    let (cert, key) = (broker.tls_cert.clone()?, broker.tls_key.clone()?);
+    Some(TlsFiles { cert, key, client_ca: broker.client_ca.clone(), client_crl: broker.client_crl.clone() })
+}
+
+fn door_settings(config: &Config) -> DoorSettings {
     let broker = &config.broker;
-    if broker.listen_tls.is_some() {
-        bail!(
-            "broker.listen_tls: the listener speaks no TLS yet; leave it off and put a TLS proxy before it"
-        );
-    }
-    Ok(DoorSettings {
-        listen: broker.listen.context("broker.listen is off, so there is no way in")?,
+    DoorSettings {
+        listen: broker.listen,
+        listen_tls: broker.listen_tls.zip(door_files(broker)),
         allow_anonymous: broker.allow_anonymous,
         connections_max: broker.connections_max,
         inflight_max: usize::from(broker.inflight_max),
@@ -539,7 +542,7 @@ fn door_settings(config: &Config) -> anyhow::Result<DoorSettings> {
         credit_bytes_max: broker.credit_bytes_max,
         stall_max: Duration::from_secs(broker.stall_seconds),
         ..DoorSettings::default()
-    })
+    }
 }
 
 fn link_settings(config: &Config) -> anyhow::Result<LinkSettings> {

@@ -2,6 +2,7 @@
 
 mod cloud;
 mod crash;
+mod door;
 mod external;
 mod http;
 mod inference;

@@ -1,8 +1,6 @@
 //! Every reason of a refusal that can be caused over MQTT: recorded with its field, counted, acknowledged, and no
 //! obstacle for the next message of the same device.
 
-use argon2::password_hash::SaltString;
-use argon2::{Argon2, PasswordHasher};
 use bytes::Bytes;
 use loadtest::mqtt::{Login, Publish};
 use schema::wire::reject::Reason;
@@ -297,11 +295,7 @@ async fn strangers_are_entered_once_as_pending_when_that_is_switched_on() {
 #[tokio::test]
 async fn a_device_with_a_credential_is_held_to_its_scope_and_stays_connected() {
     let barn = Barn::start_with(|settings| settings.set("broker.allow_anonymous", "false")).await;
-    let salt = SaltString::from_b64("c2FsdHNhbHQ").expect("a salt");
-    let hash = Argon2::default().hash_password(b"secret", &salt).expect("a hash").to_string();
-    let sql = "INSERT INTO device_credentials (username, tenant_id, device_id, password_hash, created_at, updated_at)
-               VALUES ('user-1', 't-001', 'd-1', $1, now(), now())";
-    barn.db.client.execute(sql, &[&hash]).await.expect("a credential can be made");
+    barn.db.set_password(TENANT, "d-1", "user-1", "secret").await;
     let credential = |user: &str, password: &str| Login {
         user: Some(user.to_owned()),
         password: Some(password.to_owned()),

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::net::TcpStream;
@@ -21,6 +24,7 @@ pub struct Authority {
 pub struct Signed {
     certificate: Certificate,
     key: KeyPair,
+    serial: SerialNumber,
 }
 
 impl Authority {
@@ -33,6 +37,7 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().expect("a key can be made");
         let certificate = params.self_signed(&key).expect("a certificate can be signed");
         Self { issuer: Issuer::new(params, key), certificate }
@@ -62,9 +67,34 @@ impl Authority {
         self.certificate.pem()
     }
 
-    fn sign(&self, params: CertificateParams) -> Signed {
+    /// A revocation list of these certificates; it is overdue, as on a farm that has been cut off for long.
+    ///
+    /// # Panics
+    /// When it cannot be signed.
+    #[must_use]
+    pub fn revocation_list(&self, revoked: &[&Signed]) -> String {
+        let revoked_certs = revoked.iter().map(|signed| RevokedCertParams {
+            serial_number: signed.serial.clone(),
+            revocation_time: date_time_ymd(2026, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2026, 1, 1),
+            next_update: date_time_ymd(2026, 1, 2),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).expect("it can be signed").pem().expect("it can be written")
+    }
+
+    fn sign(&self, mut params: CertificateParams) -> Signed {
         let key = KeyPair::generate().expect("a key can be made");
-        Signed { certificate: params.signed_by(&key, &self.issuer).expect("it can be signed"), key }
+        let serial = SerialNumber::from(rand::random::<u64>() >> 1);
+        params.serial_number = Some(serial.clone());
+        Signed { certificate: params.signed_by(&key, &self.issuer).expect("it can be signed"), key, serial }
     }
 }
 

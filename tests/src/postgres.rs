@@ -1,5 +1,7 @@
 //! A real PostgreSQL database per test, copied from a migrated template.
 
+use argon2::password_hash::SaltString;
+use argon2::{Argon2, PasswordHasher};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use schema::clock::Timestamp;
@@ -73,6 +75,19 @@ impl Database {
             "INSERT INTO device_allowlist (tenant_id, device_id, farm_id, barn_id) VALUES ('{tenant}', '{device}', '{farm}', '{barn}')"
         ))
         .await;
+    }
+
+    /// Gives a device a user name and a password.
+    ///
+    /// # Panics
+    /// When it has one already.
+    pub async fn set_password(&self, tenant: &str, device: &str, user: &str, password: &str) {
+        let salt = SaltString::from_b64("c2FsdHNhbHQ").expect("a salt");
+        let hash = Argon2::default().hash_password(password.as_bytes(), &salt).expect("a hash").to_string();
+        let sql = "INSERT INTO device_credentials
+            (username, tenant_id, device_id, password_hash, created_at, updated_at)
+            VALUES ($1, $2, $3, $4, now(), now())";
+        self.client.execute(sql, &[&user, &tenant, &device, &hash]).await.expect("a credential can be made");
     }
 
     /// Lets a station act in a place.

@@ -12,8 +12,9 @@ use crate::door::codec::{self, BadConnect, Connect, ConnectCode, Kind, Will};
 use crate::door::sessions::{Client, Seat};
 use crate::door::transport::Transport;
 use crate::door::{Phase, Shared};
-use crate::gatekeeper::{Identity, Login, Scope};
+use crate::gatekeeper::{Identity, Login, Scope, Shown};
 use crate::stats::Refusal;
+use crate::tls::ClientChain;
 
 /// Bytes a CONNECT may have; its will is kept as long as the connection.
 const CONNECT_BYTES_MAX: usize = 16 << 10;
@@ -64,14 +65,18 @@ enum Refused {
 }
 
 /// Lets a client in, or tells it why not and closes.
-pub(crate) async fn admit<S>(shared: &Arc<Shared>, mut transport: Transport<S>) -> Option<Admitted<S>>
+pub(crate) async fn admit<S>(
+    shared: &Arc<Shared>,
+    mut transport: Transport<S>,
+    chain: Option<ClientChain>,
+) -> Option<Admitted<S>>
 where
     S: AsyncRead + AsyncWrite,
 {
     let mut phase = shared.phase.clone();
     let deadline = Instant::now() + shared.settings.connect_timeout;
     let outcome = tokio::select! {
-        outcome = welcome(shared, &mut transport, deadline) => outcome,
+        outcome = welcome(shared, &mut transport, chain, deadline) => outcome,
         _ = phase.wait_for(|phase| *phase != Phase::Open) => Err(Refused::Gone),
     };
     match outcome {
@@ -108,6 +113,7 @@ struct Welcome {
 async fn welcome<S>(
     shared: &Arc<Shared>,
     transport: &mut Transport<S>,
+    chain: Option<ClientChain>,
     deadline: Instant,
 ) -> Result<Welcome, Refused>
 where
@@ -121,15 +127,20 @@ where
     if shared.gatekeeper.stalled_for() > shared.settings.stall_max {
         return Err(unavailable());
     }
-    let login = shared.gatekeeper.login(connect.username.as_deref(), connect.password.as_deref(), &client_id);
-    let login = timeout_at(deadline, login).await.map_err(|_| unavailable())?;
+    let subject = chain.as_ref().and_then(ClientChain::subject);
+    let shown = Shown {
+        certificate: subject.as_ref(),
+        username: connect.username.as_deref(),
+        password: connect.password.as_deref(),
+    };
+    let login = timeout_at(deadline, shared.gatekeeper.login(shown)).await.map_err(|_| unavailable())?;
     let (identity, scope) = identify(shared, login)?;
     let client = Client { identity, client_id };
     let will = match connect.will {
         Some(will) => Some(timeout_at(deadline, hold(shared, will)).await.map_err(|_| unavailable())?),
         None => None,
     };
-    let seat = shared.sessions.sit(&client, deadline).await.ok_or_else(unavailable)?;
+    let seat = shared.sessions.sit(&client, chain, deadline).await.ok_or_else(unavailable)?;
     Ok(Welcome { seat, scope, keep_alive_seconds: connect.keep_alive_seconds, will })
 }
 

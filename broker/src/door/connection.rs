@@ -11,7 +11,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{self, AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{self, AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -24,7 +24,7 @@ use crate::door::inflow::Inflow;
 use crate::door::sessions::{CloseReason, Seat};
 use crate::door::subscriber::Subscriber;
 use crate::door::topics::{KnownTopic, Topics};
-use crate::door::transport::{Transport, write};
+use crate::door::transport::Transport;
 use crate::door::{Phase, Shared};
 use crate::fanout::{Forward, RouterGone};
 use crate::gatekeeper::Scope;
@@ -152,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             let now = Instant::now();
             self.inflow.collect(now, Some(&mut self.transport.outbox));
             let is_draining = *self.phase.borrow() != Phase::Open;
-            if is_draining && self.inflow.open == 0 && self.transport.outbox.is_empty() {
+            if is_draining && self.inflow.open == 0 && !self.transport.has_unsent() {
                 return Ending::DoorClosed;
             }
             let pause = match self.take_in(now, is_draining).await {
@@ -194,6 +194,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     /// Waits for whatever comes first.
     async fn wait(&mut self, pause: Option<Pause>, timer: Pin<&mut Sleep>) -> Woken {
         let Self { transport, seat, inflow, subscriber, phase, shared, .. } = self;
+        let has_unsent = transport.has_unsent();
         let Transport { inbox, outbox, reader, writer } = transport;
         let may_forward = subscriber.may_send(outbox, shared.settings.inflight_max);
         let (missing, cost) = match pause {
@@ -204,7 +205,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         tokio::select! {
             biased;
             reason = seat.close_asked() => Woken::Close(reason),
-            wrote = write(writer, outbox), if !outbox.is_empty() => Woken::Wrote(wrote),
+            wrote = writer.write(outbox), if has_unsent => Woken::Wrote(wrote),
             () = inflow.changed() => Woken::Settled,
             () = shared.credits.take(cost.unwrap_or_default()), if cost.is_some() => {
                 Woken::Credit(cost.unwrap_or_default())
@@ -231,7 +232,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     fn overdue(&mut self, now: Instant, is_reading: bool) -> Option<Ending> {
         let is_partial = is_reading && !(self.transport.inbox.is_empty() && self.skipping.is_none());
         self.begun_at = is_partial.then(|| self.begun_at.unwrap_or(now));
-        let is_unread = !self.transport.outbox.is_empty();
+        let is_unread = self.transport.has_unsent();
         self.unread_since = is_unread.then(|| self.unread_since.unwrap_or(now));
         if is_reading && self.silence_max.is_some_and(|silence_max| now >= self.heard_at + silence_max) {
             return Some(Ending::Silent);

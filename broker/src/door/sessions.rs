@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::gatekeeper::Identity;
+use crate::tls::ClientChain;
 
 /// Who is connected.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,7 +25,7 @@ pub(crate) struct Client {
 pub(crate) enum CloseReason {
     /// The client connected again.
     TakenOver,
-    /// The device is not enabled any more.
+    /// The device is not enabled any more, or its certificate not accepted.
     Revoked,
 }
 
@@ -40,6 +41,8 @@ struct State {
 
 struct Entry {
     id: u64,
+    /// The certificate it came with.
+    chain: Option<ClientChain>,
     close: watch::Sender<Option<CloseReason>>,
     /// Its sender goes when the session is over and its last will was taken.
     gone: watch::Receiver<()>,
@@ -57,9 +60,14 @@ pub(crate) struct Seat {
 impl Sessions {
     /// Takes the seat of `client`. Whoever sits there is closed first, and its last will is out before this returns.
     /// `None` when that did not happen until `deadline`.
-    pub(crate) async fn sit(self: &Arc<Self>, client: &Client, deadline: Instant) -> Option<Seat> {
+    pub(crate) async fn sit(
+        self: &Arc<Self>,
+        client: &Client,
+        chain: Option<ClientChain>,
+        deadline: Instant,
+    ) -> Option<Seat> {
         loop {
-            let mut gone = match self.try_sit(client) {
+            let mut gone = match self.try_sit(client, chain.as_ref()) {
                 Ok(seat) => return Some(seat),
                 Err(gone) => gone,
             };
@@ -77,7 +85,22 @@ impl Sessions {
         }
     }
 
-    fn try_sit(self: &Arc<Self>, client: &Client) -> Result<Seat, watch::Receiver<()>> {
+    /// Closes every session that came with a certificate which is not accepted any more.
+    pub(crate) fn close_untrusted(&self, is_trusted: impl Fn(&ClientChain) -> bool) {
+        // Judging costs some time each, so it happens outside the lock.
+        let holders: Vec<_> = (self.lock().entries.values())
+            .filter_map(|entry| Some((entry.chain.clone()?, entry.close.clone())))
+            .collect();
+        for (_, close) in holders.into_iter().filter(|(chain, _)| !is_trusted(chain)) {
+            close.send_replace(Some(CloseReason::Revoked));
+        }
+    }
+
+    fn try_sit(
+        self: &Arc<Self>,
+        client: &Client,
+        chain: Option<&ClientChain>,
+    ) -> Result<Seat, watch::Receiver<()>> {
         let mut state = self.lock();
         if let Some(entry) = state.entries.get(client) {
             entry.close.send_replace(Some(CloseReason::TakenOver));
@@ -87,7 +110,7 @@ impl Sessions {
         state.next_id += 1;
         let (close, close_seen) = watch::channel(None);
         let (alive, gone) = watch::channel(());
-        state.entries.insert(client.clone(), Entry { id, close, gone });
+        state.entries.insert(client.clone(), Entry { id, chain: chain.cloned(), close, gone });
         drop(state);
         Ok(Seat { sessions: Arc::clone(self), client: client.clone(), id, close: close_seen, _alive: alive })
     }

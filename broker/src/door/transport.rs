@@ -12,13 +12,20 @@ pub(crate) struct Transport<S> {
     pub(crate) inbox: BytesMut,
     pub(crate) outbox: BytesMut,
     pub(crate) reader: Incoming<S>,
-    pub(crate) writer: WriteHalf<S>,
+    pub(crate) writer: Outgoing<S>,
 }
 
 /// The reading side.
 pub(crate) struct Incoming<S> {
     half: ReadHalf<S>,
     read_bytes: usize,
+}
+
+/// The writing side.
+pub(crate) struct Outgoing<S> {
+    half: WriteHalf<S>,
+    /// The stream may hold back what was written: encryption keeps what the socket did not take.
+    must_flush: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite> Transport<S> {
@@ -28,7 +35,7 @@ impl<S: AsyncRead + AsyncWrite> Transport<S> {
             inbox: BytesMut::new(),
             outbox: BytesMut::new(),
             reader: Incoming { half, read_bytes: READ_BYTES_MIN },
-            writer,
+            writer: Outgoing { half: writer, must_flush: false },
         }
     }
 
@@ -39,10 +46,15 @@ impl<S: AsyncRead + AsyncWrite> Transport<S> {
 
     /// Writes everything that waits.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
-        while !self.outbox.is_empty() {
-            write(&mut self.writer, &mut self.outbox).await?;
+        while self.has_unsent() {
+            self.writer.write(&mut self.outbox).await?;
         }
-        self.writer.flush().await
+        Ok(())
+    }
+
+    /// Whether something is still on its way to the socket.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.outbox.is_empty() || self.writer.must_flush
     }
 }
 
@@ -59,10 +71,25 @@ impl<S: AsyncRead> Incoming<S> {
     }
 }
 
-/// Writes once, as much of `outbox` as the stream takes.
-pub(crate) async fn write<W: AsyncWrite + Unpin>(writer: &mut W, outbox: &mut BytesMut) -> io::Result<()> {
-    match writer.write_buf(outbox).await? {
-        0 => Err(io::ErrorKind::WriteZero.into()),
-        _ => Ok(()),
+impl<S: AsyncWrite> Outgoing<S> {
+    /// Writes once, as much of `outbox` as the stream takes, or has the stream send what it held back.
+    pub(crate) async fn write(&mut self, outbox: &mut BytesMut) -> io::Result<()> {
+        if outbox.is_empty() {
+            self.half.flush().await?;
+            self.must_flush = false;
+            return Ok(());
+        }
+        match self.half.write_buf(outbox).await? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            _ => {
+                self.must_flush = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Says that nothing more will be written.
+    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
+        self.half.shutdown().await
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use broker::{
     Delivery, Door, DoorParts, DoorSettings, Gatekeeper, Identity, Intake, Login, MemoryRetained, Scope,
+    Shown,
 };
 use schema::clock::Clock;
 use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
@@ -93,9 +94,12 @@ impl House {
 
 #[async_trait]
 impl Gatekeeper for House {
-    async fn login(&self, username: Option<&str>, password: Option<&[u8]>, _client_id: &str) -> Login {
-        match (username, password) {
-            (None, _) => Login::Anonymous,
+    async fn login(&self, shown: Shown<'_>) -> Login {
+        match (shown.username, shown.password) {
+            (None, _) => match shown.certificate {
+                Some(subject) => Login::Device(identity(subject.device_id.as_str())),
+                None => Login::Anonymous,
+            },
             (Some("panic"), _) => panic!("a gatekeeper with a bug"),
             (Some(device), Some(b"secret")) => Login::Device(identity(device)),
             (Some(_), _) => Login::Refused,
@@ -132,7 +136,7 @@ pub(crate) struct OpenDoor {
 
 impl OpenDoor {
     pub(crate) fn address(&self) -> std::net::SocketAddr {
-        self.door.local_addr()
+        self.door.addresses().plain.expect("a plain listener")
     }
 
     /// Closes the door; says how many deliveries were cut off.
@@ -148,7 +152,7 @@ impl OpenDoor {
 /// Settings of a door for tests: any port, anonymous clients welcome, no slow refusals.
 pub(crate) fn settings() -> DoorSettings {
     DoorSettings {
-        listen: ([127, 0, 0, 1], 0).into(),
+        listen: Some(([127, 0, 0, 1], 0).into()),
         allow_anonymous: true,
         refusal_delay: Duration::ZERO,
         ..DoorSettings::default()

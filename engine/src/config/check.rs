@@ -37,6 +37,7 @@ fn check_http(config: &Config, sources: &mut Sources<'_>) {
             "set http.tls_cert and http.tls_key too",
         );
     }
+    check_revocation(config, sources);
     if config.auth.mode == AuthMode::Mtls && http.client_ca.is_none() {
         sources.blame(
             "auth.mode",
@@ -60,6 +61,18 @@ fn check_http(config: &Config, sources: &mut Sources<'_>) {
                 &what,
                 "write an origin as scheme://host:port, without a path",
             );
+        }
+    }
+}
+
+fn check_revocation(config: &Config, sources: &mut Sources<'_>) {
+    let (http, broker) = (&config.http, &config.broker);
+    for (path, ca, crl) in [
+        ("http.client_crl", &http.client_ca, &http.client_crl),
+        ("broker.client_crl", &broker.client_ca, &broker.client_crl),
+    ] {
+        if crl.is_some() && ca.is_none() {
+            sources.blame(path, "is set without client_ca", "name the CAs whose certificates it revokes");
         }
     }
 }
@@ -188,19 +201,9 @@ fn check_cloud(config: &Config, sources: &mut Sources<'_>) {
 
 /// What would need TLS of our own, which the listeners and the link do not speak: better refused than left in the clear.
 fn check_encryption(config: &Config, sources: &mut Sources<'_>) {
-    let is_link_encrypted = matches!(config.mqtt.url.scheme().as_str(), "mqtts" | "ssl");
-    let wanted = [
-        (
-            "broker.listen_tls",
-            config.broker.listen_tls.is_some(),
-            "set it to \"off\" and end TLS in a proxy before the engine",
-        ),
-        ("mqtt.url", is_link_encrypted, "use mqtt:// to a broker on this machine or behind a tunnel"),
-    ];
-    for (path, is_wanted, help) in wanted {
-        if is_wanted {
-            sources.blame(path, "asks for TLS, which this version does not speak", help);
-        }
+    if matches!(config.mqtt.url.scheme().as_str(), "mqtts" | "ssl") {
+        let help = "use mqtt:// to a broker on this machine or behind a tunnel";
+        sources.blame("mqtt.url", "asks for TLS, which the link to a broker does not speak yet", help);
     }
 }
 

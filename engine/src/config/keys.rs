@@ -48,6 +48,8 @@ settings! {
         tls_key: Option<PathBuf> = "";
         /// CA of client certificates (PEM file).
         client_ca: Option<PathBuf> = "";
+        /// Revocation lists of these CAs (PEM file); taken up when they change.
+        client_crl: Option<PathBuf> = "";
     }
 
     /// Who may call over HTTP.
@@ -104,8 +106,10 @@ settings! {
         tls_cert: Option<PathBuf> = "";
         /// Private key of the certificate (PEM file).
         tls_key: Option<PathBuf> = "";
-        /// CA of client certificates (PEM file).
+        /// CAs of client certificates, as many as there are (PEM file): a device may show one instead of a password.
         client_ca: Option<PathBuf> = "";
+        /// Revocation lists of these CAs (PEM file); taken up when they change, and connections of the revoked close.
+        client_crl: Option<PathBuf> = "";
         /// Whether devices may connect without a credential: insecure.
         allow_anonymous: bool = "false";
         /// Connections at most.

@@ -285,6 +285,8 @@ fn rules_between_keys_are_checked() {
         ("[broker]\nlisten_tls = \"0.0.0.0:8883\"", "broker.listen_tls"),
         ("[http]\ntls_cert = \"/c\"", "http.tls_cert"),
         ("[http]\nclient_ca = \"/c\"", "http.client_ca"),
+        ("[http]\nclient_crl = \"/c\"", "http.client_crl"),
+        ("[broker]\nclient_crl = \"/c\"", "broker.client_crl"),
         ("[http]\nallowed_origins = [\"localhost\"]", "http.allowed_origins"),
         ("[auth]\nmode = \"plain\"", "auth.mode"),
         ("[auth]\nmode = \"mtls\"", "auth.mode"),

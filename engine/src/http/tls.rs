@@ -4,8 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use actors::allowlist::Allowlist;
-use broker::Identity;
-use broker::tls::{HandshakeError, Subject, Tls, TlsError, TlsFiles, TlsStream};
+use broker::tls::{HandshakeError, Tls, TlsError, TlsFiles, TlsStream};
 use schema::store::StoreError;
 use tokio::net::TcpStream;
 
@@ -51,27 +50,17 @@ impl Encryption {
         &self,
         stream: TcpStream,
     ) -> Result<(TlsStream<TcpStream>, Option<ClientCertificate>), GreetError> {
-        let (stream, subject) = self.tls.accept(stream).await?;
-        let identity = match subject {
-            Some(subject) => self.identity(subject).await?,
+        let (stream, chain) = self.tls.accept(stream).await?;
+        let identity = match chain.and_then(|chain| chain.subject()) {
+            Some(subject) => self.allowlist.identity(&subject).await?,
             None => None,
         };
         Ok((stream, identity.map(ClientCertificate)))
-    }
-
-    /// The device a certificate stands for; `None` when it leaves its tenant out and not exactly one has such a device.
-    async fn identity(&self, subject: Subject) -> Result<Option<Identity>, StoreError> {
-        let Subject { device_id, tenant_id } = subject;
-        let tenant_id = match tenant_id {
-            Some(tenant_id) => Some(tenant_id),
-            None => self.allowlist.tenant_of(device_id.as_str()).await?,
-        };
-        Ok(tenant_id.map(|tenant_id| Identity { tenant_id, device_id }))
     }
 }
 
 /// The files that encrypt the port.
 pub(crate) fn files(http: &Http) -> Option<TlsFiles> {
     let (cert, key) = (http.tls_cert.clone()?, http.tls_key.clone()?);
-    Some(TlsFiles { cert, key, client_ca: http.client_ca.clone() })
+    Some(TlsFiles { cert, key, client_ca: http.client_ca.clone(), client_crl: http.client_crl.clone() })
 }

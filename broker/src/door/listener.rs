@@ -1,0 +1,58 @@
+//! The sockets of a door, and what encrypts each of them.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::io;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::door::DoorError;
+use crate::tls::Tls;
+
+/// A socket that is listened on.
+pub(crate) struct Listener {
+    socket: TcpListener,
+    tls: Option<Arc<Tls>>,
+    pub(crate) local_addr: SocketAddr,
+}
+
+impl Listener {
+    pub(crate) async fn bind(address: SocketAddr, tls: Option<Arc<Tls>>) -> Result<Self, DoorError> {
+        let failed = |source| DoorError::Listen { address, source };
+        let socket = TcpListener::bind(address).await.map_err(failed)?;
+        let local_addr = socket.local_addr().map_err(failed)?;
+        Ok(Self { socket, tls, local_addr })
+    }
+}
+
+/// All sockets of a door.
+pub(crate) struct Listeners {
+    listeners: Vec<Listener>,
+    /// Who is asked first: whoever comes next to the one that was served last, so that a flood at one starves none.
+    first: usize,
+}
+
+impl Listeners {
+    pub(crate) fn new(listeners: Vec<Listener>) -> Self {
+        Self { listeners, first: 0 }
+    }
+
+    /// Waits for the next client of any of them; says what its connection is to be encrypted with. Dropping the future
+    /// loses nobody.
+    pub(crate) async fn accept(&mut self) -> (io::Result<(TcpStream, SocketAddr)>, Option<Arc<Tls>>) {
+        let count = self.listeners.len();
+        poll_fn(|context| {
+            for position in (self.first..self.first + count).map(|position| position % count) {
+                let Listener { socket, tls, .. } = &self.listeners[position];
+                if let Poll::Ready(accepted) = socket.poll_accept(context) {
+                    self.first = position + 1;
+                    return Poll::Ready((accepted, tls.clone()));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
