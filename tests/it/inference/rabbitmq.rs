@@ -30,7 +30,10 @@ impl Farm {
         let rabbit = RabbitMq::start().await;
         let db = Database::fresh().await;
         admit(&db).await;
-        let cloud = PretendCloud::start(cloud::Settings::default()).await.expect("a free port");
+        // The engine and the workers write into the lane of one camera side by side: whoever took the time first may commit
+        // last, and a batch may go in between.
+        let cloud = cloud::Settings { tolerates_late: true, ..cloud::Settings::default() };
+        let cloud = PretendCloud::start(cloud).await.expect("a free port");
         let (package, images) = (folder(), folder());
         write_package(package.path(), "v1", Network::Mean);
         let shared = |settings: Settings| {
@@ -102,6 +105,16 @@ impl Farm {
             judged.get("inference.completed").copied() == u64::try_from(images).ok()
         })
         .await;
+        until("every event is acknowledged", async || {
+            self.db.count("SELECT count(*) FROM sync_outbox WHERE status <> 'acked'").await == 0
+        })
+        .await;
+        // Of one image, what was stored first goes first.
+        let in_order = "SELECT count(*) FROM sync_outbox AS image JOIN sync_outbox AS weight
+            ON weight.payload_json->>'media_id' = image.payload_json->>'media_id'
+            WHERE image.event_type = 'media.stored' AND weight.event_type = 'inference.completed'
+                AND image.seq < weight.seq AND image.acked_at <= weight.acked_at";
+        assert_eq!(self.db.count(in_order).await, images);
         until("every order is settled", async || self.rabbit.waiting(ORDERS).await == 0).await;
         for mut worker in workers {
             assert_eq!(worker.terminate().await.code, Some(0));
@@ -169,12 +182,13 @@ async fn no_image_is_lost_or_looked_at_twice_while_rabbitmq_comes_and_goes() {
     let sent = async || farm.engine.metric("inference_orders", "result=\"sent\"").await;
     until("the server has confirmed them", async || sent().await == 10.0).await;
 
-    farm.rabbit.kill().await;
+    // In order: one that is killed may have forgotten a queue that is new.
+    farm.rabbit.stop().await;
     farm.knows_the_server(&farm.engine, false).await;
     until("the status says so", async || !farm.is_inference_ready().await).await;
     farm.images(10).await;
     farm.rabbit.start_again().await;
-    assert_eq!(farm.rabbit.waiting(ORDERS).await, 10, "what was confirmed outlives the server");
+    assert_eq!(farm.rabbit.waiting(ORDERS).await, 10, "what was confirmed outlives a restart");
     farm.knows_the_server(&farm.engine, true).await;
 
     // Ten orders were never sent, ten are lost now.
@@ -186,7 +200,7 @@ async fn no_image_is_lost_or_looked_at_twice_while_rabbitmq_comes_and_goes() {
     until("the worker works by orders", async || taken().await > 0.0).await;
 
     let http = farm.engine.settings.http;
-    tokio::join!(farm.rabbit.stop(), images(http, 20));
+    tokio::join!(farm.rabbit.kill(), images(http, 20));
     farm.completed(60).await;
     farm.rabbit.start_again().await;
     farm.knows_the_server(&farm.engine, true).await;
