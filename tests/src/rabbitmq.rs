@@ -4,13 +4,16 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use rustix::process::Signal;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use crate::certificates::Authority;
 use crate::engine::signal;
@@ -23,6 +26,9 @@ pub const ORDERS: &str = "farmiq.inference";
 pub const DEAD: &str = "farmiq.inference.dead";
 /// Where Debian and Ubuntu have the program that runs under any user.
 const PROGRAM: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+
+/// How long one attempt to connect may take: a server that is just starting may accept and never answer.
+const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// A server process; it dies with the test.
 pub struct RabbitMq {
@@ -64,6 +70,8 @@ impl RabbitMq {
             .kill_on_drop(true)
             .spawn()
             .expect("Erlang is installed");
+        // The server would start a registry of its own otherwise, which outlives the test.
+        until("epmd listens", async || TcpStream::connect(epmd).await.is_ok()).await;
         let mut server = Self { address, encrypted, epmd, node, directory, server: None, _epmd: register };
         server.start_again().await;
         server
@@ -105,7 +113,7 @@ impl RabbitMq {
             let ended = child.try_wait().expect("a child can be waited for");
             let log = || std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
             assert!(ended.is_none(), "rabbitmq ended with {ended:?}: {}", log());
-            self.connect().await.is_ok()
+            timeout(ATTEMPT, self.connect()).await.is_ok_and(|connected| connected.is_ok())
         })
         .await;
     }
