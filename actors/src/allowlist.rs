@@ -1,4 +1,7 @@
-//! The allowlists as one snapshot in memory, read again every few seconds and when a stranger knocks.
+//! The allowlists as one snapshot in memory, read again every few seconds and when somebody would be turned away.
+//!
+//! Since a refusal is for good, it is never made from a snapshot that is older than the question: whoever is let in and
+//! speaks at once is heard.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,13 +17,13 @@ use schema::store::{Store, StoreError};
 use schema::wire::reject::{Reason, Reject};
 use schema::wire::topic::Place;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::chore::Chore;
 
 /// How often the snapshot is read again; a change takes effect within this time.
 const REFRESH: Duration = Duration::from_secs(5);
-/// A stranger causes a fresh look at the database, but not sooner than this after the last one,
+/// Whoever is not allowed causes a fresh look at the database, but not sooner than this after the last one,
 const STRANGER_REFRESH_MIN: Duration = Duration::from_millis(50);
 /// and not sooner than this many times the duration of the last one, so that strangers cannot keep the database busy.
 const STRANGER_REFRESH_FACTOR: u32 = 20;
@@ -44,7 +47,7 @@ struct Snapshot {
     devices: Rows,
     stations: Rows,
     taken_at: Instant,
-    /// When the next stranger may cause another look.
+    /// When whoever is not allowed may cause another look.
     stale_at: Instant,
 }
 
@@ -55,28 +58,44 @@ impl Allowlist {
         Self { store, clock, is_auto_provisioning, snapshot: Arc::default(), refreshing: Arc::default() }
     }
 
-    /// Whether a device may act at a place; the row when it may.
+    /// Whether a device may act at a place, as of `asked_at` or later; the row when it may.
     ///
     /// # Errors
-    /// When the device is unknown and the database cannot be asked.
-    pub async fn device(&self, place: &Place, id: &str) -> Result<Result<Allowed, Reject>, StoreError> {
-        self.judge(List::Devices, place, id).await
+    /// When the device is not allowed by the snapshot and the database cannot be asked.
+    pub async fn device(
+        &self,
+        place: &Place,
+        id: &str,
+        asked_at: Instant,
+    ) -> Result<Result<Allowed, Reject>, StoreError> {
+        self.judge(List::Devices, place, id, asked_at).await
     }
 
-    /// Whether a station may act at a place; the row when it may.
+    /// Whether a station may act at a place, as of `asked_at` or later; the row when it may.
     ///
     /// # Errors
-    /// When the station is unknown and the database cannot be asked.
-    pub async fn station(&self, place: &Place, id: &str) -> Result<Result<Allowed, Reject>, StoreError> {
-        self.judge(List::Stations, place, id).await
+    /// When the station is not allowed by the snapshot and the database cannot be asked.
+    pub async fn station(
+        &self,
+        place: &Place,
+        id: &str,
+        asked_at: Instant,
+    ) -> Result<Result<Allowed, Reject>, StoreError> {
+        self.judge(List::Stations, place, id, asked_at).await
     }
 
-    /// A device's row, whatever it says, or `None` for a stranger.
+    /// A device's row as of now, whatever it says, or `None` for a stranger.
     ///
     /// # Errors
-    /// When the device is unknown and the database cannot be asked.
+    /// When the device is not enabled by the snapshot and the database cannot be asked.
     pub async fn device_row(&self, tenant_id: &str, id: &str) -> Result<Option<Allowed>, StoreError> {
-        self.row(List::Devices, tenant_id, id).await
+        let asked_at = Instant::now();
+        let row = self.known_device(tenant_id, id);
+        if row.as_ref().is_some_and(|row| row.is_enabled) {
+            return Ok(row);
+        }
+        self.look_again(asked_at).await?;
+        Ok(self.known_device(tenant_id, id))
     }
 
     /// The tenant that has a device of this id; `None` when none has, or several have.
@@ -88,7 +107,7 @@ impl Allowlist {
         if let Some(tenant_id) = tenant() {
             return Ok(Some(tenant_id));
         }
-        self.refresh(|snapshot| Instant::now() >= snapshot.stale_at).await?;
+        self.look_again(Instant::now()).await?;
         Ok(tenant())
     }
 
@@ -107,7 +126,11 @@ impl Allowlist {
     /// A device's row in the snapshot as it is, without waiting.
     #[must_use]
     pub fn known_device(&self, tenant_id: &str, id: &str) -> Option<Allowed> {
-        self.snapshot.load().as_deref()?.find(List::Devices, tenant_id, id).cloned()
+        self.known(List::Devices, tenant_id, id)
+    }
+
+    fn known(&self, list: List, tenant_id: &str, id: &str) -> Option<Allowed> {
+        self.snapshot.load().as_deref()?.find(list, tenant_id, id).cloned()
     }
 
     async fn judge(
@@ -115,9 +138,15 @@ impl Allowlist {
         list: List,
         place: &Place,
         id: &str,
+        asked_at: Instant,
     ) -> Result<Result<Allowed, Reject>, StoreError> {
-        match self.row(list, place.tenant_id.as_str(), id).await? {
-            Some(row) => Ok(judge(list, row, place)),
+        let known = || self.known(list, place.tenant_id.as_str(), id).map(|row| judge(list, row, place));
+        if let Some(Ok(row)) = known() {
+            return Ok(Ok(row));
+        }
+        self.look_again(asked_at).await?;
+        match known() {
+            Some(judgement) => Ok(judgement),
             None if self.is_auto_provisioning => {
                 self.provision(list, place, id).await?;
                 Ok(Err(pending(list).into()))
@@ -126,28 +155,28 @@ impl Allowlist {
         }
     }
 
-    async fn row(&self, list: List, tenant_id: &str, id: &str) -> Result<Option<Allowed>, StoreError> {
-        if let Some(snapshot) = self.snapshot.load().as_deref()
-            && let Some(row) = snapshot.find(list, tenant_id, id)
-        {
-            return Ok(Some(row.clone()));
-        }
-        self.refresh(|snapshot| Instant::now() >= snapshot.stale_at).await?;
-        Ok(self.snapshot.load().as_deref().and_then(|snapshot| snapshot.find(list, tenant_id, id).cloned()))
-    }
-
     async fn provision(&self, list: List, place: &Place, id: &str) -> Result<(), StoreError> {
         let row = [place.tenant_id.as_str(), id, place.farm_id.as_str(), place.barn_id.as_str()];
         let now = self.clock.now();
         self.store.run("provision", async |conn| device::provision(conn, list, row, now).await).await
     }
 
-    /// Reads the lists again unless somebody else has done so while we waited for our turn and theirs is good enough.
-    async fn refresh(&self, is_due: impl Fn(&Snapshot) -> bool) -> Result<(), StoreError> {
+    /// Waits for a snapshot that was begun after `asked_at`. All who wait share one, so that those who are turned away
+    /// keep neither the database busy nor each other waiting for long.
+    async fn look_again(&self, asked_at: Instant) -> Result<(), StoreError> {
         let _turn = self.refreshing.lock().await;
-        if self.snapshot.load().as_deref().is_some_and(|snapshot| !is_due(snapshot)) {
-            return Ok(());
+        let current = self.snapshot.load_full();
+        if let Some(snapshot) = current {
+            if snapshot.taken_at > asked_at {
+                return Ok(());
+            }
+            sleep_until(snapshot.stale_at).await;
         }
+        self.read().await
+    }
+
+    /// Takes a new snapshot. One turn at a time.
+    async fn read(&self) -> Result<(), StoreError> {
         let taken_at = Instant::now();
         let (devices, stations) =
             self.store.run("allowlists", async |conn| device::allowlists(conn).await).await?;
@@ -165,7 +194,8 @@ impl Chore for Allowlist {
     type Error = StoreError;
 
     async fn run(&mut self) -> Result<Duration, StoreError> {
-        self.refresh(|snapshot| snapshot.taken_at.elapsed() >= REFRESH).await?;
+        let _turn = self.refreshing.lock().await;
+        self.read().await?;
         Ok(REFRESH)
     }
 }

@@ -144,7 +144,7 @@ impl State {
             Ok(envelope) => envelope,
             Err(reject) => return context.refuse(delivery, reject, None),
         };
-        if let Err(reject) = context.allowed(topic, &envelope).await {
+        if let Err(reject) = context.allowed(topic, &envelope, delivery.received_at).await {
             return context.refuse(delivery, reject, Some(envelope.event_id));
         }
         if let Topic::WeighVision { place, station_id, session_id, event_type } = topic {
@@ -204,9 +204,9 @@ impl DeviceContext {
     }
 
     /// Step 8: the allowlists. While they cannot be read the message waits, since a failure is not a refusal.
-    async fn allowed(&self, topic: &Topic, envelope: &Envelope) -> Result<(), Reject> {
+    async fn allowed(&self, topic: &Topic, envelope: &Envelope, asked_at: Instant) -> Result<(), Reject> {
         loop {
-            match self.try_allowed(topic, envelope).await {
+            match self.try_allowed(topic, envelope, asked_at).await {
                 Ok(judgement) => return judgement,
                 Err(error) => {
                     self.stats.processing_failed();
@@ -221,18 +221,19 @@ impl DeviceContext {
         &self,
         topic: &Topic,
         envelope: &Envelope,
+        asked_at: Instant,
     ) -> Result<Result<(), Reject>, schema::store::StoreError> {
         let place = topic.place();
         let device_id = envelope.device_id.as_str();
         let Source::Station(station_id) = topic.source() else {
-            return Ok(self.allowlist.device(place, device_id).await?.map(drop));
+            return Ok(self.allowlist.device(place, device_id, asked_at).await?.map(drop));
         };
-        if let Err(reject) = self.allowlist.station(place, station_id.as_str()).await? {
+        if let Err(reject) = self.allowlist.station(place, station_id.as_str(), asked_at).await? {
             return Ok(Err(reject));
         }
-        let is_known = self.allowlist.device_row(place.tenant_id.as_str(), device_id).await?.is_some();
+        let is_known = self.allowlist.known_device(place.tenant_id.as_str(), device_id).is_some();
         if is_known || self.settings.is_weighvision_device_required {
-            return Ok(self.allowlist.device(place, device_id).await?.map(drop));
+            return Ok(self.allowlist.device(place, device_id, asked_at).await?.map(drop));
         }
         Ok(Ok(()))
     }

@@ -318,3 +318,33 @@ async fn a_device_with_a_credential_is_held_to_its_scope_and_stays_connected() {
     check(&barn, &mut device, cases).await;
     barn.finish().await;
 }
+
+#[tokio::test]
+async fn whoever_is_let_in_is_heard_at_once() {
+    const DEVICES: i64 = 10;
+    let barn = Barn::start().await;
+    let mut device = barn.device("any").await;
+    let publish = async |device: &mut Device, id: &str| {
+        let reading = reading(id, &new_event_id());
+        device.publish(&reading.topic, reading.payload).await;
+    };
+    for number in 0..DEVICES {
+        // Refused, so that the engine has read the lists a moment ago.
+        let (new, enabled) = (format!("d-new-{number}"), format!("d-enabled-{number}"));
+        barn.db.allow_device(TENANT, &enabled, "f-001", "b-001").await;
+        barn.db
+            .execute(&format!("UPDATE device_allowlist SET enabled = false WHERE device_id = '{enabled}'"))
+            .await;
+        publish(&mut device, &new).await;
+        publish(&mut device, &enabled).await;
+        barn.db.allow_device(TENANT, &new, "f-001", "b-001").await;
+        publish(&mut device, &new).await;
+        barn.db
+            .execute(&format!("UPDATE device_allowlist SET enabled = true WHERE device_id = '{enabled}'"))
+            .await;
+        publish(&mut device, &enabled).await;
+    }
+    assert_eq!(barn.db.count("SELECT count(*) FROM telemetry_raw").await, 2 * DEVICES);
+    assert_eq!(barn.db.count("SELECT count(*) FROM ingress_rejects").await, 2 * DEVICES);
+    barn.finish().await;
+}

@@ -4,6 +4,7 @@ use schema::id::{BarnId, FarmId, TenantId};
 use schema::store::session as rows;
 use schema::wire::reject::{Reason, Reject};
 use schema::wire::topic::Place;
+use tokio::time::Instant;
 
 use super::request::CreateBody;
 use crate::http::AppState;
@@ -24,10 +25,11 @@ pub(super) async fn check_create(state: &AppState, call: &Call, create: &CreateB
         barn_id: BarnId::new(&create.barn_id).expect("the body was checked"),
     };
     let allowlist = &state.allowlist;
-    allowlist.station(&place, &create.station_id).await?.map_err(not_allowed)?;
-    let is_known = allowlist.device_row(&create.tenant_id, &create.device_id).await?.is_some();
+    let asked_at = Instant::now();
+    allowlist.station(&place, &create.station_id, asked_at).await?.map_err(not_allowed)?;
+    let is_known = allowlist.known_device(&create.tenant_id, &create.device_id).is_some();
     if is_known || state.settings.is_weighvision_device_required {
-        allowlist.device(&place, &create.device_id).await?.map_err(not_allowed)?;
+        allowlist.device(&place, &create.device_id, asked_at).await?.map_err(not_allowed)?;
     }
     Ok(())
 }
