@@ -14,7 +14,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use rand::Rng;
 use schema::clock::Clock;
 use schema::id::Uuid;
-use schema::store::dead_letter::{self, Source};
+use schema::store::dead_letter::{self, OpenLetters, Source};
 use schema::store::device::Seen;
 use schema::store::session::{Image, Session, Weight};
 use schema::store::{Store, StoreError};
@@ -49,8 +49,6 @@ const TRANSACTIONS_MAX: usize = 6;
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// The longest wait after a failed transaction.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
-/// Dead letters read at once.
-const LETTERS_PER_PAGE: i64 = 100;
 
 /// What all sessions share.
 pub struct SessionContext {
@@ -164,15 +162,13 @@ impl Sessions {
         ids: Option<&[Uuid]>,
         tenants: Option<&[String]>,
     ) -> Result<u64, StoreError> {
-        let (mut redriven, mut after) = (0, Uuid::nil());
+        let (mut open, mut redriven) = (OpenLetters::new(Source::Session, ids, tenants), 0);
         loop {
-            let read = async |conn: &mut _| {
-                dead_letter::open(conn, Source::Session, ids, tenants, after, LETTERS_PER_PAGE).await
-            };
-            let letters = store.run("dead_letters", read).await?;
-            let Some(last) = letters.last() else { return Ok(redriven) };
-            after = last.id;
-            for letter in letters {
+            let page = store.run("dead_letters", async |conn| open.next(conn).await).await?;
+            if page.is_empty() {
+                return Ok(redriven);
+            }
+            for letter in page {
                 redriven += u64::from(self.redrive_one(letter).await);
             }
         }

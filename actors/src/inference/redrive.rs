@@ -2,14 +2,11 @@
 
 use schema::clock::Clock;
 use schema::id::Uuid;
-use schema::store::dead_letter::{self, Source};
+use schema::store::dead_letter::{OpenLetters, Source};
 use schema::store::inference::claim;
 use schema::store::{Store, StoreError};
 
 use super::InferenceHub;
-
-/// Dead letters read at once.
-const LETTERS_PER_PAGE: i64 = 100;
 
 impl InferenceHub {
     /// Has the jobs of dead letters tried again: these letters or all, of these tenants or of all. Returns how many.
@@ -23,15 +20,13 @@ impl InferenceHub {
         ids: Option<&[Uuid]>,
         tenants: Option<&[String]>,
     ) -> Result<u64, StoreError> {
-        let (mut redriven, mut after) = (0, Uuid::nil());
+        let (mut open, mut redriven) = (OpenLetters::new(Source::Inference, ids, tenants), 0);
         loop {
-            let read = async |conn: &mut _| {
-                dead_letter::open(conn, Source::Inference, ids, tenants, after, LETTERS_PER_PAGE).await
-            };
-            let letters = store.run("dead_letters", read).await?;
-            let Some(last) = letters.last() else { return Ok(redriven) };
-            after = last.id;
-            for letter in letters {
+            let page = store.run("dead_letters", async |conn| open.next(conn).await).await?;
+            if page.is_empty() {
+                return Ok(redriven);
+            }
+            for letter in page {
                 let now = clock.now();
                 let work = async |conn: &mut _| claim::redrive(conn, &letter, now).await;
                 if let Some(job) = store.run("inference_redrive", work).await? {

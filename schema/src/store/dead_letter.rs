@@ -7,6 +7,9 @@ use crate::clock::Timestamp;
 use crate::id;
 use crate::store::{Conn, StoreError};
 
+/// Letters read at once.
+const LETTERS_PER_PAGE: i64 = 100;
+
 /// Every statement of this module.
 pub const STATEMENTS: &[&str] = &[PUT, OPEN, TAKE, SETTLE, FAILED_AGAIN, HAS, COUNTS];
 
@@ -114,23 +117,38 @@ pub struct OpenLetter {
     pub body: Value,
 }
 
-/// Open letters of one source by id, those after `after` and at most `limit`: these ids or all, of these tenants or
-/// of all.
-///
-/// # Errors
-/// When the database fails.
-pub async fn open(
-    conn: &Conn,
+/// Open letters of one source, a page at a time: these ids or all, of these tenants or of all.
+pub struct OpenLetters<'a> {
     source: Source,
-    ids: Option<&[Uuid]>,
-    tenants: Option<&[String]>,
+    ids: Option<&'a [Uuid]>,
+    tenants: Option<&'a [String]>,
     after: Uuid,
-    limit: i64,
-) -> Result<Vec<OpenLetter>, StoreError> {
-    let rows = conn.query(OPEN, &[&source.as_str(), &ids, &tenants, &after, &limit]).await?;
-    let letter =
-        |row: &tokio_postgres::Row| OpenLetter { id: row.get(0), tenant_id: row.get(1), body: row.get(2) };
-    Ok(rows.iter().map(letter).collect())
+}
+
+impl<'a> OpenLetters<'a> {
+    /// From the first one on.
+    #[must_use]
+    pub fn new(source: Source, ids: Option<&'a [Uuid]>, tenants: Option<&'a [String]>) -> Self {
+        Self { source, ids, tenants, after: Uuid::nil() }
+    }
+
+    /// The next page; empty when there is none.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn next(&mut self, conn: &Conn) -> Result<Vec<OpenLetter>, StoreError> {
+        let Self { source, ids, tenants, after } = self;
+        let rows = conn.query(OPEN, &[&source.as_str(), ids, tenants, after, &LETTERS_PER_PAGE]).await?;
+        if let Some(last) = rows.last() {
+            *after = last.get(0);
+        }
+        let letter = |row: &tokio_postgres::Row| OpenLetter {
+            id: row.get(0),
+            tenant_id: row.get(1),
+            body: row.get(2),
+        };
+        Ok(rows.iter().map(letter).collect())
+    }
 }
 
 const TAKE: &str = "-- dead_letter_take

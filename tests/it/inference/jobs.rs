@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use schema::clock::Timestamp;
-use schema::store::dead_letter::{Source, open};
+use schema::store::dead_letter::{OpenLetters, Source};
 use schema::store::inference::claim::{self, Again, Claim, Lease};
 use schema::store::inference::{Job, NewResult, queue};
 use serde_json::json;
@@ -154,7 +154,7 @@ async fn a_job_that_is_given_up_leaves_a_dead_letter_and_can_be_redriven() {
         "SELECT count(*) FROM dead_letters WHERE source = 'inference' AND reason = 'IMAGE_UNDECODABLE'";
     assert_eq!(db.count(letters).await, 1);
     assert!(claimed(&db, now + TimeDelta::hours(1)).await.is_none());
-    let open = async |conn: &mut _| open(conn, Source::Inference, None, None, Uuid::nil(), 10).await;
+    let open = async |conn: &mut _| OpenLetters::new(Source::Inference, None, None).next(conn).await;
     let open = db.store.run("open", open).await.unwrap();
     let redrive = async || {
         let work = async |conn: &mut _| claim::redrive(conn, &open[0], now).await;
