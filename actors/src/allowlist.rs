@@ -84,12 +84,17 @@ impl Allowlist {
         self.judge(List::Stations, place, id, asked_at).await
     }
 
-    /// A device's row as of now, whatever it says, or `None` for a stranger.
+    /// A device's row as of `asked_at` or later, whatever it says, or `None` for a stranger. A call that asks for many
+    /// devices asks with one time, so that it waits once.
     ///
     /// # Errors
     /// When the device is not enabled by the snapshot and the database cannot be asked.
-    pub async fn device_row(&self, tenant_id: &str, id: &str) -> Result<Option<Allowed>, StoreError> {
-        let asked_at = Instant::now();
+    pub async fn device_row(
+        &self,
+        tenant_id: &str,
+        id: &str,
+        asked_at: Instant,
+    ) -> Result<Option<Allowed>, StoreError> {
         let row = self.known_device(tenant_id, id);
         if row.as_ref().is_some_and(|row| row.is_enabled) {
             return Ok(row);

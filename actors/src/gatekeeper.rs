@@ -7,6 +7,7 @@ use broker::{Gatekeeper, Identity, Login, Scope, Shown};
 use schema::id::{BarnId, FarmId, StationId};
 use schema::store::StoreError;
 use schema::store::device::Allowed;
+use tokio::time::Instant;
 
 use crate::allowlist::Allowlist;
 use crate::credentials::Credentials;
@@ -67,7 +68,10 @@ impl DeviceGatekeeper {
     /// A credential alone is not enough: the device's row must be there and enabled.
     async fn enabled(&self, identity: Option<Identity>) -> Result<Login, StoreError> {
         let Some(identity) = identity else { return Ok(Login::Refused) };
-        let row = self.allowlist.device_row(identity.tenant_id.as_str(), identity.device_id.as_str()).await?;
+        let row = self
+            .allowlist
+            .device_row(identity.tenant_id.as_str(), identity.device_id.as_str(), Instant::now())
+            .await?;
         Ok(if row.is_some_and(|row| row.is_enabled) { Login::Device(identity) } else { Login::Refused })
     }
 }

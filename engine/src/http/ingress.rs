@@ -12,6 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use broker::Identity;
 use serde::Serialize;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::AppState;
@@ -149,7 +150,10 @@ fn basic(header: &[u8]) -> Option<(String, Vec<u8>)> {
 
 /// Whether the allowlist says that this device may not act; it need not say anything yet.
 async fn is_revoked(state: &AppState, identity: &Identity) -> Result<bool, Error> {
-    let row = state.allowlist.device_row(identity.tenant_id.as_str(), identity.device_id.as_str()).await?;
+    let row = state
+        .allowlist
+        .device_row(identity.tenant_id.as_str(), identity.device_id.as_str(), Instant::now())
+        .await?;
     Ok(row.is_some_and(|row| !row.is_enabled))
 }
 

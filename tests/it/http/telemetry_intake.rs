@@ -80,3 +80,14 @@ async fn a_thousand_events_are_one_call_and_one_more_is_refused() {
     assert_eq!((status, code(&answer)), (StatusCode::BAD_REQUEST, "VALIDATION_ERROR"));
     face.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_events_of_strangers_wait_for_the_allowlist_once() {
+    let face = face().await;
+    let events: Vec<Value> =
+        (0..1000).map(|i| event(&format!("e-{i}"), &format!("d-unknown-{i}"), 1.0)).collect();
+    let (status, answer) = face.post(URI, &[], &json!({"events": events})).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!(answer["rejected"].as_array().map(Vec::len), Some(1000));
+    face.end().await;
+}

@@ -1,5 +1,7 @@
 //! Where a device that a body names may act: the token, then the allowlist.
 
+use tokio::time::Instant;
+
 use super::{Call, Scope, agrees_with_token, refused, tenant_mismatch};
 use crate::http::AppState;
 use crate::http::error::{Code, Error};
@@ -35,7 +37,7 @@ impl Call {
         if self.scope().is_some_and(|scope| !agrees(scope, place)) {
             return Err(scope_mismatch());
         }
-        let row = state.allowlist.device_row(place.tenant_id, place.device_id).await?;
+        let row = state.allowlist.device_row(place.tenant_id, place.device_id, Instant::now()).await?;
         let row = row.filter(|row| row.is_enabled);
         let row = row.ok_or_else(|| refused(Code::DeviceNotAllowed, "device", "device is not enabled"))?;
         let is_in_place = row.farm_id.as_deref().is_none_or(|farm_id| farm_id == place.farm_id)

@@ -52,7 +52,7 @@ pub(super) async fn check_session(
         let named = [&*session.farm_id, &session.barn_id, &session.device_id, &session.station_id];
         check_credential(state, call, named).await?;
     }
-    let row = state.allowlist.device_row(&scope.tenant_id, &scope.device_id).await?;
+    let row = state.allowlist.device_row(&scope.tenant_id, &scope.device_id, Instant::now()).await?;
     let is_shut_out = row.is_some_and(|row| !row.is_enabled);
     if is_shut_out { Err(not_allowed(Reason::DeviceNotAllowed.into())) } else { Ok(()) }
 }
@@ -68,7 +68,7 @@ async fn check_credential(
     [farm_id, barn_id, device_id, station_id]: [&str; 4],
 ) -> Result<(), Error> {
     let Some(scope) = call.scope() else { return Ok(()) };
-    let row = state.allowlist.device_row(&scope.tenant_id, &scope.device_id).await?;
+    let row = state.allowlist.device_row(&scope.tenant_id, &scope.device_id, Instant::now()).await?;
     let claim = |claim: &Option<String>, row: Option<&Option<String>>| {
         claim.clone().or_else(|| row.cloned().flatten())
     };

@@ -11,6 +11,7 @@ use schema::store::telemetry::Reading;
 use schema::wire::topic::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::AppState;
@@ -121,8 +122,9 @@ pub(in crate::http) async fn store_readings(
     call.check_header()?;
     let mut readings = Vec::with_capacity(events.len());
     let mut rejected = Vec::new();
+    let asked_at = Instant::now();
     for event in &events {
-        match judge::judge(&state, &call, event).await? {
+        match judge::judge(&state, &call, event, asked_at).await? {
             Judgment::Accepted(reading) => readings.push(*reading),
             Judgment::Rejected(event) => rejected.push(event),
         }

@@ -14,6 +14,7 @@ use schema::wire::payload;
 use schema::wire::reject::{Reason, Reject};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use super::{AppState, Event, RejectedEvent};
 use crate::http::auth::{Call, Scope, agrees_with_token};
@@ -59,7 +60,7 @@ const SCOPE_UNKNOWN: Refusal = Refusal::Scope {
     message: "neither event, token nor allowlist name farm and barn",
 };
 
-/// Judges one event. The order is that of MQTT: fields, tenant, scope, allowlist, payload.
+/// Judges one event of a call that came at `asked_at`. The order is that of MQTT: fields, tenant, scope, allowlist, payload.
 ///
 /// # Errors
 /// When the allowlist cannot be asked.
@@ -67,6 +68,7 @@ pub(super) async fn judge(
     state: &Arc<AppState>,
     call: &Call,
     event: &Event<'_>,
+    asked_at: Instant,
 ) -> Result<Judgment, StoreError> {
     let named = || event.fields.get("event_id").and_then(Value::as_str).map(str::to_owned);
     let fields = match Fields::of(&event.fields) {
@@ -76,7 +78,7 @@ pub(super) async fn judge(
     if let Err(refusal) = check_credential(call, &fields) {
         return Ok(Judgment::Rejected(rejected(named(), &refusal)));
     }
-    let row = state.allowlist.device_row(fields.tenant_id, fields.device_id).await?;
+    let row = state.allowlist.device_row(fields.tenant_id, fields.device_id, asked_at).await?;
     Ok(match accept(call, &fields, row.as_ref(), event.text) {
         Ok(reading) => Judgment::Accepted(Box::new(reading)),
         Err(refusal) => Judgment::Rejected(rejected(named(), &refusal)),
