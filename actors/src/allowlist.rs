@@ -27,7 +27,7 @@ const REFRESH: Duration = Duration::from_secs(5);
 const STRANGER_REFRESH_MIN: Duration = Duration::from_millis(50);
 /// and not sooner than this many times the duration of the last one, so that strangers cannot keep the database busy.
 const STRANGER_REFRESH_FACTOR: u32 = 20;
-/// At the latest it may after this: whoever was let in a moment ago is not turned away for what was slow before.
+/// At the latest it may after this, so that nobody who was let in a moment ago waits for long.
 const STRANGER_REFRESH_MAX: Duration = Duration::from_millis(200);
 
 /// Who may speak. Cloning shares the snapshot.

@@ -58,6 +58,25 @@ pub struct Settings {
     pub measures_engine: bool,
 }
 
+impl Settings {
+    /// Readings that arrive at a steady rate while something else is measured.
+    pub(crate) fn arriving(database_url: String, rate: f64) -> Self {
+        Self {
+            broker: String::new(),
+            database_url,
+            engine_pid: None,
+            connections: 50,
+            devices: 1000,
+            events: 0,
+            rate,
+            rate_duration: engine::PUBLISH_ROUND,
+            window: 100,
+            measures_limits: false,
+            measures_engine: true,
+        }
+    }
+}
+
 /// Runs the whole benchmark and prints one table.
 ///
 /// # Errors

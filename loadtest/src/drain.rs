@@ -31,12 +31,6 @@ pub const ROWS_MAX: u64 = 100_000_000;
 
 /// Rows that wait when claims beside a small backlog are measured.
 const SMALL_BACKLOG: u64 = 1000;
-/// Devices that the backlog and the arriving readings come from.
-const DEVICES: usize = 1000;
-/// Connections that publish.
-const CONNECTIONS: usize = 50;
-/// Unacknowledged messages of each connection.
-const WINDOW: usize = 100;
 /// Violations that are shown one by one.
 const VIOLATIONS_SHOWN_MAX: usize = 10;
 
@@ -83,20 +77,9 @@ struct Drain {
 
 impl Drain {
     async fn open(settings: Settings, stop: watch::Receiver<bool>) -> Result<Self> {
-        let bench = Bench::open(bench::Settings {
-            broker: String::new(),
-            database_url: settings.database_url.clone(),
-            engine_pid: None,
-            connections: CONNECTIONS,
-            devices: DEVICES,
-            events: 0,
-            rate: settings.incoming_rate,
-            rate_duration: engine::PUBLISH_ROUND,
-            window: WINDOW,
-            measures_limits: false,
-            measures_engine: true,
-        })
-        .await?;
+        let bench =
+            Bench::open(bench::Settings::arriving(settings.database_url.clone(), settings.incoming_rate))
+                .await?;
         let unsent = unsent(&bench).await?;
         anyhow::ensure!(
             unsent == 0,

@@ -32,12 +32,6 @@ pub const ROWS_MAX: u64 = 20_000_000;
 /// No lock that keeps writers out may be held for longer.
 pub const LOCK_MAX: Duration = Duration::from_secs(1);
 
-/// Devices that the readings come from.
-const DEVICES: usize = 1000;
-/// Connections that publish.
-const CONNECTIONS: usize = 50;
-/// Unacknowledged messages of each connection.
-const WINDOW: usize = 100;
 /// Readings arrive for so long before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(5);
 /// The name under which the engine connects to its database begins so.
@@ -91,20 +85,7 @@ pub async fn run(settings: Settings, stop: signal::Receiver<bool>) -> Result<boo
 }
 
 async fn open(settings: &Settings) -> Result<Bench> {
-    Bench::open(bench::Settings {
-        broker: String::new(),
-        database_url: settings.database_url.clone(),
-        engine_pid: None,
-        connections: CONNECTIONS,
-        devices: DEVICES,
-        events: 0,
-        rate: settings.incoming_rate,
-        rate_duration: engine::PUBLISH_ROUND,
-        window: WINDOW,
-        measures_limits: false,
-        measures_engine: true,
-    })
-    .await
+    Bench::open(bench::Settings::arriving(settings.database_url.clone(), settings.incoming_rate)).await
 }
 
 /// An engine whose own passes are dry, so that it deletes nothing before it is told to; dedupe marks have no such setting,
