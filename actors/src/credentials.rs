@@ -1,11 +1,11 @@
 //! Passwords of devices: argon2id hashes, checked off the runtime, with a memory for what was checked lately.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
-use broker::Identity;
+use broker::{CredentialId, Identity};
 use schema::id::{DeviceId, TenantId};
 use schema::store::device::{self, Credential};
 use schema::store::{Store, StoreError};
@@ -24,6 +24,15 @@ const VERIFIED_MAX: usize = 20_000;
 const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$ZmFybWlxLW5vYm9keQ$Gf9ZuMMm0hw1yCyrW6LCdhOXo6IRfcOcuJNLHuZ2QYU";
 
+/// A password that was right.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// The device it stands for.
+    pub identity: Identity,
+    /// Which of the stored passwords it was.
+    pub credential: CredentialId,
+}
+
 /// Checks passwords. Cloning shares the memory.
 #[derive(Clone)]
 pub struct Credentials {
@@ -39,22 +48,41 @@ impl Credentials {
         Self { store, hashing: Arc::new(Semaphore::new(HASHING_MAX)), verified: Arc::default() }
     }
 
-    /// The device a user name and password stand for, or `None`.
+    /// Whom a user name and password stand for, or `None`.
     ///
     /// # Errors
     /// When the database cannot be asked.
-    pub async fn verify(&self, username: &str, password: &[u8]) -> Result<Option<Identity>, StoreError> {
+    pub async fn verify(&self, username: &str, password: &[u8]) -> Result<Option<Verified>, StoreError> {
         let credential =
             self.store.run("credential", async |conn| device::credential(conn, username).await).await?;
         let Some(credential) = credential else {
             self.matches(NOBODY, password).await;
             return Ok(None);
         };
-        let mut is_match = self.matches(&credential.password_hash, password).await;
-        if !is_match && let Some(next) = &credential.password_hash_next {
-            is_match = self.matches(next, password).await;
+        let Some(identity) = identity(&credential) else { return Ok(None) };
+        for hash in hashes(&credential) {
+            if self.matches(hash, password).await {
+                let credential = CredentialId { username: username.into(), mark: mark(hash) };
+                return Ok(Some(Verified { identity, credential }));
+            }
         }
-        Ok(if is_match { identity(&credential) } else { None })
+        Ok(None)
+    }
+
+    /// Which of these passwords are still stored for an enabled user, one answer each.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn still_accepts(&self, credentials: &[CredentialId]) -> Result<Vec<bool>, StoreError> {
+        let mut usernames: Vec<&str> = credentials.iter().map(|credential| &*credential.username).collect();
+        usernames.sort_unstable();
+        usernames.dedup();
+        let rows =
+            self.store.run("credentials", async |conn| device::credentials(conn, &usernames).await).await?;
+        let accepted: HashSet<(&str, [u8; 32])> = (rows.iter())
+            .flat_map(|row| hashes(row).map(|hash| (row.username.as_str(), mark(hash))))
+            .collect();
+        Ok(credentials.iter().map(|known| accepted.contains(&(&*known.username, known.mark))).collect())
     }
 
     async fn matches(&self, hash: &str, password: &[u8]) -> bool {
@@ -93,6 +121,15 @@ impl Credentials {
 
 fn fingerprint(hash: &str, password: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(hash).chain_update([0]).chain_update(password).finalize().into()
+}
+
+/// What is stored of the passwords of a user, one or two.
+fn hashes(credential: &Credential) -> impl Iterator<Item = &str> {
+    [Some(credential.password_hash.as_str()), credential.password_hash_next.as_deref()].into_iter().flatten()
+}
+
+fn mark(hash: &str) -> [u8; 32] {
+    Sha256::digest(hash).into()
 }
 
 fn identity(credential: &Credential) -> Option<Identity> {

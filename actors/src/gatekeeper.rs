@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use broker::{Gatekeeper, Identity, Login, Scope, Shown};
+use broker::{CredentialId, Gatekeeper, Identity, Login, Scope, Shown};
 use schema::id::{BarnId, FarmId, StationId};
 use schema::store::StoreError;
 use schema::store::device::Allowed;
@@ -42,6 +42,11 @@ impl Gatekeeper for DeviceGatekeeper {
         if row.is_enabled { scope(&row) } else { None }
     }
 
+    async fn still_accepts(&self, credentials: &[CredentialId]) -> Option<Vec<bool>> {
+        let answers = self.credentials.still_accepts(credentials).await;
+        answers.inspect_err(|error| tracing::warn!(%error, "passwords in use could not be checked")).ok()
+    }
+
     fn stalled_for(&self) -> Duration {
         self.database.stalled_for()
     }
@@ -59,20 +64,27 @@ impl DeviceGatekeeper {
         };
         Ok(match (certified, named) {
             (None, None) if self.is_anonymous_allowed => Login::Anonymous,
-            (Some(identity), None) | (None, Some(identity)) => self.enabled(identity).await?,
-            (Some(identity), Some(named)) if identity == named => self.enabled(identity).await?,
-            (Some(_), Some(_)) | (None, None) => Login::Refused,
+            (Some(Some(identity)), None) => self.enabled(identity, None).await?,
+            (None, Some(Some(named))) => self.enabled(named.identity, Some(named.credential)).await?,
+            (Some(Some(identity)), Some(Some(named))) if identity == named.identity => {
+                self.enabled(identity, Some(named.credential)).await?
+            }
+            (Some(_), _) | (None, Some(None) | None) => Login::Refused,
         })
     }
 
     /// A credential alone is not enough: the device's row must be there and enabled.
-    async fn enabled(&self, identity: Option<Identity>) -> Result<Login, StoreError> {
-        let Some(identity) = identity else { return Ok(Login::Refused) };
+    async fn enabled(
+        &self,
+        identity: Identity,
+        credential: Option<CredentialId>,
+    ) -> Result<Login, StoreError> {
         let row = self
             .allowlist
             .device_row(identity.tenant_id.as_str(), identity.device_id.as_str(), Instant::now())
             .await?;
-        Ok(if row.is_some_and(|row| row.is_enabled) { Login::Device(identity) } else { Login::Refused })
+        let is_enabled = row.is_some_and(|row| row.is_enabled);
+        Ok(if is_enabled { Login::Device { identity, credential } } else { Login::Refused })
     }
 }
 

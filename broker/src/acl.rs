@@ -1,13 +1,17 @@
-//! What a device may publish and subscribe to: pure functions of its identity, its scope and the topic.
+//! Who may publish and subscribe to what: pure functions of who it is, its scope and the topic.
 //!
 //! | identity | publish, last will | subscribe |
 //! |---|---|---|
 //! | device | its own telemetry, event and status topics inside its farm and barn; weighing sessions of its station, or of any station of its barn when it has none | exactly its own status topic |
-//! | anonymous | anything: the address and the allowlist are checked later | anything below `iot/` |
+//! | operator | nothing | filters that match no topic outside its tenants |
+//! | anonymous | anything: the address and the allowlist are checked later | anything but what opens with `$` |
+//!
+//! A filter of a shared subscription is judged without its `$share/{group}/`.
 
-use schema::wire::topic::{Kind, Place, ROOT, Source, Topic};
+use schema::id::TenantId;
+use schema::wire::topic::{Kind, Place, Source, Topic};
 
-use crate::gatekeeper::{Identity, Scope};
+use crate::gatekeeper::{Identity, Operator, Scope, Tenants};
 
 /// Whether a device may publish to `topic`, as a message or as its last will.
 #[must_use]
@@ -26,10 +30,30 @@ pub fn may_subscribe(scope: &Scope, identity: &Identity, filter: &str) -> bool {
         .is_ok_and(|topic| topic.kind() == Kind::Status && may_publish(scope, identity, &topic))
 }
 
-/// Whether a client without a credential, such as an operator's tool, may subscribe to `filter`.
+/// Whether an operator may subscribe to `filter`: only when it can match no topic outside its tenants.
+#[must_use]
+pub fn operator_may_subscribe(operator: &Operator, filter: &str) -> bool {
+    match &operator.tenants {
+        Tenants::All => anonymous_may_subscribe(filter),
+        Tenants::Of(tenants) => tenants.iter().any(|tenant_id| is_inside(tenant_id, filter)),
+    }
+}
+
+/// Whether a client without a credential may subscribe to `filter`: to anything but the topics of a broker itself.
 #[must_use]
 pub fn anonymous_may_subscribe(filter: &str) -> bool {
-    filter.starts_with(ROOT)
+    !filter.starts_with('$')
+}
+
+/// Whether `filter` opens with `iot/`, a kind or any, and this tenant. Topics are read without their empty segments, so a
+/// tenant that is named like a kind has to name the kind: `iot/+/event` would match `iot//event/another-tenant`.
+fn is_inside(tenant_id: &TenantId, filter: &str) -> bool {
+    let mut segments = filter.split('/');
+    let (root, kind, tenant) = (segments.next(), segments.next(), segments.next());
+    let names_a_kind = |text: &str| Kind::ALL.iter().any(|kind| kind.as_str() == text);
+    let is_kind =
+        kind.is_some_and(|kind| names_a_kind(kind) || kind == "+" && !names_a_kind(tenant_id.as_str()));
+    root == Some("iot") && is_kind && tenant == Some(tenant_id.as_str())
 }
 
 fn covers(scope: &Scope, identity: &Identity, place: &Place) -> bool {
@@ -40,7 +64,7 @@ fn covers(scope: &Scope, identity: &Identity, place: &Place) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
+    use schema::id::{BarnId, DeviceId, FarmId, StationId};
 
     use super::*;
 
@@ -99,11 +123,58 @@ mod tests {
     }
 
     #[test]
-    fn an_operators_tool_listens_only_below_the_root() {
+    fn an_operator_hears_its_tenants_and_nobody_else() {
+        let check = |tenants: &[&str], filter: &str, expected: bool| {
+            let tenants = tenants.iter().map(|id| TenantId::new(id).unwrap()).collect();
+            let operator = Operator { name: "ops".into(), tenants: Tenants::Of(tenants) };
+            assert_eq!(operator_may_subscribe(&operator, filter), expected, "{filter} by {operator:?}");
+        };
+        for filter in [
+            "iot/+/t/#",
+            "iot/telemetry/t/#",
+            "iot/status/t/+/+/d",
+            "iot/event/t/f/b/d/x",
+            "iot/+/t",
+            "iot/+/t2/#",
+        ] {
+            check(&["t", "t2"], filter, true);
+        }
+        for filter in [
+            "#",
+            "+/#",
+            "iot/#",
+            "iot/+/#",
+            "iot/+/+/#",
+            "iot/telemetry/#",
+            "iot/telemetry/+/#",
+            "+/telemetry/t/#",
+            "iot/+/t3/#",
+            "iot/telemetry/t3/#",
+            "iot/telemetry/T/#",
+            "iot//telemetry/t/#",
+            "/iot/telemetry/t/#",
+            "iot/other/t/#",
+            "iot/telemetry",
+            "iot",
+            "",
+            "$SYS/#",
+            "$share/g/iot/+/t/#",
+        ] {
+            check(&["t", "t2"], filter, false);
+        }
+        check(&[], "iot/+/t/#", false);
+        check(&["event"], "iot/+/event/#", false);
+        check(&["event"], "iot/event/event/#", true);
+    }
+
+    #[test]
+    fn whoever_may_hear_everything_still_does_not_hear_the_broker_itself() {
+        let everybody = Operator { name: "ops".into(), tenants: Tenants::All };
         for (filter, allowed) in
-            [("iot/#", true), ("iot/status/+/+/+/+", true), ("#", false), ("$SYS/#", false)]
+            [("#", true), ("+/#", true), ("iot/#", true), ("other/x", true), ("$SYS/#", false)]
         {
             assert_eq!(anonymous_may_subscribe(filter), allowed, "{filter}");
+            assert_eq!(operator_may_subscribe(&everybody, filter), allowed, "{filter}");
         }
     }
 }

@@ -272,6 +272,24 @@ impl Door {
         self.shared.sessions.close_all_of(identity, CloseReason::Revoked);
     }
 
+    /// Judges everybody who is connected again, or the connections of one device, and closes whom the gatekeeper would not
+    /// let in now: the device is not enabled any more, or its password not accepted. Nobody is closed for want of an answer.
+    pub async fn recheck(&self, of: Option<&Identity>) {
+        let gatekeeper = &self.shared.gatekeeper;
+        let (disabled, enabled): (Vec<_>, Vec<_>) = (self.shared.sessions.connected(of).into_iter())
+            .partition(|connected| gatekeeper.scope(&connected.identity).is_none());
+        disabled.iter().for_each(|connected| connected.close(CloseReason::Revoked));
+        let (holders, credentials): (Vec<_>, Vec<_>) = (enabled.into_iter())
+            .filter_map(|mut connected| connected.credential.take().map(|credential| (connected, credential)))
+            .unzip();
+        if credentials.is_empty() {
+            return;
+        }
+        let accepted = gatekeeper.still_accepts(&credentials).await.unwrap_or_default();
+        let refused = holders.iter().zip(accepted).filter(|(_, is_accepted)| !is_accepted);
+        refused.for_each(|(holder, _)| holder.close(CloseReason::Revoked));
+    }
+
     /// Takes up changed certificate files, and closes the connections of clients that are not trusted any more.
     async fn watch_certificates(&self) {
         let Some(tls) = &self.tls else { return std::future::pending().await };

@@ -20,7 +20,7 @@ pub mod window;
 
 pub use delivery::{Delivery, Intake, Message, Qos, Settlement, Verdict};
 pub use door::{Addresses, Door, DoorError, DoorParts, DoorSettings};
-pub use gatekeeper::{Gatekeeper, Identity, Login, Scope, Shown};
+pub use gatekeeper::{CredentialId, Gatekeeper, Identity, Login, Operator, Principal, Scope, Shown, Tenants};
 pub use link::{Link, LinkParts, LinkSettings};
 pub use retained::{MemoryRetained, RetainedError, RetainedMessage, RetainedStore};
 pub use stats::{DoorStats, Refusal};

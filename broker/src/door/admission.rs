@@ -12,7 +12,7 @@ use crate::door::codec::{self, BadConnect, Connect, ConnectCode, Kind, Will};
 use crate::door::sessions::{Client, Seat};
 use crate::door::transport::Transport;
 use crate::door::{Phase, Shared};
-use crate::gatekeeper::{Identity, Login, Scope, Shown};
+use crate::gatekeeper::{CredentialId, Identity, Login, Scope, Shown};
 use crate::stats::Refusal;
 use crate::tls::ClientChain;
 
@@ -134,13 +134,13 @@ where
         password: connect.password.as_deref(),
     };
     let login = timeout_at(deadline, shared.gatekeeper.login(shown)).await.map_err(|_| unavailable())?;
-    let (identity, scope) = identify(shared, login)?;
+    let (identity, scope, credential) = identify(shared, login)?;
     let client = Client { identity, client_id };
     let will = match connect.will {
         Some(will) => Some(timeout_at(deadline, hold(shared, will)).await.map_err(|_| unavailable())?),
         None => None,
     };
-    let seat = shared.sessions.sit(&client, chain, deadline).await.ok_or_else(unavailable)?;
+    let seat = shared.sessions.sit(&client, chain, credential, deadline).await.ok_or_else(unavailable)?;
     Ok(Welcome { seat, scope, keep_alive_seconds: connect.keep_alive_seconds, will })
 }
 
@@ -190,12 +190,15 @@ fn client_id(connect: &Connect) -> Result<Arc<str>, Refused> {
     }
 }
 
-fn identify(shared: &Shared, login: Login) -> Result<(Option<Identity>, Option<Scope>), Refused> {
+/// A device, where it may act, and its password.
+type Who = (Option<Identity>, Option<Scope>, Option<CredentialId>);
+
+fn identify(shared: &Shared, login: Login) -> Result<Who, Refused> {
     match login {
-        Login::Anonymous if shared.settings.allow_anonymous => Ok((None, None)),
-        Login::Anonymous | Login::Refused => Err(not_authorized(Refusal::Credential)),
-        Login::Device(identity) => match shared.gatekeeper.scope(&identity) {
-            Some(scope) => Ok((Some(identity), Some(scope))),
+        Login::Anonymous if shared.settings.allow_anonymous => Ok((None, None, None)),
+        Login::Anonymous | Login::Refused | Login::Operator(_) => Err(not_authorized(Refusal::Credential)),
+        Login::Device { identity, credential } => match shared.gatekeeper.scope(&identity) {
+            Some(scope) => Ok((Some(identity), Some(scope), credential)),
             None => Err(not_authorized(Refusal::Revoked)),
         },
         Login::Unavailable => Err(unavailable()),

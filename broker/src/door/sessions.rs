@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::gatekeeper::Identity;
+use crate::gatekeeper::{CredentialId, Identity};
 use crate::tls::ClientChain;
 
 /// Who is connected.
@@ -25,7 +25,7 @@ pub(crate) struct Client {
 pub(crate) enum CloseReason {
     /// The client connected again.
     TakenOver,
-    /// The device is not enabled any more, or its certificate not accepted.
+    /// The device is not enabled any more, or its password or certificate not accepted.
     Revoked,
 }
 
@@ -43,9 +43,26 @@ struct Entry {
     id: u64,
     /// The certificate it came with.
     chain: Option<ClientChain>,
+    /// The password it came with.
+    credential: Option<CredentialId>,
     close: watch::Sender<Option<CloseReason>>,
     /// Its sender goes when the session is over and its last will was taken.
     gone: watch::Receiver<()>,
+}
+
+/// A device that is connected.
+pub(crate) struct Connected {
+    pub(crate) identity: Identity,
+    /// The password it came with.
+    pub(crate) credential: Option<CredentialId>,
+    close: watch::Sender<Option<CloseReason>>,
+}
+
+impl Connected {
+    /// Tells its session to close.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        self.close.send_replace(Some(reason));
+    }
 }
 
 /// A session's own entry; dropping it says that the session is over.
@@ -64,16 +81,31 @@ impl Sessions {
         self: &Arc<Self>,
         client: &Client,
         chain: Option<ClientChain>,
+        credential: Option<CredentialId>,
         deadline: Instant,
     ) -> Option<Seat> {
         loop {
-            let mut gone = match self.try_sit(client, chain.as_ref()) {
+            let mut gone = match self.try_sit(client, chain.as_ref(), credential.as_ref()) {
                 Ok(seat) => return Some(seat),
                 Err(gone) => gone,
             };
             // The channel carries no value: its end is the message.
             while timeout_at(deadline, gone.changed()).await.ok()?.is_ok() {}
         }
+    }
+
+    /// Who is connected: every device, or the connections of one.
+    pub(crate) fn connected(&self, of: Option<&Identity>) -> Vec<Connected> {
+        let state = self.lock();
+        let connected = state.entries.iter().filter_map(|(client, entry)| {
+            let identity = client.identity.as_ref()?;
+            of.is_none_or(|of| of == identity).then(|| Connected {
+                identity: identity.clone(),
+                credential: entry.credential.clone(),
+                close: entry.close.clone(),
+            })
+        });
+        connected.collect()
     }
 
     /// Closes every session of a device.
@@ -100,6 +132,7 @@ impl Sessions {
         self: &Arc<Self>,
         client: &Client,
         chain: Option<&ClientChain>,
+        credential: Option<&CredentialId>,
     ) -> Result<Seat, watch::Receiver<()>> {
         let mut state = self.lock();
         if let Some(entry) = state.entries.get(client) {
@@ -110,7 +143,8 @@ impl Sessions {
         state.next_id += 1;
         let (close, close_seen) = watch::channel(None);
         let (alive, gone) = watch::channel(());
-        state.entries.insert(client.clone(), Entry { id, chain: chain.cloned(), close, gone });
+        let entry = Entry { id, chain: chain.cloned(), credential: credential.cloned(), close, gone };
+        state.entries.insert(client.clone(), entry);
         drop(state);
         Ok(Seat { sessions: Arc::clone(self), client: client.clone(), id, close: close_seen, _alive: alive })
     }

@@ -179,6 +179,29 @@ async fn a_revoked_device_is_put_out_when_it_speaks() {
 }
 
 #[tokio::test]
+async fn everybody_is_judged_again_by_device_and_by_password() {
+    let (door, _arrivals) = open(settings()).await;
+    let disabled = Raw::login(door.address(), &Hello::device("d")).await;
+    let mut other = Raw::login(door.address(), &Hello::device("d2")).await;
+    let mut anonymous = Raw::login(door.address(), &Hello::named("x")).await;
+    door.door.recheck(None).await;
+    door.house.disable(&identity("d"));
+    door.door.recheck(Some(&identity("d2"))).await;
+    assert_eq!(door.door.stats().refused(Refusal::Revoked), 0);
+    door.door.recheck(Some(&identity("d"))).await;
+    assert_eq!(disabled.rest().await, b"");
+    other.send(&[0xc0, 0]).await;
+    other.expect(&[0xd0, 0]).await;
+    door.house.set_password(b"another");
+    door.door.recheck(None).await;
+    assert_eq!(other.rest().await, b"");
+    anonymous.send(&[0xc0, 0]).await;
+    anonymous.expect(&[0xd0, 0]).await;
+    let again = Hello { user: Some(("d2", "another")), ..Hello::named("d2") };
+    Raw::login(door.address(), &again).await;
+}
+
+#[tokio::test]
 async fn a_connection_that_panics_takes_only_itself_down() {
     let (door, _arrivals) = open(settings()).await;
     let mut raw = Raw::open(door.address()).await;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use broker::{
-    Delivery, Door, DoorParts, DoorSettings, Gatekeeper, Identity, Intake, Login, MemoryRetained, Scope,
-    Shown,
+    CredentialId, Delivery, Door, DoorParts, DoorSettings, Gatekeeper, Identity, Intake, Login,
+    MemoryRetained, Scope, Shown,
 };
 use schema::clock::Clock;
 use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
@@ -67,12 +67,15 @@ impl Intake for Done {
 /// Knows device `d` of tenant `t` under user `d`, password `secret`; others as they are enabled.
 pub(crate) struct House {
     scopes: Mutex<HashMap<Identity, Scope>>,
+    /// What the passwords of all users are now; another one makes all of them void.
+    password: Mutex<Vec<u8>>,
     stalled_for: Mutex<Duration>,
 }
 
 impl House {
     fn new() -> Arc<Self> {
-        let house = Self { scopes: Mutex::default(), stalled_for: Mutex::default() };
+        let password = Mutex::new(b"secret".to_vec());
+        let house = Self { scopes: Mutex::default(), password, stalled_for: Mutex::default() };
         for device in ["d", "d2"] {
             house.enable(&identity(device), scope("f", "b", Some("st")));
         }
@@ -87,6 +90,17 @@ impl House {
         self.scopes.lock().unwrap().remove(identity);
     }
 
+    pub(crate) fn set_password(&self, password: &[u8]) {
+        *self.password.lock().unwrap() = password.to_vec();
+    }
+
+    fn mark(&self) -> [u8; 32] {
+        let mut mark = [0; 32];
+        let password = self.password.lock().unwrap();
+        mark[..password.len()].copy_from_slice(&password);
+        mark
+    }
+
     pub(crate) fn stall(&self, stalled_for: Duration) {
         *self.stalled_for.lock().unwrap() = stalled_for;
     }
@@ -97,17 +111,26 @@ impl Gatekeeper for House {
     async fn login(&self, shown: Shown<'_>) -> Login {
         match (shown.username, shown.password) {
             (None, _) => match shown.certificate {
-                Some(subject) => Login::Device(identity(subject.device_id.as_str())),
+                Some(subject) => {
+                    Login::Device { identity: identity(subject.device_id.as_str()), credential: None }
+                }
                 None => Login::Anonymous,
             },
             (Some("panic"), _) => panic!("a gatekeeper with a bug"),
-            (Some(device), Some(b"secret")) => Login::Device(identity(device)),
+            (Some(device), Some(password)) if *password == *self.password.lock().unwrap() => {
+                let credential = CredentialId { username: device.into(), mark: self.mark() };
+                Login::Device { identity: identity(device), credential: Some(credential) }
+            }
             (Some(_), _) => Login::Refused,
         }
     }
 
     fn scope(&self, identity: &Identity) -> Option<Scope> {
         self.scopes.lock().unwrap().get(identity).cloned()
+    }
+
+    async fn still_accepts(&self, credentials: &[CredentialId]) -> Option<Vec<bool>> {
+        Some(credentials.iter().map(|credential| credential.mark == self.mark()).collect())
     }
 
     fn stalled_for(&self) -> Duration {

@@ -133,7 +133,8 @@ pub(super) async fn device_token(
 /// The device a login belongs to.
 async fn login(state: &AppState, header: &HeaderValue) -> Result<Option<Identity>, Error> {
     let Some((username, password)) = basic(header.as_bytes()) else { return Ok(None) };
-    Ok(state.credentials.verify(&username, &password).await?)
+    let verified = state.credentials.verify(&username, &password).await?;
+    Ok(verified.map(|verified| verified.identity))
 }
 
 /// User name and password of an HTTP Basic header; a user name that no column can hold belongs to nobody.

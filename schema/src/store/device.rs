@@ -8,7 +8,7 @@ use crate::wire::payload::{DeviceState, Status};
 
 /// Every statement of this module.
 pub const STATEMENTS: &[&str] =
-    &[DEVICES, STATIONS, PROVISION_DEVICE, PROVISION_STATION, CREDENTIAL, SEEN, APPLY_STATUS];
+    &[DEVICES, STATIONS, PROVISION_DEVICE, PROVISION_STATION, CREDENTIAL, CREDENTIALS, SEEN, APPLY_STATUS];
 
 /// A row of an allowlist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +95,8 @@ pub async fn provision(
 /// What a login is checked against.
 #[derive(Clone)]
 pub struct Credential {
+    /// User name.
+    pub username: String,
     /// Tenant of the device.
     pub tenant_id: String,
     /// The device.
@@ -106,7 +108,12 @@ pub struct Credential {
 }
 
 const CREDENTIAL: &str = "-- device_credential
-SELECT tenant_id, device_id, password_hash, password_hash_next FROM device_credentials WHERE username = $1 AND enabled";
+SELECT username, tenant_id, device_id, password_hash, password_hash_next
+FROM device_credentials WHERE username = $1 AND enabled";
+
+const CREDENTIALS: &str = "-- device_credentials
+SELECT username, tenant_id, device_id, password_hash, password_hash_next
+FROM device_credentials WHERE username = ANY($1) AND enabled";
 
 /// The enabled credential of a user name.
 ///
@@ -114,12 +121,27 @@ SELECT tenant_id, device_id, password_hash, password_hash_next FROM device_crede
 /// When the database fails.
 pub async fn credential(conn: &Conn, username: &str) -> Result<Option<Credential>, StoreError> {
     let row = conn.query_opt(CREDENTIAL, &[&username]).await?;
-    Ok(row.map(|row| Credential {
-        tenant_id: row.get(0),
-        device_id: row.get(1),
-        password_hash: row.get(2),
-        password_hash_next: row.get(3),
-    }))
+    Ok(row.as_ref().map(Credential::of))
+}
+
+/// The enabled credentials of these user names.
+///
+/// # Errors
+/// When the database fails.
+pub async fn credentials(conn: &Conn, usernames: &[&str]) -> Result<Vec<Credential>, StoreError> {
+    Ok(conn.query(CREDENTIALS, &[&usernames]).await?.iter().map(Credential::of).collect())
+}
+
+impl Credential {
+    fn of(row: &Row) -> Self {
+        Self {
+            username: row.get(0),
+            tenant_id: row.get(1),
+            device_id: row.get(2),
+            password_hash: row.get(3),
+            password_hash_next: row.get(4),
+        }
+    }
 }
 
 /// A sign of life of a device.
