@@ -4,16 +4,20 @@
 //! the listener survives any error. Memory is bounded by the credits: when they are spent no socket is read.
 
 mod admission;
+mod caller;
 mod codec;
 mod connection;
 mod inflow;
 mod listener;
 #[expect(dead_code, unused_imports, reason = "the connections still speak through `codec`")]
 mod packet;
+mod protection;
+mod refusals;
 mod sessions;
 mod subscriber;
 mod topics;
 mod transport;
+mod websocket;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -29,14 +33,18 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::credits::Credits;
 use crate::delivery::Intake;
-use crate::door::listener::{Listener, Listeners};
+use crate::door::caller::Caller;
+use crate::door::listener::{Layers, Listener, Listeners};
+use crate::door::protection::{Limits, Protection};
+use crate::door::refusals::RefusalLog;
 use crate::door::sessions::{CloseReason, Sessions};
+use crate::door::websocket::Origins;
 use crate::embedded::Embedded;
 use crate::fanout::Fanout;
 use crate::gatekeeper::{Gatekeeper, Identity};
 use crate::retained::{Retained, RetainedError, RetainedStore};
 use crate::stats::{DoorStats, Refusal};
-use crate::tls::{ClientChain, Tls, TlsError, TlsFiles};
+use crate::tls::{HandshakeError, Tls, TlsError, TlsFiles};
 
 /// Wait after the system refused to accept a connection, for example for want of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -48,12 +56,22 @@ const RETAINED_SAVE_MAX: Duration = Duration::from_secs(1);
 pub struct DoorSettings {
     /// Address of the plain listener; port 0 lets the system choose.
     pub listen: Option<SocketAddr>,
-    /// Address of the encrypted listener, and what encrypts it.
-    pub listen_tls: Option<(SocketAddr, TlsFiles)>,
+    /// Address of the encrypted listener; it needs `tls`.
+    pub listen_tls: Option<SocketAddr>,
+    /// Address of the listener of WebSockets in the clear.
+    pub listen_ws: Option<SocketAddr>,
+    /// Address of the listener of encrypted WebSockets; it needs `tls`.
+    pub listen_wss: Option<SocketAddr>,
+    /// What encrypts.
+    pub tls: Option<TlsFiles>,
+    /// Origins of pages that may open a WebSocket; none named means all.
+    pub ws_allowed_origins: Vec<String>,
     /// Whether clients without a credential are let in.
     pub allow_anonymous: bool,
     /// Sockets open at once.
     pub connections_max: usize,
+    /// Sockets of one address that are not logged in.
+    pub handshakes_per_address_max: usize,
     /// Unanswered messages per connection, in each direction.
     pub inflight_max: usize,
     /// Bytes after the fixed header a PUBLISH may have; a larger one is refused and recorded.
@@ -66,8 +84,10 @@ pub struct DoorSettings {
     pub connect_timeout: Duration,
     /// Database trouble that lasts longer turns new clients away.
     pub stall_max: Duration,
-    /// What a wrong credential waits for its answer.
+    /// What the first wrong credential waits for its answer; each further one waits twice as long as the one before.
     pub refusal_delay: Duration,
+    /// The longest a wrong credential waits.
+    pub refusal_delay_max: Duration,
     /// A packet that was begun must be complete by then, and an answer must have been read by then.
     pub stuck_timeout: Duration,
 }
@@ -77,8 +97,13 @@ impl Default for DoorSettings {
         Self {
             listen: None,
             listen_tls: None,
+            listen_ws: None,
+            listen_wss: None,
+            tls: None,
+            ws_allowed_origins: Vec::new(),
             allow_anonymous: false,
             connections_max: 1000,
+            handshakes_per_address_max: 500,
             inflight_max: 100,
             message_bytes_max: 1 << 20,
             credit_messages_max: 20_000,
@@ -86,6 +111,7 @@ impl Default for DoorSettings {
             connect_timeout: Duration::from_secs(10),
             stall_max: Duration::from_secs(30),
             refusal_delay: Duration::from_secs(1),
+            refusal_delay_max: Duration::from_secs(16),
             stuck_timeout: Duration::from_secs(30),
         }
     }
@@ -116,9 +142,15 @@ pub enum DoorError {
         #[source]
         source: io::Error,
     },
-    /// The files of the encrypted listener are of no use.
+    /// The files of the encrypted listeners are of no use.
     #[error("encrypt the MQTT listener")]
     Tls(#[from] TlsError),
+    /// A listener is to be encrypted and nothing is there to do it with.
+    #[error("encrypt the listener at {address} without a certificate")]
+    NoCertificate {
+        /// The address asked for.
+        address: SocketAddr,
+    },
     /// The retained messages could not be loaded.
     #[error("load the retained messages")]
     Retained(#[from] RetainedError),
@@ -131,6 +163,10 @@ pub struct Addresses {
     pub plain: Option<SocketAddr>,
     /// Encrypted.
     pub tls: Option<SocketAddr>,
+    /// WebSockets in the clear.
+    pub ws: Option<SocketAddr>,
+    /// Encrypted WebSockets.
+    pub wss: Option<SocketAddr>,
 }
 
 /// The open door.
@@ -166,7 +202,18 @@ pub(crate) struct Shared {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) stats: Arc<DoorStats>,
     pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) protection: Protection,
+    refusals: RefusalLog,
+    origins: Origins,
     places: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// Counts a refusal; says whether the log has room for it.
+    pub(crate) fn refuse(&self, refusal: Refusal) -> bool {
+        self.stats.count_refused(refusal);
+        self.refusals.has_room(refusal)
+    }
 }
 
 impl Door {
@@ -177,23 +224,11 @@ impl Door {
     pub async fn bind(settings: DoorSettings, parts: DoorParts) -> Result<Self, DoorError> {
         let DoorParts { gatekeeper, intake, retained, clock } = parts;
         let retained = Retained::load(retained).await?;
-        let tls = match &settings.listen_tls {
-            Some((_, files)) => Some(Arc::new(Tls::open(files.clone()).await?)),
+        let tls = match &settings.tls {
+            Some(files) => Some(Arc::new(Tls::open(files.clone()).await?)),
             None => None,
         };
-        let mut listeners = Vec::new();
-        let mut addresses = Addresses::default();
-        if let Some(address) = settings.listen {
-            let listener = Listener::bind(address, None).await?;
-            addresses.plain = Some(listener.local_addr);
-            listeners.push(listener);
-            tracing::warn!(%address, "the MQTT listener is not encrypted: for development only");
-        }
-        if let Some((address, _)) = settings.listen_tls {
-            let listener = Listener::bind(address, tls.clone()).await?;
-            addresses.tls = Some(listener.local_addr);
-            listeners.push(listener);
-        }
+        let (listeners, addresses) = listen(&settings, tls.as_ref()).await?;
         if settings.allow_anonymous {
             tracing::warn!("clients without a credential are let in: insecure");
         }
@@ -212,6 +247,13 @@ impl Door {
             sessions: Arc::default(),
             stats: Arc::default(),
             phase: phase_seen,
+            protection: Protection::new(Limits {
+                handshakes_per_address_max: settings.handshakes_per_address_max,
+                refusal_delay: settings.refusal_delay,
+                refusal_delay_max: settings.refusal_delay_max,
+            }),
+            refusals: RefusalLog::default(),
+            origins: Origins(settings.ws_allowed_origins.clone()),
             places: Arc::new(Semaphore::new(settings.connections_max)),
             settings,
         };
@@ -246,6 +288,7 @@ impl Door {
             () = self.accept_all(listeners, &mut tasks) => {}
             () = self.shared.retained.keep() => {}
             () = self.watch_certificates() => {}
+            never = self.shared.refusals.sum_up() => match never {},
         }
         self.drain(&mut tasks).await;
         let saving = self.shared.retained.save();
@@ -313,8 +356,8 @@ impl Door {
             tokio::select! {
                 _ = phase.changed() => {}
                 Some(ended) = tasks.join_next() => self.count_panic(ended),
-                (accepted, tls) = listeners.accept() => match accepted {
-                    Ok((stream, peer)) => self.admit(stream, peer, tls, tasks),
+                (accepted, layers) = listeners.accept() => match accepted {
+                    Ok((stream, peer)) => self.admit(stream, peer, layers, tasks),
                     Err(error) => {
                         tracing::warn!(error = &error as &dyn Error, "connection not accepted");
                         sleep(ACCEPT_RETRY).await;
@@ -324,17 +367,26 @@ impl Door {
         }
     }
 
-    fn admit(&self, stream: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>, tasks: &mut JoinSet<()>) {
-        let Ok(place) = Arc::clone(&self.shared.places).try_acquire_owned() else {
-            self.shared.stats.count_refused(Refusal::Full);
-            tracing::warn!(%peer, "connection refused: all places are taken");
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, layers: Layers, tasks: &mut JoinSet<()>) {
+        let shared = &self.shared;
+        let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
+            if shared.refuse(Refusal::Full) {
+                tracing::warn!(%peer, "connection refused: all places are taken");
+            }
+            return;
+        };
+        let Some(waiting) = shared.protection.begin(peer.ip()) else {
+            if shared.refuse(Refusal::Address) {
+                tracing::warn!(%peer, "connection refused: too many of its address are not logged in");
+            }
             return;
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "connection lost before its first byte");
             return;
         }
-        tasks.spawn(serve(Arc::clone(&self.shared), stream, peer, tls, place));
+        let caller = Caller::new(peer, Instant::now() + shared.settings.connect_timeout, waiting);
+        tasks.spawn(serve(Arc::clone(shared), stream, layers, caller, place));
     }
 
     /// Waits until every connection finished what it has in hand, or the deadline cuts them off.
@@ -360,35 +412,103 @@ impl Door {
     }
 }
 
+/// Opens every listener that is asked for.
+async fn listen(
+    settings: &DoorSettings,
+    tls: Option<&Arc<Tls>>,
+) -> Result<(Vec<Listener>, Addresses), DoorError> {
+    let mut addresses = Addresses::default();
+    let mut listeners = Vec::new();
+    for (asked, is_encrypted, has_websocket, bound) in [
+        (settings.listen, false, false, &mut addresses.plain),
+        (settings.listen_tls, true, false, &mut addresses.tls),
+        (settings.listen_ws, false, true, &mut addresses.ws),
+        (settings.listen_wss, true, true, &mut addresses.wss),
+    ] {
+        let Some(address) = asked else { continue };
+        let tls = match (is_encrypted, tls) {
+            (true, Some(tls)) => Some(Arc::clone(tls)),
+            (true, None) => return Err(DoorError::NoCertificate { address }),
+            (false, _) => {
+                tracing::warn!(%address, "the MQTT listener is not encrypted: for development only");
+                None
+            }
+        };
+        let listener = Listener::bind(address, Layers { tls, has_websocket }).await?;
+        *bound = Some(listener.local_addr);
+        listeners.push(listener);
+    }
+    Ok((listeners, addresses))
+}
+
 /// One connection from its first byte to the end of its last delivery.
 async fn serve(
     shared: Arc<Shared>,
     stream: TcpStream,
-    peer: SocketAddr,
-    tls: Option<Arc<Tls>>,
+    layers: Layers,
+    mut caller: Caller,
     place: OwnedSemaphorePermit,
 ) {
-    let Some(tls) = tls else { return converse(shared, stream, None, place).await };
+    let Some(tls) = layers.tls else {
+        return upgrade(shared, stream, layers.has_websocket, caller, place).await;
+    };
     let mut phase = shared.phase.clone();
     let greeted = tokio::select! {
-        greeted = tls.accept(stream) => greeted,
+        greeted = timeout_at(caller.deadline, tls.accept(stream)) => greeted.unwrap_or(Err(HandshakeError::TooSlow)),
         _ = phase.wait_for(|phase| *phase != Phase::Open) => return,
     };
     match greeted {
-        Ok((stream, chain)) => converse(shared, stream, chain, place).await,
+        Ok((stream, chain)) => {
+            caller.chain = chain;
+            upgrade(shared, stream, layers.has_websocket, caller, place).await;
+        }
         Err(error) => {
-            shared.stats.count_refused(Refusal::Handshake);
-            tracing::info!(%peer, error = &error as &dyn Error, "client refused: TLS");
+            if shared.refuse(Refusal::Handshake) {
+                tracing::info!(peer = %caller.peer, error = &error as &dyn Error, "client refused: TLS");
+            }
         }
     }
 }
 
-async fn converse<S>(shared: Arc<Shared>, stream: S, chain: Option<ClientChain>, place: OwnedSemaphorePermit)
+/// Takes a stream out of its WebSocket, if it comes in one.
+async fn upgrade<S>(
+    shared: Arc<Shared>,
+    stream: S,
+    has_websocket: bool,
+    caller: Caller,
+    place: OwnedSemaphorePermit,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if !has_websocket {
+        return converse(shared, stream, caller, place).await;
+    }
+    let mut phase = shared.phase.clone();
+    let upgraded = tokio::select! {
+        upgraded = timeout_at(caller.deadline, websocket::upgrade(stream, &shared.origins)) => upgraded,
+        _ = phase.wait_for(|phase| *phase != Phase::Open) => return,
+    };
+    match upgraded {
+        Ok(Ok(stream)) => converse(shared, stream, caller, place).await,
+        Ok(Err(error)) => {
+            if shared.refuse(Refusal::Upgrade) {
+                tracing::info!(peer = %caller.peer, error = &error as &dyn Error, "client refused: WebSocket");
+            }
+        }
+        Err(_) => {
+            if shared.refuse(Refusal::Upgrade) {
+                tracing::info!(peer = %caller.peer, "client refused: no WebSocket in time");
+            }
+        }
+    }
+}
+
+async fn converse<S>(shared: Arc<Shared>, stream: S, caller: Caller, place: OwnedSemaphorePermit)
 where
     S: AsyncRead + AsyncWrite,
 {
     let transport = transport::Transport::new(stream);
-    if let Some(admitted) = admission::admit(&shared, transport, chain).await {
+    if let Some(admitted) = admission::admit(&shared, transport, caller).await {
         connection::Connection::new(shared, admitted, place).run().await;
     }
 }

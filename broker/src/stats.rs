@@ -15,6 +15,10 @@ pub enum Refusal {
     Acl,
     /// A TLS handshake that failed, took too long, or showed a certificate that is not accepted.
     Handshake,
+    /// A request on a WebSocket port that does not ask for MQTT, or not in time.
+    Upgrade,
+    /// Too many clients of one address that are not logged in.
+    Address,
     /// A protocol version other than MQTT 3.1.1.
     Protocol,
     /// An empty client id that asks for a lasting session.
@@ -31,10 +35,12 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Credential,
         Self::Acl,
         Self::Handshake,
+        Self::Upgrade,
+        Self::Address,
         Self::Protocol,
         Self::ClientId,
         Self::Unavailable,
@@ -50,6 +56,8 @@ impl Refusal {
             Self::Credential => "credential",
             Self::Acl => "acl",
             Self::Handshake => "handshake",
+            Self::Upgrade => "upgrade",
+            Self::Address => "address",
             Self::Protocol => "protocol",
             Self::ClientId => "client_id",
             Self::Unavailable => "unavailable",

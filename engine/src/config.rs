@@ -123,6 +123,10 @@ fn insecure_settings(config: &Config) -> Vec<String> {
             embedded && config.broker.listen.is_some(),
             "broker.listen is plain MQTT: in production, end TLS in a proxy before it",
         ),
+        (
+            embedded && config.broker.listen_ws.is_some(),
+            "broker.listen_ws is not encrypted: in production, use broker.listen_wss or end TLS in a proxy before it",
+        ),
     ];
     remarks.into_iter().filter(|(applies, _)| *applies).map(|(_, remark)| remark.to_owned()).collect()
 }

@@ -106,7 +106,7 @@ pub fn report(findings: &[Finding]) -> String {
 
 /// What encrypts the listeners.
 async fn encryption(config: &Config) -> Vec<Finding> {
-    let is_door = config.mqtt.mode == MqttMode::Embedded && config.broker.listen_tls.is_some();
+    let is_door = config.mqtt.mode == MqttMode::Embedded;
     let listeners = [
         ("http tls", "http", http::tls::files(&config.http)),
         ("mqtt tls", "broker", tree::door_files(&config.broker).filter(|_| is_door)),
@@ -185,9 +185,17 @@ async fn mqtt(config: &Config) -> Vec<Finding> {
         let finding = connection("mqtt", &config.mqtt.url, "check mqtt.url and that the broker runs").await;
         return vec![finding];
     }
+    let broker = &config.broker;
+    let listeners = [
+        ("mqtt", broker.listen),
+        ("mqtt tls", broker.listen_tls),
+        ("mqtt ws", broker.listen_ws),
+        ("mqtt wss", broker.listen_wss),
+    ];
     let mut findings = Vec::new();
-    for listen in [config.broker.listen, config.broker.listen_tls].into_iter().flatten() {
-        findings.push(listener("mqtt", listen, config).await);
+    for (subject, listen) in listeners {
+        let Some(listen) = listen else { continue };
+        findings.push(listener(subject, listen, config).await);
     }
     findings
 }

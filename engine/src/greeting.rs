@@ -43,6 +43,12 @@ fn places(config: &Config, private_database: Option<&str>) -> Vec<(&'static str,
     if let Some(listen) = config.broker.listen_tls {
         places.push(("MQTT TLS", format!("mqtts://{}", reachable(listen))));
     }
+    if let Some(listen) = config.broker.listen_ws {
+        places.push(("MQTT WS", format!("ws://{}/mqtt", reachable(listen))));
+    }
+    if let Some(listen) = config.broker.listen_wss {
+        places.push(("MQTT WSS", format!("wss://{}/mqtt", reachable(listen))));
+    }
     places.extend([("Database", database), ("Images", media), ("Cloud", cloud)]);
     places
 }

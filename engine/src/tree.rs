@@ -523,8 +523,9 @@ fn way_in(config: &Config, parts: &Parts, ingress: Address<ingress::Msg>) -> any
     }
 }
 
-/// The files that encrypt the MQTT listener.
+/// The files that encrypt MQTT listeners, when there are such listeners.
 pub(crate) fn door_files(broker: &Broker) -> Option<TlsFiles> {
+    broker.listen_tls.or(broker.listen_wss)?;
     let (cert, key) = (broker.tls_cert.clone()?, broker.tls_key.clone()?);
     Some(TlsFiles { cert, key, client_ca: broker.client_ca.clone(), client_crl: broker.client_crl.clone() })
 }
@@ -533,9 +534,17 @@ fn door_settings(config: &Config) -> DoorSettings {
     let broker = &config.broker;
     DoorSettings {
         listen: broker.listen,
-        listen_tls: broker.listen_tls.zip(door_files(broker)),
+        listen_tls: broker.listen_tls,
+        listen_ws: broker.listen_ws,
+        listen_wss: broker.listen_wss,
+        tls: door_files(broker),
+        ws_allowed_origins: broker.ws_allowed_origins.clone(),
         allow_anonymous: broker.allow_anonymous,
         connections_max: broker.connections_max,
+        handshakes_per_address_max: match broker.handshakes_per_address_max {
+            0 => broker.connections_max.div_ceil(2),
+            max => max,
+        },
         inflight_max: usize::from(broker.inflight_max),
         message_bytes_max: broker.message_bytes_max,
         credit_messages_max: broker.credit_messages_max,

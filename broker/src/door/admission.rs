@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::credits::{Cost, Credits};
+use crate::door::caller::Caller;
 use crate::door::codec::{self, BadConnect, Connect, ConnectCode, Kind, Will};
 use crate::door::sessions::{Client, Seat};
 use crate::door::transport::Transport;
@@ -68,15 +69,14 @@ enum Refused {
 pub(crate) async fn admit<S>(
     shared: &Arc<Shared>,
     mut transport: Transport<S>,
-    chain: Option<ClientChain>,
+    mut caller: Caller,
 ) -> Option<Admitted<S>>
 where
     S: AsyncRead + AsyncWrite,
 {
     let mut phase = shared.phase.clone();
-    let deadline = Instant::now() + shared.settings.connect_timeout;
     let outcome = tokio::select! {
-        outcome = welcome(shared, &mut transport, chain, deadline) => outcome,
+        outcome = welcome(shared, &mut transport, &mut caller) => outcome,
         _ = phase.wait_for(|phase| *phase != Phase::Open) => Err(Refused::Gone),
     };
     match outcome {
@@ -85,18 +85,21 @@ where
             Some(Admitted { transport, seat, scope, keep_alive_seconds, will })
         }
         Err(Refused::Answer(code, refusal)) => {
-            shared.stats.count_refused(refusal);
-            tracing::info!(reason = refusal.as_str(), "client refused");
-            if refusal == Refusal::Credential {
-                sleep(shared.settings.refusal_delay).await;
+            if shared.refuse(refusal) {
+                tracing::info!(peer = %caller.peer, reason = refusal.as_str(), "client refused");
+            }
+            tokio::select! {
+                () = sleep(caller.penalty) => {}
+                _ = phase.wait_for(|phase| *phase != Phase::Open) => {}
             }
             codec::put_connack(&mut transport.outbox, code);
             let _ = timeout_at(Instant::now() + shared.settings.connect_timeout, transport.flush()).await;
             None
         }
         Err(Refused::Malformed(rule)) => {
-            shared.stats.count_refused(Refusal::Malformed);
-            tracing::info!(rule, "connection closed before its login");
+            if shared.refuse(Refusal::Malformed) {
+                tracing::info!(peer = %caller.peer, rule, "connection closed before its login");
+            }
             None
         }
         Err(Refused::Gone) => None,
@@ -113,12 +116,12 @@ struct Welcome {
 async fn welcome<S>(
     shared: &Arc<Shared>,
     transport: &mut Transport<S>,
-    chain: Option<ClientChain>,
-    deadline: Instant,
+    caller: &mut Caller,
 ) -> Result<Welcome, Refused>
 where
     S: AsyncRead + AsyncWrite,
 {
+    let deadline = caller.deadline;
     let connect = match timeout_at(deadline, read_connect(transport)).await {
         Ok(connect) => connect?,
         Err(_) => return Err(Refused::Malformed("no CONNECT in time")),
@@ -127,20 +130,32 @@ where
     if shared.gatekeeper.stalled_for() > shared.settings.stall_max {
         return Err(unavailable());
     }
-    let subject = chain.as_ref().and_then(ClientChain::subject);
+    let subject = caller.chain.as_ref().and_then(ClientChain::subject);
     let shown = Shown {
         certificate: subject.as_ref(),
         username: connect.username.as_deref(),
         password: connect.password.as_deref(),
     };
     let login = timeout_at(deadline, shared.gatekeeper.login(shown)).await.map_err(|_| unavailable())?;
-    let (identity, scope, credential) = identify(shared, login)?;
+    let identified = identify(shared, login);
+    match &identified {
+        Ok(_) => caller.was_right(&shared.protection, connect.username.as_deref()),
+        Err(Refused::Answer(_, Refusal::Credential)) => {
+            caller.was_wrong(&shared.protection, connect.username.as_deref());
+        }
+        Err(Refused::Answer(..) | Refused::Malformed(_) | Refused::Gone) => {}
+    }
+    let (identity, scope, credential) = identified?;
     let client = Client { identity, client_id };
     let will = match connect.will {
         Some(will) => Some(timeout_at(deadline, hold(shared, will)).await.map_err(|_| unavailable())?),
         None => None,
     };
-    let seat = shared.sessions.sit(&client, chain, credential, deadline).await.ok_or_else(unavailable)?;
+    let seat = shared
+        .sessions
+        .sit(&client, caller.chain.take(), credential, deadline)
+        .await
+        .ok_or_else(unavailable)?;
     Ok(Welcome { seat, scope, keep_alive_seconds: connect.keep_alive_seconds, will })
 }
 

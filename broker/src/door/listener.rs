@@ -1,4 +1,4 @@
-//! The sockets of a door, and what encrypts each of them.
+//! The sockets of a door, and what lies between each of them and MQTT.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -11,19 +11,28 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::door::DoorError;
 use crate::tls::Tls;
 
+/// What a client passes through before it speaks MQTT.
+#[derive(Clone)]
+pub(crate) struct Layers {
+    /// What encrypts.
+    pub(crate) tls: Option<Arc<Tls>>,
+    /// Whether MQTT comes in a WebSocket.
+    pub(crate) has_websocket: bool,
+}
+
 /// A socket that is listened on.
 pub(crate) struct Listener {
     socket: TcpListener,
-    tls: Option<Arc<Tls>>,
+    layers: Layers,
     pub(crate) local_addr: SocketAddr,
 }
 
 impl Listener {
-    pub(crate) async fn bind(address: SocketAddr, tls: Option<Arc<Tls>>) -> Result<Self, DoorError> {
+    pub(crate) async fn bind(address: SocketAddr, layers: Layers) -> Result<Self, DoorError> {
         let failed = |source| DoorError::Listen { address, source };
         let socket = TcpListener::bind(address).await.map_err(failed)?;
         let local_addr = socket.local_addr().map_err(failed)?;
-        Ok(Self { socket, tls, local_addr })
+        Ok(Self { socket, layers, local_addr })
     }
 }
 
@@ -39,16 +48,15 @@ impl Listeners {
         Self { listeners, first: 0 }
     }
 
-    /// Waits for the next client of any of them; says what its connection is to be encrypted with. Dropping the future
-    /// loses nobody.
-    pub(crate) async fn accept(&mut self) -> (io::Result<(TcpStream, SocketAddr)>, Option<Arc<Tls>>) {
+    /// Waits for the next client of any of them; says what it has to pass through. Dropping the future loses nobody.
+    pub(crate) async fn accept(&mut self) -> (io::Result<(TcpStream, SocketAddr)>, Layers) {
         let count = self.listeners.len();
         poll_fn(|context| {
             for position in (self.first..self.first + count).map(|position| position % count) {
-                let Listener { socket, tls, .. } = &self.listeners[position];
+                let Listener { socket, layers, .. } = &self.listeners[position];
                 if let Poll::Ready(accepted) = socket.poll_accept(context) {
                     self.first = position + 1;
-                    return Poll::Ready((accepted, tls.clone()));
+                    return Poll::Ready((accepted, layers.clone()));
                 }
             }
             Poll::Pending

@@ -1,7 +1,7 @@
 //! Bytes that no honest client sends: the connection may end, the listener never does.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker::DoorSettings;
 use proptest::prelude::*;
@@ -151,4 +151,39 @@ async fn a_full_house_turns_the_next_away_and_lets_others_in_later() {
     drop(first);
     until("a place is free", || door.door.stats().connections() == 1).await;
     Raw::login(door.address(), &Hello::named("3")).await;
+}
+
+#[tokio::test]
+async fn one_address_takes_no_more_places_before_its_login_than_it_may() {
+    let (door, _arrivals) = open(DoorSettings { handshakes_per_address_max: 3, ..settings() }).await;
+    let here = [127, 0, 0, 7];
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        waiting.push(Raw::open_from(here, door.address()).await);
+    }
+    assert_eq!(Raw::open_from(here, door.address()).await.rest().await, b"");
+    assert_eq!(door.door.stats().refused(broker::Refusal::Address), 1);
+    expect_alive(door.address()).await;
+    let mut first = waiting.remove(0);
+    first.send(&Hello::named("1").packet()).await;
+    first.expect(&[0x20, 2, 0, 0]).await;
+    let mut next = Raw::open_from(here, door.address()).await;
+    next.send(&Hello::named("2").packet()).await;
+    next.expect(&[0x20, 2, 0, 0]).await;
+}
+
+#[tokio::test]
+async fn a_guesser_waits_ever_longer_and_hinders_nobody() {
+    let refusal_delay = Duration::from_millis(100);
+    let (door, _arrivals) = open(DoorSettings { refusal_delay, ..settings() }).await;
+    let guess = Hello { user: Some(("d", "guess")), ..Hello::named("guesser") };
+    for doublings in 0..4 {
+        let started = Instant::now();
+        let mut raw = Raw::open_from([127, 0, 0, 7], door.address()).await;
+        raw.send(&guess.packet()).await;
+        raw.expect(&[0x20, 2, 0, 5]).await;
+        assert!(started.elapsed() >= refusal_delay * (1 << doublings));
+    }
+    Raw::login(door.address(), &Hello::device("d")).await;
+    assert_eq!(door.door.stats().refused(broker::Refusal::Credential), 4);
 }

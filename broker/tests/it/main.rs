@@ -11,3 +11,4 @@ mod mosquitto;
 mod pressure;
 mod sessions;
 mod support;
+mod websocket;

@@ -172,11 +172,12 @@ impl OpenDoor {
     }
 }
 
-/// Settings of a door for tests: any port, anonymous clients welcome, no slow refusals.
+/// Settings of a door for tests: any port, anonymous clients welcome, many from one address, no slow refusals.
 pub(crate) fn settings() -> DoorSettings {
     DoorSettings {
         listen: Some(([127, 0, 0, 1], 0).into()),
         allow_anonymous: true,
+        handshakes_per_address_max: 10_000,
         refusal_delay: Duration::ZERO,
         ..DoorSettings::default()
     }

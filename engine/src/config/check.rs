@@ -52,15 +52,15 @@ fn check_http(config: &Config, sources: &mut Sources<'_>) {
             "keep the new one and the one before it",
         );
     }
-    for origin in &config.http.allowed_origins {
+    check_origins("http.allowed_origins", &http.allowed_origins, sources);
+}
+
+fn check_origins(path: &'static str, origins: &[String], sources: &mut Sources<'_>) {
+    for origin in origins {
         let rest = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         if rest.is_none_or(|host| host.is_empty() || host.contains('/')) {
             let what = format!("has {origin:?}");
-            sources.blame(
-                "http.allowed_origins",
-                &what,
-                "write an origin as scheme://host:port, without a path",
-            );
+            sources.blame(path, &what, "write an origin as scheme://host:port, without a path");
         }
     }
 }
@@ -106,28 +106,39 @@ fn check_mqtt(config: &Config, sources: &mut Sources<'_>) {
     if mqtt.password.is_some() && mqtt.username.is_none() {
         sources.blame("mqtt.password", "is set without mqtt.username", "set mqtt.username");
     }
-    if broker.listen_tls.is_some() && broker.tls_cert.is_none() {
-        let help = "set broker.tls_cert and broker.tls_key, or listen_tls = \"off\"";
-        sources.blame("broker.listen_tls", "is set without a certificate", help);
+    let encrypted = [("broker.listen_tls", broker.listen_tls), ("broker.listen_wss", broker.listen_wss)];
+    for (path, listener) in encrypted {
+        if listener.is_some() && broker.tls_cert.is_none() {
+            let help = "set broker.tls_cert and broker.tls_key, or \"off\"";
+            sources.blame(path, "is set without a certificate", help);
+        }
     }
-    if broker.client_ca.is_some() && broker.listen_tls.is_none() {
-        sources.blame("broker.client_ca", "is set without broker.listen_tls", "set broker.listen_tls");
+    if broker.client_ca.is_some() && encrypted.iter().all(|(_, listener)| listener.is_none()) {
+        let what = "is set without broker.listen_tls or broker.listen_wss";
+        sources.blame("broker.client_ca", what, "set broker.listen_tls");
     }
-    if mqtt.mode != MqttMode::Embedded {
-        return;
+    check_origins("broker.ws_allowed_origins", &broker.ws_allowed_origins, sources);
+    if mqtt.mode == MqttMode::Embedded {
+        check_broker(config, sources);
     }
-    if broker.listen.is_none() && broker.listen_tls.is_none() {
-        sources.blame(
-            "broker.listen",
-            "is off like broker.listen_tls",
-            "open one of them, or mqtt.mode = \"external\"",
-        );
+}
+
+fn check_broker(config: &Config, sources: &mut Sources<'_>) {
+    let broker = &config.broker;
+    let listeners = [
+        ("broker.listen", broker.listen),
+        ("broker.listen_tls", broker.listen_tls),
+        ("broker.listen_ws", broker.listen_ws),
+        ("broker.listen_wss", broker.listen_wss),
+    ];
+    if listeners.iter().all(|(_, listener)| listener.is_none()) {
+        let help = "open one of them, or mqtt.mode = \"external\"";
+        sources.blame("broker.listen", "is off like every other listener of [broker]", help);
     }
     if broker.credit_bytes_max < broker.message_bytes_max {
         let what = "is less than broker.message_bytes_max: the largest message would never get in";
         sources.blame("broker.credit_bytes_max", what, "raise it");
     }
-    let listeners = [("broker.listen", broker.listen), ("broker.listen_tls", broker.listen_tls)];
     for (path, listener) in listeners {
         let port = listener.map(|address| address.port()).filter(|port| *port != 0);
         if port == Some(config.http.listen.port()) {

@@ -102,7 +102,13 @@ settings! {
         listen: Option<SocketAddr> = "0.0.0.0:1883";
         /// TLS listener, such as 0.0.0.0:8883; "off" closes it.
         listen_tls: Option<SocketAddr> = "off";
-        /// Certificate chain of the TLS listener (PEM file).
+        /// Listener of WebSockets in the clear, such as 0.0.0.0:8083, with MQTT at /mqtt; "off" closes it.
+        listen_ws: Option<SocketAddr> = "off";
+        /// Listener of WebSockets over TLS, such as 0.0.0.0:8084, with MQTT at /mqtt; "off" closes it.
+        listen_wss: Option<SocketAddr> = "off";
+        /// Origins of pages that may open a WebSocket, such as https://barn.example; empty means all.
+        ws_allowed_origins: Vec<String> = "";
+        /// Certificate chain of the TLS listeners (PEM file).
         tls_cert: Option<PathBuf> = "";
         /// Private key of the certificate (PEM file).
         tls_key: Option<PathBuf> = "";
@@ -114,6 +120,8 @@ settings! {
         allow_anonymous: bool = "false";
         /// Connections at most.
         connections_max: usize = "1000" in 1..=100000;
+        /// Connections of one address that are not logged in yet, more are closed at once; 0 means half of connections_max.
+        handshakes_per_address_max: usize = "0" in 0..=100000;
         /// Messages in flight per client.
         inflight_max: u16 = "100" in 1..=65535;
         /// Messages that wait for one subscriber.
