@@ -14,6 +14,7 @@ pub mod device;
 pub mod directory;
 pub mod disk;
 pub mod door;
+pub mod door_store;
 pub mod gatekeeper;
 pub mod inference;
 pub mod ingress;

@@ -23,6 +23,12 @@ pub fn may_publish(scope: &Scope, identity: &Identity, topic: &Topic) -> bool {
     is_own && covers(scope, identity, topic.place())
 }
 
+/// Whether a device may publish to a topic that was not parsed yet.
+#[must_use]
+pub fn may_publish_to(scope: &Scope, identity: &Identity, topic: &str) -> bool {
+    Topic::parse(topic).is_ok_and(|topic| may_publish(scope, identity, &topic))
+}
+
 /// Whether a device may subscribe to `filter`: only to its own status topic, without a wildcard.
 #[must_use]
 pub fn may_subscribe(scope: &Scope, identity: &Identity, filter: &str) -> bool {

@@ -120,8 +120,8 @@ impl Delivery {
     fn settle(&mut self, settlement: Settlement) {
         match self.receipt.take() {
             Some(Receipt::Window { window, sequence }) => match settlement {
-                Settlement::Done => window.close(sequence, Some(&self.message)),
-                Settlement::Rejected => window.close(sequence, None),
+                Settlement::Done => window.close(sequence, &self.message, false),
+                Settlement::Rejected => window.close(sequence, &self.message, true),
                 Settlement::HandedBack => window.hand_back(sequence, self.message.clone(), self.attempt + 1),
             },
             Some(Receipt::Callback(on_settled)) => on_settled(settlement),

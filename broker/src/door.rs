@@ -5,19 +5,24 @@
 
 mod admission;
 mod caller;
-mod codec;
 mod connection;
+mod hub;
 mod inflow;
+mod journal;
 mod listener;
-#[expect(dead_code, unused_imports, reason = "the connections still speak through `codec`")]
+mod outflow;
 mod packet;
 mod protection;
+mod queue;
 mod refusals;
+mod retained;
+mod routes;
+mod session;
 mod sessions;
-mod subscriber;
 mod topics;
 mod transport;
 mod websocket;
+mod will;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -27,29 +32,40 @@ use std::time::Duration;
 use schema::clock::Clock;
 use tokio::io::{self, AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, interval, sleep, timeout_at};
 
 use crate::credits::Credits;
 use crate::delivery::Intake;
 use crate::door::caller::Caller;
+use crate::door::hub::Hub;
+use crate::door::journal::Journal;
 use crate::door::listener::{Layers, Listener, Listeners};
 use crate::door::protection::{Limits, Protection};
+pub use crate::door::queue::QueueDrop;
+use crate::door::queue::{QueueBudget, QueueLimits};
 use crate::door::refusals::RefusalLog;
-use crate::door::sessions::{CloseReason, Sessions};
+use crate::door::retained::Retained;
+use crate::door::session::SessionParts;
+use crate::door::sessions::{CloseReason, DelayedWill, Sessions};
 use crate::door::websocket::Origins;
 use crate::embedded::Embedded;
 use crate::fanout::Fanout;
 use crate::gatekeeper::{Gatekeeper, Identity};
-use crate::retained::{Retained, RetainedError, RetainedStore};
 use crate::stats::{DoorStats, Refusal};
+use crate::store::{DoorStore, DoorStoreError};
 use crate::tls::{HandshakeError, Tls, TlsError, TlsFiles};
 
 /// Wait after the system refused to accept a connection, for example for want of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// How long a finished door tries to store the last retained messages.
-const RETAINED_SAVE_MAX: Duration = Duration::from_secs(1);
+/// How long a finished door tries to store the last changes of its sessions.
+const LAST_STORE_MAX: Duration = Duration::from_secs(1);
+/// How often the door looks for sessions and last wills whose time has come.
+const SESSIONS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often it looks for messages that waited too long: every so many of those looks.
+const LOOKS_PER_AGE_CHECK: u32 = 120;
 
 /// How the door behaves.
 #[derive(Clone, Debug)]
@@ -90,6 +106,22 @@ pub struct DoorSettings {
     pub refusal_delay_max: Duration,
     /// A packet that was begun must be complete by then, and an answer must have been read by then.
     pub stuck_timeout: Duration,
+    /// Seconds a client of MQTT 5 may stay silent; it is told so when it asks for more, or for no limit.
+    pub keep_alive_seconds_max: u16,
+    /// Seconds a session may outlive its connection.
+    pub session_expiry_seconds_max: u32,
+    /// Sessions that may outlive their connections.
+    pub sessions_max: usize,
+    /// Filters one client may subscribe to.
+    pub subscriptions_max: usize,
+    /// Messages that may wait for one client.
+    pub queued_messages_max: usize,
+    /// Bytes that may wait for one client.
+    pub queued_bytes_max: usize,
+    /// Bytes that may wait for all clients together.
+    pub queued_total_bytes_max: usize,
+    /// How long a message may wait for its client.
+    pub queued_age_max: Duration,
 }
 
 impl Default for DoorSettings {
@@ -113,6 +145,14 @@ impl Default for DoorSettings {
             refusal_delay: Duration::from_secs(1),
             refusal_delay_max: Duration::from_secs(16),
             stuck_timeout: Duration::from_secs(30),
+            keep_alive_seconds_max: 60,
+            session_expiry_seconds_max: 7 * 24 * 3600,
+            sessions_max: 1000,
+            subscriptions_max: 100,
+            queued_messages_max: 1000,
+            queued_bytes_max: 8 << 20,
+            queued_total_bytes_max: 64 << 20,
+            queued_age_max: Duration::from_secs(7 * 24 * 3600),
         }
     }
 }
@@ -124,8 +164,8 @@ pub struct DoorParts {
     pub gatekeeper: Arc<dyn Gatekeeper>,
     /// Takes every message.
     pub intake: Arc<dyn Intake>,
-    /// Keeps retained messages.
-    pub retained: Arc<dyn RetainedStore>,
+    /// Keeps sessions and retained messages.
+    pub store: Arc<dyn DoorStore>,
     /// Wall time.
     pub clock: Clock,
 }
@@ -151,9 +191,9 @@ pub enum DoorError {
         /// The address asked for.
         address: SocketAddr,
     },
-    /// The retained messages could not be loaded.
-    #[error("load the retained messages")]
-    Retained(#[from] RetainedError),
+    /// The sessions and retained messages could not be loaded.
+    #[error("load the sessions and retained messages")]
+    Store(#[from] DoorStoreError),
 }
 
 /// Where a door listens.
@@ -173,6 +213,7 @@ pub struct Addresses {
 pub struct Door {
     shared: Arc<Shared>,
     listeners: Mutex<Option<Listeners>>,
+    due_wills: Mutex<Option<UnboundedReceiver<DelayedWill>>>,
     addresses: Addresses,
     tls: Option<Arc<Tls>>,
     phase: watch::Sender<Phase>,
@@ -196,10 +237,12 @@ pub(crate) struct Shared {
     pub(crate) gatekeeper: Arc<dyn Gatekeeper>,
     pub(crate) intake: Arc<dyn Intake>,
     pub(crate) clock: Clock,
-    pub(crate) retained: Retained,
+    pub(crate) hub: Arc<Hub>,
     pub(crate) fanout: Arc<dyn Fanout>,
     pub(crate) credits: Arc<Credits>,
     pub(crate) sessions: Arc<Sessions>,
+    /// Last wills to be published by nobody's connection; there is one at most for each session that lasts.
+    pub(crate) due_wills: UnboundedSender<DelayedWill>,
     pub(crate) stats: Arc<DoorStats>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) protection: Protection,
@@ -217,13 +260,13 @@ impl Shared {
 }
 
 impl Door {
-    /// Loads the retained messages, then listens. Nobody is let in before [`Door::run`].
+    /// Loads the sessions and retained messages, then listens. Nobody is let in before [`Door::run`].
     ///
     /// # Errors
-    /// [`DoorError`] when the retained messages cannot be loaded or the address is taken.
+    /// [`DoorError`] when the sessions cannot be loaded or the address is taken.
     pub async fn bind(settings: DoorSettings, parts: DoorParts) -> Result<Self, DoorError> {
-        let DoorParts { gatekeeper, intake, retained, clock } = parts;
-        let retained = Retained::load(retained).await?;
+        let DoorParts { gatekeeper, intake, store, clock } = parts;
+        let stored = store.load().await?;
         let tls = match &settings.tls {
             Some(files) => Some(Arc::new(Tls::open(files.clone()).await?)),
             None => None,
@@ -233,19 +276,40 @@ impl Door {
             tracing::warn!("clients without a credential are let in: insecure");
         }
         let (phase, phase_seen) = watch::channel(Phase::Open);
+        let stats: Arc<DoorStats> = Arc::default();
+        let journal = Arc::new(Journal::new(store));
+        let retained = Retained::new(stored.retained, Arc::clone(&journal), Arc::clone(&stats));
+        let fanout = Embedded::new(settings.connections_max);
+        let hub =
+            Hub::new(clock.clone(), Arc::clone(&journal), retained, Arc::clone(&fanout) as Arc<dyn Fanout>);
+        let hub = Arc::new(hub);
+        let parts = SessionParts {
+            journal,
+            stats: Arc::clone(&stats),
+            budget: QueueBudget::new(settings.queued_total_bytes_max),
+            limits: QueueLimits {
+                messages_max: settings.queued_messages_max,
+                bytes_max: settings.queued_bytes_max,
+                age_max: settings.queued_age_max,
+            },
+        };
+        let sessions = Sessions::new(Arc::clone(&hub), Arc::new(parts), settings.sessions_max);
+        sessions.restore(stored.sessions, clock.now());
+        let (due_wills, wills_due) = unbounded_channel();
         let shared = Shared {
             gatekeeper,
             intake,
             clock,
-            retained,
-            fanout: Embedded::new(settings.connections_max),
+            hub,
+            fanout,
             credits: Credits::new(
                 settings.credit_messages_max,
                 settings.credit_bytes_max,
                 settings.message_bytes_max,
             ),
-            sessions: Arc::default(),
-            stats: Arc::default(),
+            sessions,
+            due_wills,
+            stats,
             phase: phase_seen,
             protection: Protection::new(Limits {
                 handshakes_per_address_max: settings.handshakes_per_address_max,
@@ -260,6 +324,7 @@ impl Door {
         Ok(Self {
             shared: Arc::new(shared),
             listeners: Mutex::new(Some(Listeners::new(listeners))),
+            due_wills: Mutex::new(Some(wills_due)),
             addresses,
             tls,
             phase,
@@ -282,18 +347,23 @@ impl Door {
     /// Serves clients until [`Door::shutdown`]; a second call returns at once.
     pub async fn run(&self) {
         let Some(listeners) = self.listeners.lock().await.take() else { return };
-        let _running = Running::start(&self.running, &self.shared.stats);
+        let Some(due_wills) = self.due_wills.lock().await.take() else { return };
+        let Shared { hub, fanout, stats, .. } = &*self.shared;
+        let _running = Running::start(&self.running, stats);
         let mut tasks = JoinSet::new();
         tokio::select! {
-            () = self.accept_all(listeners, &mut tasks) => {}
-            () = self.shared.retained.keep() => {}
+            () = async {
+                self.accept_all(listeners, due_wills, &mut tasks).await;
+                self.drain(&mut tasks).await;
+            } => {}
+            () = hub.journal.keep() => {}
+            () = self.keep_sessions() => {}
+            () = fanout.watch() => {}
             () = self.watch_certificates() => {}
             never = self.shared.refusals.sum_up() => match never {},
         }
-        self.drain(&mut tasks).await;
-        let saving = self.shared.retained.save();
-        if !timeout_at(Instant::now() + RETAINED_SAVE_MAX, saving).await.unwrap_or(false) {
-            tracing::warn!("some retained messages were not stored");
+        if timeout_at(Instant::now() + LAST_STORE_MAX, hub.journal.store_all()).await.is_err() {
+            tracing::warn!("the last changes of some sessions were not stored");
         }
     }
 
@@ -312,27 +382,45 @@ impl Door {
         self.shared.stats.abandoned()
     }
 
-    /// Closes the connections of a device whose access was revoked.
-    pub fn disconnect_device(&self, identity: &Identity) {
-        self.shared.sessions.close_all_of(identity, CloseReason::Revoked);
-    }
-
     /// Judges everybody who is connected again, or the connections of one device, and closes whom the gatekeeper would not
     /// let in now: the device is not enabled any more, or its password not accepted. Nobody is closed for want of an answer.
     pub async fn recheck(&self, of: Option<&Identity>) {
         let gatekeeper = &self.shared.gatekeeper;
-        let (disabled, enabled): (Vec<_>, Vec<_>) = (self.shared.sessions.connected(of).into_iter())
-            .partition(|connected| gatekeeper.scope(&connected.identity).is_none());
-        disabled.iter().for_each(|connected| connected.close(CloseReason::Revoked));
-        let (holders, credentials): (Vec<_>, Vec<_>) = (enabled.into_iter())
-            .filter_map(|mut connected| connected.credential.take().map(|credential| (connected, credential)))
-            .unzip();
+        let mut holders = Vec::new();
+        let mut credentials = Vec::new();
+        for connected in self.shared.sessions.connected(of) {
+            let device = connected.visitor.principal.device();
+            if device.is_some_and(|identity| gatekeeper.scope(identity).is_none()) {
+                connected.close(CloseReason::Revoked);
+            } else if let Some(credential) = &connected.visitor.credential {
+                credentials.push(credential.clone());
+                holders.push(connected);
+            }
+        }
         if credentials.is_empty() {
             return;
         }
         let accepted = gatekeeper.still_accepts(&credentials).await.unwrap_or_default();
         let refused = holders.iter().zip(accepted).filter(|(_, is_accepted)| !is_accepted);
         refused.for_each(|(holder, _)| holder.close(CloseReason::Revoked));
+    }
+
+    /// Ends sessions, publishes delayed wills and drops messages when their time has come.
+    async fn keep_sessions(&self) {
+        let Shared { hub, sessions, due_wills, clock, .. } = &*self.shared;
+        let mut looks = interval(SESSIONS_LOOK_INTERVAL);
+        for look in (0..LOOKS_PER_AGE_CHECK).cycle() {
+            looks.tick().await;
+            for will in sessions.end_overdue(Instant::now()) {
+                // The receiver is there as long as this runs.
+                let _ = due_wills.send(will);
+            }
+            if look == 0 {
+                let now = clock.now();
+                hub.retained.drop_expired(now);
+                sessions.all().iter().for_each(|session| session.drop_aged(now));
+            }
+        }
     }
 
     /// Takes up changed certificate files, and closes the connections of clients that are not trusted any more.
@@ -350,12 +438,20 @@ impl Door {
         }
     }
 
-    async fn accept_all(&self, mut listeners: Listeners, tasks: &mut JoinSet<()>) {
+    async fn accept_all(
+        &self,
+        mut listeners: Listeners,
+        mut due_wills: UnboundedReceiver<DelayedWill>,
+        tasks: &mut JoinSet<()>,
+    ) {
         let mut phase = self.shared.phase.clone();
         while *phase.borrow_and_update() == Phase::Open {
             tokio::select! {
                 _ = phase.changed() => {}
                 Some(ended) = tasks.join_next() => self.count_panic(ended),
+                Some(delayed) = due_wills.recv() => {
+                    tasks.spawn(will::publish_delayed(Arc::clone(&self.shared), delayed));
+                }
                 (accepted, layers) = listeners.accept() => match accepted {
                     Ok((stream, peer)) => self.admit(stream, peer, layers, tasks),
                     Err(error) => {

@@ -1,12 +1,10 @@
-//! Live fan-out to subscribers: what the door asks of whoever routes messages. Best effort, after the commit.
+//! Live fan-out to subscribers at quality 0: what the door asks of whoever routes messages. Best effort, after the commit.
 
 use std::fmt;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use schema::wire::topic::ROOT;
 
-use crate::delivery::Message;
+use crate::publication::Publication;
 
 /// The router is not there any more; opening a new feed finds or starts another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,10 +18,13 @@ pub trait Fanout: Send + Sync + fmt::Debug {
     fn is_wanted(&self) -> bool;
 
     /// Routes a message without waiting; when the router is behind, the message is not shown.
-    fn publish(&self, message: &Message);
+    fn publish(&self, publication: &Publication);
 
     /// Opens the feed of one subscriber.
     async fn open(&self) -> Result<Box<dyn Feed>, RouterGone>;
+
+    /// Looks after the router until it is dropped: replaces it when it does not answer, or has grown too large.
+    async fn watch(&self);
 }
 
 /// What one subscriber gets to see. Dropping it ends its subscriptions.
@@ -35,20 +36,16 @@ pub trait Feed: Send {
     /// Removes a filter.
     async fn unsubscribe(&mut self, filter: &str) -> Result<(), RouterGone>;
 
-    /// The next message; dropping the future loses nothing.
+    /// The next message, which may be of a filter that was removed, and comes once for each filter it matches. Dropping
+    /// the future loses nothing.
     async fn next(&mut self) -> Result<Forward, RouterGone>;
 }
 
-/// A message on its way to a subscriber.
+/// A message on its way to a live subscriber.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
-    /// The topic it was published to.
-    pub topic: Bytes,
-    /// The body.
-    pub payload: Bytes,
-}
-
-/// Whether a topic may reach the router at all.
-pub(crate) fn is_routable(topic: &str) -> bool {
-    topic.starts_with(ROOT) && topic.is_ascii()
+    /// Its number in the order it was routed: the same for each filter it matches.
+    pub number: u64,
+    /// The message.
+    pub publication: Publication,
 }

@@ -1,5 +1,37 @@
 //! Topic filters: which are well formed, and which topics they match.
 
+/// Levels a filter may have, and a topic that is shown to subscribers.
+pub(crate) const LEVELS_MAX: usize = 64;
+
+const SHARE_PREFIX: &str = "$share/";
+
+/// A filter that several clients share: each message goes to one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shared<'a> {
+    /// The name of the group.
+    pub(crate) group: &'a str,
+    /// What the group subscribes to.
+    pub(crate) filter: &'a str,
+}
+
+impl<'a> Shared<'a> {
+    /// Takes a filter apart; `None` when it is not shared.
+    pub(crate) fn parse(filter: &'a str) -> Option<Self> {
+        let (group, filter) = filter.strip_prefix(SHARE_PREFIX)?.split_once('/')?;
+        Some(Self { group, filter })
+    }
+
+    /// Whether the name of the group and the filter are well formed.
+    pub(crate) fn is_valid(&self) -> bool {
+        !self.group.is_empty() && !self.group.contains(['+', '#']) && is_valid(self.filter)
+    }
+}
+
+/// Whether a topic or filter has more levels than anybody needs.
+pub(crate) fn is_too_deep(topic: &str) -> bool {
+    topic.bytes().filter(|byte| *byte == b'/').count() >= LEVELS_MAX
+}
+
 /// Whether `filter` is well formed: `+` fills a whole segment, `#` only the last one.
 pub(crate) fn is_valid(filter: &str) -> bool {
     let mut segments = filter.split('/').peekable();

@@ -46,6 +46,17 @@ pub enum Principal {
     Operator(Operator),
 }
 
+impl Principal {
+    /// The device, if it is one.
+    #[must_use]
+    pub fn device(&self) -> Option<&Identity> {
+        match self {
+            Self::Device(identity) => Some(identity),
+            Self::Anonymous | Self::Operator(_) => None,
+        }
+    }
+}
+
 /// A stored password that a client logged in with. Another password of the same user is another credential.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CredentialId {

@@ -309,6 +309,7 @@ impl Desk<'_> {
             answer: if qos == Qos::AtMostOnce { Answer::None } else { Answer::PubAck(pkid) },
             cost,
             echo: Echo::default(),
+            is_denied: false,
             kind: Topic::parse(&topic).ok().map(|topic| topic.kind()),
             received_at,
             epoch,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use schema::metrics;
 use schema::wire::topic::Kind;
 
+use crate::door::QueueDrop;
+
 /// Why a client or a message was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -19,7 +21,7 @@ pub enum Refusal {
     Upgrade,
     /// Too many clients of one address that are not logged in.
     Address,
-    /// A protocol version other than MQTT 3.1.1.
+    /// A protocol version other than MQTT 3.1.1 and 5, or an authentication method.
     Protocol,
     /// An empty client id that asks for a lasting session.
     ClientId,
@@ -29,13 +31,15 @@ pub enum Refusal {
     Full,
     /// A packet that breaks the protocol.
     Malformed,
-    /// A device that is not enabled any more.
+    /// A device that is not enabled any more, or whose credential is not accepted any more.
     Revoked,
+    /// As many sessions outlive their connections as may.
+    Sessions,
 }
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Credential,
         Self::Acl,
         Self::Handshake,
@@ -47,6 +51,7 @@ impl Refusal {
         Self::Full,
         Self::Malformed,
         Self::Revoked,
+        Self::Sessions,
     ];
 
     /// The `reason` label of metrics.
@@ -64,6 +69,7 @@ impl Refusal {
             Self::Full => "full",
             Self::Malformed => "malformed",
             Self::Revoked => "revoked",
+            Self::Sessions => "sessions",
         }
     }
 }
@@ -81,6 +87,7 @@ pub struct DoorStats {
     panicked: AtomicU64,
     abandoned: AtomicUsize,
     refused: [AtomicU64; Refusal::ALL.len()],
+    queue_dropped: [AtomicU64; QueueDrop::ALL.len()],
     handles: Handles,
 }
 
@@ -89,6 +96,8 @@ struct Handles {
     latency_seconds: [Record; Kind::ALL.len()],
     handed_back: [Record; Kind::ALL.len()],
     refused: [Record; Refusal::ALL.len()],
+    queue_dropped: [Record; QueueDrop::ALL.len()],
+    not_retained: Record,
     connected: Record,
     connections: Record,
     unacked: Record,
@@ -105,6 +114,7 @@ impl Default for DoorStats {
             panicked: AtomicU64::new(0),
             abandoned: AtomicUsize::new(0),
             refused: Default::default(),
+            queue_dropped: Default::default(),
             handles: Handles::look_up(),
         }
     }
@@ -159,6 +169,12 @@ impl DoorStats {
         self.refused[refusal as usize].load(Ordering::Relaxed)
     }
 
+    /// Messages that did not reach a subscriber for this reason since the start.
+    #[must_use]
+    pub fn queue_dropped(&self, reason: QueueDrop) -> u64 {
+        self.queue_dropped[reason as usize].load(Ordering::Relaxed)
+    }
+
     pub(crate) fn client_came(&self) {
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
         (self.handles.connections)((before + 1) as f64);
@@ -209,6 +225,15 @@ impl DoorStats {
         self.panicked.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn count_queue_dropped(&self, reason: QueueDrop) {
+        self.queue_dropped[reason as usize].fetch_add(1, Ordering::Relaxed);
+        (self.handles.queue_dropped[reason as usize])(1.0);
+    }
+
+    pub(crate) fn count_not_retained(&self) {
+        (self.handles.not_retained)(1.0);
+    }
+
     pub(crate) fn count_refused(&self, refusal: Refusal) {
         self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
         (self.handles.refused[refusal as usize])(1.0);
@@ -217,6 +242,7 @@ impl DoorStats {
 
 impl Handles {
     fn look_up() -> Self {
+        let not_retained = metrics::mqtt_not_retained();
         let connected = metrics::mqtt_connected();
         let connections = metrics::mqtt_connections();
         let unacked = metrics::mqtt_unacked();
@@ -233,6 +259,11 @@ impl Handles {
                 let handle = metrics::auth_refused(refusal.as_str());
                 Box::new(move |_| handle.increment(1)) as Record
             }),
+            queue_dropped: QueueDrop::ALL.map(|reason| {
+                let handle = metrics::mqtt_queue_dropped(reason.as_str());
+                Box::new(move |_| handle.increment(1)) as Record
+            }),
+            not_retained: Box::new(move |_| not_retained.increment(1)),
             connected: Box::new(move |value| connected.set(value)),
             connections: Box::new(move |value| connections.set(value)),
             unacked: Box::new(move |value| unacked.set(value)),
@@ -251,6 +282,9 @@ mod tests {
         }
         for (index, refusal) in Refusal::ALL.into_iter().enumerate() {
             assert_eq!(refusal as usize, index);
+        }
+        for (index, reason) in QueueDrop::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
         }
     }
 }

@@ -1,15 +1,23 @@
 //! The window of one source: its open deliveries in the order of arrival, closed in any order, answered in order.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+use schema::clock::Timestamp;
 use schema::wire::topic::Kind;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::credits::{Cost, Credits};
 use crate::delivery::Message;
-use crate::fanout::Fanout;
+
+/// Whether anybody listens to what is committed.
+pub(crate) trait Audience: Send + Sync + fmt::Debug {
+    /// One load, so that publish-only traffic costs nothing.
+    fn is_listening(&self) -> bool;
+}
 
 /// The answer a closed delivery owes to its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,21 +27,29 @@ pub(crate) enum Answer {
     PubRec(u16),
 }
 
-/// Who wants a message once it is committed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Who wants a message once it is settled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Echo {
     /// It becomes the retained message of its topic.
     pub(crate) retain: bool,
-    /// Live subscribers may see it.
+    /// Subscribers see it.
     pub(crate) fan_out: bool,
+    /// Its topic means nothing to the engine, which refuses and records it; it is only for those who subscribe.
+    pub(crate) is_foreign: bool,
+    /// Properties of MQTT 5 that travel with it.
+    pub(crate) carried: Bytes,
+    /// Nobody wants it after this.
+    pub(crate) expires_at: Option<Timestamp>,
 }
 
 /// What is remembered of an open delivery.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Slot {
     pub(crate) answer: Answer,
     pub(crate) cost: Cost,
     pub(crate) echo: Echo,
+    /// The topic may not be used by the client.
+    pub(crate) is_denied: bool,
     pub(crate) kind: Option<Kind>,
     pub(crate) received_at: Instant,
     /// The connection of the link it came over; always zero at the door.
@@ -44,6 +60,8 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 pub(crate) struct Closed {
     pub(crate) slot: Slot,
+    /// It was refused for good.
+    pub(crate) is_refused: bool,
     /// The message, when somebody wants it after the commit.
     pub(crate) message: Option<Box<Message>>,
 }
@@ -63,7 +81,7 @@ pub struct Window {
     state: Mutex<State>,
     changed: Notify,
     credits: Arc<Credits>,
-    fanout: Option<Arc<dyn Fanout>>,
+    audience: Option<Arc<dyn Audience>>,
 }
 
 #[derive(Debug, Default)]
@@ -80,29 +98,32 @@ struct State {
 struct Open {
     slot: Slot,
     is_closed: bool,
+    is_refused: bool,
     message: Option<Box<Message>>,
 }
 
 impl Window {
-    pub(crate) fn new(credits: Arc<Credits>, fanout: Option<Arc<dyn Fanout>>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), changed: Notify::new(), credits, fanout })
+    pub(crate) fn new(credits: Arc<Credits>, audience: Option<Arc<dyn Audience>>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), changed: Notify::new(), credits, audience })
     }
 
     /// Appends a delivery whose cost was taken from the credit, and says its number.
     pub(crate) fn open(&self, slot: Slot) -> u64 {
         let mut state = self.lock();
-        state.slots.push_back(Open { slot, is_closed: false, message: None });
+        state.slots.push_back(Open { slot, is_closed: false, is_refused: false, message: None });
         state.first + state.slots.len() as u64 - 1
     }
 
-    /// The delivery is settled; `committed` carries the message unless it was refused.
-    pub(crate) fn close(&self, sequence: u64, committed: Option<&Message>) {
+    /// The delivery is settled: committed, or refused for good.
+    pub(crate) fn close(&self, sequence: u64, message: &Message, is_refused: bool) {
         let mut state = self.lock();
         let is_front = sequence == state.first;
         let open = state.slot_mut(sequence);
-        open.is_closed = true;
-        open.message =
-            committed.filter(|_| self.is_wanted(open.slot.echo)).map(|message| Box::new(message.clone()));
+        (open.is_closed, open.is_refused) = (true, is_refused);
+        let is_shown = !is_refused || open.slot.echo.is_foreign;
+        if is_shown && self.is_wanted(&open.slot.echo) {
+            open.message = Some(Box::new(message.clone()));
+        }
         if is_front {
             self.signal(state);
         }
@@ -123,7 +144,8 @@ impl Window {
         returned.append(&mut state.returned);
         while let Some(open) = state.slots.pop_front_if(|open| open.is_closed) {
             state.first += 1;
-            closed.push(Closed { slot: open.slot, message: open.message });
+            let Open { slot, is_refused, message, is_closed: _ } = open;
+            closed.push(Closed { slot, is_refused, message });
         }
     }
 
@@ -132,8 +154,9 @@ impl Window {
         self.changed.notified().await;
     }
 
-    fn is_wanted(&self, echo: Echo) -> bool {
-        echo.retain || (echo.fan_out && self.fanout.as_ref().is_some_and(|fanout| fanout.is_wanted()))
+    fn is_wanted(&self, echo: &Echo) -> bool {
+        echo.retain
+            || (echo.fan_out && self.audience.as_ref().is_some_and(|audience| audience.is_listening()))
     }
 
     fn signal(&self, mut state: MutexGuard<'_, State>) {
@@ -182,9 +205,23 @@ mod tests {
             answer: Answer::PubAck(packet_id),
             cost: Cost::default(),
             echo: Echo::default(),
+            is_denied: false,
             kind: None,
             received_at: Instant::now(),
             epoch: 0,
+        }
+    }
+
+    fn message() -> Message {
+        Message {
+            topic: Arc::from("t"),
+            payload: Bytes::new(),
+            qos: crate::Qos::AtLeastOnce,
+            retain: false,
+            received_at: Instant::now(),
+            arrived_at: Timestamp::UNIX_EPOCH,
+            identity: None,
+            verdict: crate::Verdict::Admitted,
         }
     }
 
@@ -206,7 +243,7 @@ mod tests {
             }
             let mut seen = Vec::new();
             for (sequence, look) in order.into_iter().zip(looks) {
-                window.close(sequence, None);
+                window.close(sequence, &message(), false);
                 if look {
                     seen.extend(answers(&window));
                 }

@@ -34,6 +34,7 @@ use actors::database::{DatabaseHealth, DatabaseProbe};
 use actors::device::{DeviceContext, Devices, IngressSettings};
 use actors::directory::{Directory, DirectorySettings};
 use actors::door::{self, DoorActor, WayIn, WayInView};
+use actors::door_store::DatabaseDoorStore;
 use actors::gatekeeper::DeviceGatekeeper;
 use actors::inference::InferenceHub;
 use actors::ingress::stats::IngressStats;
@@ -55,7 +56,7 @@ use actors::wake::Wake;
 use anyhow::{Context, bail};
 use axum::Router;
 use broker::tls::TlsFiles;
-use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings, MemoryRetained};
+use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings};
 use schema::clock::Clock;
 use schema::store::{Store, StoreSettings, partition};
 use schema::wire::envelope::Dialects;
@@ -516,8 +517,8 @@ fn way_in(config: &Config, parts: &Parts, ingress: Address<ingress::Msg>) -> any
                 database: parts.database.clone(),
                 is_anonymous_allowed: config.broker.allow_anonymous,
             });
-            let retained = Arc::new(MemoryRetained);
-            Ok(WayIn::Embedded(door_settings(config), DoorParts { gatekeeper, intake, retained, clock }))
+            let store = Arc::new(DatabaseDoorStore { store: parts.store.clone() });
+            Ok(WayIn::Embedded(door_settings(config), DoorParts { gatekeeper, intake, store, clock }))
         }
         MqttMode::External => Ok(WayIn::External(link_settings(config)?, LinkParts { intake, clock })),
     }

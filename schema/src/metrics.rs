@@ -132,6 +132,10 @@ catalog! {
     gauge mqtt_unacked() = "mqtt.unacked";
     /// Clients connected to the embedded broker.
     gauge mqtt_connections() = "mqtt.connections";
+    /// Messages that did not reach a subscriber, by the limit they met.
+    counter mqtt_queue_dropped(reason: &'static str) = "mqtt.queue_dropped";
+    /// Messages that were not retained because as many are as may be.
+    counter mqtt_not_retained() = "mqtt.not_retained";
     /// Seconds a named transaction took.
     histogram db_query_duration_seconds(transaction: &'static str) = "db.query_duration_seconds";
     /// Pooled connections in use.

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod dead_letter;
 pub mod dedupe;
 pub mod device;
+pub mod door;
 pub mod health;
 pub mod inference;
 pub mod media;
@@ -34,6 +35,7 @@ pub const STATEMENTS: &[&[&str]] = &[
     dead_letter::STATEMENTS,
     dedupe::STATEMENTS,
     device::STATEMENTS,
+    door::STATEMENTS,
     health::STATEMENTS,
     inference::STATEMENTS,
     media::STATEMENTS,

@@ -6,59 +6,46 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout_at};
+use uuid::Uuid;
 
-use crate::credits::{Cost, Credits};
+use crate::acl;
 use crate::door::caller::Caller;
-use crate::door::codec::{self, BadConnect, Connect, ConnectCode, Kind, Will};
-use crate::door::sessions::{Client, Seat};
+use crate::door::packet::{
+    self, BadConnect, ConnackProperties, Connect, ConnectCode, ConnectProperties, Kind, Malformed, Reason,
+    Version, Will,
+};
+use crate::door::sessions::{NoSeat, Seat, Visitor, Wish};
+use crate::door::topics::TOPIC_ALIASES_MAX;
 use crate::door::transport::Transport;
+use crate::door::will::HeldWill;
 use crate::door::{Phase, Shared};
-use crate::gatekeeper::{CredentialId, Identity, Login, Scope, Shown};
+use crate::gatekeeper::{CredentialId, Login, Principal, Scope, Shown};
 use crate::stats::Refusal;
+use crate::store::{Client, Owner};
 use crate::tls::ClientChain;
 
 /// Bytes a CONNECT may have; its will is kept as long as the connection.
-const CONNECT_BYTES_MAX: usize = 16 << 10;
+const CONNECT_BYTES_MAX: usize = 80 << 10;
+/// The longest fixed header of a packet.
+const HEADER_BYTES_MAX: usize = 5;
 
 /// A client that was let in.
 pub(crate) struct Admitted<S> {
     pub(crate) transport: Transport<S>,
     pub(crate) seat: Seat,
-    /// Where a device may act; `None` when anonymous.
+    pub(crate) version: Version,
+    pub(crate) principal: Principal,
+    /// Where a device may act.
     pub(crate) scope: Option<Scope>,
     pub(crate) keep_alive_seconds: u16,
     pub(crate) will: Option<HeldWill>,
-}
-
-/// A last will and the credit that is reserved for it, so that it can go out at once when its time comes.
-pub(crate) struct HeldWill {
-    pub(crate) will: Will,
-    cost: Cost,
-    credits: Arc<Credits>,
-}
-
-impl HeldWill {
-    /// The will, and its credit, which belongs to the caller from now on.
-    pub(crate) fn release(mut self) -> (Will, Cost) {
-        let will = Will {
-            topic: std::mem::take(&mut self.will.topic),
-            payload: std::mem::take(&mut self.will.payload),
-            ..self.will
-        };
-        (will, std::mem::take(&mut self.cost))
-    }
-}
-
-impl Drop for HeldWill {
-    fn drop(&mut self) {
-        self.credits.give_back(self.cost);
-    }
+    pub(crate) properties: ConnectProperties,
 }
 
 /// Why a client was not let in.
 enum Refused {
-    /// It is told so.
-    Answer(ConnectCode, Refusal),
+    /// It is told so, in the form of its version.
+    Answer(Version, ConnectCode, Refusal),
     /// It broke the protocol before there was anything to answer.
     Malformed(&'static str),
     /// It went away, or the door closes.
@@ -80,11 +67,22 @@ where
         _ = phase.wait_for(|phase| *phase != Phase::Open) => Err(Refused::Gone),
     };
     match outcome {
-        Ok(Welcome { seat, scope, keep_alive_seconds, will }) => {
-            codec::put_connack(&mut transport.outbox, ConnectCode::Accepted);
-            Some(Admitted { transport, seat, scope, keep_alive_seconds, will })
+        Ok(welcome) => {
+            put_connack(shared, &mut transport, &welcome);
+            let Welcome { seat, version, visitor, scope, keep_alive_seconds, will, properties, .. } = welcome;
+            let principal = visitor.principal;
+            Some(Admitted {
+                transport,
+                seat,
+                version,
+                principal,
+                scope,
+                keep_alive_seconds,
+                will,
+                properties,
+            })
         }
-        Err(Refused::Answer(code, refusal)) => {
+        Err(Refused::Answer(version, code, refusal)) => {
             if shared.refuse(refusal) {
                 tracing::info!(peer = %caller.peer, reason = refusal.as_str(), "client refused");
             }
@@ -92,7 +90,8 @@ where
                 () = sleep(caller.penalty) => {}
                 _ = phase.wait_for(|phase| *phase != Phase::Open) => {}
             }
-            codec::put_connack(&mut transport.outbox, code);
+            let properties = ConnackProperties::default();
+            packet::put_connack(&mut transport.outbox, version, code, false, &properties);
             let _ = timeout_at(Instant::now() + shared.settings.connect_timeout, transport.flush()).await;
             None
         }
@@ -108,9 +107,35 @@ where
 
 struct Welcome {
     seat: Seat,
+    is_present: bool,
+    version: Version,
+    visitor: Visitor,
     scope: Option<Scope>,
     keep_alive_seconds: u16,
+    /// The keep-alive the client is told, when it asked for another.
+    server_keep_alive_seconds: Option<u16>,
+    /// The seconds the session lasts, when the client asked for more.
+    session_expiry_seconds: Option<u32>,
+    /// The name the client is told, when it gave none.
+    assigned_client_id: Option<Arc<str>>,
     will: Option<HeldWill>,
+    properties: ConnectProperties,
+}
+
+fn put_connack<S: AsyncRead + AsyncWrite>(shared: &Shared, transport: &mut Transport<S>, welcome: &Welcome) {
+    let settings = &shared.settings;
+    let packet_bytes_max = settings.message_bytes_max + HEADER_BYTES_MAX;
+    let properties = ConnackProperties {
+        session_expiry_seconds: welcome.session_expiry_seconds,
+        receive_max: u16::try_from(settings.inflight_max).ok(),
+        packet_bytes_max: u32::try_from(packet_bytes_max).ok(),
+        assigned_client_id: welcome.assigned_client_id.as_deref(),
+        topic_alias_max: TOPIC_ALIASES_MAX,
+        server_keep_alive_seconds: welcome.server_keep_alive_seconds,
+        reason_string: None,
+    };
+    let Welcome { version, is_present, .. } = welcome;
+    packet::put_connack(&mut transport.outbox, *version, ConnectCode::Accepted, *is_present, &properties);
 }
 
 async fn welcome<S>(
@@ -126,37 +151,81 @@ where
         Ok(connect) => connect?,
         Err(_) => return Err(Refused::Malformed("no CONNECT in time")),
     };
-    let client_id = client_id(&connect)?;
-    if shared.gatekeeper.stalled_for() > shared.settings.stall_max {
-        return Err(unavailable());
+    let Connect { version, client_id, clean_start, keep_alive_seconds, username, password, will, properties } =
+        connect;
+    if properties.authentication_method.is_some() {
+        let code = ConnectCode::Refused(Reason::BAD_AUTHENTICATION_METHOD);
+        return Err(Refused::Answer(version, code, Refusal::Protocol));
+    }
+    let (client_id, assigned_client_id) = name(version, client_id, clean_start)?;
+    if shared.gatekeeper.stalled_for() > shared.settings.stall_max || shared.hub.journal.is_behind() {
+        return Err(unavailable(version));
     }
     let subject = caller.chain.as_ref().and_then(ClientChain::subject);
-    let shown = Shown {
-        certificate: subject.as_ref(),
-        username: connect.username.as_deref(),
-        password: connect.password.as_deref(),
-    };
-    let login = timeout_at(deadline, shared.gatekeeper.login(shown)).await.map_err(|_| unavailable())?;
-    let identified = identify(shared, login);
+    let shown =
+        Shown { certificate: subject.as_ref(), username: username.as_deref(), password: password.as_deref() };
+    let login = timeout_at(deadline, shared.gatekeeper.login(shown)).await;
+    let identified = identify(shared, version, login.map_err(|_| unavailable(version))?);
     match &identified {
-        Ok(_) => caller.was_right(&shared.protection, connect.username.as_deref()),
-        Err(Refused::Answer(_, Refusal::Credential)) => {
-            caller.was_wrong(&shared.protection, connect.username.as_deref());
+        Ok(_) => caller.was_right(&shared.protection, username.as_deref()),
+        Err(Refused::Answer(_, _, Refusal::Credential)) => {
+            caller.was_wrong(&shared.protection, username.as_deref());
         }
         Err(Refused::Answer(..) | Refused::Malformed(_) | Refused::Gone) => {}
     }
-    let (identity, scope, credential) = identified?;
-    let client = Client { identity, client_id };
-    let will = match connect.will {
-        Some(will) => Some(timeout_at(deadline, hold(shared, will)).await.map_err(|_| unavailable())?),
+    let (principal, scope, credential) = identified?;
+    if let Some(will) = &will {
+        check_will(version, &principal, scope.as_ref(), will)?;
+    }
+    let owner = match &principal {
+        Principal::Anonymous => Owner::Anonymous,
+        Principal::Device(identity) => Owner::Device(identity.clone()),
+        Principal::Operator(operator) => Owner::Operator(Arc::clone(&operator.name)),
+    };
+    let client = Client { owner, client_id };
+    let will = match will {
+        Some(will) => Some(
+            timeout_at(deadline, HeldWill::hold(&shared.credits, will))
+                .await
+                .map_err(|_| unavailable(version))?,
+        ),
         None => None,
     };
-    let seat = shared
-        .sessions
-        .sit(&client, caller.chain.take(), credential, deadline)
-        .await
-        .ok_or_else(unavailable)?;
-    Ok(Welcome { seat, scope, keep_alive_seconds: connect.keep_alive_seconds, will })
+    let expiry_max = shared.settings.session_expiry_seconds_max;
+    let asked_expiry = match version {
+        Version::V4 if clean_start => 0,
+        Version::V4 => expiry_max,
+        Version::V5 => properties.session_expiry_seconds,
+    };
+    let wish = Wish { is_clean: clean_start, expiry_seconds: asked_expiry.min(expiry_max) };
+    let visitor = Visitor { principal, chain: caller.chain.take(), credential };
+    let seated = match shared.sessions.sit(&client, &visitor, wish, deadline).await {
+        Ok(seated) => seated,
+        Err(NoSeat::Occupied) => return Err(unavailable(version)),
+        Err(NoSeat::TooMany) => {
+            let code = ConnectCode::Refused(Reason::QUOTA_EXCEEDED);
+            return Err(Refused::Answer(version, code, Refusal::Sessions));
+        }
+    };
+    if let Some(will) = seated.will {
+        // The receiver lives as long as the door.
+        let _ = shared.due_wills.send(will);
+    }
+    let keep_alive_max = shared.settings.keep_alive_seconds_max;
+    let is_told = version == Version::V5 && !(1..=keep_alive_max).contains(&keep_alive_seconds);
+    Ok(Welcome {
+        seat: seated.seat,
+        is_present: seated.is_present,
+        version,
+        visitor,
+        scope,
+        keep_alive_seconds: if is_told { keep_alive_max } else { keep_alive_seconds },
+        server_keep_alive_seconds: is_told.then_some(keep_alive_max),
+        session_expiry_seconds: (asked_expiry > expiry_max).then_some(expiry_max),
+        assigned_client_id,
+        will,
+        properties,
+    })
 }
 
 async fn read_connect<S>(transport: &mut Transport<S>) -> Result<Connect, Refused>
@@ -164,7 +233,8 @@ where
     S: AsyncRead + AsyncWrite,
 {
     loop {
-        let header = codec::header(&transport.inbox).map_err(|_| Refused::Malformed("fixed header"))?;
+        let header =
+            packet::header(&transport.inbox, None).map_err(|_| Refused::Malformed("fixed header"))?;
         if let Some(header) = header {
             if header.kind != Kind::Connect {
                 return Err(Refused::Malformed("the first packet is no CONNECT"));
@@ -173,7 +243,7 @@ where
                 return Err(Refused::Malformed("CONNECT is too large"));
             }
             if transport.inbox.len() >= header.frame_bytes() {
-                let connect = codec::connect(&transport.inbox[header.header_bytes..header.frame_bytes()]);
+                let connect = packet::connect(&transport.inbox[header.header_bytes..header.frame_bytes()]);
                 transport.inbox.advance(header.frame_bytes());
                 return connect.map_err(Refused::from);
             }
@@ -188,48 +258,71 @@ where
 impl From<BadConnect> for Refused {
     fn from(bad: BadConnect) -> Self {
         match bad {
-            BadConnect::Version => Self::Answer(ConnectCode::Version, Refusal::Protocol),
-            BadConnect::Malformed(_) => Self::Malformed("CONNECT"),
+            BadConnect::Version => Self::Answer(Version::V4, ConnectCode::Version, Refusal::Protocol),
+            BadConnect::Malformed(Version::V4, Malformed { rule, .. }) => Self::Malformed(rule),
+            BadConnect::Malformed(Version::V5, Malformed { reason, .. }) => {
+                Self::Answer(Version::V5, ConnectCode::Refused(reason), Refusal::Malformed)
+            }
         }
     }
 }
 
-/// The name the client gave itself, or one of ours when it gave none and wants no lasting session. Ours opens with a
-/// NUL, which no client can send.
-fn client_id(connect: &Connect) -> Result<Arc<str>, Refused> {
+/// The name the client gave itself, or one of ours. A client of version 5 is told ours, and may use it again. For one of
+/// 3.1.1 that wants no lasting session it opens with a NUL, which no client can send.
+fn name(version: Version, given: String, clean_start: bool) -> Result<(Arc<str>, Option<Arc<str>>), Refused> {
     static NAMED: AtomicU64 = AtomicU64::new(0);
-    match connect.client_id.as_str() {
-        "" if connect.clean_session => Ok(Arc::from(format!("\0{}", NAMED.fetch_add(1, Ordering::Relaxed)))),
-        "" => Err(Refused::Answer(ConnectCode::ClientId, Refusal::ClientId)),
-        name => Ok(Arc::from(name)),
+    match (given.as_str(), version) {
+        ("", Version::V5) => {
+            let assigned: Arc<str> = Arc::from(format!("edge-{}", Uuid::new_v4().simple()));
+            Ok((Arc::clone(&assigned), Some(assigned)))
+        }
+        ("", Version::V4) if clean_start => {
+            Ok((Arc::from(format!("\0{}", NAMED.fetch_add(1, Ordering::Relaxed))), None))
+        }
+        ("", Version::V4) => Err(Refused::Answer(version, ConnectCode::ClientId, Refusal::ClientId)),
+        (name, _) => Ok((Arc::from(name), None)),
     }
 }
 
-/// A device, where it may act, and its password.
-type Who = (Option<Identity>, Option<Scope>, Option<CredentialId>);
+/// Who it is, where it may act, and the password it came with.
+type Known = (Principal, Option<Scope>, Option<CredentialId>);
 
-fn identify(shared: &Shared, login: Login) -> Result<Who, Refused> {
+fn identify(shared: &Shared, version: Version, login: Login) -> Result<Known, Refused> {
     match login {
-        Login::Anonymous if shared.settings.allow_anonymous => Ok((None, None, None)),
-        Login::Anonymous | Login::Refused | Login::Operator(_) => Err(not_authorized(Refusal::Credential)),
+        Login::Anonymous if shared.settings.allow_anonymous => Ok((Principal::Anonymous, None, None)),
+        Login::Anonymous | Login::Refused => {
+            Err(Refused::Answer(version, ConnectCode::NotAuthorized, Refusal::Credential))
+        }
+        Login::Operator(operator) => Ok((Principal::Operator(operator), None, None)),
         Login::Device { identity, credential } => match shared.gatekeeper.scope(&identity) {
-            Some(scope) => Ok((Some(identity), Some(scope), credential)),
-            None => Err(not_authorized(Refusal::Revoked)),
+            Some(scope) => Ok((Principal::Device(identity), Some(scope), credential)),
+            None => Err(Refused::Answer(version, ConnectCode::NotAuthorized, Refusal::Revoked)),
         },
-        Login::Unavailable => Err(unavailable()),
+        Login::Unavailable => Err(unavailable(version)),
     }
 }
 
-async fn hold(shared: &Shared, will: Will) -> HeldWill {
-    let cost = Cost::of_will(will.topic.len() + will.payload.len());
-    shared.credits.take(cost).await;
-    HeldWill { will, cost, credits: Arc::clone(&shared.credits) }
+/// Who only reads has no last will. A device of version 5 hears at once that its will is outside its scope; for one of
+/// 3.1.1, which has no words for that, the will is refused and recorded when its time comes.
+fn check_will(
+    version: Version,
+    principal: &Principal,
+    scope: Option<&Scope>,
+    will: &Will,
+) -> Result<(), Refused> {
+    let is_allowed = match (principal, scope, version) {
+        (Principal::Anonymous, ..) | (Principal::Device(_), _, Version::V4) => true,
+        (Principal::Device(identity), Some(scope), Version::V5) => {
+            acl::may_publish_to(scope, identity, &will.topic)
+        }
+        (Principal::Device(_), None, Version::V5) | (Principal::Operator(_), ..) => false,
+    };
+    if is_allowed {
+        return Ok(());
+    }
+    Err(Refused::Answer(version, ConnectCode::NotAuthorized, Refusal::Acl))
 }
 
-fn unavailable() -> Refused {
-    Refused::Answer(ConnectCode::Unavailable, Refusal::Unavailable)
-}
-
-fn not_authorized(refusal: Refusal) -> Refused {
-    Refused::Answer(ConnectCode::NotAuthorized, refusal)
+fn unavailable(version: Version) -> Refused {
+    Refused::Answer(version, ConnectCode::Unavailable, Refusal::Unavailable)
 }

@@ -15,21 +15,23 @@ use tokio::io::{self, AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use crate::acl;
 use crate::credits::Cost;
-use crate::delivery::{Message, Verdict};
-use crate::door::admission::{Admitted, HeldWill};
-use crate::door::codec::Malformed;
+use crate::door::admission::Admitted;
 use crate::door::connection::packets::Skipping;
 use crate::door::inflow::Inflow;
+use crate::door::outflow::Outflow;
+use crate::door::packet::{self, Malformed, Reason, Version};
+use crate::door::session::is_live;
 use crate::door::sessions::{CloseReason, Seat};
-use crate::door::subscriber::Subscriber;
-use crate::door::topics::{KnownTopic, Topics};
+use crate::door::topics::{Aliases, Topics};
 use crate::door::transport::Transport;
+use crate::door::will::HeldWill;
 use crate::door::{Phase, Shared};
 use crate::fanout::{Forward, RouterGone};
-use crate::gatekeeper::Scope;
+use crate::filter;
+use crate::gatekeeper::{Principal, Scope};
 use crate::stats::Refusal;
-use crate::window::Answer;
 
 /// How often a connection looks whether its device is still enabled and its peer still alive.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -41,6 +43,8 @@ pub(crate) struct Connection<S> {
     shared: Arc<Shared>,
     transport: Transport<S>,
     seat: Seat,
+    version: Version,
+    principal: Principal,
     scope: Option<Scope>,
     will: Option<HeldWill>,
     /// Silence that ends the connection: one and a half times the client's keepalive.
@@ -53,7 +57,8 @@ pub(crate) struct Connection<S> {
     skipping: Option<Skipping>,
     inflow: Inflow,
     topics: Topics,
-    subscriber: Subscriber,
+    aliases: Aliases,
+    outflow: Outflow,
     phase: watch::Receiver<Phase>,
     place: OwnedSemaphorePermit,
 }
@@ -63,6 +68,8 @@ pub(crate) struct Connection<S> {
 enum Ending {
     /// The client said goodbye: no last will.
     Disconnected,
+    /// The client said goodbye, and wants its last will published.
+    DisconnectedWithWill,
     /// The stream ended or failed.
     Lost,
     Malformed(Malformed),
@@ -89,7 +96,8 @@ enum Pause {
 
 /// What a turn woke up for.
 enum Woken {
-    Settled,
+    /// Something was settled, stored, or queued for the client.
+    Changed,
     Read(io::Result<bool>),
     Wrote(io::Result<()>),
     Credit(Cost),
@@ -107,12 +115,17 @@ impl From<Malformed> for Ending {
 
 impl<S: AsyncRead + AsyncWrite> Connection<S> {
     pub(crate) fn new(shared: Arc<Shared>, admitted: Admitted<S>, place: OwnedSemaphorePermit) -> Self {
-        let Admitted { transport, seat, scope, keep_alive_seconds, will } = admitted;
+        let Admitted { transport, seat, version, principal, scope, keep_alive_seconds, will, properties } =
+            admitted;
         let now = Instant::now();
         let silence = Duration::from_secs(u64::from(keep_alive_seconds)) * 3 / 2;
         Self {
+            inflow: Inflow::new(Arc::clone(&shared), Arc::clone(seat.session()), version),
+            outflow: Outflow::new(version, &properties, shared.settings.inflight_max),
             transport,
             seat,
+            version,
+            principal,
             scope,
             will,
             silence_max: (!silence.is_zero()).then_some(silence),
@@ -120,9 +133,8 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             begun_at: None,
             unread_since: None,
             skipping: None,
-            inflow: Inflow::new(Arc::clone(&shared)),
             topics: Topics::default(),
-            subscriber: Subscriber::default(),
+            aliases: Aliases::default(),
             phase: shared.phase.clone(),
             shared,
             place,
@@ -136,30 +148,43 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         drop(present);
         self.log(&ending);
         if let Some(will) = self.will.take().filter(|_| ending.publishes_will()) {
-            self.publish_will(will);
+            let delay = Duration::from_secs(u64::from(will.will.delay_seconds));
+            if delay.is_zero() || self.seat.session().expiry_seconds() == 0 {
+                will.publish(&self.shared, &mut self.inflow, &self.principal);
+            } else {
+                self.seat.leave_will(will, self.principal.clone(), delay);
+            }
         }
-        let Self { inflow, transport, seat, subscriber, place, .. } = self;
-        drop((seat, subscriber));
+        let Self { inflow, mut transport, seat, outflow, place, version, .. } = self;
+        drop((seat, outflow));
+        if let (Version::V5, Some(reason)) = (version, ending.reason()) {
+            packet::put_disconnect(&mut transport.outbox, reason);
+        }
         part(transport, &ending).await;
         drop(place);
         inflow.finish().await;
     }
 
     async fn converse(&mut self) -> Ending {
+        if self.resume().await.is_err() {
+            return Ending::Lost;
+        }
         let mut timer = pin!(sleep_until(Instant::now()));
         let mut was_reading = true;
         loop {
             let now = Instant::now();
             self.inflow.collect(now, Some(&mut self.transport.outbox));
             let is_draining = *self.phase.borrow() != Phase::Open;
-            if is_draining && self.inflow.open == 0 && !self.transport.has_unsent() {
+            let has_answered = self.inflow.open == 0 && self.inflow.owed() == 0;
+            if is_draining && has_answered && !self.transport.has_unsent() {
                 return Ending::DoorClosed;
             }
             let pause = match self.take_in(now, is_draining).await {
                 Ok(pause) => pause,
                 Err(ending) => return ending,
             };
-            self.subscriber.send_retained(&mut self.transport.outbox, self.shared.settings.inflight_max);
+            self.inflow.answer(Some(&mut self.transport.outbox));
+            self.outflow.send(self.seat.session(), &mut self.transport.outbox, self.shared.clock.now());
             let is_reading = matches!(pause, Some(Pause::Bytes(_)));
             if is_reading && !was_reading {
                 // While the door did not read, the client's signs of life waited in its socket.
@@ -174,14 +199,18 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 timer.as_mut().reset(wake_at);
             }
             match self.wait(pause, timer.as_mut()).await {
-                Woken::Settled | Woken::Timer | Woken::Phase => {}
+                Woken::Changed | Woken::Timer | Woken::Phase => {}
                 Woken::Read(Ok(true)) => self.heard_at = Instant::now(),
                 Woken::Wrote(Ok(())) => self.unread_since = None,
                 Woken::Read(Ok(false) | Err(_)) | Woken::Wrote(Err(_)) => return Ending::Lost,
                 Woken::Credit(cost) => self.inflow.granted = Some(cost),
-                Woken::Forward(Ok(forward)) => self.subscriber.send(&forward, &mut self.transport.outbox),
+                Woken::Forward(Ok(forward)) => {
+                    let Self { outflow, transport, shared, seat, .. } = self;
+                    let now = shared.clock.now();
+                    outflow.send_live(seat.session(), &forward, &mut transport.outbox, now, &shared.stats);
+                }
                 Woken::Forward(Err(RouterGone)) => {
-                    if self.subscriber.listen_again(&*self.shared.fanout).await.is_err() {
+                    if self.listen_again().await.is_err() {
                         return Ending::Lost;
                     }
                 }
@@ -193,10 +222,11 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
 
     /// Waits for whatever comes first.
     async fn wait(&mut self, pause: Option<Pause>, timer: Pin<&mut Sleep>) -> Woken {
-        let Self { transport, seat, inflow, subscriber, phase, shared, .. } = self;
+        let Self { transport, seat, inflow, outflow, phase, shared, .. } = self;
+        let session = Arc::clone(seat.session());
         let has_unsent = transport.has_unsent();
         let Transport { inbox, outbox, reader, writer } = transport;
-        let may_forward = subscriber.may_send(outbox, shared.settings.inflight_max);
+        let may_forward = Outflow::may_send(outbox);
         let (missing, cost) = match pause {
             Some(Pause::Bytes(missing)) => (Some(missing), None),
             Some(Pause::Credit(cost)) => (None, Some(cost)),
@@ -206,26 +236,69 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             biased;
             reason = seat.close_asked() => Woken::Close(reason),
             wrote = writer.write(outbox), if has_unsent => Woken::Wrote(wrote),
-            () = inflow.changed() => Woken::Settled,
+            () = inflow.changed() => Woken::Changed,
+            () = session.changed() => Woken::Changed,
             () = shared.credits.take(cost.unwrap_or_default()), if cost.is_some() => {
                 Woken::Credit(cost.unwrap_or_default())
             }
             read = reader.read(inbox, missing.unwrap_or_default()), if missing.is_some() => Woken::Read(read),
-            forward = subscriber.next(), if may_forward => Woken::Forward(forward),
+            forward = outflow.next(), if may_forward => Woken::Forward(forward),
             _ = phase.changed() => Woken::Phase,
             () = timer => Woken::Timer,
         }
     }
 
+    /// Takes up what an earlier connection of this session subscribed to, as far as it is still allowed.
+    async fn resume(&mut self) -> Result<(), RouterGone> {
+        self.drop_denied().await;
+        let has_live = self.seat.session().subscriptions().iter().any(is_live);
+        if has_live { self.listen_again().await } else { Ok(()) }
+    }
+
+    async fn listen_again(&mut self) -> Result<(), RouterGone> {
+        self.outflow.listen_again(self.seat.session(), &*self.shared.fanout).await
+    }
+
+    /// Takes back the subscriptions the client may not have any more, and what waits for them.
+    async fn drop_denied(&mut self) {
+        let session = Arc::clone(self.seat.session());
+        let mut has_dropped = false;
+        for subscription in session.subscriptions() {
+            if self.may_subscribe(&subscription.filter) {
+                continue;
+            }
+            has_dropped = true;
+            self.shared.stats.count_refused(Refusal::Acl);
+            self.shared.hub.unsubscribe(&session, &subscription.filter);
+            if is_live(&subscription) {
+                self.outflow.unlisten(&subscription.filter).await;
+            }
+        }
+        if has_dropped {
+            session.drop_unsubscribed();
+        }
+    }
+
     /// Looks whether the device is still enabled, and forgets what was judged in another scope.
-    fn check_scope(&mut self) -> Result<(), Ending> {
-        let Some(identity) = &self.seat.client().identity else { return Ok(()) };
+    async fn check_scope(&mut self) -> Result<(), Ending> {
+        let Some(identity) = self.principal.device() else { return Ok(()) };
         let scope = self.shared.gatekeeper.scope(identity).ok_or(Ending::Revoked)?;
         if self.scope.as_ref() != Some(&scope) {
             self.topics.forget();
             self.scope = Some(scope);
+            self.drop_denied().await;
         }
         Ok(())
+    }
+
+    fn may_subscribe(&self, filter: &str) -> bool {
+        let filter = filter::Shared::parse(filter).map_or(filter, |shared| shared.filter);
+        match (&self.principal, &self.scope) {
+            (Principal::Anonymous, _) => acl::anonymous_may_subscribe(filter),
+            (Principal::Operator(operator), _) => acl::operator_may_subscribe(operator, filter),
+            (Principal::Device(identity), Some(scope)) => acl::may_subscribe(scope, identity, filter),
+            (Principal::Device(_), None) => false,
+        }
     }
 
     /// Whether the connection waited too long for its peer.
@@ -253,56 +326,25 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         due.into_iter().flatten().fold(now + CHECK_INTERVAL, Instant::min)
     }
 
-    /// Publishes the last will as a live message, through the same checks as any other.
-    fn publish_will(&mut self, held: HeldWill) {
-        let (will, cost) = held.release();
-        let topic = match &self.seat.client().identity {
-            None => KnownTopic::judge(&will.topic, None),
-            Some(identity) => match self.shared.gatekeeper.scope(identity) {
-                Some(scope) => KnownTopic::judge(&will.topic, Some((identity, &scope))),
-                None => KnownTopic::judge(&will.topic, None).denied(),
-            },
-        };
-        if !topic.may_publish {
-            self.shared.stats.count_refused(Refusal::Acl);
-        }
-        let message = Message {
-            topic: Arc::clone(&topic.name),
-            payload: will.payload,
-            qos: will.qos,
-            retain: will.retain,
-            received_at: Instant::now(),
-            arrived_at: self.shared.clock.now(),
-            identity: self.seat.client().identity.clone(),
-            verdict: if topic.may_publish { Verdict::Admitted } else { Verdict::AclDenied },
-        };
-        self.inflow.deliver(message, &topic, Answer::None, cost);
-    }
-
     fn log(&self, ending: &Ending) {
-        let client = self.seat.client();
-        let device_id = client.identity.as_ref().map(|identity| identity.device_id.as_str());
+        let device_id = self.principal.device().map(|identity| identity.device_id.as_str());
+        let client_id = &*self.seat.session().client().client_id;
         match ending {
             Ending::Malformed(rule) => {
                 self.shared.stats.count_refused(Refusal::Malformed);
-                tracing::warn!(device_id, client_id = &*client.client_id, %rule, "connection closed: protocol broken");
+                tracing::warn!(device_id, client_id, %rule, "connection closed: protocol broken");
             }
             Ending::Revoked => {
                 self.shared.stats.count_refused(Refusal::Revoked);
-                tracing::info!(
-                    device_id,
-                    client_id = &*client.client_id,
-                    "connection closed: device not enabled"
-                );
+                tracing::info!(device_id, client_id, "connection closed: access revoked");
             }
             Ending::Disconnected
+            | Ending::DisconnectedWithWill
             | Ending::Lost
             | Ending::Silent
             | Ending::Stuck
             | Ending::TakenOver
-            | Ending::DoorClosed => {
-                tracing::debug!(device_id, client_id = &*client.client_id, ?ending, "connection closed");
-            }
+            | Ending::DoorClosed => tracing::debug!(device_id, client_id, ?ending, "connection closed"),
         }
     }
 }
@@ -311,12 +353,25 @@ impl Ending {
     fn publishes_will(&self) -> bool {
         match self {
             Self::Disconnected | Self::DoorClosed => false,
-            Self::Lost
+            Self::DisconnectedWithWill
+            | Self::Lost
             | Self::Malformed(_)
             | Self::Silent
             | Self::Stuck
             | Self::TakenOver
             | Self::Revoked => true,
+        }
+    }
+
+    /// What a client of version 5 is told, if it is still there.
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Disconnected | Self::DisconnectedWithWill | Self::Lost | Self::Stuck => None,
+            Self::Malformed(Malformed { reason, .. }) => Some(*reason),
+            Self::Silent => Some(Reason::KEEP_ALIVE_TIMEOUT),
+            Self::TakenOver => Some(Reason::SESSION_TAKEN_OVER),
+            Self::Revoked => Some(Reason::ADMINISTRATIVE_ACTION),
+            Self::DoorClosed => Some(Reason::SERVER_SHUTTING_DOWN),
         }
     }
 }

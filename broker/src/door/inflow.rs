@@ -1,45 +1,75 @@
 //! What flows in over one connection: its open deliveries, from the intake to the answer. Outlives the stream.
+//!
+//! An answer leaves when everything before it left, and when the journal holds what it promises.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::credits::Cost;
-use crate::delivery::{Delivery, Message, Verdict};
-use crate::door::topics::KnownTopic;
-use crate::door::{Shared, codec};
+use crate::delivery::{Delivery, Message};
+use crate::door::Shared;
+use crate::door::journal::Place;
+use crate::door::packet::{self, Reason, Version};
+use crate::door::session::Session;
+use crate::publication::Publication;
 use crate::redelivery::Redelivery;
-use crate::window::{Answer, Closed, Echo, Returned, Slot, Window};
+use crate::window::{Answer, Audience, Closed, Returned, Slot, Window};
+
+/// An answer the client is to get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Owed {
+    PubAck(u16, Reason),
+    PubRec(u16, Reason),
+    PubComp(u16, Reason),
+    SubAck(u16, Vec<u8>),
+    UnsubAck(u16, Vec<Reason>),
+    /// Nothing; only the credit is to be given back.
+    Nothing,
+}
 
 /// The deliveries of a connection; outlives its stream.
 pub(crate) struct Inflow {
     shared: Arc<Shared>,
+    session: Arc<Session>,
+    version: Version,
     window: Arc<Window>,
-    /// Deliveries that are not answered yet.
+    /// Deliveries that are not settled yet.
     pub(crate) open: usize,
+    /// Messages at quality 1 that are not answered yet.
+    pub(crate) unacknowledged: usize,
     redelivery: Redelivery,
     closed: Vec<Closed>,
     returned: Vec<Returned>,
+    /// Answers in their order, each with the place in the journal it waits for.
+    owed: VecDeque<(Place, Owed, Cost)>,
+    stored: watch::Receiver<Place>,
+    /// Ids of messages at quality 2 that came again while their first delivery, over an earlier connection, was open.
+    awaited: Vec<u16>,
     /// Credit that was taken for the packet that is being read.
     pub(crate) granted: Option<Cost>,
-    /// Packet ids at QoS 2 from PUBLISH to PUBREL; true once PUBREC was sent.
-    pub(crate) unreleased: HashMap<u16, bool>,
 }
 
 impl Inflow {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let window = Window::new(Arc::clone(&shared.credits), Some(Arc::clone(&shared.fanout)));
+    pub(crate) fn new(shared: Arc<Shared>, session: Arc<Session>, version: Version) -> Self {
+        let audience = Arc::clone(&shared.hub) as Arc<dyn Audience>;
         Self {
+            window: Window::new(Arc::clone(&shared.credits), Some(audience)),
+            stored: shared.hub.journal.follow(),
             shared,
-            window,
+            session,
+            version,
             open: 0,
+            unacknowledged: 0,
             redelivery: Redelivery::default(),
             closed: Vec::new(),
             returned: Vec::new(),
+            owed: VecDeque::new(),
+            awaited: Vec::new(),
             granted: None,
-            unreleased: HashMap::new(),
         }
     }
 
@@ -52,47 +82,50 @@ impl Inflow {
     }
 
     /// Opens the delivery of a message and hands it to the intake.
-    pub(crate) fn deliver(&mut self, message: Message, topic: &KnownTopic, answer: Answer, cost: Cost) {
-        let is_admitted = message.verdict == Verdict::Admitted;
-        let slot = Slot {
-            answer,
-            cost,
-            echo: if is_admitted { topic.echo(message.retain) } else { Echo::default() },
-            kind: topic.kind,
-            received_at: message.received_at,
-            epoch: 0,
-        };
+    pub(crate) fn deliver(&mut self, message: Message, slot: Slot) {
+        self.unacknowledged += usize::from(matches!(slot.answer, Answer::PubAck(_)));
         let sequence = self.window.open(slot);
         self.open += 1;
         self.shared.stats.opened();
         self.shared.intake.take(Delivery::from_window(message, 0, Arc::clone(&self.window), sequence));
     }
 
-    /// Collects what was settled: answers it in order of arrival, shows it to subscribers, gives its credit back;
-    /// and delivers again what was handed back.
-    pub(crate) fn collect(&mut self, now: Instant, mut outbox: Option<&mut BytesMut>) {
+    /// Has the client get an answer, in its turn.
+    pub(crate) fn owe(&mut self, place: Place, owed: Owed) {
+        self.owed.push_back((place, owed, Cost::default()));
+    }
+
+    /// Has the client get the answer of a message at quality 2 that another delivery brings to its end.
+    pub(crate) fn await_commit(&mut self, packet_id: u16) {
+        self.awaited.push(packet_id);
+    }
+
+    /// Answers that wait for their turn.
+    pub(crate) fn owed(&self) -> usize {
+        self.owed.len() + self.awaited.len()
+    }
+
+    /// Collects what was settled: shows it to subscribers, answers it in order of arrival, gives its credit back; and
+    /// delivers again what was handed back.
+    pub(crate) fn collect(&mut self, now: Instant, outbox: Option<&mut BytesMut>) {
         self.window.collect(&mut self.closed, &mut self.returned);
         if !self.closed.is_empty() {
-            let mut cost = Cost::default();
             self.open -= self.closed.len();
             self.shared.stats.closed(self.closed.len());
-            for Closed { slot, message } in self.closed.drain(..) {
-                cost = cost.plus(slot.cost);
-                self.shared.stats.answered(slot.kind, now - slot.received_at);
-                match (slot.answer, &mut outbox) {
-                    (Answer::PubAck(packet_id), Some(outbox)) => codec::put_puback(outbox, packet_id),
-                    (Answer::PubRec(packet_id), Some(outbox)) => {
-                        self.unreleased.insert(packet_id, true);
-                        codec::put_pubrec(outbox, packet_id);
-                    }
-                    (Answer::None, _) | (_, None) => {}
-                }
-                if let Some(message) = message {
-                    show(&self.shared, slot.echo, &message);
-                }
+            let mut closed = std::mem::take(&mut self.closed);
+            for closed in closed.drain(..) {
+                self.close(closed, now);
             }
-            self.shared.credits.give_back(cost);
+            self.closed = closed;
         }
+        self.awaited.retain(|packet_id| match self.session.committed_at(*packet_id) {
+            Some(place) => {
+                self.owed.push_back((place, Owed::PubRec(*packet_id, Reason::SUCCESS), Cost::default()));
+                false
+            }
+            None => true,
+        });
+        self.answer(outbox);
         for returned in &self.returned {
             self.shared.stats.count_handed_back(returned.kind);
         }
@@ -100,9 +133,15 @@ impl Inflow {
         self.redelivery.deliver_due(now, &self.window, &*self.shared.intake);
     }
 
-    /// Waits until [`Inflow::collect`] may find something.
-    pub(crate) async fn changed(&self) {
-        self.window.changed().await;
+    /// Waits until [`Inflow::collect`] may find something. Dropping the future loses nothing.
+    pub(crate) async fn changed(&mut self) {
+        let Self { window, stored, owed, .. } = self;
+        let place = owed.front().map(|(place, ..)| *place);
+        tokio::select! {
+            () = window.changed() => {}
+            // The journal lives as long as the door.
+            _ = stored.wait_for(|stored| Some(*stored) >= place), if place.is_some() => {}
+        }
     }
 
     /// When a delivery that was handed back is due again.
@@ -124,21 +163,78 @@ impl Inflow {
             }
         }
     }
+
+    fn close(&mut self, closed: Closed, now: Instant) {
+        let Closed { slot, is_refused, message } = closed;
+        self.shared.stats.answered(slot.kind, now - slot.received_at);
+        let reason = match self.version {
+            Version::V4 => Reason::SUCCESS,
+            Version::V5 if slot.is_denied => Reason::NOT_AUTHORIZED,
+            Version::V5 if is_refused && !slot.echo.is_foreign => Reason::IMPLEMENTATION_SPECIFIC,
+            Version::V5 => Reason::SUCCESS,
+        };
+        let mut place = Place::START;
+        if let Some(message) = message {
+            let Message { topic, payload, qos, .. } = *message;
+            let echo = slot.echo;
+            place = self.shared.hub.publish(Publication {
+                topic,
+                payload,
+                qos,
+                retain: echo.retain,
+                carried: echo.carried,
+                expires_at: echo.expires_at,
+                publisher: self.session.number(),
+            });
+        }
+        let owed = match slot.answer {
+            Answer::None => Owed::Nothing,
+            Answer::PubAck(packet_id) => Owed::PubAck(packet_id, reason),
+            Answer::PubRec(packet_id) => {
+                if reason.is_error() {
+                    // With an error the exchange is over.
+                    self.session.uncommitted(packet_id);
+                } else {
+                    place = place.max(self.session.committed(packet_id));
+                }
+                Owed::PubRec(packet_id, reason)
+            }
+        };
+        self.owed.push_back((place, owed, slot.cost));
+    }
+
+    /// Writes the answers whose turn has come. Without an outbox nobody is left to answer.
+    pub(crate) fn answer(&mut self, mut outbox: Option<&mut BytesMut>) {
+        let mut cost = Cost::default();
+        let stored = *self.stored.borrow_and_update();
+        while let Some((_, owed, paid)) =
+            self.owed.pop_front_if(|(place, ..)| outbox.is_none() || *place <= stored)
+        {
+            cost = cost.plus(paid);
+            self.unacknowledged -= usize::from(matches!(owed, Owed::PubAck(..)));
+            if let Some(outbox) = &mut outbox {
+                put(outbox, self.version, &owed);
+            }
+        }
+        self.shared.credits.give_back(cost);
+    }
 }
 
 impl Drop for Inflow {
     fn drop(&mut self) {
         self.shared.stats.abandon(self.open);
-        self.shared.credits.give_back(self.granted.take().unwrap_or_default());
+        let owed = self.owed.drain(..).fold(Cost::default(), |sum, (_, _, cost)| sum.plus(cost));
+        self.shared.credits.give_back(owed.plus(self.granted.take().unwrap_or_default()));
     }
 }
 
-/// A committed message becomes the retained one of its topic, and goes to who listens.
-fn show(shared: &Shared, echo: Echo, message: &Message) {
-    if echo.retain {
-        shared.retained.set(&message.topic, message.payload.clone());
-    }
-    if echo.fan_out && shared.fanout.is_wanted() {
-        shared.fanout.publish(message);
+fn put(outbox: &mut BytesMut, version: Version, owed: &Owed) {
+    match owed {
+        Owed::PubAck(packet_id, reason) => packet::put_puback(outbox, version, *packet_id, *reason),
+        Owed::PubRec(packet_id, reason) => packet::put_pubrec(outbox, version, *packet_id, *reason),
+        Owed::PubComp(packet_id, reason) => packet::put_pubcomp(outbox, version, *packet_id, *reason),
+        Owed::SubAck(packet_id, codes) => packet::put_suback(outbox, version, *packet_id, codes),
+        Owed::UnsubAck(packet_id, codes) => packet::put_unsuback(outbox, version, *packet_id, codes),
+        Owed::Nothing => {}
     }
 }

@@ -21,11 +21,9 @@ pub(crate) use answer::{
 };
 pub(crate) use connect::{BadConnect, Connect, ConnectProperties, Will, connect};
 pub(crate) use property::MessageProperties;
-pub(crate) use publish::{Outgoing, PublishHead, publish_bytes, publish_head, put_publish};
+pub(crate) use publish::{Outgoing, publish_bytes, publish_head, put_publish};
 pub(crate) use reason::{Malformed, Reason};
-pub(crate) use subscribe::{
-    Asked, RetainHandling, Share, Subscribe, SubscribeOptions, Unsubscribe, subscribe, unsubscribe,
-};
+pub(crate) use subscribe::{Asked, RetainHandling, Subscribe, Unsubscribe, subscribe, unsubscribe};
 
 use crate::delivery::Qos;
 use crate::door::packet::reader::Reader;

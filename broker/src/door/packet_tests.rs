@@ -5,7 +5,10 @@ use std::num::{NonZeroU16, NonZeroU32};
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
+use super::publish::PublishHead;
+use super::subscribe::SubscribeOptions;
 use super::*;
+use crate::filter::Shared;
 
 const VERSIONS: [Version; 2] = [Version::V4, Version::V5];
 
@@ -192,7 +195,7 @@ fn subscriptions_are_read_with_their_options() {
 
 #[test]
 fn a_shared_subscription_is_taken_apart() {
-    let name_and_filter = |filter| Share::of(filter).map(|share| (share.name, share.filter));
+    let name_and_filter = |filter| Shared::parse(filter).map(|shared| (shared.group, shared.filter));
     assert_eq!(name_and_filter("$share/n/a/#"), Some(("n", "a/#")));
     assert_eq!(name_and_filter("$share/n//a"), Some(("n", "/a")));
     assert_eq!(name_and_filter("share/n/a"), None);
@@ -226,7 +229,7 @@ fn acknowledgements_are_read_with_their_reasons() {
 #[test]
 fn a_disconnect_is_read_with_its_reason() {
     let read = disconnect(Version::V5, b"\x04\x05\x11\0\0\0\x09").unwrap();
-    assert_eq!((read.reason, read.session_expiry_seconds), (Reason::DISCONNECT_WITH_WILL, Some(9)));
+    assert_eq!((read.reason, read.session_expiry_seconds), (Reason(0x04), Some(9)));
     for version in VERSIONS {
         assert_eq!(disconnect(version, b"").unwrap().reason, Reason::NORMAL_DISCONNECTION);
     }

@@ -1,166 +1,343 @@
-//! The sessions that are logged in: one per client id, so that the second connection of a client ends the first.
+//! The sessions of the door: one per client id, so that the second connection of a client ends the first, and a session
+//! that outlives its connection is found again.
 //!
 //! A client id belongs to the credential that uses it: nobody can push another device out by taking its name.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use schema::clock::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::gatekeeper::{CredentialId, Identity};
+use crate::door::hub::Hub;
+use crate::door::session::{Session, SessionParts};
+use crate::door::will::HeldWill;
+use crate::gatekeeper::{CredentialId, Identity, Principal};
+use crate::store::{Client, Owner, StoredSession};
 use crate::tls::ClientChain;
 
-/// Who is connected.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Client {
-    /// The device, unless anonymous.
-    pub(crate) identity: Option<Identity>,
-    /// The name the client gave itself.
-    pub(crate) client_id: Arc<str>,
-}
-
-/// Why a session is told to close.
+/// Why a session's connection is told to close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseReason {
     /// The client connected again.
     TakenOver,
-    /// The device is not enabled any more, or its password or certificate not accepted.
+    /// The device is not enabled any more, or its certificate or password not accepted.
     Revoked,
 }
 
-/// All sessions of a door.
-#[derive(Default)]
-pub(crate) struct Sessions(Mutex<State>);
+/// How a client wants to find and leave its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    /// Nothing of an earlier session is wanted.
+    pub(crate) is_clean: bool,
+    /// Seconds the session outlives its connection; zero when it ends with it.
+    pub(crate) expiry_seconds: u32,
+}
 
-#[derive(Default)]
-struct State {
-    next_id: u64,
-    entries: HashMap<Client, Entry>,
+/// All sessions of a door.
+pub(crate) struct Sessions {
+    hub: Arc<Hub>,
+    parts: Arc<SessionParts>,
+    lasting_max: usize,
+    next_number: AtomicU64,
+    state: Mutex<HashMap<Client, Entry>>,
 }
 
 struct Entry {
-    id: u64,
-    /// The certificate it came with.
-    chain: Option<ClientChain>,
-    /// The password it came with.
-    credential: Option<CredentialId>,
-    close: watch::Sender<Option<CloseReason>>,
-    /// Its sender goes when the session is over and its last will was taken.
-    gone: watch::Receiver<()>,
+    session: Arc<Session>,
+    place: Place,
 }
 
-/// A device that is connected.
-pub(crate) struct Connected {
-    pub(crate) identity: Identity,
+/// Where a session is.
+enum Place {
+    /// Its client is connected.
+    Seated(SeatEntry),
+    /// Its client left.
+    Away {
+        since: Instant,
+        ends_at: Instant,
+        /// Its last will, which waits for the client to come back in time.
+        will: Option<DelayedWill>,
+    },
+}
+
+/// Who is connected, and by what.
+#[derive(Clone, Debug)]
+pub(crate) struct Visitor {
+    pub(crate) principal: Principal,
+    /// The certificate it came with.
+    pub(crate) chain: Option<ClientChain>,
     /// The password it came with.
     pub(crate) credential: Option<CredentialId>,
+}
+
+/// Somebody who is connected, and may be told to go.
+pub(crate) struct Connected {
+    pub(crate) visitor: Visitor,
     close: watch::Sender<Option<CloseReason>>,
 }
 
 impl Connected {
-    /// Tells its session to close.
+    /// Tells the connection to close.
     pub(crate) fn close(&self, reason: CloseReason) {
         self.close.send_replace(Some(reason));
     }
 }
 
-/// A session's own entry; dropping it says that the session is over.
+struct SeatEntry {
+    id: u64,
+    visitor: Visitor,
+    close: watch::Sender<Option<CloseReason>>,
+    /// Its sender goes when the connection is over and its last will was taken.
+    gone: watch::Receiver<()>,
+}
+
+/// A last will whose client may still come back.
+pub(crate) struct DelayedWill {
+    pub(crate) will: HeldWill,
+    pub(crate) principal: Principal,
+    /// The session it is of, for subscribers who do not want their own messages.
+    pub(crate) session: Arc<Session>,
+    due_at: Instant,
+}
+
+/// A connection's place at its session; dropping it says that the connection is over.
 pub(crate) struct Seat {
     sessions: Arc<Sessions>,
-    client: Client,
+    session: Arc<Session>,
     id: u64,
     close: watch::Receiver<Option<CloseReason>>,
+    will: Option<(HeldWill, Principal, Duration)>,
     _alive: watch::Sender<()>,
 }
 
+/// A seat that was taken.
+pub(crate) struct Seated {
+    pub(crate) seat: Seat,
+    /// The session was there before.
+    pub(crate) is_present: bool,
+    /// The last will of a session that ended by this.
+    pub(crate) will: Option<DelayedWill>,
+}
+
+/// No seat is to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoSeat {
+    /// Whoever sat there did not go in time.
+    Occupied,
+    /// There are as many lasting sessions as there may be, and none of this owner could end for it.
+    TooMany,
+}
+
 impl Sessions {
+    pub(crate) fn new(hub: Arc<Hub>, parts: Arc<SessionParts>, lasting_max: usize) -> Arc<Self> {
+        // Number 0 stands for publishers of an earlier process.
+        let next_number = AtomicU64::new(1);
+        Arc::new(Self { hub, parts, lasting_max, next_number, state: Mutex::default() })
+    }
+
+    /// Takes up what was stored, as if all clients had left `now` or when they did.
+    pub(crate) fn restore(&self, stored: Vec<StoredSession>, now: Timestamp) {
+        let mut state = self.lock();
+        for stored in stored {
+            let away =
+                stored.left_at.map_or(Duration::ZERO, |left_at| (now - left_at).to_std().unwrap_or_default());
+            let left = Duration::from_secs(u64::from(stored.expiry_seconds)).saturating_sub(away);
+            let had_left = stored.left_at.is_some();
+            let session = Session::restore(&self.parts, self.number(), stored);
+            if left.is_zero() {
+                session.end();
+                continue;
+            }
+            self.hub.restore(&session);
+            if !had_left {
+                session.detach(now);
+            }
+            let since = Instant::now();
+            let place = Place::Away { since, ends_at: since + left, will: None };
+            state.insert(session.client().clone(), Entry { session, place });
+        }
+    }
+
     /// Takes the seat of `client`. Whoever sits there is closed first, and its last will is out before this returns.
-    /// `None` when that did not happen until `deadline`.
     pub(crate) async fn sit(
         self: &Arc<Self>,
         client: &Client,
-        chain: Option<ClientChain>,
-        credential: Option<CredentialId>,
+        visitor: &Visitor,
+        wish: Wish,
         deadline: Instant,
-    ) -> Option<Seat> {
+    ) -> Result<Seated, NoSeat> {
         loop {
-            let mut gone = match self.try_sit(client, chain.as_ref(), credential.as_ref()) {
-                Ok(seat) => return Some(seat),
+            let mut gone = match self.try_sit(client, visitor, wish)? {
+                Ok(seated) => return Ok(seated),
                 Err(gone) => gone,
             };
             // The channel carries no value: its end is the message.
-            while timeout_at(deadline, gone.changed()).await.ok()?.is_ok() {}
+            while timeout_at(deadline, gone.changed()).await.map_err(|_| NoSeat::Occupied)?.is_ok() {}
         }
     }
 
-    /// Who is connected: every device, or the connections of one.
+    /// Everybody who is connected, or those of one device.
     pub(crate) fn connected(&self, of: Option<&Identity>) -> Vec<Connected> {
         let state = self.lock();
-        let connected = state.entries.iter().filter_map(|(client, entry)| {
-            let identity = client.identity.as_ref()?;
-            of.is_none_or(|of| of == identity).then(|| Connected {
-                identity: identity.clone(),
-                credential: entry.credential.clone(),
-                close: entry.close.clone(),
-            })
+        let seats = state.values().filter_map(|entry| match &entry.place {
+            Place::Seated(seat) => Some(seat),
+            Place::Away { .. } => None,
         });
-        connected.collect()
+        seats
+            .filter(|seat| of.is_none() || of == seat.visitor.principal.device())
+            .map(|seat| Connected { visitor: seat.visitor.clone(), close: seat.close.clone() })
+            .collect()
     }
 
-    /// Closes every session of a device.
-    pub(crate) fn close_all_of(&self, identity: &Identity, reason: CloseReason) {
-        let state = self.lock();
-        let own = state.entries.iter().filter(|(client, _)| client.identity.as_ref() == Some(identity));
-        for (_, entry) in own {
-            entry.close.send_replace(Some(reason));
-        }
-    }
-
-    /// Closes every session that came with a certificate which is not accepted any more.
+    /// Closes every connection that came with a certificate which is not accepted any more.
     pub(crate) fn close_untrusted(&self, is_trusted: impl Fn(&ClientChain) -> bool) {
-        // Judging costs some time each, so it happens outside the lock.
-        let holders: Vec<_> = (self.lock().entries.values())
-            .filter_map(|entry| Some((entry.chain.clone()?, entry.close.clone())))
-            .collect();
-        for (_, close) in holders.into_iter().filter(|(chain, _)| !is_trusted(chain)) {
-            close.send_replace(Some(CloseReason::Revoked));
+        for connected in self.connected(None) {
+            if connected.visitor.chain.as_ref().is_some_and(|chain| !is_trusted(chain)) {
+                connected.close(CloseReason::Revoked);
+            }
         }
+    }
+
+    /// Ends the sessions whose time is over; says the last wills whose time has come.
+    pub(crate) fn end_overdue(&self, now: Instant) -> Vec<DelayedWill> {
+        let mut due = Vec::new();
+        let mut ended = Vec::new();
+        self.lock().retain(|_, entry| {
+            let Place::Away { ends_at, will, .. } = &mut entry.place else { return true };
+            let is_over = now >= *ends_at;
+            due.extend(will.take_if(|will| is_over || now >= will.due_at));
+            if is_over {
+                ended.push(Arc::clone(&entry.session));
+            }
+            !is_over
+        });
+        for session in ended {
+            self.hub.end(&session);
+        }
+        due
+    }
+
+    /// All sessions.
+    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
+        self.lock().values().map(|entry| Arc::clone(&entry.session)).collect()
     }
 
     fn try_sit(
         self: &Arc<Self>,
         client: &Client,
-        chain: Option<&ClientChain>,
-        credential: Option<&CredentialId>,
-    ) -> Result<Seat, watch::Receiver<()>> {
+        visitor: &Visitor,
+        wish: Wish,
+    ) -> Result<Result<Seated, watch::Receiver<()>>, NoSeat> {
         let mut state = self.lock();
-        if let Some(entry) = state.entries.get(client) {
-            entry.close.send_replace(Some(CloseReason::TakenOver));
-            return Err(entry.gone.clone());
+        let mut will = None;
+        let mut known = None;
+        match state.get_mut(client).map(|entry| (&entry.session, &mut entry.place)) {
+            Some((_, Place::Seated(seat))) => {
+                seat.close.send_replace(Some(CloseReason::TakenOver));
+                return Ok(Err(seat.gone.clone()));
+            }
+            Some((session, Place::Away { ends_at, will: delayed, .. })) => {
+                if wish.is_clean || Instant::now() >= *ends_at {
+                    will = delayed.take();
+                    self.hub.end(session);
+                    state.remove(client);
+                } else {
+                    known = Some(Arc::clone(session));
+                }
+            }
+            None => {}
         }
-        let id = state.next_id;
-        state.next_id += 1;
+        if known.is_none() && wish.expiry_seconds > 0 {
+            self.make_room(&mut state, &client.owner)?;
+        }
+        let is_present = known.is_some();
+        let session = known
+            .unwrap_or_else(|| Session::new(&self.parts, self.number(), client.clone(), wish.expiry_seconds));
+        session.attach(wish.expiry_seconds);
+        let id = self.number();
         let (close, close_seen) = watch::channel(None);
         let (alive, gone) = watch::channel(());
-        let entry = Entry { id, chain: chain.cloned(), credential: credential.cloned(), close, gone };
-        state.entries.insert(client.clone(), entry);
+        let seat = SeatEntry { id, visitor: visitor.clone(), close, gone };
+        let entry = Entry { session: Arc::clone(&session), place: Place::Seated(seat) };
+        state.insert(client.clone(), entry);
         drop(state);
-        Ok(Seat { sessions: Arc::clone(self), client: client.clone(), id, close: close_seen, _alive: alive })
+        let seat =
+            Seat { sessions: Arc::clone(self), session, id, close: close_seen, will: None, _alive: alive };
+        Ok(Ok(Seated { seat, is_present, will }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// When there are as many lasting sessions as there may be, the one of this owner ends whose client is away longest.
+    fn make_room(&self, state: &mut HashMap<Client, Entry>, owner: &Owner) -> Result<(), NoSeat> {
+        let lasting = state.values().filter(|entry| entry.session.expiry_seconds() > 0).count();
+        if lasting < self.lasting_max {
+            return Ok(());
+        }
+        let away = state.iter().filter_map(|(client, entry)| match entry.place {
+            Place::Away { since, .. } if client.owner == *owner => Some((since, client.clone())),
+            Place::Away { .. } | Place::Seated(_) => None,
+        });
+        let (_, longest) = away.min_by_key(|(since, _)| *since).ok_or(NoSeat::TooMany)?;
+        if let Some(entry) = state.remove(&longest) {
+            tracing::warn!(
+                client_id = &*longest.client_id,
+                "a lasting session ended to make room for another"
+            );
+            self.hub.end(&entry.session);
+        }
+        Ok(())
+    }
+
+    fn leave(&self, seat: &mut Seat) {
+        let mut state = self.lock();
+        let client = seat.session.client();
+        let Some(entry) = state.get_mut(client) else { return };
+        if !matches!(&entry.place, Place::Seated(own) if own.id == seat.id) {
+            return;
+        }
+        let expiry_seconds = seat.session.expiry_seconds();
+        if expiry_seconds == 0 {
+            state.remove(client);
+            drop(state);
+            self.hub.end(&seat.session);
+            return;
+        }
+        let since = Instant::now();
+        let will = seat.will.take().map(|(will, principal, delay)| DelayedWill {
+            will,
+            principal,
+            session: Arc::clone(&seat.session),
+            due_at: since + delay,
+        });
+        let ends_at = since + Duration::from_secs(u64::from(expiry_seconds));
+        entry.place = Place::Away { since, ends_at, will };
+        seat.session.detach(self.hub.clock.now());
+    }
+
+    fn number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Client, Entry>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Seat {
-    /// Who sits here.
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
+    /// The session it is at.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
     }
 
-    /// Waits until this session is told to close.
+    /// Leaves the last will behind, for the time the client may take to come back.
+    pub(crate) fn leave_will(&mut self, will: HeldWill, principal: Principal, delay: Duration) {
+        self.will = Some((will, principal, delay));
+    }
+
+    /// Waits until this connection is told to close.
     pub(crate) async fn close_asked(&mut self) -> CloseReason {
         if let Ok(reason) = self.close.wait_for(Option::is_some).await.map(|reason| *reason) {
             return reason.unwrap_or(CloseReason::TakenOver);
@@ -172,9 +349,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut state = self.sessions.lock();
-        if state.entries.get(&self.client).is_some_and(|entry| entry.id == self.id) {
-            state.entries.remove(&self.client);
-        }
+        let sessions = Arc::clone(&self.sessions);
+        sessions.leave(self);
     }
 }

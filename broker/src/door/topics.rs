@@ -1,16 +1,22 @@
 //! What a connection knows about the topics it uses: parsed and judged once, not once per message.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::time::Duration;
 
+use schema::clock::Timestamp;
 use schema::wire::topic::{Kind, Topic};
 
 use crate::acl;
-use crate::fanout::is_routable;
-use crate::gatekeeper::{Identity, Scope};
+use crate::door::packet::{Malformed, MessageProperties, Reason};
+use crate::filter;
+use crate::gatekeeper::{Identity, Principal, Scope};
 use crate::window::Echo;
 
 /// Topics remembered per connection; a device uses a handful.
 const TOPICS_REMEMBERED: usize = 16;
+/// Topics a client of version 5 may send by a number.
+pub(crate) const TOPIC_ALIASES_MAX: u16 = 16;
 
 /// A topic and what follows from it for one client.
 #[derive(Clone, Debug)]
@@ -19,31 +25,58 @@ pub(crate) struct KnownTopic {
     /// `None` when the topic has no meaning here; the intake refuses and records it.
     pub(crate) kind: Option<Kind>,
     pub(crate) may_publish: bool,
-    is_routable: bool,
+    is_anonymous: bool,
+}
+
+/// Who publishes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Publisher<'a> {
+    Anonymous,
+    /// A device, with the scope it has now.
+    Device(&'a Identity, &'a Scope),
+    /// Somebody who only reads, or is not enabled any more.
+    Nobody,
+}
+
+impl<'a> Publisher<'a> {
+    /// What somebody is as a publisher.
+    pub(crate) fn of(principal: &'a Principal, scope: Option<&'a Scope>) -> Self {
+        match (principal, scope) {
+            (Principal::Anonymous, _) => Self::Anonymous,
+            (Principal::Device(identity), Some(scope)) => Self::Device(identity, scope),
+            (Principal::Device(_), None) | (Principal::Operator(_), _) => Self::Nobody,
+        }
+    }
 }
 
 impl KnownTopic {
-    /// Parses and judges a topic; without a scope the client is anonymous.
-    pub(crate) fn judge(name: &str, who: Option<(&Identity, &Scope)>) -> Self {
+    /// Parses and judges a topic.
+    pub(crate) fn judge(name: &str, publisher: Publisher<'_>) -> Self {
         let parsed = Topic::parse(name).ok();
-        let may_publish = match who {
-            None => true,
-            Some((identity, scope)) => {
+        let may_publish = match publisher {
+            Publisher::Anonymous => true,
+            Publisher::Device(identity, scope) => {
                 parsed.as_ref().is_some_and(|topic| acl::may_publish(scope, identity, topic))
             }
+            Publisher::Nobody => false,
         };
         let kind = parsed.map(|topic| topic.kind());
-        Self { name: Arc::from(name), kind, may_publish, is_routable: is_routable(name) }
+        let is_anonymous = matches!(publisher, Publisher::Anonymous);
+        Self { name: Arc::from(name), kind, may_publish, is_anonymous }
     }
 
-    /// The same topic, for a client that may not publish at all any more.
-    pub(crate) fn denied(self) -> Self {
-        Self { may_publish: false, ..self }
-    }
-
-    /// Who wants a message of this topic after the commit. Only status messages are retained.
-    pub(crate) fn echo(&self, retain: bool) -> Echo {
-        Echo { retain: retain && self.kind == Some(Kind::Status), fan_out: self.is_routable }
+    /// Who wants a message of this topic after the commit. Of what the engine takes in only status messages are retained.
+    /// What it has no use for is passed on for clients without a credential: for them the door is a plain broker.
+    pub(crate) fn echo(&self, retain: bool, properties: MessageProperties, now: Timestamp) -> Echo {
+        let is_foreign = self.is_anonymous && self.kind.is_none() && !filter::is_too_deep(&self.name);
+        let MessageProperties { expiry_seconds, carried } = properties;
+        Echo {
+            retain: retain && (is_foreign || self.kind == Some(Kind::Status)),
+            fan_out: true,
+            is_foreign,
+            carried,
+            expires_at: expiry_seconds.map(|seconds| now + Duration::from_secs(u64::from(seconds))),
+        }
     }
 }
 
@@ -55,17 +88,41 @@ pub(crate) struct Topics {
 
 impl Topics {
     /// Finds or judges a topic.
-    pub(crate) fn get(&mut self, name: &str, who: Option<(&Identity, &Scope)>) -> &KnownTopic {
+    pub(crate) fn get(&mut self, name: &str, publisher: Publisher<'_>) -> &KnownTopic {
         let place = &mut self.known[place_of(name)];
         if place.as_ref().is_some_and(|known| &*known.name != name) {
             *place = None;
         }
-        place.get_or_insert_with(|| KnownTopic::judge(name, who))
+        place.get_or_insert_with(|| KnownTopic::judge(name, publisher))
     }
 
     /// Forgets every judgement, because the scope changed.
     pub(crate) fn forget(&mut self) {
         self.known = Default::default();
+    }
+}
+
+/// The topics a client sends by a number.
+#[derive(Default)]
+pub(crate) struct Aliases(Vec<Option<Arc<str>>>);
+
+impl Aliases {
+    /// The topic of a PUBLISH with an alias. An empty name stands for the one the alias was given last.
+    pub(crate) fn resolve(&mut self, name: &str, alias: NonZeroU16) -> Result<Arc<str>, Malformed> {
+        if alias.get() > TOPIC_ALIASES_MAX {
+            return Err(Malformed::with("topic alias above the maximum", Reason::TOPIC_ALIAS_INVALID));
+        }
+        let place = usize::from(alias.get()) - 1;
+        if name.is_empty() {
+            let known = self.0.get(place).cloned().flatten();
+            return known.ok_or(Malformed::protocol("topic alias that was never given"));
+        }
+        let name: Arc<str> = Arc::from(name);
+        if self.0.len() <= place {
+            self.0.resize(place + 1, None);
+        }
+        self.0[place] = Some(Arc::clone(&name));
+        Ok(name)
     }
 }
 
@@ -86,7 +143,7 @@ mod tests {
         for round in 0..3 {
             for device in 0..200 {
                 let name = format!("iot/telemetry/t/f/b/d{device}/weight");
-                let known = topics.get(&name, None);
+                let known = topics.get(&name, Publisher::Anonymous);
                 assert_eq!(
                     (&*known.name, known.kind),
                     (name.as_str(), Some(Kind::Telemetry)),
@@ -98,11 +155,18 @@ mod tests {
     }
 
     #[test]
-    fn only_status_is_retained_and_only_ascii_below_the_root_is_routed() {
-        let echo = |name: &str| KnownTopic::judge(name, None).echo(true);
-        assert_eq!(echo("iot/status/t/f/b/d"), Echo { retain: true, fan_out: true });
-        assert_eq!(echo("iot/telemetry/t/f/b/d/m"), Echo { retain: false, fan_out: true });
-        assert_eq!(echo("iot/telemetry/t/f/b/d/ü"), Echo { retain: false, fan_out: false });
-        assert_eq!(echo("other"), Echo { retain: false, fan_out: false });
+    fn of_what_the_engine_takes_in_only_status_is_retained() {
+        let retained = |name: &str, publisher| {
+            let echo = KnownTopic::judge(name, publisher).echo(
+                true,
+                MessageProperties::default(),
+                Timestamp::UNIX_EPOCH,
+            );
+            (echo.retain, echo.is_foreign)
+        };
+        assert_eq!(retained("iot/status/t/f/b/d", Publisher::Anonymous), (true, false));
+        assert_eq!(retained("iot/telemetry/t/f/b/d/m", Publisher::Anonymous), (false, false));
+        assert_eq!(retained("other", Publisher::Anonymous), (true, true));
+        assert_eq!(retained("other", Publisher::Nobody), (false, false));
     }
 }

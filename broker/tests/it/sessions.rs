@@ -43,7 +43,7 @@ async fn a_client_that_is_refused_is_told_why() {
 #[tokio::test]
 async fn another_version_of_the_protocol_is_told_so() {
     let (door, _arrivals) = open(settings()).await;
-    for body in [b"\0\x04MQTT\x05\x02\0\x3c\0\0\x01x".as_slice(), b"\0\x06MQIsdp\x03\x02\0\x3c\0\x01x"] {
+    for body in [b"\0\x04MQTT\x06\x02\0\x3c\0\0\x01x".as_slice(), b"\0\x06MQIsdp\x03\x02\0\x3c\0\x01x"] {
         let mut raw = Raw::open(door.address()).await;
         raw.send(&packet(0x10, body)).await;
         assert_eq!(raw.rest().await, [0x20, 2, 0, 1]);
@@ -158,7 +158,7 @@ async fn a_revoked_device_is_put_out_at_once() {
     let raw = Raw::login(door.address(), &with_will()).await;
     let mut other = Raw::login(door.address(), &Hello::device("d2")).await;
     door.house.disable(&identity("d"));
-    door.door.disconnect_device(&identity("d"));
+    door.door.recheck(Some(&identity("d"))).await;
     let will = arrivals.next().await;
     assert_eq!(will.verdict, Verdict::AclDenied);
     will.reject();

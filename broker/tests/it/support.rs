@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use broker::{
-    CredentialId, Delivery, Door, DoorParts, DoorSettings, Gatekeeper, Identity, Intake, Login,
-    MemoryRetained, Scope, Shown,
+    CredentialId, Delivery, Door, DoorParts, DoorSettings, Forgetful, Gatekeeper, Identity, Intake, Login,
+    Scope, Shown,
 };
 use schema::clock::Clock;
 use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
@@ -188,7 +188,7 @@ pub(crate) async fn open_with(settings: DoorSettings, intake: Arc<dyn Intake>) -
     let parts = DoorParts {
         gatekeeper: Arc::clone(&house) as Arc<dyn Gatekeeper>,
         intake,
-        retained: Arc::new(MemoryRetained),
+        store: Arc::new(Forgetful),
         clock: Clock::system(),
     };
     let door = Arc::new(Door::bind(settings, parts).await.expect("a free port"));

@@ -1,5 +1,6 @@
 //! The packets of a connection: what each of them does once it is complete.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -7,16 +8,21 @@ use schema::clock::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use crate::acl;
 use crate::credits::Cost;
 use crate::delivery::{Message, Qos, Verdict};
-use crate::door::Shared;
-use crate::door::codec::{self, Header, Kind, Malformed};
 use crate::door::connection::{Connection, Ending, Pause};
-use crate::door::subscriber::Subscriber;
-use crate::door::topics::KnownTopic;
+use crate::door::inflow::Owed;
+use crate::door::journal::Place;
+use crate::door::packet::{
+    self, Ack, Asked, Disconnect, Header, Kind, Malformed, MessageProperties, Reason, RetainHandling,
+    Subscribe, Unsubscribe, Version,
+};
+use crate::door::session::{Receipt, is_live};
+use crate::door::topics::{KnownTopic, Publisher};
+use crate::filter;
 use crate::stats::Refusal;
-use crate::window::Answer;
+use crate::store::Subscription;
+use crate::window::{Answer, Slot};
 
 /// Bytes of a control packet; only SUBSCRIBE and UNSUBSCRIBE come near.
 const CONTROL_BYTES_MAX: usize = 64 << 10;
@@ -26,8 +32,10 @@ const BUFFERED_BYTES_MAX: usize = 16 << 10;
 const COPIED_BYTES_MAX: usize = 8 << 10;
 /// Answers that wait for a slow reader before nothing more is read from it.
 const UNREAD_BYTES_MAX: usize = 512 << 10;
-/// Messages at QoS 2 that were answered and not yet released by the client.
+/// Messages at quality 2 a client of 3.1.1 may leave unreleased; one of version 5 is told its limit.
 const UNRELEASED_MAX: usize = 1000;
+/// Answers that wait for their turn before nothing more is read.
+const OWED_MAX: usize = 1000;
 
 /// A PUBLISH without its payload.
 struct Publish {
@@ -35,6 +43,7 @@ struct Publish {
     qos: Qos,
     retain: bool,
     packet_id: u16,
+    properties: MessageProperties,
 }
 
 /// A packet that is too large: how much of it is still to pass, and what is recorded when it has passed.
@@ -53,30 +62,34 @@ struct Arrival {
 impl<S: AsyncRead + AsyncWrite> Connection<S> {
     /// Takes in the complete packets of the inbox; `None` when nothing more is to be read.
     pub(super) async fn take_in(&mut self, now: Instant, is_draining: bool) -> Result<Option<Pause>, Ending> {
-        self.check_scope()?;
+        self.check_scope().await?;
         if is_draining {
             return Ok(None);
         }
         let arrival = Arrival { received_at: now, arrived_at: self.shared.clock.now() };
         loop {
-            if self.transport.outbox.len() >= UNREAD_BYTES_MAX {
+            let has_unread = self.transport.outbox.len() >= UNREAD_BYTES_MAX;
+            if has_unread || self.inflow.owed() >= OWED_MAX || self.shared.hub.journal.is_behind() {
                 return Ok(Some(Pause::Answers));
             }
-            if !self.skip(&arrival) {
+            if !self.skip(&arrival)? {
                 return Ok(Some(Pause::Bytes(0)));
             }
-            let Some(header) = codec::header(&self.transport.inbox)? else {
+            let Some(header) = packet::header(&self.transport.inbox, Some(self.version))? else {
                 return Ok(Some(Pause::Bytes(0)));
             };
             let pause = match header.kind {
                 Kind::Publish { qos, retain, .. } => self.take_publish(&header, qos, retain, &arrival)?,
                 Kind::Connect
                 | Kind::PubAck
+                | Kind::PubRec
                 | Kind::PubRel
+                | Kind::PubComp
                 | Kind::Subscribe
                 | Kind::Unsubscribe
                 | Kind::PingReq
-                | Kind::Disconnect => self.take_control(&header).await?,
+                | Kind::Disconnect
+                | Kind::Auth => self.take_control(&header).await?,
             };
             if pause.is_some() {
                 return Ok(pause);
@@ -108,18 +121,37 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         if missing > 0 {
             return Ok(Some(Pause::Bytes(missing)));
         }
-        let body = &self.transport.inbox[header.header_bytes..header.frame_bytes()];
-        let Some(head) = codec::publish_head(header.body_bytes, qos, body)? else {
+        let Some((publish, head_bytes)) =
+            self.read_head(header, qos, retain, header.header_bytes..header.frame_bytes())?
+        else {
             return Ok(Some(Pause::Bytes(0)));
         };
-        let who = self.seat.client().identity.as_ref().zip(self.scope.as_ref());
-        let topic = self.topics.get(head.topic, who).clone();
-        let publish = Publish { topic, qos, retain, packet_id: head.packet_id };
-        let payload_at = header.header_bytes + head.head_bytes;
-        let payload = self.take_payload(payload_at, header.frame_bytes());
+        let payload = self.take_payload(header.header_bytes + head_bytes, header.frame_bytes());
         let verdict = if publish.topic.may_publish { Verdict::Admitted } else { Verdict::AclDenied };
         self.accept(publish, payload, verdict, arrival)?;
         Ok(None)
+    }
+
+    /// Reads a PUBLISH up to its payload, and how many bytes that is; `None` while more of it is needed.
+    fn read_head(
+        &mut self,
+        header: &Header,
+        qos: Qos,
+        retain: bool,
+        body: Range<usize>,
+    ) -> Result<Option<(Publish, usize)>, Malformed> {
+        let Self { transport, aliases, topics, principal, scope, version, .. } = self;
+        let body = &transport.inbox[body];
+        let Some(head) = packet::publish_head(*version, header.body_bytes, qos, body)? else {
+            return Ok(None);
+        };
+        let publisher = Publisher::of(principal, scope.as_ref());
+        let topic = match head.alias {
+            None => topics.get(head.topic, publisher).clone(),
+            Some(alias) => topics.get(&aliases.resolve(head.topic, alias)?, publisher).clone(),
+        };
+        let publish = Publish { topic, qos, retain, packet_id: head.packet_id, properties: head.properties };
+        Ok(Some((publish, head.head_bytes)))
     }
 
     /// Takes a packet off the inbox and says its payload, which holds no more memory than it needs.
@@ -141,25 +173,24 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         verdict: Verdict,
         arrival: &Arrival,
     ) -> Result<(), Ending> {
-        let Publish { topic, qos, retain, packet_id } = publish;
+        let Publish { topic, qos, retain, packet_id, properties } = publish;
         let cost = self.inflow.granted.take().unwrap_or_default();
         let answer = match qos {
             Qos::AtMostOnce => Answer::None,
-            Qos::AtLeastOnce => Answer::PubAck(packet_id),
-            Qos::ExactlyOnce => match self.inflow.unreleased.get(&packet_id) {
-                None if self.inflow.unreleased.len() >= UNRELEASED_MAX => {
-                    return Err(Malformed("too many messages at QoS 2 are not released").into());
-                }
-                None => {
-                    self.inflow.unreleased.insert(packet_id, false);
+            Qos::AtLeastOnce => {
+                self.check_receive_maximum()?;
+                Answer::PubAck(packet_id)
+            }
+            Qos::ExactlyOnce => match self.seat.session().receive(packet_id) {
+                Receipt::New => {
+                    // The id counts among the unreleased ones already.
+                    self.check_receive_maximum()?;
                     Answer::PubRec(packet_id)
                 }
-                // The same message once more: it is, or will be, answered without another delivery.
-                Some(is_answered) => {
-                    if *is_answered {
-                        codec::put_pubrec(&mut self.transport.outbox, packet_id);
-                    }
+                Receipt::Pending | Receipt::Committed(_) => {
+                    // The same message once more: it is answered without another delivery.
                     self.shared.credits.give_back(cost);
+                    self.inflow.await_commit(packet_id);
                     return Ok(());
                 }
             },
@@ -167,6 +198,19 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         if verdict == Verdict::AclDenied {
             self.shared.stats.count_refused(Refusal::Acl);
         }
+        let mut echo = topic.echo(retain, properties, arrival.arrived_at);
+        if verdict != Verdict::Admitted {
+            (echo.retain, echo.fan_out, echo.is_foreign) = (false, false, false);
+        }
+        let slot = Slot {
+            answer,
+            cost,
+            echo,
+            is_denied: verdict == Verdict::AclDenied,
+            kind: topic.kind,
+            received_at: arrival.received_at,
+            epoch: 0,
+        };
         let message = Message {
             topic: Arc::clone(&topic.name),
             payload,
@@ -174,52 +218,68 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             retain,
             received_at: arrival.received_at,
             arrived_at: arrival.arrived_at,
-            identity: self.seat.client().identity.clone(),
+            identity: self.principal.device().cloned(),
             verdict,
         };
-        self.inflow.deliver(message, &topic, answer, cost);
+        self.inflow.deliver(message, slot);
+        Ok(())
+    }
+
+    /// Whether the client keeps to the number of unanswered messages it may have.
+    fn check_receive_maximum(&self) -> Result<(), Malformed> {
+        let unreleased = self.seat.session().unreleased();
+        let is_exceeded = match self.version {
+            Version::V4 => unreleased > UNRELEASED_MAX,
+            Version::V5 => unreleased > self.shared.settings.inflight_max,
+        };
+        if is_exceeded {
+            return Err(Malformed::with(
+                "too many messages are unanswered",
+                Reason::RECEIVE_MAXIMUM_EXCEEDED,
+            ));
+        }
         Ok(())
     }
 
     /// A message above the limit: its head is read, its payload passes unseen, and it is recorded as refused.
     fn begin_skipping(&mut self, header: &Header, qos: Qos, retain: bool) -> Result<Option<Pause>, Ending> {
-        let body = &self.transport.inbox[header.header_bytes..];
-        let Some(head) = codec::publish_head(header.body_bytes, qos, body)? else {
+        let end = self.transport.inbox.len().min(header.frame_bytes());
+        let Some((publish, head_bytes)) = self.read_head(header, qos, retain, header.header_bytes..end)?
+        else {
             return Ok(Some(Pause::Bytes(0)));
         };
-        let cost = Cost::of_message(head.head_bytes);
+        let cost = Cost::of_message(head_bytes);
         if !self.inflow.grant(cost) {
             return Ok(Some(Pause::Credit(cost)));
         }
-        let who = self.seat.client().identity.as_ref().zip(self.scope.as_ref());
-        let topic = self.topics.get(head.topic, who).clone();
-        let publish = Publish { topic, qos, retain, packet_id: head.packet_id };
-        let size_bytes = header.body_bytes - head.head_bytes;
-        let read_bytes = header.header_bytes + head.head_bytes;
+        let size_bytes = header.body_bytes - head_bytes;
         self.skipping = Some(Skipping { bytes_left: size_bytes, size_bytes, publish });
-        self.transport.inbox.advance(read_bytes);
+        self.transport.inbox.advance(header.header_bytes + head_bytes);
         Ok(None)
     }
 
-    /// Lets the rest of a too large message pass; false while more of it is to come.
-    fn skip(&mut self, arrival: &Arrival) -> bool {
-        let Some(mut skipping) = self.skipping.take() else { return true };
+    /// Lets the rest of a too large message pass; false while more of it is to come. A client of version 5, which was told
+    /// the limit, is told goodbye.
+    fn skip(&mut self, arrival: &Arrival) -> Result<bool, Ending> {
+        let Some(mut skipping) = self.skipping.take() else { return Ok(true) };
         let passed = skipping.bytes_left.min(self.transport.inbox.len());
         self.transport.inbox.advance(passed);
         skipping.bytes_left -= passed;
         if skipping.bytes_left > 0 {
             self.skipping = Some(skipping);
-            return false;
+            return Ok(false);
         }
         let verdict = Verdict::TooLarge { size_bytes: skipping.size_bytes };
-        // Only a flood of messages at QoS 2 is an error here, and the next packet of it ends the connection.
-        let _ = self.accept(skipping.publish, Bytes::new(), verdict, arrival);
-        true
+        self.accept(skipping.publish, Bytes::new(), verdict, arrival)?;
+        match self.version {
+            Version::V4 => Ok(true),
+            Version::V5 => Err(Malformed::with("message above the limit", Reason::PACKET_TOO_LARGE).into()),
+        }
     }
 
     async fn take_control(&mut self, header: &Header) -> Result<Option<Pause>, Ending> {
         if header.body_bytes > CONTROL_BYTES_MAX {
-            return Err(Malformed("control packet is too large").into());
+            return Err(Malformed::with("control packet is too large", Reason::PACKET_TOO_LARGE).into());
         }
         let missing = header.frame_bytes().saturating_sub(self.transport.inbox.len());
         if missing > 0 {
@@ -228,51 +288,143 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let body = Bytes::copy_from_slice(&self.transport.inbox[header.header_bytes..header.frame_bytes()]);
         self.transport.inbox.advance(header.frame_bytes());
         match header.kind {
-            Kind::Connect | Kind::Publish { .. } => return Err(Malformed("a second CONNECT").into()),
-            Kind::PubAck => self.subscriber.answered(codec::packet_id(&body)?),
-            Kind::PubRel => self.release(codec::packet_id(&body)?)?,
-            Kind::Subscribe => self.subscribe(&body).await?,
-            Kind::Unsubscribe => {
-                let (packet_id, filters) = codec::unsubscribe(&body)?;
-                for filter in filters {
-                    self.subscriber.unsubscribe(filter).await;
-                }
-                codec::put_unsuback(&mut self.transport.outbox, packet_id);
+            Kind::Connect | Kind::Publish { .. } => {
+                return Err(Malformed::protocol("a second CONNECT").into());
             }
-            Kind::PingReq => codec::put_pingresp(&mut self.transport.outbox),
-            Kind::Disconnect => return Err(Ending::Disconnected),
+            Kind::Auth => {
+                return Err(Malformed::protocol("AUTH without an authentication method").into());
+            }
+            Kind::PubAck | Kind::PubRec | Kind::PubRel | Kind::PubComp => {
+                self.take_answer(header.kind, packet::ack(self.version, header.kind, &body)?)?;
+            }
+            Kind::Subscribe => self.subscribe(packet::subscribe(self.version, &body)?).await,
+            Kind::Unsubscribe => self.unsubscribe(packet::unsubscribe(self.version, &body)?).await,
+            Kind::PingReq => packet::put_pingresp(&mut self.transport.outbox),
+            Kind::Disconnect => return Err(self.leave(packet::disconnect(self.version, &body)?)),
         }
         Ok(None)
     }
 
-    fn release(&mut self, packet_id: u16) -> Result<(), Ending> {
-        if self.inflow.unreleased.remove(&packet_id) == Some(false) {
-            return Err(Malformed("PUBREL before its PUBREC").into());
+    fn take_answer(&mut self, kind: Kind, ack: Ack) -> Result<(), Malformed> {
+        let Ack { packet_id, reason } = ack;
+        let session = self.seat.session();
+        match kind {
+            Kind::PubAck => session.acknowledged(packet_id)?,
+            Kind::PubRec if reason.is_error() => session.refused(packet_id)?,
+            Kind::PubRec => {
+                let is_known = session.taken(packet_id)?;
+                let reason = if is_known { Reason::SUCCESS } else { Reason::PACKET_ID_NOT_FOUND };
+                packet::put_pubrel(&mut self.transport.outbox, self.version, packet_id, reason);
+            }
+            Kind::PubComp => session.completed(packet_id)?,
+            Kind::PubRel => {
+                let (place, reason) = match session.release(packet_id)? {
+                    Some(place) => (place, Reason::SUCCESS),
+                    None => (Place::START, Reason::PACKET_ID_NOT_FOUND),
+                };
+                self.inflow.owe(place, Owed::PubComp(packet_id, reason));
+            }
+            Kind::Connect
+            | Kind::Publish { .. }
+            | Kind::Subscribe
+            | Kind::Unsubscribe
+            | Kind::PingReq
+            | Kind::Disconnect
+            | Kind::Auth => {}
         }
-        codec::put_pubcomp(&mut self.transport.outbox, packet_id);
         Ok(())
     }
 
-    async fn subscribe(&mut self, body: &[u8]) -> Result<(), Ending> {
-        let (packet_id, filters) = codec::subscribe(body)?;
+    /// The client says goodbye.
+    fn leave(&self, disconnect: Disconnect) -> Ending {
+        let session = self.seat.session();
+        if let Some(expiry_seconds) = disconnect.session_expiry_seconds {
+            if session.expiry_seconds() == 0 && expiry_seconds > 0 {
+                return Malformed::protocol("a session that ends with its connection is to last").into();
+            }
+            session.expire_after(expiry_seconds.min(self.shared.settings.session_expiry_seconds_max));
+        }
+        if disconnect.reason == Reason::NORMAL_DISCONNECTION {
+            Ending::Disconnected
+        } else {
+            Ending::DisconnectedWithWill
+        }
+    }
+
+    async fn subscribe(&mut self, subscribe: Subscribe<'_>) {
+        let Subscribe { packet_id, subscription_id, filters } = subscribe;
         let mut codes = Vec::with_capacity(filters.len());
-        for (filter, qos) in filters {
-            let Shared { fanout, retained, .. } = &*self.shared;
-            codes.push(if self.may_subscribe(filter) {
-                self.subscriber.subscribe(filter, qos, &**fanout, retained).await
-            } else {
-                self.shared.stats.count_refused(Refusal::Acl);
-                Subscriber::refused()
+        let mut place = Place::START;
+        for Asked { filter, options } in filters {
+            let subscription = Subscription {
+                filter: Arc::from(filter),
+                qos: options.qos,
+                no_local: options.no_local,
+                retain_as_published: options.retain_as_published,
+                id: subscription_id,
+            };
+            let outcome = self.subscribe_one(subscription, options.retain_handling).await;
+            codes.push(match (outcome, self.version) {
+                (Ok(stored), _) => {
+                    place = place.max(stored);
+                    options.qos as u8
+                }
+                (Err(reason), Version::V5) => reason.0,
+                (Err(_), Version::V4) => Reason::UNSPECIFIED.0,
             });
         }
-        codec::put_suback(&mut self.transport.outbox, packet_id, &codes);
-        Ok(())
+        self.inflow.owe(place, Owed::SubAck(packet_id, codes));
     }
 
-    fn may_subscribe(&self, filter: &str) -> bool {
-        match self.seat.client().identity.as_ref().zip(self.scope.as_ref()) {
-            Some((identity, scope)) => acl::may_subscribe(scope, identity, filter),
-            None => acl::anonymous_may_subscribe(filter),
+    /// Makes one subscription: says where it is in the journal, or why it is refused.
+    async fn subscribe_one(
+        &mut self,
+        subscription: Subscription,
+        retain_handling: RetainHandling,
+    ) -> Result<Place, Reason> {
+        let filter = Arc::clone(&subscription.filter);
+        if !self.may_subscribe(&filter) {
+            self.shared.stats.count_refused(Refusal::Acl);
+            return Err(Reason::NOT_AUTHORIZED);
         }
+        if filter::is_too_deep(&filter) {
+            return Err(Reason::TOPIC_FILTER_INVALID);
+        }
+        let is_now_live = is_live(&subscription);
+        let session = Arc::clone(self.seat.session());
+        let subscriptions_max = self.shared.settings.subscriptions_max;
+        let made = self.shared.hub.subscribe(&session, subscription, retain_handling, subscriptions_max);
+        let (place, replaced) = made.ok_or(Reason::QUOTA_EXCEEDED)?;
+        match (replaced.as_ref().is_some_and(is_live), is_now_live) {
+            (false, true) => {
+                if self.outflow.listen(&filter, &*self.shared.fanout).await.is_err() {
+                    self.shared.hub.unsubscribe(&session, &filter);
+                    return Err(Reason::UNSPECIFIED);
+                }
+            }
+            (true, false) => self.outflow.unlisten(&filter).await,
+            (true, true) | (false, false) => {}
+        }
+        Ok(place)
+    }
+
+    async fn unsubscribe(&mut self, unsubscribe: Unsubscribe<'_>) {
+        let Unsubscribe { packet_id, filters } = unsubscribe;
+        let mut codes = Vec::with_capacity(filters.len());
+        let mut place = Place::START;
+        let session = Arc::clone(self.seat.session());
+        for filter in filters {
+            match self.shared.hub.unsubscribe(&session, filter) {
+                Some((stored, removed)) => {
+                    place = place.max(stored);
+                    if is_live(&removed) {
+                        self.outflow.unlisten(filter).await;
+                    }
+                    codes.push(Reason::SUCCESS);
+                }
+                None => codes.push(Reason::NO_SUBSCRIPTION_EXISTED),
+            }
+        }
+        self.inflow.owe(place, Owed::UnsubAck(packet_id, codes));
     }
 }

@@ -13,7 +13,6 @@ pub(crate) enum ConnectCode {
     Version,
     ClientId,
     Unavailable,
-    BadCredentials,
     NotAuthorized,
     /// What only version 5 has a name for.
     Refused(Reason),
@@ -27,7 +26,6 @@ impl ConnectCode {
             Self::Version => Reason::UNSUPPORTED_VERSION,
             Self::ClientId => Reason::CLIENT_ID_NOT_VALID,
             Self::Unavailable => Reason::SERVER_UNAVAILABLE,
-            Self::BadCredentials => Reason::BAD_CREDENTIALS,
             Self::NotAuthorized => Reason::NOT_AUTHORIZED,
             Self::Refused(reason) => reason,
         }
@@ -46,7 +44,7 @@ impl ConnectCode {
                 | Reason::QUOTA_EXCEEDED
                 | Reason::CONNECTION_RATE_EXCEEDED,
             ) => 3,
-            Self::BadCredentials | Self::NotAuthorized | Self::Refused(_) => 5,
+            Self::NotAuthorized | Self::Refused(_) => 5,
         }
     }
 }

@@ -161,7 +161,7 @@ fn connect_properties(mut read: Properties<'_>) -> Result<ConnectProperties, Mal
             (id::AUTHENTICATION_METHOD, Value::Text(method)) => {
                 properties.authentication_method = Some(method.to_owned());
             }
-            (id::AUTHENTICATION_DATA, Value::Binary(_)) => has_authentication_data = true,
+            (id::AUTHENTICATION_DATA, Value::Binary) => has_authentication_data = true,
             (id::USER_PROPERTY, Value::Pair) => {}
             (_, _) => return Err(NOT_HERE),
         }

@@ -44,7 +44,7 @@ pub(super) enum Value<'a> {
     Four(u32),
     Variable(u32),
     Text(&'a str),
-    Binary(&'a [u8]),
+    Binary,
     Pair,
 }
 
@@ -110,7 +110,7 @@ fn value<'a>(reader: &mut Reader<'a>, id: u8) -> Result<Value<'a>, Malformed> {
         id::CONTENT_TYPE | id::RESPONSE_TOPIC | id::AUTHENTICATION_METHOD | id::REASON_STRING => {
             reader.text().map(Value::Text)
         }
-        id::CORRELATION_DATA | id::AUTHENTICATION_DATA => reader.binary().map(Value::Binary),
+        id::CORRELATION_DATA | id::AUTHENTICATION_DATA => reader.binary().map(|_| Value::Binary),
         id::USER_PROPERTY => {
             reader.text()?;
             reader.text()?;

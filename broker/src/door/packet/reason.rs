@@ -5,10 +5,13 @@
 pub(crate) struct Reason(pub(crate) u8);
 
 impl Reason {
+    /// Whether it says that something was refused or went wrong.
+    pub(crate) fn is_error(self) -> bool {
+        self.0 >= 0x80
+    }
+
     pub(crate) const SUCCESS: Self = Self(0x00);
     pub(crate) const NORMAL_DISCONNECTION: Self = Self(0x00);
-    pub(crate) const DISCONNECT_WITH_WILL: Self = Self(0x04);
-    pub(crate) const NO_MATCHING_SUBSCRIBERS: Self = Self(0x10);
     pub(crate) const NO_SUBSCRIPTION_EXISTED: Self = Self(0x11);
     pub(crate) const UNSPECIFIED: Self = Self(0x80);
     pub(crate) const MALFORMED_PACKET: Self = Self(0x81);
@@ -16,27 +19,21 @@ impl Reason {
     pub(crate) const IMPLEMENTATION_SPECIFIC: Self = Self(0x83);
     pub(crate) const UNSUPPORTED_VERSION: Self = Self(0x84);
     pub(crate) const CLIENT_ID_NOT_VALID: Self = Self(0x85);
-    pub(crate) const BAD_CREDENTIALS: Self = Self(0x86);
     pub(crate) const NOT_AUTHORIZED: Self = Self(0x87);
     pub(crate) const SERVER_UNAVAILABLE: Self = Self(0x88);
     pub(crate) const SERVER_BUSY: Self = Self(0x89);
-    pub(crate) const BANNED: Self = Self(0x8a);
     pub(crate) const SERVER_SHUTTING_DOWN: Self = Self(0x8b);
     pub(crate) const BAD_AUTHENTICATION_METHOD: Self = Self(0x8c);
     pub(crate) const KEEP_ALIVE_TIMEOUT: Self = Self(0x8d);
     pub(crate) const SESSION_TAKEN_OVER: Self = Self(0x8e);
     pub(crate) const TOPIC_FILTER_INVALID: Self = Self(0x8f);
-    pub(crate) const TOPIC_NAME_INVALID: Self = Self(0x90);
-    pub(crate) const PACKET_ID_IN_USE: Self = Self(0x91);
     pub(crate) const PACKET_ID_NOT_FOUND: Self = Self(0x92);
     pub(crate) const RECEIVE_MAXIMUM_EXCEEDED: Self = Self(0x93);
     pub(crate) const TOPIC_ALIAS_INVALID: Self = Self(0x94);
     pub(crate) const PACKET_TOO_LARGE: Self = Self(0x95);
-    pub(crate) const MESSAGE_RATE_TOO_HIGH: Self = Self(0x96);
     pub(crate) const QUOTA_EXCEEDED: Self = Self(0x97);
     pub(crate) const ADMINISTRATIVE_ACTION: Self = Self(0x98);
     pub(crate) const PAYLOAD_FORMAT_INVALID: Self = Self(0x99);
-    pub(crate) const SHARED_SUBSCRIPTIONS_NOT_SUPPORTED: Self = Self(0x9e);
     pub(crate) const CONNECTION_RATE_EXCEEDED: Self = Self(0x9f);
 }
 

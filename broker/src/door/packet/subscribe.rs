@@ -6,7 +6,7 @@ use crate::delivery::Qos;
 use crate::door::packet::property::{NOT_HERE, Properties, Value, id};
 use crate::door::packet::reader::Reader;
 use crate::door::packet::{Malformed, Reason, Version, qos};
-use crate::filter;
+use crate::filter::{self, Shared};
 
 /// Filters one packet may have.
 const FILTERS_PER_PACKET_MAX: usize = 1000;
@@ -56,25 +56,6 @@ pub(crate) struct Unsubscribe<'a> {
     pub(crate) filters: Vec<&'a str>,
 }
 
-/// The two halves of a shared subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Share<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) filter: &'a str,
-}
-
-impl<'a> Share<'a> {
-    /// Takes a well-formed filter apart; `None` when it is not that of a shared subscription.
-    pub(crate) fn of(filter: &'a str) -> Option<Self> {
-        let (name, filter) = filter.strip_prefix("$share/")?.split_once('/')?;
-        Some(Self { name, filter })
-    }
-
-    fn is_valid(&self) -> bool {
-        !self.name.is_empty() && !self.name.contains(['+', '#']) && filter::is_valid(self.filter)
-    }
-}
-
 /// Reads the body of a SUBSCRIBE.
 pub(crate) fn subscribe(version: Version, body: &[u8]) -> Result<Subscribe<'_>, Malformed> {
     let mut reader = Reader::new(body);
@@ -85,7 +66,7 @@ pub(crate) fn subscribe(version: Version, body: &[u8]) -> Result<Subscribe<'_>, 
         check_count(filters.len())?;
         let filter = topic_filter(reader.text()?)?;
         let options = options(version, reader.byte()?)?;
-        if options.no_local && Share::of(filter).is_some() {
+        if options.no_local && Shared::parse(filter).is_some() {
             return Err(Malformed::protocol("no local on a shared subscription"));
         }
         filters.push(Asked { filter, options });
@@ -136,7 +117,7 @@ fn check_count(filters: usize) -> Result<(), Malformed> {
 }
 
 fn topic_filter(filter: &str) -> Result<&str, Malformed> {
-    let is_valid = match Share::of(filter) {
+    let is_valid = match Shared::parse(filter) {
         Some(share) => share.is_valid(),
         None => filter::is_valid(filter) && !filter.starts_with("$share/"),
     };

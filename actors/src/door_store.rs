@@ -1,0 +1,304 @@
+//! Keeps the door's sessions and retained messages in the database: changes in, rows out.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hash;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use broker::store::{Change, Client, Owner, Queued, Stored, StoredSession, Subscription};
+use broker::{DoorStore, DoorStoreError, Identity, Publication, Qos};
+use bytes::Bytes;
+use schema::id::{DeviceId, TenantId};
+use schema::store::Store;
+use schema::store::door::{self, Changes, MessageRow, QueueRow, SessionRow, SubscriptionRow};
+use uuid::Uuid;
+
+/// The store of the door.
+#[derive(Debug)]
+pub struct DatabaseDoorStore {
+    /// The database.
+    pub store: Store,
+}
+
+#[async_trait]
+impl DoorStore for DatabaseDoorStore {
+    async fn load(&self) -> Result<Stored, DoorStoreError> {
+        let loaded = self.store.run("mqtt_load", async |conn| door::load(conn).await).await;
+        Ok(stored(loaded.map_err(|error| DoorStoreError(error.into()))?))
+    }
+
+    async fn apply(&self, changes: &[Change]) -> Result<(), DoorStoreError> {
+        let changes = fold(changes);
+        let applied = self.store.run("mqtt_apply", async |conn| door::apply(conn, &changes).await).await;
+        applied.map_err(|error| DoorStoreError(error.into()))
+    }
+}
+
+/// What changes come to, taken together: of everything that changed, how it is in the end.
+fn fold(changes: &[Change]) -> Changes {
+    let ended: HashSet<Uuid> = (changes.iter())
+        .filter_map(|change| match change {
+            Change::Ended { id } => Some(*id),
+            Change::Session { .. }
+            | Change::Subscribed { .. }
+            | Change::Unsubscribed { .. }
+            | Change::Received { .. }
+            | Change::Released { .. }
+            | Change::Queued { .. }
+            | Change::Taken { .. }
+            | Change::Dequeued { .. }
+            | Change::Retained(_)
+            | Change::Unretained(_) => None,
+        })
+        .collect();
+    let lives = |id: &Uuid| !ended.contains(id);
+    let mut sessions = HashMap::new();
+    let mut subscriptions = HashMap::new();
+    let mut received = HashMap::new();
+    let mut queue: BTreeMap<(Uuid, u64), Waiting<'_>> = BTreeMap::new();
+    let mut retained: HashMap<&str, Option<&Publication>> = HashMap::new();
+    for change in changes {
+        match change {
+            Change::Session { id, client, expiry_seconds, left_at } if lives(id) => {
+                sessions.insert(*id, session_row(*id, client, *expiry_seconds, *left_at));
+            }
+            Change::Subscribed { id, subscription } if lives(id) => {
+                subscriptions.insert((*id, &*subscription.filter), Some(subscription));
+            }
+            Change::Unsubscribed { id, filter } if lives(id) => {
+                subscriptions.insert((*id, &**filter), None);
+            }
+            Change::Received { id, packet_id } if lives(id) => {
+                received.insert((*id, i32::from(*packet_id)), Some(()));
+            }
+            Change::Released { id, packet_id } if lives(id) => {
+                received.insert((*id, i32::from(*packet_id)), None);
+            }
+            Change::Queued { id, queued } if lives(id) => {
+                queue.insert((*id, queued.sequence), Waiting::New(queued, queued.is_received));
+            }
+            Change::Taken { id, sequence } if lives(id) => {
+                let waiting = queue.entry((*id, *sequence)).or_insert(Waiting::Received);
+                if let Waiting::New(queued, _) = waiting {
+                    *waiting = Waiting::New(queued, true);
+                }
+            }
+            Change::Dequeued { id, sequence } if lives(id) => {
+                queue.insert((*id, *sequence), Waiting::Gone);
+            }
+            Change::Retained(publication) => {
+                retained.insert(&publication.topic, Some(publication));
+            }
+            Change::Unretained(topic) => {
+                retained.insert(topic, None);
+            }
+            // Of a session that is over nothing is left to write.
+            Change::Session { .. }
+            | Change::Subscribed { .. }
+            | Change::Unsubscribed { .. }
+            | Change::Received { .. }
+            | Change::Released { .. }
+            | Change::Queued { .. }
+            | Change::Taken { .. }
+            | Change::Dequeued { .. }
+            | Change::Ended { .. } => {}
+        }
+    }
+    let mut folded = Changes {
+        sessions: sessions.into_values().collect(),
+        sessions_gone: ended.into_iter().collect(),
+        ..Changes::default()
+    };
+    for (key, subscription) in subscriptions {
+        match subscription {
+            Some(subscription) => folded.subscriptions.push(subscription_row(key.0, subscription)),
+            None => folded.subscriptions_gone.push((key.0, key.1.to_owned())),
+        }
+    }
+    (folded.received, folded.received_gone) = split(received);
+    for ((id, sequence), waiting) in queue {
+        match waiting {
+            Waiting::New(queued, is_received) => folded.queue.push(queue_row(id, queued, is_received)),
+            Waiting::Received => folded.queue_received.push((id, sequence.cast_signed())),
+            Waiting::Gone => folded.queue_gone.push((id, sequence.cast_signed())),
+        }
+    }
+    for (topic, publication) in retained {
+        match publication {
+            Some(publication) => folded.retained.push(message_row(publication)),
+            None => folded.retained_gone.push(topic.to_owned()),
+        }
+    }
+    folded
+}
+
+/// What became of a message in a queue.
+enum Waiting<'a> {
+    /// It came, and perhaps its subscriber has it already.
+    New(&'a Queued, bool),
+    /// Its subscriber has it.
+    Received,
+    Gone,
+}
+
+/// Keys that are there in the end, and keys that are not.
+fn split<K: Eq + Hash>(keys: HashMap<K, Option<()>>) -> (Vec<K>, Vec<K>) {
+    let (there, gone): (Vec<_>, Vec<_>) = keys.into_iter().partition(|(_, is_there)| is_there.is_some());
+    let names = |pairs: Vec<(K, _)>| pairs.into_iter().map(|(key, _)| key).collect();
+    (names(there), names(gone))
+}
+
+fn session_row(
+    session_id: Uuid,
+    client: &Client,
+    expiry_seconds: u32,
+    left_at: Option<schema::clock::Timestamp>,
+) -> SessionRow {
+    let (device, operator) = match &client.owner {
+        Owner::Anonymous => (None, None),
+        Owner::Device(Identity { tenant_id, device_id }) => {
+            (Some((tenant_id.as_str().to_owned(), device_id.as_str().to_owned())), None)
+        }
+        Owner::Operator(name) => (None, Some(name.to_string())),
+    };
+    SessionRow {
+        session_id,
+        device,
+        operator,
+        client_id: client.client_id.to_string(),
+        expiry_seconds: i64::from(expiry_seconds),
+        left_at,
+    }
+}
+
+fn subscription_row(session_id: Uuid, subscription: &Subscription) -> SubscriptionRow {
+    let Subscription { filter, qos, no_local, retain_as_published, id } = subscription;
+    SubscriptionRow {
+        session_id,
+        filter: filter.to_string(),
+        qos: *qos as i16,
+        no_local: *no_local,
+        retain_as_published: *retain_as_published,
+        subscription_id: id.map(|id| i64::from(id.get())),
+    }
+}
+
+fn queue_row(session_id: Uuid, queued: &Queued, is_received: bool) -> QueueRow {
+    let Queued { sequence, publication, qos, retain, subscription_ids, is_received: _, queued_at } = queued;
+    let subscription_ids: Vec<String> = subscription_ids.iter().map(NonZeroU32::to_string).collect();
+    QueueRow {
+        session_id,
+        sequence: sequence.cast_signed(),
+        message: message_row(publication),
+        qos: *qos as i16,
+        retain: *retain,
+        subscription_ids: subscription_ids.join(","),
+        is_received,
+        queued_at: *queued_at,
+    }
+}
+
+fn message_row(publication: &Publication) -> MessageRow {
+    let Publication { topic, payload, qos, retain, carried, expires_at, publisher: _ } = publication;
+    MessageRow {
+        topic: topic.to_string(),
+        payload: payload.to_vec(),
+        qos: *qos as i16,
+        retain: *retain,
+        properties: carried.to_vec(),
+        expires_at: *expires_at,
+    }
+}
+
+fn stored(rows: door::Stored) -> Stored {
+    let door::Stored { sessions, subscriptions, received, queue, retained } = rows;
+    let mut by_id: HashMap<Uuid, StoredSession> = HashMap::new();
+    for row in sessions {
+        let SessionRow { session_id, device, operator, client_id, expiry_seconds, left_at } = row;
+        let owner = match (device, operator) {
+            (Some((tenant_id, device_id)), _) => {
+                let ids = (TenantId::new(&tenant_id), DeviceId::new(&device_id));
+                let (Ok(tenant_id), Ok(device_id)) = ids else { continue };
+                Owner::Device(Identity { tenant_id, device_id })
+            }
+            (None, Some(name)) => Owner::Operator(name.into()),
+            (None, None) => Owner::Anonymous,
+        };
+        let session = StoredSession {
+            id: session_id,
+            client: Client { owner, client_id: client_id.into() },
+            expiry_seconds: u32::try_from(expiry_seconds).unwrap_or(u32::MAX),
+            left_at,
+            subscriptions: Vec::new(),
+            received: Vec::new(),
+            queue: Vec::new(),
+        };
+        by_id.insert(session_id, session);
+    }
+    for row in subscriptions {
+        if let Some(session) = by_id.get_mut(&row.session_id) {
+            session.subscriptions.push(subscription(row));
+        }
+    }
+    for (session_id, packet_id) in received {
+        if let (Some(session), Ok(packet_id)) = (by_id.get_mut(&session_id), u16::try_from(packet_id)) {
+            session.received.push(packet_id);
+        }
+    }
+    for row in queue {
+        if let Some(session) = by_id.get_mut(&row.session_id) {
+            session.queue.push(queued(row));
+        }
+    }
+    Stored {
+        sessions: by_id.into_values().collect(),
+        retained: retained.into_iter().map(publication).collect(),
+    }
+}
+
+fn subscription(row: SubscriptionRow) -> Subscription {
+    let SubscriptionRow { session_id: _, filter, qos, no_local, retain_as_published, subscription_id } = row;
+    Subscription {
+        filter: Arc::from(filter),
+        qos: quality(qos),
+        no_local,
+        retain_as_published,
+        id: subscription_id.and_then(|id| NonZeroU32::new(u32::try_from(id).ok()?)),
+    }
+}
+
+fn queued(row: QueueRow) -> Queued {
+    let QueueRow { session_id: _, sequence, message, qos, retain, subscription_ids, is_received, queued_at } =
+        row;
+    Queued {
+        sequence: sequence.cast_unsigned(),
+        publication: Arc::new(publication(message)),
+        qos: quality(qos),
+        retain,
+        subscription_ids: subscription_ids.split(',').filter_map(|id| id.parse().ok()).collect(),
+        is_received,
+        queued_at,
+    }
+}
+
+fn publication(row: MessageRow) -> Publication {
+    let MessageRow { topic, payload, qos, retain, properties, expires_at } = row;
+    Publication {
+        topic: Arc::from(topic),
+        payload: Bytes::from(payload),
+        qos: quality(qos),
+        retain,
+        carried: Bytes::from(properties),
+        expires_at,
+        publisher: 0,
+    }
+}
+
+fn quality(qos: i16) -> Qos {
+    match qos {
+        0 => Qos::AtMostOnce,
+        1 => Qos::AtLeastOnce,
+        _ => Qos::ExactlyOnce,
+    }
+}

@@ -1,0 +1,179 @@
+//! Where committed messages go: the retained set, the queues of subscribers, and the router of live ones.
+//!
+//! Two ways lead to a subscriber. What carries a promise, a subscription at quality 1 or 2 or a shared one, is matched here
+//! and goes through the queue of its session. What carries none, at quality 0, goes through the router: best effort.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use schema::clock::{Clock, Timestamp};
+
+use crate::door::journal::{Journal, Place};
+use crate::door::packet::RetainHandling;
+use crate::door::queue::Manner;
+use crate::door::retained::Retained;
+use crate::door::routes::Routes;
+use crate::door::session::{Session, is_live};
+use crate::fanout::Fanout;
+use crate::filter::{self, Shared};
+use crate::publication::Publication;
+use crate::store::Subscription;
+use crate::window::Audience;
+
+/// Everything a committed message may reach.
+pub(crate) struct Hub {
+    pub(crate) clock: Clock,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) retained: Retained,
+    pub(crate) fanout: Arc<dyn Fanout>,
+    routes: RwLock<Routes>,
+    /// Whether there is any route: one load for publish-only traffic.
+    has_routes: AtomicBool,
+    /// Whose turn it is in a group that shares a subscription.
+    turn: AtomicUsize,
+}
+
+impl Hub {
+    pub(crate) fn new(
+        clock: Clock,
+        journal: Arc<Journal>,
+        retained: Retained,
+        fanout: Arc<dyn Fanout>,
+    ) -> Self {
+        Self {
+            clock,
+            journal,
+            retained,
+            fanout,
+            routes: RwLock::default(),
+            has_routes: AtomicBool::new(false),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Shows a committed message to everybody who wants it. What is promised to them is stored once the journal is
+    /// stored up to the place this says.
+    pub(crate) fn publish(&self, publication: Publication) -> Place {
+        let publication = Arc::new(publication);
+        let place = if publication.retain { self.retained.set(&publication) } else { Place::START };
+        if filter::is_too_deep(&publication.topic) {
+            return place;
+        }
+        if self.fanout.is_wanted() {
+            self.fanout.publish(&publication);
+        }
+        place.max(self.queue(&publication))
+    }
+
+    /// Makes a subscription that is allowed: says where that is in the journal, and which one it replaced. Its retained
+    /// messages follow. `None` when the client has as many as it may have.
+    pub(crate) fn subscribe(
+        &self,
+        session: &Arc<Session>,
+        subscription: Subscription,
+        retain_handling: RetainHandling,
+        subscriptions_max: usize,
+    ) -> Option<(Place, Option<Subscription>)> {
+        let (place, replaced) = session.subscribe(subscription.clone(), subscriptions_max)?;
+        if is_live(&subscription) {
+            if replaced.as_ref().is_some_and(|replaced| !is_live(replaced)) {
+                self.remove_route(session, &subscription.filter);
+            }
+        } else {
+            self.insert_route(session, subscription.clone());
+        }
+        let wants_retained = match retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => replaced.is_none(),
+            RetainHandling::Never => false,
+        };
+        if wants_retained && Shared::parse(&subscription.filter).is_none() {
+            session.offer_retained(self.retained_for(&subscription));
+        }
+        Some((place, replaced))
+    }
+
+    /// Takes a subscription back: says where that is in the journal. `None` when there is none.
+    pub(crate) fn unsubscribe(&self, session: &Arc<Session>, filter: &str) -> Option<(Place, Subscription)> {
+        let (place, removed) = session.unsubscribe(filter)?;
+        if !is_live(&removed) {
+            self.remove_route(session, filter);
+        }
+        Some((place, removed))
+    }
+
+    /// Takes up the routes of a session that was stored.
+    pub(crate) fn restore(&self, session: &Arc<Session>) {
+        for subscription in session.subscriptions().into_iter().filter(|known| !is_live(known)) {
+            self.insert_route(session, subscription);
+        }
+    }
+
+    /// A session is over.
+    pub(crate) fn end(&self, session: &Arc<Session>) {
+        for subscription in session.subscriptions() {
+            if !is_live(&subscription) {
+                self.remove_route(session, &subscription.filter);
+            }
+        }
+        session.end();
+    }
+
+    fn retained_for(&self, subscription: &Subscription) -> Vec<(Arc<Publication>, Manner)> {
+        let messages = self.retained.matching(&subscription.filter, self.clock.now()).into_iter();
+        let with_manner = messages.map(|publication| {
+            let manner = Manner {
+                qos: publication.qos.min(subscription.qos),
+                retain: true,
+                subscription_ids: subscription.id.into_iter().collect(),
+            };
+            (publication, manner)
+        });
+        with_manner.collect()
+    }
+
+    fn queue(&self, publication: &Arc<Publication>) -> Place {
+        if !self.has_routes.load(Ordering::Relaxed) {
+            return Place::START;
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let matches = routes.matching(&publication.topic, publication.publisher, turn);
+        drop(routes);
+        let now = if matches.is_empty() { Timestamp::UNIX_EPOCH } else { self.clock.now() };
+        let places = matches.into_iter().map(|found| {
+            let manner = Manner {
+                qos: publication.qos.min(found.qos),
+                retain: publication.retain && found.retain_as_published,
+                subscription_ids: found.subscription_ids,
+            };
+            found.session.offer(publication, manner, now)
+        });
+        places.max().unwrap_or_default()
+    }
+
+    fn insert_route(&self, session: &Arc<Session>, subscription: Subscription) {
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        routes.insert(session, subscription);
+        self.has_routes.store(true, Ordering::Relaxed);
+    }
+
+    fn remove_route(&self, session: &Arc<Session>, filter: &str) {
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        routes.remove(session, filter);
+        self.has_routes.store(!routes.is_empty(), Ordering::Relaxed);
+    }
+}
+
+impl Audience for Hub {
+    fn is_listening(&self) -> bool {
+        self.has_routes.load(Ordering::Relaxed) || self.fanout.is_wanted()
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("fanout", &self.fanout).finish_non_exhaustive()
+    }
+}

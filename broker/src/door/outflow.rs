@@ -1,0 +1,201 @@
+//! The outgoing side of a connection: writes what its session has for the client, and what comes live from the router.
+
+use std::collections::{HashMap, VecDeque};
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use schema::clock::Timestamp;
+
+use crate::delivery::Qos;
+use crate::door::packet::{self, ConnectProperties, Outgoing, Reason, Version};
+use crate::door::queue::{QueueDrop, Step, Written};
+use crate::door::session::{Session, is_live};
+use crate::fanout::{Fanout, Feed, Forward, RouterGone};
+use crate::publication::Publication;
+use crate::stats::DoorStats;
+
+/// Bytes that may wait for a slow reader before it gets nothing more.
+const WAITING_BYTES_MAX: usize = 256 << 10;
+/// Topics that are sent by a number to a client that allows it.
+const ALIASES_MAX: u16 = 32;
+/// Live messages that are recognized when they match a second filter.
+const RECENT_MAX: usize = 256;
+
+/// What a connection sends.
+pub(crate) struct Outflow {
+    wire: Wire,
+    in_flight_max: usize,
+    feed: Option<Box<dyn Feed>>,
+    /// Numbers of the live messages that came last.
+    recent: VecDeque<u64>,
+}
+
+/// How messages are written for this client.
+struct Wire {
+    version: Version,
+    packet_bytes_max: usize,
+    aliases_max: u16,
+    aliases: HashMap<Arc<str>, NonZeroU16>,
+}
+
+impl Outflow {
+    pub(crate) fn new(version: Version, properties: &ConnectProperties, in_flight_max: usize) -> Self {
+        let wire = Wire {
+            version,
+            packet_bytes_max: properties.packet_bytes_max.map_or(usize::MAX, |max| max.get() as usize),
+            aliases_max: properties.topic_alias_max.min(ALIASES_MAX),
+            aliases: HashMap::new(),
+        };
+        let receive_max = properties.receive_max.map_or(usize::MAX, |max| usize::from(max.get()));
+        Self { wire, in_flight_max: in_flight_max.min(receive_max), feed: None, recent: VecDeque::new() }
+    }
+
+    /// Whether another message may be written now.
+    pub(crate) fn may_send(outbox: &BytesMut) -> bool {
+        outbox.len() < WAITING_BYTES_MAX
+    }
+
+    /// Writes what the session has for the client.
+    pub(crate) fn send(&mut self, session: &Session, outbox: &mut BytesMut, now: Timestamp) {
+        let wire = &mut self.wire;
+        session.send(now, self.in_flight_max, |step| {
+            if !Self::may_send(outbox) {
+                return Written::NotNow;
+            }
+            match step {
+                Step::Release { packet_id } => {
+                    packet::put_pubrel(outbox, wire.version, packet_id, Reason::SUCCESS);
+                    Written::Yes
+                }
+                Step::Publish { publication, manner, packet_id, is_repeated } => {
+                    let head = Head { qos: manner.qos, packet_id, dup: is_repeated, retain: manner.retain };
+                    wire.put(outbox, publication, head, &manner.subscription_ids, now)
+                }
+            }
+        });
+    }
+
+    /// Writes a live message.
+    pub(crate) fn send_live(
+        &mut self,
+        session: &Session,
+        forward: &Forward,
+        outbox: &mut BytesMut,
+        now: Timestamp,
+        stats: &DoorStats,
+    ) {
+        let Forward { number, publication } = forward;
+        if self.recent.contains(number) || publication.is_expired(now) {
+            return;
+        }
+        let Some((subscription_ids, keeps_retain)) = session.live_matches(publication) else { return };
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(*number);
+        let retain = publication.retain && keeps_retain;
+        let head = Head { qos: Qos::AtMostOnce, packet_id: 0, dup: false, retain };
+        if let Written::Never(reason) = self.wire.put(outbox, publication, head, &subscription_ids, now) {
+            stats.count_queue_dropped(reason);
+        }
+    }
+
+    /// Asks the router for a filter.
+    pub(crate) async fn listen(&mut self, filter: &str, fanout: &dyn Fanout) -> Result<(), RouterGone> {
+        let mut feed = match self.feed.take() {
+            Some(feed) => feed,
+            None => fanout.open().await?,
+        };
+        let outcome = feed.subscribe(filter).await;
+        self.feed = Some(feed);
+        outcome
+    }
+
+    /// Does not ask the router for a filter any more.
+    pub(crate) async fn unlisten(&mut self, filter: &str) {
+        if let Some(feed) = &mut self.feed {
+            // A dead router is noticed, and replaced, when the feed is read.
+            let _ = feed.unsubscribe(filter).await;
+        }
+    }
+
+    /// Asks the router for everything live the session subscribed to.
+    pub(crate) async fn listen_again(
+        &mut self,
+        session: &Session,
+        fanout: &dyn Fanout,
+    ) -> Result<(), RouterGone> {
+        self.feed = None;
+        self.recent.clear();
+        for subscription in session.subscriptions().iter().filter(|known| is_live(known)) {
+            self.listen(&subscription.filter, fanout).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next live message; without a live subscription for ever. Dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> Result<Forward, RouterGone> {
+        match &mut self.feed {
+            Some(feed) => feed.next().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The part of a message that differs from sending to sending.
+#[derive(Clone, Copy)]
+struct Head {
+    qos: Qos,
+    packet_id: u16,
+    dup: bool,
+    retain: bool,
+}
+
+impl Wire {
+    fn put(
+        &mut self,
+        outbox: &mut BytesMut,
+        publication: &Publication,
+        head: Head,
+        subscription_ids: &[NonZeroU32],
+        now: Timestamp,
+    ) -> Written {
+        let alias = self.alias(&publication.topic);
+        let Head { qos, packet_id, dup, retain } = head;
+        let outgoing = Outgoing {
+            topic: &publication.topic,
+            alias,
+            payload: &publication.payload,
+            qos,
+            packet_id,
+            dup,
+            retain,
+            expiry_seconds: publication.expiry_seconds(now),
+            carried: &publication.carried,
+            subscription_ids,
+        };
+        if packet::publish_bytes(self.version, &outgoing) > self.packet_bytes_max {
+            return Written::Never(QueueDrop::PacketSize);
+        }
+        packet::put_publish(outbox, self.version, &outgoing);
+        if let Some((alias, false)) = alias {
+            self.aliases.insert(Arc::clone(&publication.topic), alias);
+        }
+        Written::Yes
+    }
+
+    /// The number of a topic, and whether the client knows it; `None` when it has none.
+    fn alias(&self, topic: &Arc<str>) -> Option<(NonZeroU16, bool)> {
+        if self.aliases_max == 0 {
+            return None;
+        }
+        match self.aliases.get(topic) {
+            Some(alias) => Some((*alias, true)),
+            None => {
+                let next = u16::try_from(self.aliases.len()).ok()?.checked_add(1)?;
+                NonZeroU16::new(next).filter(|next| next.get() <= self.aliases_max).map(|next| (next, false))
+            }
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! The outgoing queue of one session: messages at quality 1 and 2 until the client has them, and whatever else it gets
+//! while it is connected.
+//!
+//! A message has a place from the moment it is queued, and its packet id follows from that place. So nothing needs to be
+//! stored when it is sent, and after a restart it is sent again under the same id, as the protocol wants.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use schema::clock::Timestamp;
+
+use crate::delivery::Qos;
+use crate::door::packet::{Malformed, Reason};
+use crate::publication::Publication;
+use crate::store::Queued;
+
+/// Packet ids there are. A queue never spans more places, so that no two of its messages share an id.
+const PACKET_IDS: u64 = 65_535;
+
+/// How much may wait for one client, and for all of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueueLimits {
+    pub(crate) messages_max: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) age_max: Duration,
+}
+
+/// Why a message does not reach a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueDrop {
+    /// So many messages wait for this client.
+    Count,
+    /// So many bytes wait for this client.
+    Bytes,
+    /// So many bytes wait for all clients together.
+    TotalBytes,
+    /// It waited too long, or its publisher said that it is of no use any more.
+    Age,
+    /// It is larger than the client said it takes.
+    PacketSize,
+}
+
+impl QueueDrop {
+    /// Every reason.
+    pub const ALL: [Self; 5] = [Self::Count, Self::Bytes, Self::TotalBytes, Self::Age, Self::PacketSize];
+
+    /// The `reason` label of metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Bytes => "bytes",
+            Self::TotalBytes => "total_bytes",
+            Self::Age => "age",
+            Self::PacketSize => "packet_size",
+        }
+    }
+}
+
+/// The bytes that wait for all clients together.
+#[derive(Debug)]
+pub(crate) struct QueueBudget {
+    bytes_max: usize,
+    bytes: AtomicUsize,
+}
+
+impl QueueBudget {
+    pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { bytes_max, bytes: AtomicUsize::new(0) })
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.bytes.load(Ordering::Relaxed) + bytes <= self.bytes_max
+    }
+}
+
+/// How a message is sent to one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manner {
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
+    pub(crate) subscription_ids: Vec<NonZeroU32>,
+}
+
+/// How far a message is on its way to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Not sent over this connection.
+    Waiting,
+    /// Sent, not answered.
+    Sent,
+    /// The client has it, and is to be told to release its id.
+    Taken,
+    /// It was told so.
+    Releasing,
+    /// Its place is kept only until those before it are gone.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// `None` at quality 0: it takes no packet id.
+    sequence: Option<u64>,
+    publication: Arc<Publication>,
+    manner: Manner,
+    queued_at: Timestamp,
+    stage: Stage,
+    /// It may have been sent before, over another connection.
+    is_repeated: bool,
+}
+
+/// What is to be written next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step<'a> {
+    Publish { publication: &'a Publication, manner: &'a Manner, packet_id: u16, is_repeated: bool },
+    Release { packet_id: u16 },
+}
+
+/// Whether what was to be written was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    Yes,
+    /// It never can be, for this reason.
+    Never(QueueDrop),
+    /// Not now.
+    NotNow,
+}
+
+/// The messages of one session.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    entries: VecDeque<Entry>,
+    next_sequence: u64,
+    bytes: usize,
+    /// Entries that are not gone.
+    len: usize,
+    /// Sent at quality 1 or 2 and not finished.
+    in_flight: usize,
+    /// Everything before it was sent, or is gone.
+    unsent_from: usize,
+    budget: Arc<QueueBudget>,
+}
+
+impl Queue {
+    pub(crate) fn new(budget: Arc<QueueBudget>) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            next_sequence: 0,
+            bytes: 0,
+            len: 0,
+            in_flight: 0,
+            unsent_from: 0,
+            budget,
+        }
+    }
+
+    /// The queue as it was stored.
+    pub(crate) fn restore(budget: Arc<QueueBudget>, stored: Vec<Queued>) -> Self {
+        let mut queue = Self::new(budget);
+        for queued in stored {
+            let Queued { sequence, publication, qos, retain, subscription_ids, is_received, queued_at } =
+                queued;
+            queue.next_sequence = sequence + 1;
+            queue.keep(Entry {
+                sequence: Some(sequence),
+                publication,
+                manner: Manner { qos, retain, subscription_ids },
+                queued_at,
+                stage: if is_received { Stage::Taken } else { Stage::Waiting },
+                is_repeated: true,
+            });
+            queue.in_flight += usize::from(is_received);
+        }
+        queue
+    }
+
+    /// Messages that are not finished.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Appends a message; says its place, unless it has none at quality 0.
+    pub(crate) fn push(
+        &mut self,
+        publication: Arc<Publication>,
+        manner: Manner,
+        now: Timestamp,
+        limits: &QueueLimits,
+    ) -> Result<Option<u64>, QueueDrop> {
+        let cost = publication.cost_bytes();
+        let spans_all_ids = (self.entries.front().and_then(|entry| entry.sequence))
+            .is_some_and(|first| self.next_sequence - first >= PACKET_IDS);
+        if self.len >= limits.messages_max || spans_all_ids || self.entries.len() as u64 >= PACKET_IDS {
+            return Err(QueueDrop::Count);
+        }
+        if self.bytes + cost > limits.bytes_max {
+            return Err(QueueDrop::Bytes);
+        }
+        if !self.budget.has_room(cost) {
+            return Err(QueueDrop::TotalBytes);
+        }
+        let sequence = (manner.qos != Qos::AtMostOnce).then_some(self.next_sequence);
+        self.next_sequence += u64::from(sequence.is_some());
+        self.keep(Entry {
+            sequence,
+            publication,
+            manner,
+            queued_at: now,
+            stage: Stage::Waiting,
+            is_repeated: false,
+        });
+        Ok(sequence)
+    }
+
+    /// The connection is another one: what was sent and not answered is sent again. What had no promise is gone.
+    pub(crate) fn restart(&mut self) {
+        self.in_flight = 0;
+        for index in 0..self.entries.len() {
+            let entry = &mut self.entries[index];
+            match entry.stage {
+                Stage::Sent => (entry.stage, entry.is_repeated) = (Stage::Waiting, true),
+                Stage::Taken | Stage::Releasing => {
+                    entry.stage = Stage::Taken;
+                    self.in_flight += 1;
+                }
+                Stage::Waiting if entry.sequence.is_none() => self.remove(index),
+                Stage::Waiting | Stage::Gone => {}
+            }
+        }
+        self.unsent_from = 0;
+        self.shorten();
+    }
+
+    /// Writes what may be written now, in order, with at most `in_flight_max` messages unanswered. `dropped` hears of
+    /// every message that is never sent, with its place.
+    pub(crate) fn send(
+        &mut self,
+        now: Timestamp,
+        in_flight_max: usize,
+        age_max: Duration,
+        mut write: impl FnMut(Step<'_>) -> Written,
+        mut dropped: impl FnMut(Option<u64>, QueueDrop),
+    ) {
+        while self.unsent_from < self.entries.len() {
+            let entry = &mut self.entries[self.unsent_from];
+            match entry.stage {
+                Stage::Sent | Stage::Releasing | Stage::Gone => {}
+                Stage::Taken => match write(Step::Release { packet_id: packet_id(entry.sequence) }) {
+                    Written::NotNow => break,
+                    Written::Yes | Written::Never(_) => entry.stage = Stage::Releasing,
+                },
+                Stage::Waiting => {
+                    let is_promised = entry.sequence.is_some();
+                    if is_promised && self.in_flight >= in_flight_max {
+                        break;
+                    }
+                    let is_too_old = entry.publication.is_expired(now) || now >= entry.queued_at + age_max;
+                    let written = if is_too_old {
+                        Written::Never(QueueDrop::Age)
+                    } else {
+                        write(Step::Publish {
+                            publication: &entry.publication,
+                            manner: &entry.manner,
+                            packet_id: packet_id(entry.sequence),
+                            is_repeated: entry.is_repeated && is_promised,
+                        })
+                    };
+                    match written {
+                        Written::NotNow => break,
+                        Written::Yes if is_promised => {
+                            entry.stage = Stage::Sent;
+                            self.in_flight += 1;
+                        }
+                        Written::Yes => self.remove(self.unsent_from),
+                        Written::Never(reason) => {
+                            dropped(entry.sequence, reason);
+                            self.remove(self.unsent_from);
+                        }
+                    }
+                }
+            }
+            self.unsent_from += 1;
+        }
+        self.shorten();
+    }
+
+    /// The client has a message at quality 1: says its place. `None` for an id that is not in use.
+    pub(crate) fn acknowledged(&mut self, id: u16) -> Result<Option<u64>, Malformed> {
+        self.finish(id, Qos::AtLeastOnce, Stage::Sent)
+    }
+
+    /// The client released the id of a message at quality 2: says its place. `None` for an id that is not in use.
+    pub(crate) fn completed(&mut self, id: u16) -> Result<Option<u64>, Malformed> {
+        self.finish(id, Qos::ExactlyOnce, Stage::Releasing)
+    }
+
+    /// The client has a message at quality 2, which it is told to release now: says its place when that is news.
+    /// `Err(None)` for an id that is not in use.
+    pub(crate) fn taken(&mut self, id: u16) -> Result<Option<u64>, Option<Malformed>> {
+        let Some(index) = self.find(id) else { return Err(None) };
+        let entry = &mut self.entries[index];
+        if entry.manner.qos != Qos::ExactlyOnce {
+            return Err(Some(WRONG_ANSWER));
+        }
+        let is_news = entry.stage == Stage::Sent;
+        entry.stage = Stage::Releasing;
+        Ok(entry.sequence.filter(|_| is_news))
+    }
+
+    /// The client refused a message at quality 2: says its place. `None` for an id that is not in use.
+    pub(crate) fn refused(&mut self, id: u16) -> Result<Option<u64>, Malformed> {
+        self.finish(id, Qos::ExactlyOnce, Stage::Sent)
+    }
+
+    /// Takes out what is not sent and not wanted any more; `dropped` hears the places.
+    pub(crate) fn retain(
+        &mut self,
+        is_wanted: impl Fn(&Publication, Timestamp) -> bool,
+        mut dropped: impl FnMut(u64),
+    ) {
+        for index in 0..self.entries.len() {
+            let entry = &self.entries[index];
+            if entry.stage == Stage::Waiting && !is_wanted(&entry.publication, entry.queued_at) {
+                if let Some(sequence) = entry.sequence {
+                    dropped(sequence);
+                }
+                self.remove(index);
+            }
+        }
+        self.shorten();
+    }
+
+    fn finish(&mut self, id: u16, qos: Qos, stage: Stage) -> Result<Option<u64>, Malformed> {
+        let Some(index) = self.find(id) else { return Ok(None) };
+        let entry = &self.entries[index];
+        if entry.manner.qos != qos || entry.stage != stage {
+            return Err(WRONG_ANSWER);
+        }
+        let sequence = entry.sequence;
+        self.in_flight -= 1;
+        self.remove(index);
+        self.shorten();
+        Ok(sequence)
+    }
+
+    /// The message in flight under an id. They stand near the front, and are as many as may be in flight.
+    fn find(&self, id: u16) -> Option<usize> {
+        self.entries.iter().take(self.unsent_from.max(1)).position(|entry| {
+            let is_in_flight = matches!(entry.stage, Stage::Sent | Stage::Taken | Stage::Releasing);
+            is_in_flight && packet_id(entry.sequence) == id
+        })
+    }
+
+    fn keep(&mut self, entry: Entry) {
+        let cost = entry.publication.cost_bytes();
+        self.bytes += cost;
+        self.len += 1;
+        self.budget.bytes.fetch_add(cost, Ordering::Relaxed);
+        self.entries.push_back(entry);
+    }
+
+    fn remove(&mut self, index: usize) {
+        let entry = &mut self.entries[index];
+        entry.stage = Stage::Gone;
+        let cost = entry.publication.cost_bytes();
+        self.bytes -= cost;
+        self.len -= 1;
+        self.budget.bytes.fetch_sub(cost, Ordering::Relaxed);
+    }
+
+    fn shorten(&mut self) {
+        while self.entries.pop_front_if(|entry| entry.stage == Stage::Gone).is_some() {
+            self.unsent_from = self.unsent_from.saturating_sub(1);
+        }
+        if self.entries.is_empty() {
+            // An idle client's queue costs nothing.
+            self.entries.shrink_to(0);
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.budget.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// An answer that does not belong to the quality, or the state, of the message.
+const WRONG_ANSWER: Malformed =
+    Malformed::with("an answer that does not fit the message", Reason::PROTOCOL_ERROR);
+
+/// The packet id of a place; zero for a message without one.
+fn packet_id(sequence: Option<u64>) -> u16 {
+    sequence.map_or(0, |sequence| (sequence % PACKET_IDS) as u16 + 1)
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

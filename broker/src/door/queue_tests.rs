@@ -1,0 +1,178 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMITS: QueueLimits =
+    QueueLimits { messages_max: 1000, bytes_max: 1 << 20, age_max: Duration::from_secs(60) };
+
+fn publication(payload: &str) -> Arc<Publication> {
+    Arc::new(Publication {
+        topic: Arc::from("t"),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        qos: Qos::ExactlyOnce,
+        retain: false,
+        carried: Bytes::new(),
+        expires_at: None,
+        publisher: 1,
+    })
+}
+
+fn manner(qos: Qos) -> Manner {
+    Manner { qos, retain: false, subscription_ids: Vec::new() }
+}
+
+fn queue() -> Queue {
+    Queue::new(QueueBudget::new(1 << 20))
+}
+
+fn push(queue: &mut Queue, payload: &str, qos: Qos) -> Result<Option<u64>, QueueDrop> {
+    queue.push(publication(payload), manner(qos), Timestamp::UNIX_EPOCH, &LIMITS)
+}
+
+/// Sends what may be sent: payload, id and repetition of each message, and ids that are to be released.
+fn send(queue: &mut Queue, in_flight_max: usize) -> Vec<String> {
+    let mut sent = Vec::new();
+    let write = |step: Step<'_>| {
+        sent.push(match step {
+            Step::Publish { publication, packet_id, is_repeated, .. } => {
+                let payload = String::from_utf8_lossy(&publication.payload);
+                format!("{payload}:{packet_id}{}", if is_repeated { ":dup" } else { "" })
+            }
+            Step::Release { packet_id } => format!("release:{packet_id}"),
+        });
+        Written::Yes
+    };
+    queue.send(Timestamp::UNIX_EPOCH, in_flight_max, LIMITS.age_max, write, |_, _| {});
+    sent
+}
+
+#[test]
+fn messages_leave_in_order_as_far_as_the_client_allows() {
+    let mut queue = queue();
+    for payload in ["a", "b", "c"] {
+        push(&mut queue, payload, Qos::AtLeastOnce).unwrap();
+    }
+    push(&mut queue, "free", Qos::AtMostOnce).unwrap();
+    assert_eq!(send(&mut queue, 2), ["a:1", "b:2"]);
+    assert_eq!(send(&mut queue, 2), [] as [&str; 0]);
+    assert_eq!(queue.acknowledged(2).unwrap(), Some(1));
+    assert_eq!(send(&mut queue, 2), ["c:3", "free:0"]);
+    assert_eq!(queue.acknowledged(1).unwrap(), Some(0));
+    assert_eq!(queue.acknowledged(3).unwrap(), Some(2));
+    assert_eq!(queue.acknowledged(3).unwrap(), None);
+    assert_eq!((queue.len(), queue.bytes, queue.in_flight), (0, 0, 0));
+}
+
+#[test]
+fn a_new_connection_gets_what_was_not_answered_once_more_under_the_same_ids() {
+    let mut queue = queue();
+    for (payload, qos) in [("a", Qos::ExactlyOnce), ("b", Qos::ExactlyOnce), ("c", Qos::AtLeastOnce)] {
+        push(&mut queue, payload, qos).unwrap();
+    }
+    push(&mut queue, "free", Qos::AtMostOnce).unwrap();
+    assert_eq!(send(&mut queue, 3), ["a:1", "b:2", "c:3", "free:0"]);
+    assert_eq!(queue.taken(1).unwrap(), Some(0));
+    assert_eq!(queue.taken(1).unwrap(), None, "no news");
+    queue.restart();
+    assert_eq!(send(&mut queue, 2), ["release:1", "b:2:dup"]);
+    assert_eq!(queue.completed(1).unwrap(), Some(0));
+    assert_eq!(send(&mut queue, 2), ["c:3:dup"]);
+    assert!(queue.taken(9).is_err_and(|malformed| malformed.is_none()));
+    assert!(queue.acknowledged(2).is_err(), "PUBACK for a message at quality 2");
+    assert!(queue.completed(2).is_err(), "PUBCOMP before PUBREC");
+    assert!(queue.taken(3).is_err_and(|malformed| malformed.is_some()), "PUBREC for a message at quality 1");
+}
+
+#[test]
+fn a_restored_queue_goes_on_where_it_was() {
+    let stored = [(5, false), (6, true), (9, false)].map(|(sequence, is_received)| Queued {
+        sequence,
+        publication: publication(&sequence.to_string()),
+        qos: Qos::ExactlyOnce,
+        retain: false,
+        subscription_ids: Vec::new(),
+        is_received,
+        queued_at: Timestamp::UNIX_EPOCH,
+    });
+    let mut queue = Queue::restore(QueueBudget::new(1 << 20), stored.to_vec());
+    assert_eq!(push(&mut queue, "new", Qos::AtLeastOnce).unwrap(), Some(10));
+    assert_eq!(send(&mut queue, 10), ["5:6:dup", "release:7", "9:10:dup", "new:11"]);
+}
+
+#[test]
+fn every_limit_binds_and_says_which_it_was() {
+    let limits = QueueLimits { messages_max: 2, bytes_max: 1000, age_max: Duration::from_secs(60) };
+    let budget = QueueBudget::new(1200);
+    let mut queue = Queue::new(Arc::clone(&budget));
+    let mut push = |payload: usize| {
+        let message = publication(&"x".repeat(payload));
+        queue.push(message, manner(Qos::AtLeastOnce), Timestamp::UNIX_EPOCH, &limits)
+    };
+    assert_eq!(push(900), Err(QueueDrop::Bytes));
+    assert_eq!(push(10), Ok(Some(0)));
+    assert_eq!(push(10), Ok(Some(1)));
+    assert_eq!(push(10), Err(QueueDrop::Count));
+    let mut other = Queue::new(Arc::clone(&budget));
+    let message = publication(&"x".repeat(800));
+    let total = other.push(message, manner(Qos::AtLeastOnce), Timestamp::UNIX_EPOCH, &limits);
+    assert_eq!(total, Err(QueueDrop::TotalBytes));
+    drop((queue, other));
+    assert_eq!(budget.bytes.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn what_waited_too_long_is_dropped_and_told() {
+    let mut queue = queue();
+    push(&mut queue, "old", Qos::AtLeastOnce).unwrap();
+    let mut dropped = Vec::new();
+    let later = Timestamp::UNIX_EPOCH + LIMITS.age_max;
+    queue.send(later, 10, LIMITS.age_max, |_| Written::Yes, |place, reason| dropped.push((place, reason)));
+    assert_eq!(dropped, [(Some(0), QueueDrop::Age)]);
+    assert_eq!((queue.len(), queue.in_flight), (0, 0));
+}
+
+proptest! {
+    /// Whatever is sent, answered and broken off in whatever order: every promised message arrives, in order, and is
+    /// finished exactly once.
+    #[test]
+    fn every_promised_message_is_finished_once(actions in proptest::collection::vec(0u8..6, 1..300)) {
+        let mut queue = queue();
+        let (mut pushed, mut finished) = (0u64, Vec::new());
+        let mut in_flight: Vec<u16> = Vec::new();
+        for action in actions {
+            match action {
+                0 | 1 => {
+                    push(&mut queue, &pushed.to_string(), Qos::AtLeastOnce).unwrap();
+                    pushed += 1;
+                }
+                2 | 3 => in_flight.extend(ids(send(&mut queue, 5))),
+                4 if !in_flight.is_empty() => {
+                    let id = in_flight.swap_remove(in_flight.len() / 2);
+                    finished.extend(queue.acknowledged(id).unwrap());
+                }
+                _ => {
+                    queue.restart();
+                    in_flight.clear();
+                }
+            }
+        }
+        queue.restart();
+        loop {
+            let sent = ids(send(&mut queue, 5));
+            if sent.is_empty() {
+                break;
+            }
+            for id in sent {
+                finished.extend(queue.acknowledged(id).unwrap());
+            }
+        }
+        finished.sort_unstable();
+        prop_assert_eq!(finished, (0..pushed).collect::<Vec<_>>());
+        prop_assert_eq!((queue.len(), queue.bytes, queue.in_flight), (0, 0, 0));
+    }
+}
+
+fn ids(sent: Vec<String>) -> Vec<u16> {
+    sent.iter().filter_map(|text| text.split(':').nth(1)?.parse().ok()).collect()
+}

@@ -1,0 +1,467 @@
+//! One session: what a client subscribed to, what waits for it, and which messages at quality 2 it is in the middle of.
+//!
+//! It may outlive its connection, and then whatever happens to it goes to the journal as well.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use schema::clock::Timestamp;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::delivery::Qos;
+use crate::door::journal::{Journal, Place};
+use crate::door::packet::Malformed;
+use crate::door::queue::{Manner, Queue, QueueBudget, QueueDrop, QueueLimits, Step, Written};
+use crate::filter::{self, Shared};
+use crate::publication::Publication;
+use crate::stats::DoorStats;
+use crate::store::{Change, Client, Queued, StoredSession, Subscription};
+
+/// What all sessions work with.
+pub(crate) struct SessionParts {
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) stats: Arc<DoorStats>,
+    pub(crate) budget: Arc<QueueBudget>,
+    pub(crate) limits: QueueLimits,
+}
+
+/// A session.
+pub(crate) struct Session {
+    parts: Arc<SessionParts>,
+    number: u64,
+    id: Uuid,
+    client: Client,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+struct State {
+    /// Seconds it outlives its connection; zero when it ends with it.
+    expiry_seconds: u32,
+    is_connected: bool,
+    subscriptions: Vec<Subscription>,
+    /// Ids of messages at quality 2 from PUBLISH to PUBREL; where that is in the journal once the message is committed.
+    received: HashMap<u16, Option<Place>>,
+    queue: Queue,
+    /// Retained messages for new subscriptions, which move to the queue as there is room.
+    retained: VecDeque<(Arc<Publication>, Manner)>,
+}
+
+/// What is known of a packet id at quality 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Receipt {
+    /// It is new, and taken from now on.
+    New,
+    /// The same message came before, and is not committed yet.
+    Pending,
+    /// The same message came before and is committed, there in the journal.
+    Committed(Place),
+}
+
+impl Session {
+    /// A session nobody is connected to yet.
+    pub(crate) fn new(
+        parts: &Arc<SessionParts>,
+        number: u64,
+        client: Client,
+        expiry_seconds: u32,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            id: Uuid::now_v7(),
+            client,
+            state: Mutex::new(State {
+                expiry_seconds,
+                is_connected: false,
+                subscriptions: Vec::new(),
+                received: HashMap::new(),
+                queue: Queue::new(Arc::clone(&parts.budget)),
+                retained: VecDeque::new(),
+            }),
+            changed: Notify::new(),
+            parts: Arc::clone(parts),
+        })
+    }
+
+    /// A session as it was stored, without a connection.
+    pub(crate) fn restore(parts: &Arc<SessionParts>, number: u64, stored: StoredSession) -> Arc<Self> {
+        let StoredSession { id, client, expiry_seconds, left_at: _, subscriptions, received, queue } = stored;
+        Arc::new(Self {
+            number,
+            id,
+            client,
+            state: Mutex::new(State {
+                expiry_seconds,
+                is_connected: false,
+                subscriptions,
+                received: received.into_iter().map(|packet_id| (packet_id, Some(Place::START))).collect(),
+                queue: Queue::restore(Arc::clone(&parts.budget), queue),
+                retained: VecDeque::new(),
+            }),
+            changed: Notify::new(),
+            parts: Arc::clone(parts),
+        })
+    }
+
+    /// Its number among the sessions of this process.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whose it is.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Whether its client is there.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.lock().is_connected
+    }
+
+    /// Seconds it outlives its connection; zero when it ends with it.
+    pub(crate) fn expiry_seconds(&self) -> u32 {
+        self.lock().expiry_seconds
+    }
+
+    /// The client is there, and wants the session to last so long after it left.
+    pub(crate) fn attach(&self, expiry_seconds: u32) {
+        let mut state = self.lock();
+        self.set_expiry(&mut state, expiry_seconds);
+        state.is_connected = true;
+        state.queue.restart();
+        if expiry_seconds > 0 {
+            self.record_life(&state, None);
+        }
+    }
+
+    /// The client left.
+    pub(crate) fn detach(&self, now: Timestamp) {
+        let mut state = self.lock();
+        state.is_connected = false;
+        if state.expiry_seconds > 0 {
+            self.record_life(&state, Some(now));
+        }
+    }
+
+    /// The session lasts so long after its client left.
+    pub(crate) fn expire_after(&self, expiry_seconds: u32) {
+        self.set_expiry(&mut self.lock(), expiry_seconds);
+    }
+
+    /// The session is over.
+    pub(crate) fn end(&self) {
+        let mut state = self.lock();
+        if state.expiry_seconds > 0 {
+            state.expiry_seconds = 0;
+            self.parts.journal.record(Change::Ended { id: self.id });
+        }
+    }
+
+    /// What the client subscribed to.
+    pub(crate) fn subscriptions(&self) -> Vec<Subscription> {
+        self.lock().subscriptions.clone()
+    }
+
+    /// Adds or replaces a subscription: says where that is in the journal, and which one it replaced. `None` when the
+    /// client has as many as it may have.
+    pub(crate) fn subscribe(
+        &self,
+        subscription: Subscription,
+        subscriptions_max: usize,
+    ) -> Option<(Place, Option<Subscription>)> {
+        let mut state = self.lock();
+        let count = state.subscriptions.len();
+        let known = state.subscriptions.iter_mut().find(|known| known.filter == subscription.filter);
+        let replaced = match known {
+            Some(known) => Some(std::mem::replace(known, subscription.clone())),
+            None if count >= subscriptions_max => return None,
+            None => {
+                state.subscriptions.push(subscription.clone());
+                None
+            }
+        };
+        let place = self.record(&state, || Change::Subscribed { id: self.id, subscription });
+        Some((place, replaced))
+    }
+
+    /// Removes a subscription: says where that is in the journal. `None` when there is none.
+    pub(crate) fn unsubscribe(&self, filter: &str) -> Option<(Place, Subscription)> {
+        let mut state = self.lock();
+        let index = state.subscriptions.iter().position(|known| *known.filter == *filter)?;
+        let removed = state.subscriptions.remove(index);
+        let place =
+            self.record(&state, || Change::Unsubscribed { id: self.id, filter: Arc::clone(&removed.filter) });
+        Some((place, removed))
+    }
+
+    /// Takes out what waits for subscriptions the client may not have any more: all that none of the others matches.
+    pub(crate) fn drop_unsubscribed(&self) {
+        let mut state = self.lock();
+        let State { queue, subscriptions, retained, .. } = &mut *state;
+        let is_wanted = |publication: &Publication| {
+            subscriptions.iter().any(|known| {
+                let filter = Shared::parse(&known.filter).map_or(&*known.filter, |shared| shared.filter);
+                filter::matches(filter, &publication.topic)
+            })
+        };
+        retained.retain(|(publication, _)| is_wanted(publication));
+        let mut dropped = Vec::new();
+        queue.retain(|publication, _| is_wanted(publication), |sequence| dropped.push(sequence));
+        for sequence in dropped {
+            self.record(&state, || Change::Dequeued { id: self.id, sequence });
+        }
+    }
+
+    /// Takes out what waited too long.
+    pub(crate) fn drop_aged(&self, now: Timestamp) {
+        let mut state = self.lock();
+        let age_max = self.parts.limits.age_max;
+        let mut dropped = Vec::new();
+        state.queue.retain(
+            |publication, queued_at| !publication.is_expired(now) && now < queued_at + age_max,
+            |sequence| dropped.push(sequence),
+        );
+        for sequence in dropped {
+            self.parts.stats.count_queue_dropped(QueueDrop::Age);
+            self.record(&state, || Change::Dequeued { id: self.id, sequence });
+        }
+    }
+
+    /// Queues a message for the client: says where that is in the journal. A message without a promise is for those who
+    /// are there.
+    pub(crate) fn offer(&self, publication: &Arc<Publication>, manner: Manner, now: Timestamp) -> Place {
+        let mut state = self.lock();
+        if !state.is_connected && manner.qos == Qos::AtMostOnce {
+            return Place::START;
+        }
+        let place = self.push(&mut state, publication, manner, now);
+        drop(state);
+        self.changed.notify_one();
+        place
+    }
+
+    /// Has retained messages sent to the client, as there is room for them.
+    pub(crate) fn offer_retained(&self, messages: Vec<(Arc<Publication>, Manner)>) {
+        self.lock().retained.extend(messages);
+        self.changed.notify_one();
+    }
+
+    /// Writes what may be written now.
+    pub(crate) fn send(
+        &self,
+        now: Timestamp,
+        in_flight_max: usize,
+        mut write: impl FnMut(Step<'_>) -> Written,
+    ) {
+        let mut state = self.lock();
+        let limits = &self.parts.limits;
+        loop {
+            let mut dropped = Vec::new();
+            state.queue.send(now, in_flight_max, limits.age_max, &mut write, |sequence, reason| {
+                self.parts.stats.count_queue_dropped(reason);
+                dropped.extend(sequence);
+            });
+            for sequence in dropped {
+                self.record(&state, || Change::Dequeued { id: self.id, sequence });
+            }
+            // Retained messages come in by themselves, so that however many there are, none falls to the limit.
+            let room = in_flight_max.min(limits.messages_max).saturating_sub(state.queue.len());
+            let count = room.min(state.retained.len());
+            if count == 0 {
+                return;
+            }
+            for _ in 0..count {
+                let Some((publication, manner)) = state.retained.pop_front() else { break };
+                self.push(&mut state, &publication, manner, now);
+            }
+        }
+    }
+
+    /// The client has a message at quality 1.
+    pub(crate) fn acknowledged(&self, packet_id: u16) -> Result<(), Malformed> {
+        let mut state = self.lock();
+        let sequence = state.queue.acknowledged(packet_id)?;
+        self.record_dequeued(&state, sequence);
+        Ok(())
+    }
+
+    /// The client has a message at quality 2, and is told to release its id; false for an id that is not in use.
+    pub(crate) fn taken(&self, packet_id: u16) -> Result<bool, Malformed> {
+        let mut state = self.lock();
+        match state.queue.taken(packet_id) {
+            Ok(news) => {
+                if let Some(sequence) = news {
+                    self.record(&state, || Change::Taken { id: self.id, sequence });
+                }
+                Ok(true)
+            }
+            Err(None) => Ok(false),
+            Err(Some(malformed)) => Err(malformed),
+        }
+    }
+
+    /// The client refused a message at quality 2.
+    pub(crate) fn refused(&self, packet_id: u16) -> Result<(), Malformed> {
+        let mut state = self.lock();
+        let sequence = state.queue.refused(packet_id)?;
+        self.record_dequeued(&state, sequence);
+        Ok(())
+    }
+
+    /// The client released the id of a message at quality 2.
+    pub(crate) fn completed(&self, packet_id: u16) -> Result<(), Malformed> {
+        let mut state = self.lock();
+        let sequence = state.queue.completed(packet_id)?;
+        self.record_dequeued(&state, sequence);
+        Ok(())
+    }
+
+    /// Takes the id of a message at quality 2 that arrives.
+    pub(crate) fn receive(&self, packet_id: u16) -> Receipt {
+        let mut state = self.lock();
+        match state.received.get(&packet_id) {
+            Some(Some(place)) => Receipt::Committed(*place),
+            Some(None) => Receipt::Pending,
+            None => {
+                state.received.insert(packet_id, None);
+                Receipt::New
+            }
+        }
+    }
+
+    /// Messages at quality 2 that are not released.
+    pub(crate) fn unreleased(&self) -> usize {
+        self.lock().received.len()
+    }
+
+    /// The message that arrived under an id is committed: says where that is in the journal.
+    pub(crate) fn committed(&self, packet_id: u16) -> Place {
+        let mut state = self.lock();
+        let place = self.record(&state, || Change::Received { id: self.id, packet_id });
+        state.received.insert(packet_id, Some(place));
+        drop(state);
+        self.changed.notify_one();
+        place
+    }
+
+    /// The message that arrived under an id was refused: the id is free.
+    pub(crate) fn uncommitted(&self, packet_id: u16) {
+        self.lock().received.remove(&packet_id);
+    }
+
+    /// Where the message that arrived under an id is in the journal; `None` while it is not committed.
+    pub(crate) fn committed_at(&self, packet_id: u16) -> Option<Place> {
+        self.lock().received.get(&packet_id).copied().flatten()
+    }
+
+    /// The client released an id: says where that is in the journal. `Ok(None)` for an id that is not in use.
+    pub(crate) fn release(&self, packet_id: u16) -> Result<Option<Place>, Malformed> {
+        let mut state = self.lock();
+        match state.received.get(&packet_id) {
+            None => Ok(None),
+            Some(None) => Err(Malformed::protocol("PUBREL before its PUBREC")),
+            Some(Some(_)) => {
+                state.received.remove(&packet_id);
+                Ok(Some(self.record(&state, || Change::Released { id: self.id, packet_id })))
+            }
+        }
+    }
+
+    /// Waits until there may be something to send or to answer. Dropping the future loses nothing.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The numbers of the live subscriptions a message matches, and whether one of them wants its retain flag; `None`
+    /// when none matches.
+    pub(crate) fn live_matches(&self, publication: &Publication) -> Option<(Vec<NonZeroU32>, bool)> {
+        let state = self.lock();
+        let mut matching = (state.subscriptions.iter())
+            .filter(|known| is_live(known) && filter::matches(&known.filter, &publication.topic))
+            .filter(|known| !(known.no_local && publication.publisher == self.number))
+            .peekable();
+        matching.peek()?;
+        Some(matching.fold((Vec::new(), false), |(mut ids, retain), known| {
+            ids.extend(known.id);
+            (ids, retain || known.retain_as_published)
+        }))
+    }
+
+    fn push(
+        &self,
+        state: &mut State,
+        publication: &Arc<Publication>,
+        manner: Manner,
+        now: Timestamp,
+    ) -> Place {
+        let Manner { qos, retain, subscription_ids } = manner.clone();
+        match state.queue.push(Arc::clone(publication), manner, now, &self.parts.limits) {
+            Ok(Some(sequence)) => self.record(state, || Change::Queued {
+                id: self.id,
+                queued: Queued {
+                    sequence,
+                    publication: Arc::clone(publication),
+                    qos,
+                    retain,
+                    subscription_ids,
+                    is_received: false,
+                    queued_at: now,
+                },
+            }),
+            Ok(None) => Place::START,
+            Err(reason) => {
+                self.parts.stats.count_queue_dropped(reason);
+                Place::START
+            }
+        }
+    }
+
+    fn set_expiry(&self, state: &mut State, expiry_seconds: u32) {
+        let was_stored = state.expiry_seconds > 0;
+        state.expiry_seconds = expiry_seconds;
+        if was_stored && expiry_seconds == 0 {
+            self.parts.journal.record(Change::Ended { id: self.id });
+        }
+    }
+
+    fn record_life(&self, state: &State, left_at: Option<Timestamp>) -> Place {
+        self.parts.journal.record(Change::Session {
+            id: self.id,
+            client: self.client.clone(),
+            expiry_seconds: state.expiry_seconds,
+            left_at,
+        })
+    }
+
+    fn record_dequeued(&self, state: &State, sequence: Option<u64>) {
+        if let Some(sequence) = sequence {
+            self.record(state, || Change::Dequeued { id: self.id, sequence });
+        }
+    }
+
+    /// Records a change of a session that outlives its connection; whatever ends with its connection is not stored.
+    fn record(&self, state: &State, change: impl FnOnce() -> Change) -> Place {
+        if state.expiry_seconds > 0 { self.parts.journal.record(change()) } else { Place::START }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a subscription is served live, by the router: nothing is promised, and nobody shares it.
+pub(crate) fn is_live(subscription: &Subscription) -> bool {
+    subscription.qos == Qos::AtMostOnce && Shared::parse(&subscription.filter).is_none()
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("number", &self.number)
+            .field("client", &self.client)
+            .finish_non_exhaustive()
+    }
+}
