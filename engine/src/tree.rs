@@ -85,6 +85,8 @@ const SHUTDOWN: Duration = Duration::from_secs(8);
 const DRAIN: Duration = Duration::from_secs(5);
 /// Bytes of a gibibyte.
 const GIB: u64 = 1 << 30;
+/// Sessions and queues of the door are configured in hours.
+const SECONDS_PER_HOUR: u32 = 3600;
 /// The wait between two tries to reach the database at the start.
 const DATABASE_RETRY: Duration = Duration::from_millis(500);
 
@@ -551,6 +553,14 @@ fn door_settings(config: &Config) -> DoorSettings {
         credit_messages_max: broker.credit_messages_max,
         credit_bytes_max: broker.credit_bytes_max,
         stall_max: Duration::from_secs(broker.stall_seconds),
+        keep_alive_seconds_max: broker.keep_alive_seconds_max,
+        session_expiry_seconds_max: broker.session_expiry_hours * SECONDS_PER_HOUR,
+        sessions_max: broker.sessions_max,
+        subscriptions_max: broker.subscriptions_max,
+        queued_messages_max: broker.queued_max,
+        queued_bytes_max: broker.queued_bytes_max,
+        queued_total_bytes_max: broker.queued_total_bytes_max,
+        queued_age_max: Duration::from_secs(broker.queued_age_hours * u64::from(SECONDS_PER_HOUR)),
         ..DoorSettings::default()
     }
 }

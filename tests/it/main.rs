@@ -6,6 +6,7 @@ mod door;
 mod external;
 mod http;
 mod inference;
+mod lasting;
 mod limits;
 mod media;
 mod outage;

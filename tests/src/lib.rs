@@ -13,6 +13,7 @@ pub mod paho;
 pub mod postgres;
 pub mod python;
 pub mod rabbitmq;
+pub mod raw;
 pub mod server;
 pub mod settings;
 pub mod stations;

@@ -34,6 +34,20 @@ pub(crate) struct Hub {
     turn: AtomicUsize,
 }
 
+/// A message, and how it is sent.
+pub(crate) type Parcel = (Arc<Publication>, Manner);
+
+/// A subscription that was made.
+#[derive(Debug)]
+pub(crate) struct Subscribed {
+    /// Where it is in the journal.
+    pub(crate) place: Place,
+    /// The one it replaced.
+    pub(crate) replaced: Option<Subscription>,
+    /// Retained messages that follow the answer.
+    pub(crate) retained: Vec<Parcel>,
+}
+
 impl Hub {
     pub(crate) fn new(
         clock: Clock,
@@ -66,15 +80,14 @@ impl Hub {
         place.max(self.queue(&publication))
     }
 
-    /// Makes a subscription that is allowed: says where that is in the journal, and which one it replaced. Its retained
-    /// messages follow. `None` when the client has as many as it may have.
+    /// Makes a subscription that is allowed. `None` when the client has as many as it may have.
     pub(crate) fn subscribe(
         &self,
         session: &Arc<Session>,
         subscription: Subscription,
         retain_handling: RetainHandling,
         subscriptions_max: usize,
-    ) -> Option<(Place, Option<Subscription>)> {
+    ) -> Option<Subscribed> {
         let (place, replaced) = session.subscribe(subscription.clone(), subscriptions_max)?;
         if is_live(&subscription) {
             if replaced.as_ref().is_some_and(|replaced| !is_live(replaced)) {
@@ -88,10 +101,12 @@ impl Hub {
             RetainHandling::SendIfNew => replaced.is_none(),
             RetainHandling::Never => false,
         };
-        if wants_retained && Shared::parse(&subscription.filter).is_none() {
-            session.offer_retained(self.retained_for(&subscription));
-        }
-        Some((place, replaced))
+        let retained = if wants_retained && Shared::parse(&subscription.filter).is_none() {
+            self.retained_for(&subscription)
+        } else {
+            Vec::new()
+        };
+        Some(Subscribed { place, replaced, retained })
     }
 
     /// Takes a subscription back: says where that is in the journal. `None` when there is none.
@@ -120,7 +135,7 @@ impl Hub {
         session.end();
     }
 
-    fn retained_for(&self, subscription: &Subscription) -> Vec<(Arc<Publication>, Manner)> {
+    fn retained_for(&self, subscription: &Subscription) -> Vec<Parcel> {
         let messages = self.retained.matching(&subscription.filter, self.clock.now()).into_iter();
         let with_manner = messages.map(|publication| {
             let manner = Manner {

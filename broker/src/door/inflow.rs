@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::credits::Cost;
 use crate::delivery::{Delivery, Message};
 use crate::door::Shared;
+use crate::door::hub::Parcel;
 use crate::door::journal::Place;
 use crate::door::packet::{self, Reason, Version};
 use crate::door::session::Session;
@@ -25,7 +26,8 @@ pub(crate) enum Owed {
     PubAck(u16, Reason),
     PubRec(u16, Reason),
     PubComp(u16, Reason),
-    SubAck(u16, Vec<u8>),
+    /// With the retained messages that follow it.
+    SubAck(u16, Vec<u8>, Vec<Parcel>),
     UnsubAck(u16, Vec<Reason>),
     /// Nothing; only the credit is to be given back.
     Nothing,
@@ -215,6 +217,9 @@ impl Inflow {
             if let Some(outbox) = &mut outbox {
                 put(outbox, self.version, &owed);
             }
+            if let Owed::SubAck(_, _, retained) = owed {
+                self.session.offer_retained(retained);
+            }
         }
         self.shared.credits.give_back(cost);
     }
@@ -233,7 +238,7 @@ fn put(outbox: &mut BytesMut, version: Version, owed: &Owed) {
         Owed::PubAck(packet_id, reason) => packet::put_puback(outbox, version, *packet_id, *reason),
         Owed::PubRec(packet_id, reason) => packet::put_pubrec(outbox, version, *packet_id, *reason),
         Owed::PubComp(packet_id, reason) => packet::put_pubcomp(outbox, version, *packet_id, *reason),
-        Owed::SubAck(packet_id, codes) => packet::put_suback(outbox, version, *packet_id, codes),
+        Owed::SubAck(packet_id, codes, _) => packet::put_suback(outbox, version, *packet_id, codes),
         Owed::UnsubAck(packet_id, codes) => packet::put_unsuback(outbox, version, *packet_id, codes),
         Owed::Nothing => {}
     }

@@ -1,3 +1,5 @@
+//! The queue of one session: order, limits, repetition, and that every promised message is finished once.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 

@@ -184,3 +184,127 @@ impl Level {
         self.names.is_empty() && self.any.is_none() && self.here.is_empty() && self.below.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::door::journal::Journal;
+    use crate::door::queue::{QueueBudget, QueueLimits};
+    use crate::door::session::SessionParts;
+    use crate::filter;
+    use crate::store::{Client, Forgetful, Owner};
+
+    fn sessions(count: u64) -> Vec<Arc<Session>> {
+        let limits = QueueLimits { messages_max: 10, bytes_max: 10_000, age_max: Duration::from_secs(1) };
+        let parts = Arc::new(SessionParts {
+            journal: Arc::new(Journal::new(Arc::new(Forgetful))),
+            stats: Arc::default(),
+            budget: QueueBudget::new(10_000),
+            limits,
+        });
+        let client =
+            |number: u64| Client { owner: Owner::Anonymous, client_id: Arc::from(number.to_string()) };
+        (1..=count).map(|number| Session::new(&parts, number, client(number), 0)).collect()
+    }
+
+    fn subscription(filter: &str) -> Subscription {
+        Subscription {
+            filter: Arc::from(filter),
+            qos: Qos::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            id: None,
+        }
+    }
+
+    fn found(routes: &Routes, topic: &str, turn: usize) -> BTreeSet<u64> {
+        routes.matching(topic, 0, turn).iter().map(|found| found.session.number()).collect()
+    }
+
+    #[test]
+    fn one_message_reaches_a_client_once_at_its_best_quality_with_all_its_numbers() {
+        let mut routes = Routes::default();
+        let session = &sessions(1)[0];
+        for (filter, qos, id) in
+            [("a/#", Qos::AtLeastOnce, 1), ("a/+", Qos::ExactlyOnce, 2), ("b", Qos::AtMostOnce, 3)]
+        {
+            routes.insert(session, Subscription { qos, id: NonZeroU32::new(id), ..subscription(filter) });
+        }
+        let matches = routes.matching("a/x", 0, 0);
+        assert_eq!(matches.len(), 1);
+        assert_eq!(matches[0].qos, Qos::ExactlyOnce);
+        let mut ids: Vec<u32> = matches[0].subscription_ids.iter().map(|id| id.get()).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, [1, 2]);
+    }
+
+    #[test]
+    fn nobody_gets_their_own_message_who_does_not_want_it() {
+        let mut routes = Routes::default();
+        let sessions = sessions(2);
+        for session in &sessions {
+            routes.insert(session, Subscription { no_local: true, ..subscription("a") });
+        }
+        let found: Vec<u64> = routes.matching("a", 1, 0).iter().map(|found| found.session.number()).collect();
+        assert_eq!(found, [2]);
+    }
+
+    #[test]
+    fn a_group_takes_turns_among_those_who_are_there() {
+        let mut routes = Routes::default();
+        let sessions = sessions(3);
+        for session in &sessions {
+            routes.insert(session, subscription("$share/g/a/+"));
+        }
+        routes.insert(&sessions[2], subscription("$share/other/a/b"));
+        let absent = |turn| found(&routes, "a/b", turn);
+        assert_eq!(
+            absent(0).len() + absent(1).len() + absent(2).len(),
+            5,
+            "one of each group, once the same"
+        );
+        sessions[1].attach(0);
+        for turn in 0..4 {
+            assert_eq!(found(&routes, "a/b", turn), BTreeSet::from([2, 3]));
+        }
+    }
+
+    proptest! {
+        /// The tree finds exactly those whose filter matches, after whatever was added and removed.
+        #[test]
+        fn the_tree_agrees_with_matching_every_filter(
+            steps in proptest::collection::vec((0usize..4, "[ab+]?(/([ab+]?)){0,3}(/#)?", any::<bool>()), 1..40),
+            topic in "[ab$]?(/[ab]?){0,4}",
+        ) {
+            let sessions = sessions(4);
+            let mut routes = Routes::default();
+            let mut model: BTreeSet<(u64, String)> = BTreeSet::new();
+            for (index, filter, is_added) in steps {
+                prop_assume!(filter::is_valid(&filter));
+                let session = &sessions[index];
+                if is_added {
+                    routes.insert(session, subscription(&filter));
+                    model.insert((session.number(), filter));
+                } else {
+                    routes.remove(session, &filter);
+                    model.remove(&(session.number(), filter));
+                }
+            }
+            prop_assert_eq!(routes.count, model.len());
+            let expected: BTreeSet<u64> = (model.iter())
+                .filter(|(_, filter)| filter::matches(filter, &topic))
+                .map(|(number, _)| *number)
+                .collect();
+            prop_assert_eq!(found(&routes, &topic, 0), expected);
+            for (number, filter) in &model {
+                routes.remove(&sessions[usize::try_from(*number).unwrap() - 1], filter);
+            }
+            prop_assert!(routes.is_empty() && routes.root.is_empty());
+        }
+    }
+}

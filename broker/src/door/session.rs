@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::delivery::Qos;
+use crate::door::hub::Parcel;
 use crate::door::journal::{Journal, Place};
 use crate::door::packet::Malformed;
 use crate::door::queue::{Manner, Queue, QueueBudget, QueueDrop, QueueLimits, Step, Written};
@@ -47,7 +48,7 @@ struct State {
     received: HashMap<u16, Option<Place>>,
     queue: Queue,
     /// Retained messages for new subscriptions, which move to the queue as there is room.
-    retained: VecDeque<(Arc<Publication>, Manner)>,
+    retained: VecDeque<Parcel>,
 }
 
 /// What is known of a packet id at quality 2.
@@ -244,7 +245,7 @@ impl Session {
     }
 
     /// Has retained messages sent to the client, as there is room for them.
-    pub(crate) fn offer_retained(&self, messages: Vec<(Arc<Publication>, Manner)>) {
+    pub(crate) fn offer_retained(&self, messages: Vec<Parcel>) {
         self.lock().retained.extend(messages);
         self.changed.notify_one();
     }

@@ -3,6 +3,7 @@
 //!
 //! A client id belongs to the credential that uses it: nobody can push another device out by taking its name.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -128,7 +129,7 @@ pub(crate) struct Seated {
 pub(crate) enum NoSeat {
     /// Whoever sat there did not go in time.
     Occupied,
-    /// There are as many lasting sessions as there may be, and none of this owner could end for it.
+    /// There are as many lasting sessions as there may be, and all their clients are connected.
     TooMany,
 }
 
@@ -252,7 +253,7 @@ impl Sessions {
             None => {}
         }
         if known.is_none() && wish.expiry_seconds > 0 {
-            self.make_room(&mut state, &client.owner)?;
+            self.make_room(&mut state)?;
         }
         let is_present = known.is_some();
         let session = known
@@ -270,20 +271,27 @@ impl Sessions {
         Ok(Ok(Seated { seat, is_present, will }))
     }
 
-    /// When there are as many lasting sessions as there may be, the one of this owner ends whose client is away longest.
-    fn make_room(&self, state: &mut HashMap<Client, Entry>, owner: &Owner) -> Result<(), NoSeat> {
-        let lasting = state.values().filter(|entry| entry.session.expiry_seconds() > 0).count();
-        if lasting < self.lasting_max {
+    /// When there are as many lasting sessions as there may be, one ends whose client is away: of the owner who has the most
+    /// of them the one that is away longest. So nobody pushes others out by taking many names.
+    fn make_room(&self, state: &mut HashMap<Client, Entry>) -> Result<(), NoSeat> {
+        let mut lasting: HashMap<&Owner, usize> = HashMap::new();
+        for (client, entry) in state.iter() {
+            if entry.session.expiry_seconds() > 0 {
+                *lasting.entry(&client.owner).or_default() += 1;
+            }
+        }
+        if lasting.values().sum::<usize>() < self.lasting_max {
             return Ok(());
         }
         let away = state.iter().filter_map(|(client, entry)| match entry.place {
-            Place::Away { since, .. } if client.owner == *owner => Some((since, client.clone())),
-            Place::Away { .. } | Place::Seated(_) => None,
+            Place::Away { since, .. } => Some((Reverse(lasting.get(&client.owner)), since, client)),
+            Place::Seated(_) => None,
         });
-        let (_, longest) = away.min_by_key(|(since, _)| *since).ok_or(NoSeat::TooMany)?;
-        if let Some(entry) = state.remove(&longest) {
+        let (.., client) = away.min_by_key(|(count, since, _)| (*count, *since)).ok_or(NoSeat::TooMany)?;
+        let client = client.clone();
+        if let Some(entry) = state.remove(&client) {
             tracing::warn!(
-                client_id = &*longest.client_id,
+                client_id = &*client.client_id,
                 "a lasting session ended to make room for another"
             );
             self.hub.end(&entry.session);

@@ -124,8 +124,22 @@ settings! {
         handshakes_per_address_max: usize = "0" in 0..=100000;
         /// Messages in flight per client.
         inflight_max: u16 = "100" in 1..=65535;
-        /// Messages that wait for one subscriber.
-        queued_max: usize = "1000" in 1..=1000000;
+        /// Messages that wait for one subscriber; one more is not queued.
+        queued_max: usize = "1000" in 1..=65535;
+        /// Bytes that wait for one subscriber; what does not fit is not queued.
+        queued_bytes_max: usize = "8388608" in 4096..=17179869184;
+        /// Bytes that wait for all subscribers together; what does not fit is not queued.
+        queued_total_bytes_max: usize = "67108864" in 4096..=17179869184;
+        /// How long a message waits for its subscriber.
+        queued_age_hours: u64 = "168" in 1..=8760;
+        /// Sessions that may outlive their connections; for one more, one ends of whoever has the most of them.
+        sessions_max: usize = "1000" in 1..=100000;
+        /// How long a session outlives its connection at most.
+        session_expiry_hours: u32 = "168" in 1..=8760;
+        /// Filters one client may subscribe to.
+        subscriptions_max: usize = "100" in 1..=10000;
+        /// Longest keepalive of a client of MQTT 5, which is told so when it asks for more or for none.
+        keep_alive_seconds_max: u16 = "60" in 5..=65535;
         /// Largest message.
         message_bytes_max: usize = "1048576" in 1024..=268435455;
         /// Messages in flight of all clients together; then the sockets are not read.

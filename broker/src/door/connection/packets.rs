@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::credits::Cost;
 use crate::delivery::{Message, Qos, Verdict};
 use crate::door::connection::{Connection, Ending, Pause};
+use crate::door::hub::Subscribed;
 use crate::door::inflow::Owed;
 use crate::door::journal::Place;
 use crate::door::packet::{
@@ -354,7 +355,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     async fn subscribe(&mut self, subscribe: Subscribe<'_>) {
         let Subscribe { packet_id, subscription_id, filters } = subscribe;
         let mut codes = Vec::with_capacity(filters.len());
-        let mut place = Place::START;
+        let (mut place, mut retained) = (Place::START, Vec::new());
         for Asked { filter, options } in filters {
             let subscription = Subscription {
                 filter: Arc::from(filter),
@@ -365,23 +366,24 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             };
             let outcome = self.subscribe_one(subscription, options.retain_handling).await;
             codes.push(match (outcome, self.version) {
-                (Ok(stored), _) => {
-                    place = place.max(stored);
+                (Ok(made), _) => {
+                    place = place.max(made.place);
+                    retained.extend(made.retained);
                     options.qos as u8
                 }
                 (Err(reason), Version::V5) => reason.0,
                 (Err(_), Version::V4) => Reason::UNSPECIFIED.0,
             });
         }
-        self.inflow.owe(place, Owed::SubAck(packet_id, codes));
+        self.inflow.owe(place, Owed::SubAck(packet_id, codes, retained));
     }
 
-    /// Makes one subscription: says where it is in the journal, or why it is refused.
+    /// Makes one subscription, or says why it is refused.
     async fn subscribe_one(
         &mut self,
         subscription: Subscription,
         retain_handling: RetainHandling,
-    ) -> Result<Place, Reason> {
+    ) -> Result<Subscribed, Reason> {
         let filter = Arc::clone(&subscription.filter);
         if !self.may_subscribe(&filter) {
             self.shared.stats.count_refused(Refusal::Acl);
@@ -394,8 +396,8 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let session = Arc::clone(self.seat.session());
         let subscriptions_max = self.shared.settings.subscriptions_max;
         let made = self.shared.hub.subscribe(&session, subscription, retain_handling, subscriptions_max);
-        let (place, replaced) = made.ok_or(Reason::QUOTA_EXCEEDED)?;
-        match (replaced.as_ref().is_some_and(is_live), is_now_live) {
+        let made = made.ok_or(Reason::QUOTA_EXCEEDED)?;
+        match (made.replaced.as_ref().is_some_and(is_live), is_now_live) {
             (false, true) => {
                 if self.outflow.listen(&filter, &*self.shared.fanout).await.is_err() {
                     self.shared.hub.unsubscribe(&session, &filter);
@@ -405,7 +407,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             (true, false) => self.outflow.unlisten(&filter).await,
             (true, true) | (false, false) => {}
         }
-        Ok(place)
+        Ok(made)
     }
 
     async fn unsubscribe(&mut self, unsubscribe: Unsubscribe<'_>) {
