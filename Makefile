@@ -5,7 +5,7 @@ VENV := target/venv
 MODEL_VENV := target/venv-model
 DATA_DIR ?=
 
-.PHONY: help up test lint bench bench-weigh bench-inference bench-retention model prerequisites
+.PHONY: help up test lint bench bench-door bench-weigh bench-inference bench-retention model prerequisites
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -25,6 +25,11 @@ lint: ## Check formatting and lints
 bench: prerequisites ## Measure raw COPY, bare SQL and the engine end to end in one run
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
 	@deploy/bench
+
+bench-door: prerequisites ## Measure the MQTT listener beside Mosquitto and rumqttd, and what an idle connection costs
+	cargo build --release -p farmiq-edge -p farmiq-loadtest
+	cargo build --release -p broker --example plain_rumqttd
+	@deploy/bench-door --idle 1000,10000,50000
 
 bench-weigh: prerequisites ## Measure the way of pictures to weights, and their error, with both places for pictures
 	cargo build --workspace --example objects

@@ -153,7 +153,7 @@ async fn live(
     meter: Arc<Meter>,
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
-    let link = Link { broker, login, window: WINDOW };
+    let link = Link { broker, tls: None, login, window: WINDOW };
     publisher::publish_all(&link, &mut source, &meter, stop).await
 }
 
@@ -164,7 +164,7 @@ fn login(settings: &Settings, device: String) -> Login {
         user,
         password: settings.password.clone(),
         keepalive_seconds: KEEPALIVE_SECONDS,
-        will: None,
+        ..Login::default()
     }
 }
 

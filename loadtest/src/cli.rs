@@ -9,7 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use loadtest::cloud::{Auth, Mode, Plan};
 use loadtest::device::Place;
 use loadtest::mqtt::Login;
-use loadtest::{barn, bench, cloud, drain, render, replay, retention, verify, weigh};
+use loadtest::stream::Tls;
+use loadtest::{barn, bench, cloud, door, drain, render, replay, retention, verify, weigh};
 use schema::clock::Clock;
 use schema::wire::envelope::Dialect;
 
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Measure the engine against COPY and against its own bare SQL, in one run on one database.
     Bench(BenchArgs),
+    /// Measure the engine's MQTT listener beside other brokers: acknowledgements per second, memory per connection.
+    Door(DoorArgs),
     /// Measure how fast a backlog goes to the cloud: claims alone, then an engine, then an engine under load.
     Drain(DrainArgs),
     /// Measure what deleting a million old rows costs those who write meanwhile.
@@ -178,7 +181,7 @@ impl ReplayArgs {
                 user: self.user,
                 password: self.password,
                 keepalive_seconds: 60,
-                will: None,
+                ..Login::default()
             },
             rate: self.rate,
             times: self.times,
@@ -413,6 +416,58 @@ impl BenchArgs {
             measures_limits: !self.only_engine,
             measures_engine: !self.only_limits,
         }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example (make bench-door starts everything itself):
+  farmiq-loadtest door --database-url \"$DATABASE_URL\" --ca ca.pem --idle 1000 \\
+      --broker engine,$ENGINE_PID,127.0.0.1:1883,127.0.0.1:8883 \\
+      --broker mosquitto,$MOSQUITTO_PID,127.0.0.1:1884,127.0.0.1:8884
+
+The first broker is the engine, on that database, with broker.allow_anonymous = true; ratios refer to the second. All
+get the same readings, of which the engine commits each. The brokers take turns in every round; shown are the medians.
+Memory is what a broker grew by, so let it be fresh. Build with --release.")]
+pub(crate) struct DoorArgs {
+    /// The engine's database.
+    #[arg(long)]
+    database_url: String,
+    /// A broker that runs on this machine: NAME,PID,HOST:PORT or NAME,PID,HOST:PORT,HOST:PORT-OF-TLS.
+    #[arg(long = "broker", required = true, value_parser = door::Broker::parse)]
+    brokers: Vec<door::Broker>,
+    /// The CA that vouches for localhost (PEM file).
+    #[arg(long)]
+    ca: PathBuf,
+    /// Connections that publish.
+    #[arg(long, default_value_t = 50)]
+    connections: usize,
+    /// Unacknowledged messages of each connection.
+    #[arg(long, default_value_t = 20)]
+    window: usize,
+    /// Messages of each connection in a round.
+    #[arg(long, default_value_t = 1000)]
+    messages: usize,
+    /// Rounds that are counted.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Numbers of idle connections whose memory is measured.
+    #[arg(long, value_delimiter = ',')]
+    idle: Vec<usize>,
+}
+
+impl DoorArgs {
+    pub(crate) fn settings(self) -> anyhow::Result<door::Settings> {
+        Ok(door::Settings {
+            brokers: self.brokers,
+            database_url: self.database_url,
+            tls: Tls::trusting_file(&self.ca)?,
+            connections: self.connections.max(1),
+            window: self.window.clamp(1, 1000),
+            messages: self.messages.max(1),
+            rounds: self.rounds.max(1),
+            idle: self.idle,
+        })
     }
 }
 

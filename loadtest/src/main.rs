@@ -9,7 +9,7 @@ use clap::Parser;
 use tokio::sync::watch;
 
 use loadtest::report::{note, say};
-use loadtest::{barn, bench, cloud, drain, render, replay, retention, verify, weigh};
+use loadtest::{barn, bench, cloud, door, drain, render, replay, retention, verify, weigh};
 use schema::clock::Clock;
 
 use cli::{Cli, Command};
@@ -27,8 +27,10 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<bool> {
     // A benchmark shares its cores with what it measures: one thread is enough for fifty sockets and a cloud.
-    let mut runtime = if matches!(cli.command, Command::Bench(_) | Command::Drain(_) | Command::Retention(_))
-    {
+    let mut runtime = if matches!(
+        cli.command,
+        Command::Bench(_) | Command::Door(_) | Command::Drain(_) | Command::Retention(_)
+    ) {
         tokio::runtime::Builder::new_current_thread()
     } else {
         tokio::runtime::Builder::new_multi_thread()
@@ -63,6 +65,7 @@ async fn execute(command: Command, stop: watch::Receiver<bool>) -> Result<bool> 
         Command::Barn(args) => live_barn(args, stop).await,
         Command::Verify(args) => verify::run(&args.settings()).await,
         Command::Bench(args) => bench::run(args.settings(), stop).await.map(|()| true),
+        Command::Door(args) => door::run(args.settings()?, stop).await.map(|()| true),
         Command::Drain(args) => drain::run(args.settings(), stop).await,
         Command::Retention(args) => retention::run(args.settings(), stop).await,
         Command::Weigh(args) => weigh::run(args.settings(), stop).await,

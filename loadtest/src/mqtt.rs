@@ -1,14 +1,29 @@
-//! The few packets of MQTT 3.1.1 a publishing device needs, encoded and decoded by hand.
+//! The few packets of MQTT 3.1.1 and 5 a publishing device needs, encoded and decoded by hand.
 //!
 //! A full client library costs more per message than the engine may spend on one; a publisher that shares two cores
 //! with what it measures has to be lean.
 
-use anyhow::{Context, Result, bail};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use anyhow::{Context, Result, bail, ensure};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Longest string an MQTT packet can hold.
 const STRING_BYTES_MAX: usize = 65_535;
+
+/// How long a lasting session of MQTT 5 outlives its connection.
+const SESSION_SECONDS: u32 = 3600;
+/// Bytes of a packet that a publisher hears; the longest is a refusal with its reasons.
+const HEARD_BYTES_MAX: usize = 64 * 1024;
+
+/// A version of the protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// MQTT 3.1.1.
+    #[default]
+    V311,
+    /// MQTT 5.
+    V5,
+}
 
 /// What the client library promises to publish when the connection dies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +47,10 @@ pub struct Login {
     pub password: Option<String>,
     /// Keepalive promised to the broker.
     pub keepalive_seconds: u16,
+    /// Version of the protocol.
+    pub version: Version,
+    /// Whether the session is to outlive the connection.
+    pub is_lasting: bool,
     /// The last will, published at QoS 1.
     pub will: Option<Will>,
 }
@@ -43,7 +62,7 @@ pub struct Publish {
     pub topic: std::sync::Arc<str>,
     /// Body, exactly as it goes out.
     pub payload: bytes::Bytes,
-    /// 0 or 1.
+    /// 0, 1 or 2.
     pub qos: u8,
     /// Whether the broker keeps it.
     pub is_retained: bool,
@@ -54,24 +73,58 @@ pub struct Publish {
 pub enum Heard {
     /// A PUBACK for this packet id.
     PubAck(u16),
+    /// A PUBREC for this packet id.
+    PubRec(u16),
+    /// A PUBCOMP for this packet id.
+    PubComp(u16),
     /// The answer to a ping.
     PingResp,
 }
 
-/// Opens a connection, sends CONNECT and waits for the CONNACK.
+/// Opens a connection in the clear, sends CONNECT and waits for the CONNACK.
 ///
 /// # Errors
 /// When the broker cannot be reached or refuses the login; the text says which.
 pub async fn connect(broker: &str, login: &Login) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(broker).await.with_context(|| format!("connect to {broker}"))?;
     stream.set_nodelay(true).context("set TCP_NODELAY")?;
+    introduce(&mut stream, login).await.with_context(|| format!("log in at {broker}"))?;
+    Ok(stream)
+}
+
+/// A broker said no to a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("refused with code {code:#04x}: {}", refusal(*code))]
+pub struct Refused {
+    /// The code of the CONNACK.
+    pub code: u8,
+}
+
+impl Refused {
+    /// The broker cannot do its work now: code 3 of MQTT 3.1.1, 0x88 of MQTT 5.
+    #[must_use]
+    pub fn is_unavailable(self) -> bool {
+        matches!(self.code, 3 | 0x88)
+    }
+}
+
+/// Sends CONNECT and waits for the CONNACK; says whether the broker knew the session.
+///
+/// # Errors
+/// When the broker breaks off, or refuses the login: then the error is [`Refused`].
+pub async fn introduce<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, login: &Login) -> Result<bool> {
     stream.write_all(&connect_packet(login)?).await.context("send CONNECT")?;
-    let mut answer = [0; 4];
-    stream.read_exact(&mut answer).await.with_context(|| format!("{broker} closed before CONNACK"))?;
-    match answer {
-        [0x20, 2, _, 0] => Ok(stream),
-        [0x20, 2, _, code] => bail!("{broker} refused {}: {}", login.client_id, refusal(code)),
-        _ => bail!("{broker} answered CONNECT with {answer:02x?}, which is no CONNACK"),
+    stream.flush().await.context("send CONNECT")?;
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).await.context("the broker closed before CONNACK")?;
+    let [0x20, length @ 2..=127] = head else {
+        bail!("CONNECT was answered with {head:02x?}, which is no CONNACK")
+    };
+    let mut body = vec![0; usize::from(length)];
+    stream.read_exact(&mut body).await.context("the broker closed before CONNACK")?;
+    match body[1] {
+        0 => Ok(body[0] & 1 != 0),
+        code => Err(Refused { code }.into()),
     }
 }
 
@@ -79,26 +132,36 @@ fn refusal(code: u8) -> &'static str {
     match code {
         1 => "protocol version not accepted",
         2 => "client id not accepted",
-        3 => "server unavailable",
         4 => "bad user name or password",
-        5 => "not authorized",
+        5 | 0x87 => "not authorized",
+        3 | 0x88 => "server unavailable",
         _ => "unknown refusal code",
     }
 }
 
-/// The CONNECT packet: 3.1.1, always a clean session.
+/// The CONNECT packet.
 ///
 /// # Errors
 /// When a text is longer than MQTT can carry.
 pub fn connect_packet(login: &Login) -> Result<Vec<u8>> {
-    let mut flags = 0b0000_0010;
+    let is_v5 = login.version == Version::V5;
+    let mut flags = u8::from(!login.is_lasting) << 1;
     let mut body = Vec::with_capacity(128);
     put_string(&mut body, b"MQTT")?;
-    body.extend([4, 0]);
+    body.extend([if is_v5 { 5 } else { 4 }, 0]);
     body.extend(login.keepalive_seconds.to_be_bytes());
+    if is_v5 && login.is_lasting {
+        body.extend([5, 0x11]);
+        body.extend(SESSION_SECONDS.to_be_bytes());
+    } else if is_v5 {
+        body.push(0);
+    }
     put_string(&mut body, login.client_id.as_bytes())?;
     if let Some(will) = &login.will {
         flags |= 0b0000_1100 | (u8::from(will.is_retained) << 5);
+        if is_v5 {
+            body.push(0);
+        }
         put_string(&mut body, will.topic.as_bytes())?;
         put_string(&mut body, &will.payload)?;
     }
@@ -117,10 +180,26 @@ pub fn connect_packet(login: &Login) -> Result<Vec<u8>> {
     Ok(packet)
 }
 
-/// Appends a PUBLISH; `packet_id` only matters at QoS 1.
+/// Appends a PUBLISH of MQTT 3.1.1; `packet_id` does not matter at QoS 0.
 pub fn put_publish(out: &mut Vec<u8>, publish: &Publish, packet_id: u16, is_resent: bool) {
+    put_publish_in(Version::V311, out, publish, packet_id, is_resent);
+}
+
+/// Appends a PUBLISH of either version; `packet_id` does not matter at QoS 0.
+pub fn put_publish_in(
+    version: Version,
+    out: &mut Vec<u8>,
+    publish: &Publish,
+    packet_id: u16,
+    is_resent: bool,
+) {
     let has_id = publish.qos > 0;
-    let length = 2 + publish.topic.len() + if has_id { 2 } else { 0 } + publish.payload.len();
+    let properties: &[u8] = match version {
+        Version::V311 => &[],
+        Version::V5 => &[0],
+    };
+    let id_bytes = if has_id { 2 } else { 0 };
+    let length = 2 + publish.topic.len() + id_bytes + properties.len() + publish.payload.len();
     out.push(
         0x30 | (u8::from(is_resent && has_id) << 3) | (publish.qos << 1) | u8::from(publish.is_retained),
     );
@@ -131,7 +210,14 @@ pub fn put_publish(out: &mut Vec<u8>, publish: &Publish, packet_id: u16, is_rese
     if has_id {
         out.extend_from_slice(&packet_id.to_be_bytes());
     }
+    out.extend_from_slice(properties);
     out.extend_from_slice(&publish.payload);
+}
+
+/// Appends a PUBREL.
+pub fn put_pubrel(out: &mut Vec<u8>, packet_id: u16) {
+    let [high, low] = packet_id.to_be_bytes();
+    out.extend([0x62, 2, high, low]);
 }
 
 /// A ping.
@@ -142,16 +228,51 @@ pub const DISCONNECT: [u8; 2] = [0xE0, 0];
 /// Takes the next packet off the front of `inbox`, with the number of bytes it used; `None` when it is not whole yet.
 ///
 /// # Errors
-/// When the broker sends something a publisher never gets.
+/// When the broker sends something a publisher never gets, says goodbye, or refuses a message.
 pub fn take_packet(inbox: &[u8]) -> Result<Option<(Heard, usize)>> {
-    match inbox {
-        [0x40, 2, high, low, ..] => Ok(Some((Heard::PubAck(u16::from_be_bytes([*high, *low])), 4))),
-        [0xD0, 0, ..] => Ok(Some((Heard::PingResp, 2))),
-        [] | [0x40 | 0xD0] | [0x40, 2] | [0x40, 2, _] => Ok(None),
-        [first, ..] => {
-            bail!("the broker sent a packet of kind {:#04x}, which no publisher expects", first & 0xF0)
+    let Some(&first) = inbox.first() else { return Ok(None) };
+    let kind = first & 0xF0;
+    ensure!(
+        matches!(kind, 0x40 | 0x50 | 0x70 | 0xD0 | 0xE0),
+        "the broker sent a packet of kind {kind:#04x}, which no publisher expects"
+    );
+    let Some((length, header_bytes)) = take_length(&inbox[1..])? else { return Ok(None) };
+    let bytes = 1 + header_bytes + length;
+    if inbox.len() < bytes {
+        return Ok(None);
+    }
+    let body = &inbox[1 + header_bytes..bytes];
+    if kind == 0xD0 {
+        return Ok(Some((Heard::PingResp, bytes)));
+    }
+    if kind == 0xE0 {
+        bail!("the broker said goodbye: {:#04x}", body.first().copied().unwrap_or(0));
+    }
+    let [high, low, rest @ ..] = body else { bail!("the broker acknowledged no packet id") };
+    let packet_id = u16::from_be_bytes([*high, *low]);
+    if let Some(code @ 0x80..) = rest.first() {
+        bail!("the broker refused message {packet_id} with code {code:#04x}");
+    }
+    let heard = match kind {
+        0x40 => Heard::PubAck(packet_id),
+        0x50 => Heard::PubRec(packet_id),
+        _ => Heard::PubComp(packet_id),
+    };
+    Ok(Some((heard, bytes)))
+}
+
+/// The length of a packet, and the bytes that say it.
+fn take_length(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
+    let mut length = 0;
+    for (position, byte) in bytes.iter().take(4).enumerate() {
+        length |= usize::from(byte & 0x7F) << (7 * position);
+        if byte & 0x80 == 0 {
+            ensure!(length <= HEARD_BYTES_MAX, "the broker sent {length} bytes, which no publisher expects");
+            return Ok(Some((length, position + 1)));
         }
     }
+    ensure!(bytes.len() < 4, "the broker sent a length that does not end");
+    Ok(None)
 }
 
 fn put_length(out: &mut Vec<u8>, mut length: usize) {
@@ -187,10 +308,19 @@ mod tests {
             password: Some("p".into()),
             keepalive_seconds: 60,
             will: Some(Will { topic: "t".into(), payload: b"w".to_vec(), is_retained: true }),
+            ..Login::default()
         };
         let packet = connect_packet(&login).unwrap();
         let expected = b"\x10\x19\x00\x04MQTT\x04\xee\x00\x3c\x00\x01d\x00\x01t\x00\x01w\x00\x01u\x00\x01p";
         assert_eq!(packet, expected);
+    }
+
+    #[test]
+    fn a_lasting_session_of_mqtt_5_says_how_long() {
+        let login =
+            Login { client_id: "d".into(), version: Version::V5, is_lasting: true, ..Login::default() };
+        let expected = b"\x10\x13\x00\x04MQTT\x05\x00\x00\x00\x05\x11\x00\x00\x0e\x10\x00\x01d";
+        assert_eq!(connect_packet(&login).unwrap(), expected);
     }
 
     #[test]
@@ -208,6 +338,16 @@ mod tests {
         assert_eq!(take_packet(&[0x40, 2, 1]).unwrap(), None);
         assert_eq!(take_packet(&[0x40, 2, 1, 2, 0xD0]).unwrap(), Some((Heard::PubAck(0x0102), 4)));
         assert_eq!(take_packet(&[0xD0, 0]).unwrap(), Some((Heard::PingResp, 2)));
-        assert!(take_packet(&[0x30, 0]).is_err());
+        assert_eq!(take_packet(&[0x50, 3, 1, 2, 0]).unwrap(), Some((Heard::PubRec(0x0102), 5)));
+        assert_eq!(take_packet(&[0x70, 4, 1, 2, 0, 0]).unwrap(), Some((Heard::PubComp(0x0102), 6)));
+        for bad in [
+            &[0x30, 0][..],
+            &[0x40, 3, 1, 2, 0x87],
+            &[0xE0, 1, 0x8B],
+            &[0x40, 0],
+            &[0x40, 0xFF, 0xFF, 0xFF, 0xFF],
+        ] {
+            assert!(take_packet(bad).is_err(), "{bad:02x?}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! A publisher that keeps a window of QoS 1 messages open, times every PUBACK and resends what a lost connection took.
+//! A publisher that keeps a window of messages open, times every acknowledgement and resends what a lost connection took.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bytes::{Buf, BytesMut};
 use hdrhistogram::Histogram;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
 use crate::mqtt::{self, Heard, Login, Publish};
+use crate::stream::{Stream, Tls};
 
 /// Bytes encoded ahead of the socket.
 const OUT_BYTES_MAX: usize = 64 * 1024;
@@ -63,10 +63,23 @@ pub trait Source: Send {
 pub struct Link {
     /// `host:port`.
     pub broker: String,
+    /// How to encrypt.
+    pub tls: Option<Tls>,
     /// Identity.
     pub login: Login,
     /// Unacknowledged messages at most.
     pub window: usize,
+}
+
+impl Link {
+    /// Connects and logs in; says whether the broker knew the session.
+    async fn open(&self) -> Result<(Stream, bool)> {
+        let mut stream = Stream::open(&self.broker, self.tls.as_ref()).await?;
+        let is_known = mqtt::introduce(&mut stream, &self.login)
+            .await
+            .with_context(|| format!("log in at {} as {}", self.broker, self.login.client_id))?;
+        Ok((stream, is_known))
+    }
 }
 
 /// What many publishers count together.
@@ -82,6 +95,8 @@ pub struct Meter {
     pub resent: AtomicU64,
     /// Connections lost and opened again.
     pub reconnects: AtomicU64,
+    /// Logins that were refused because the broker could not do its work.
+    pub unavailable: AtomicU64,
     /// PUBACKs nobody waited for.
     pub stray_acks: AtomicU64,
     latency_micros: Mutex<Histogram<u64>>,
@@ -97,6 +112,7 @@ impl Default for Meter {
             fire_and_forget: AtomicU64::new(0),
             resent: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
+            unavailable: AtomicU64::new(0),
             stray_acks: AtomicU64::new(0),
             latency_micros: Mutex::new(latency),
             last_error: Mutex::new(None),
@@ -160,7 +176,7 @@ pub async fn publish_all<S: Source>(
     meter: &Meter,
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
-    let mut stream = mqtt::connect(&link.broker, &link.login).await?;
+    let (mut stream, _) = link.open().await?;
     let mut publisher = Publisher::new(link, source, meter, stop);
     loop {
         let lost = match publisher.serve(&mut stream).await {
@@ -190,13 +206,15 @@ impl From<std::io::Error> for End {
     }
 }
 
-/// A message that waits for its PUBACK.
+/// A message that waits for its PUBACK, or for the end of its exchange at QoS 2.
 struct Flight {
     /// `None` for a hello or farewell, which is nobody's business but the broker's.
     tag: Option<u64>,
     packet_id: u16,
     publish: Publish,
     sent_at: Instant,
+    /// The broker has it, at QoS 2: it must not be sent again.
+    is_received: bool,
 }
 
 struct Publisher<'a, S> {
@@ -212,6 +230,10 @@ struct Publisher<'a, S> {
     has_said_farewell: bool,
     /// When a stopped publisher leaves, acknowledged or not.
     leave_at: Option<Instant>,
+    /// The broker still knows what it received on the connection before.
+    is_session_known: bool,
+    /// Packet ids that the broker received, to be released.
+    to_release: Vec<u16>,
 }
 
 impl<'a, S: Source> Publisher<'a, S> {
@@ -227,10 +249,12 @@ impl<'a, S: Source> Publisher<'a, S> {
             is_source_done: false,
             has_said_farewell: false,
             leave_at: None,
+            is_session_known: false,
+            to_release: Vec::new(),
         }
     }
 
-    async fn reconnect(&mut self) -> Option<TcpStream> {
+    async fn reconnect(&mut self) -> Option<Stream> {
         let mut wait = RECONNECT_WAIT_MIN;
         loop {
             if *self.stop.borrow() {
@@ -240,20 +264,31 @@ impl<'a, S: Source> Publisher<'a, S> {
                 () = tokio::time::sleep(wait) => {}
                 _ = self.stop.changed() => return None,
             }
-            if let Ok(stream) = mqtt::connect(&self.link.broker, &self.link.login).await {
-                count(&self.meter.reconnects, 1);
-                return Some(stream);
+            match self.link.open().await {
+                Ok((stream, is_known)) => {
+                    self.is_session_known = is_known;
+                    count(&self.meter.reconnects, 1);
+                    return Some(stream);
+                }
+                Err(error) => {
+                    let refused = error.downcast_ref::<mqtt::Refused>();
+                    count(
+                        &self.meter.unavailable,
+                        usize::from(refused.is_some_and(|it| it.is_unavailable())),
+                    );
+                }
             }
             wait = (wait * 2).min(RECONNECT_WAIT_MAX);
         }
     }
 
-    async fn serve(&mut self, stream: &mut TcpStream) -> Result<(), End> {
+    async fn serve(&mut self, stream: &mut Stream) -> Result<(), End> {
         let keepalive = Duration::from_secs(u64::from(self.link.login.keepalive_seconds.max(1)));
-        let (mut reader, mut writer) = stream.split();
+        let (mut reader, mut writer) = tokio::io::split(stream);
         let mut inbox = BytesMut::with_capacity(4096);
         let mut out = Vec::with_capacity(OUT_BYTES_MAX);
         let mut written = 0;
+        let mut is_flushed = true;
         let mut ping_at = Instant::now() + keepalive / 2;
         let mut ping_sent_at: Option<Instant> = None;
         let sleep = tokio::time::sleep(keepalive);
@@ -274,6 +309,7 @@ impl<'a, S: Source> Publisher<'a, S> {
             let is_idle = written == out.len();
             if is_idle && self.is_finished(now) {
                 writer.write_all(&mqtt::DISCONNECT).await?;
+                writer.flush().await?;
                 return Ok(());
             }
             let deadline = tokio::time::Instant::from_std(wake_at);
@@ -290,9 +326,15 @@ impl<'a, S: Source> Publisher<'a, S> {
                         ping_sent_at = None;
                     }
                     self.report().map_err(End::Failed)?;
+                    for packet_id in self.to_release.drain(..) {
+                        mqtt::put_pubrel(&mut out, packet_id);
+                    }
                 }
-                wrote = writer.write(&out[written..]), if !is_idle => {
-                    written += wrote?;
+                wrote = write_some(&mut writer, &out[written..]), if !is_idle || !is_flushed => {
+                    match wrote? {
+                        0 => is_flushed = true,
+                        count => (written, is_flushed) = (written + count, false),
+                    }
                     if written == out.len() {
                         out.clear();
                         written = 0;
@@ -311,9 +353,16 @@ impl<'a, S: Source> Publisher<'a, S> {
 
     /// What goes out first on a connection: the hello, then everything that still lacks its PUBACK.
     fn open(&mut self, out: &mut Vec<u8>) {
+        self.to_release.clear();
         self.flights.retain(|flight| flight.tag.is_some());
+        let version = self.link.login.version;
         for flight in &self.flights {
-            mqtt::put_publish(out, &flight.publish, flight.packet_id, true);
+            if flight.is_received && self.is_session_known {
+                mqtt::put_pubrel(out, flight.packet_id);
+            } else {
+                // A broker that forgot the session knows of no earlier attempt, but 3.1.1 asks for the flag all the same.
+                mqtt::put_publish_in(version, out, &flight.publish, flight.packet_id, true);
+            }
         }
         count(&self.meter.resent, self.flights.len());
         self.has_said_farewell = false;
@@ -345,13 +394,13 @@ impl<'a, S: Source> Publisher<'a, S> {
             count(&self.meter.published, 1);
         }
         if publish.qos == 0 {
-            mqtt::put_publish(out, &publish, 0, false);
+            mqtt::put_publish_in(self.link.login.version, out, &publish, 0, false);
             count(&self.meter.fire_and_forget, usize::from(tag.is_some()));
             return;
         }
         let packet_id = self.free_id();
-        mqtt::put_publish(out, &publish, packet_id, false);
-        self.flights.push_back(Flight { tag, packet_id, publish, sent_at: now });
+        mqtt::put_publish_in(self.link.login.version, out, &publish, packet_id, false);
+        self.flights.push_back(Flight { tag, packet_id, publish, sent_at: now, is_received: false });
     }
 
     /// The next packet id that no open message uses; the window is far smaller than the id space.
@@ -372,19 +421,29 @@ impl<'a, S: Source> Publisher<'a, S> {
         let mut latency = self.meter.latency_micros.lock().expect("no recorder panics");
         while let Some((heard, length)) = mqtt::take_packet(inbox)? {
             inbox.advance(length);
-            let Heard::PubAck(packet_id) = heard else {
-                has_pong = true;
-                continue;
+            let packet_id = match heard {
+                Heard::PingResp => {
+                    has_pong = true;
+                    continue;
+                }
+                Heard::PubAck(packet_id) | Heard::PubRec(packet_id) | Heard::PubComp(packet_id) => packet_id,
             };
+            if matches!(heard, Heard::PubRec(_)) {
+                self.to_release.push(packet_id);
+            }
             let Some(at) = self.flights.iter().position(|flight| flight.packet_id == packet_id) else {
                 count(&self.meter.stray_acks, 1);
                 continue;
             };
-            let flight = self.flights.remove(at).expect("the position was just found");
-            if let Some(tag) = flight.tag {
+            let flight = &mut self.flights[at];
+            let was_received = std::mem::replace(&mut flight.is_received, true);
+            if let (false, Some(tag)) = (was_received, flight.tag) {
                 let micros = u64::try_from((now - flight.sent_at).as_micros()).unwrap_or(LATENCY_MICROS_MAX);
                 latency.saturating_record(micros);
                 self.tags.push(tag);
+            }
+            if !matches!(heard, Heard::PubRec(_)) {
+                self.flights.remove(at);
             }
         }
         Ok(has_pong)
@@ -406,11 +465,23 @@ impl<'a, S: Source> Publisher<'a, S> {
     }
 }
 
+/// Writes once, or sends on what encryption held back when there is nothing to write: then the count is 0.
+async fn write_some<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> std::io::Result<usize> {
+    if bytes.is_empty() {
+        writer.flush().await?;
+        return Ok(0);
+    }
+    match writer.write(bytes).await? {
+        0 => Err(std::io::ErrorKind::WriteZero.into()),
+        count => Ok(count),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     /// Publishes one message after the other and writes down what was acknowledged.
     struct Numbers {
@@ -454,7 +525,8 @@ mod tests {
     async fn what_a_lost_connection_took_is_sent_again_and_acknowledged_once() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let login = Login { client_id: "d".into(), keepalive_seconds: 60, ..Login::default() };
-        let link = Link { broker: listener.local_addr().unwrap().to_string(), login, window: 3 };
+        let broker = listener.local_addr().unwrap().to_string();
+        let link = Link { broker, tls: None, login, window: 3 };
         let mut source = Numbers { next: 0, count: 4, acknowledged: Vec::new() };
         let meter = Meter::default();
         let (_stop, stopped) = watch::channel(false);

@@ -112,7 +112,8 @@ fn parse_line(line: &str) -> Result<Line> {
 pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<bool> {
     let lines = read(&settings.file)?;
     let total = lines.len() * settings.times;
-    let link = Link { broker: settings.broker, login: settings.login, window: settings.window.max(1) };
+    let link =
+        Link { broker: settings.broker, tls: None, login: settings.login, window: settings.window.max(1) };
     let mut source = Player::new(lines, settings.times, settings.rate);
     let meter = Meter::default();
     let started = Instant::now();

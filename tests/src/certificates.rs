@@ -110,6 +110,12 @@ impl Signed {
         (cert, key)
     }
 
+    /// Certificate and key as PEM texts.
+    #[must_use]
+    pub fn pem(&self) -> (String, String) {
+        (self.certificate.pem(), self.key.serialize_pem())
+    }
+
     /// The certificate as a peer sees it.
     #[must_use]
     pub fn der(&self) -> CertificateDer<'static> {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use loadtest::mqtt::Publish;
 use loadtest::publisher::{self, Link, Meter, Source, Turn};
 use schema::id::outbox_id;
 use tokio::sync::watch;
@@ -34,6 +35,17 @@ impl Default for LoadSettings {
     fn default() -> Self {
         Self { first_device: 0, devices: 8, readings: usize::MAX, per_second: 100.0, window: 50 }
     }
+}
+
+/// One device and how it reaches the engine.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// The device.
+    pub device: String,
+    /// Its connection.
+    pub link: Link,
+    /// How it publishes: 1 or 2.
+    pub qos: u8,
 }
 
 /// Which readings were offered and which of them were acknowledged.
@@ -118,34 +130,47 @@ fn once(table: &str, ids: Vec<String>) -> HashSet<String> {
 pub struct Load {
     /// What they offered and what was acknowledged.
     pub ledger: Arc<Ledger>,
+    /// What happened to their connections.
+    pub meter: Arc<Meter>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
 impl Load {
-    /// Connects the devices, which publish from now on.
+    /// Connects the devices in the clear, which publish from now on.
     #[must_use]
     pub fn start(mqtt: SocketAddr, settings: LoadSettings) -> Self {
-        let (stop, stopped) = watch::channel(false);
-        let ledger = Arc::new(Ledger::default());
-        let mut tasks = JoinSet::new();
-        for number in settings.first_device..settings.first_device + settings.devices {
+        let line = |number| {
             let device = format!("d-{number}");
-            let link = Link { broker: mqtt.to_string(), login: login(&device), window: settings.window };
+            let link =
+                Link { broker: mqtt.to_string(), tls: None, login: login(&device), window: settings.window };
+            Line { device, link, qos: 1 }
+        };
+        let numbers = settings.first_device..settings.first_device + settings.devices;
+        Self::over(numbers.map(line).collect(), settings.readings, settings.per_second)
+    }
+
+    /// Connects devices each in its own way, which publish from now on: so many readings each, so many per second each.
+    #[must_use]
+    pub fn over(lines: Vec<Line>, readings: usize, per_second: f64) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let (ledger, meter) = (Arc::new(Ledger::default()), Arc::new(Meter::default()));
+        let gap = Duration::from_secs_f64(1.0 / per_second);
+        let mut tasks = JoinSet::new();
+        for Line { device, link, qos } in lines {
             let mut feed = Feed {
                 device,
+                qos,
                 ledger: Arc::clone(&ledger),
                 sent: Vec::new(),
-                readings: settings.readings,
-                gap: Duration::from_secs_f64(1.0 / settings.per_second),
+                readings,
+                gap,
                 next_at: Instant::now(),
             };
-            let stopped = stopped.clone();
-            tasks.spawn(
-                async move { publisher::publish_all(&link, &mut feed, &Meter::default(), stopped).await },
-            );
+            let (meter, stopped) = (Arc::clone(&meter), stopped.clone());
+            tasks.spawn(async move { publisher::publish_all(&link, &mut feed, &meter, stopped).await });
         }
-        Self { ledger, stop, tasks }
+        Self { ledger, meter, stop, tasks }
     }
 
     /// Waits until so many more readings were acknowledged.
@@ -186,6 +211,7 @@ impl Load {
 /// The readings of one device, at its pace.
 struct Feed {
     device: String,
+    qos: u8,
     ledger: Arc<Ledger>,
     /// The event id of each reading, by its tag.
     sent: Vec<String>,
@@ -204,7 +230,7 @@ impl Source for Feed {
         }
         self.next_at = (self.next_at + self.gap).max(now);
         let event_id = new_event_id();
-        let publish = reading(&self.device, &event_id);
+        let publish = Publish { qos: self.qos, ..reading(&self.device, &event_id) };
         self.ledger.offered(&event_id);
         self.sent.push(event_id);
         Turn::Publish(self.sent.len() as u64 - 1, publish)

@@ -139,6 +139,7 @@ async fn send(
     for (number, messages) in scripts.into_iter().enumerate() {
         let link = Link {
             broker: bench.settings.broker.clone(),
+            tls: None,
             login: login(format!("bench-{number}")),
             window: bench.settings.window,
         };
@@ -147,7 +148,7 @@ async fn send(
             Pace::PerSecond(rate, _) => Duration::from_secs_f64(count_f64(connections) / rate),
         };
         let first_at = started + gap.mul_f64(count_f64(number) / count_f64(connections));
-        let mut script = Script { messages: messages.into_iter(), next: 0, first_at, gap };
+        let mut script = Script::new(messages, first_at, gap);
         let (meter, stop) = (Arc::clone(meter), stop.clone());
         tasks.spawn(async move { publisher::publish_all(&link, &mut script, &meter, stop).await });
     }
@@ -171,7 +172,7 @@ fn login(client_id: String) -> Login {
 }
 
 /// The messages of each connection, made before the clock starts: making them is not what is measured.
-fn scripts(bench: &Bench, pace: Pace, connections: usize) -> Vec<Vec<Publish>> {
+pub(crate) fn scripts(bench: &Bench, pace: Pace, connections: usize) -> Vec<Vec<Publish>> {
     let total = match pace {
         Pace::Max(events) => events,
         #[expect(
@@ -224,11 +225,18 @@ fn message(
 }
 
 /// Messages of one connection, all at once or at a steady pace.
-struct Script {
+pub(crate) struct Script {
     messages: std::vec::IntoIter<Publish>,
     next: u32,
     first_at: Instant,
     gap: Duration,
+}
+
+impl Script {
+    /// Messages of which the first is due then, and each further one after a gap.
+    pub(crate) fn new(messages: Vec<Publish>, first_at: Instant, gap: Duration) -> Self {
+        Self { messages: messages.into_iter(), next: 0, first_at, gap }
+    }
 }
 
 impl Source for Script {
