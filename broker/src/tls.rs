@@ -18,16 +18,14 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 use schema::id::{DeviceId, TenantId};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 pub use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate};
 
-/// Seconds a client may take for its handshake, the wait for its turn included.
+/// Seconds a client may take for its handshake. Whoever accepts clients bounds how many are on their way in.
 const HANDSHAKE_SECONDS_MAX: u64 = 10;
-/// Handshakes at once, counted from the client's first words: each costs more than a request does, and nobody is known yet.
-const HANDSHAKES_MAX: usize = 64;
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -129,7 +127,6 @@ pub struct Tls {
     current: RwLock<Current>,
     /// Counts the times that files were taken up.
     taken_up: watch::Sender<u64>,
-    handshakes: Semaphore,
     /// The contents last looked at, good or not.
     seen: tokio::sync::Mutex<Contents>,
 }
@@ -146,7 +143,6 @@ impl Tls {
             files,
             current: RwLock::new(current),
             taken_up: watch::Sender::new(0),
-            handshakes: Semaphore::new(HANDSHAKES_MAX),
             seen: contents.into(),
         })
     }
@@ -162,7 +158,7 @@ impl Tls {
     {
         let handshake = async {
             let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-            let _turn = self.handshakes.acquire().await.expect("the semaphore is never closed");
+            // No turns are taken here: a client could keep one by saying no more, and the work is done between two waits.
             hello.into_stream(self.current().config).await
         };
         let ended = timeout(Duration::from_secs(HANDSHAKE_SECONDS_MAX), handshake).await;

@@ -1,5 +1,6 @@
 //! One test binary, a module per subject.
 
+mod abuse;
 mod cloud;
 mod crash;
 mod door;

@@ -2,6 +2,7 @@
 
 pub mod barn;
 pub mod certificates;
+pub mod descriptors;
 pub mod device;
 pub mod engine;
 pub mod http;
@@ -16,6 +17,7 @@ pub mod rabbitmq;
 pub mod raw;
 pub mod server;
 pub mod settings;
+pub mod site;
 pub mod stations;
 pub mod wait;
 pub mod witness;
