@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := target/venv
+NODE := target/node
 MODEL_VENV := target/venv-model
 DATA_DIR ?=
 
@@ -14,7 +15,7 @@ up: prerequisites ## Run the engine, a pretend cloud and a simulated barn until 
 	cargo build -p farmiq-edge -p farmiq-loadtest
 	@DATA_DIR="$(DATA_DIR)" deploy/demo
 
-test: prerequisites $(VENV)/.ready ## Run all tests with what they need
+test: prerequisites $(VENV)/.ready $(NODE)/.ready ## Run all tests with what they need
 	cargo build --workspace --all-targets
 	tests/with-postgres cargo nextest run --workspace
 
@@ -55,6 +56,12 @@ prerequisites: # What the machine lacks, from the distribution's packages
 $(VENV)/.ready: tests/requirements.txt
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(NODE)/.ready: tests/clients/package.json tests/clients/package-lock.json
+	mkdir -p $(NODE)
+	cp $^ $(NODE)
+	npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(MODEL_VENV)/.ready: actors/model/train/requirements.txt

@@ -1,6 +1,7 @@
 //! One test binary, a module per subject.
 
 mod abuse;
+mod clients;
 mod cloud;
 mod crash;
 mod door;

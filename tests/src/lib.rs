@@ -2,6 +2,7 @@
 
 pub mod barn;
 pub mod certificates;
+pub mod clients;
 pub mod descriptors;
 pub mod device;
 pub mod engine;
