@@ -6,7 +6,7 @@ NODE := target/node
 MODEL_VENV := target/venv-model
 DATA_DIR ?=
 
-.PHONY: help up test lint bench bench-door bench-weigh bench-inference bench-retention model prerequisites
+.PHONY: help up test test-large lint bench bench-door bench-weigh bench-inference bench-retention model prerequisites
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -18,6 +18,10 @@ up: prerequisites ## Run the engine, a pretend cloud and a simulated barn until 
 test: prerequisites $(VENV)/.ready $(NODE)/.ready ## Run all tests with what they need
 	cargo build --workspace --all-targets
 	tests/with-postgres cargo nextest run --workspace
+
+test-large: prerequisites ## Run what is too large for every day: 5,000 encrypted connections through kills and outages
+	cargo build --workspace --all-targets
+	tests/with-postgres cargo nextest run -p tests --run-ignored only
 
 lint: ## Check formatting and lints
 	cargo fmt --all --check

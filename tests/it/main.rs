@@ -22,6 +22,7 @@ mod status;
 mod store;
 mod storm;
 mod sync;
+mod thousand;
 mod tidy;
 mod tls;
 mod weighing;
