@@ -152,5 +152,8 @@ fn topic_name(topic: &str) -> Result<&str, Malformed> {
 }
 
 #[cfg(test)]
+mod conformance_tests;
+
+#[cfg(test)]
 #[path = "packet_tests.rs"]
 mod tests;
