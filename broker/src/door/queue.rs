@@ -110,6 +110,16 @@ struct Entry {
     stage: Stage,
     /// It may have been sent before, over another connection.
     is_repeated: bool,
+    /// It was sent by this process, and does not expire any more.
+    was_sent: bool,
+}
+
+impl Entry {
+    /// Whether it waited too long. What was sent once does not expire, but nothing waits for ever.
+    fn is_too_old(&self, now: Timestamp, age_max: Duration) -> bool {
+        let is_expired = !self.was_sent && self.publication.is_expired(now);
+        is_expired || now >= self.queued_at + age_max
+    }
 }
 
 /// What is to be written next.
@@ -171,6 +181,7 @@ impl Queue {
                 queued_at,
                 stage: if is_received { Stage::Taken } else { Stage::Waiting },
                 is_repeated: true,
+                was_sent: false,
             });
             queue.in_flight += usize::from(is_received);
         }
@@ -211,6 +222,7 @@ impl Queue {
             queued_at: now,
             stage: Stage::Waiting,
             is_repeated: false,
+            was_sent: false,
         });
         Ok(sequence)
     }
@@ -221,7 +233,9 @@ impl Queue {
         for index in 0..self.entries.len() {
             let entry = &mut self.entries[index];
             match entry.stage {
-                Stage::Sent => (entry.stage, entry.is_repeated) = (Stage::Waiting, true),
+                Stage::Sent => {
+                    (entry.stage, entry.is_repeated, entry.was_sent) = (Stage::Waiting, true, true);
+                }
                 Stage::Taken | Stage::Releasing => {
                     entry.stage = Stage::Taken;
                     self.in_flight += 1;
@@ -257,8 +271,7 @@ impl Queue {
                     if is_promised && self.in_flight >= in_flight_max {
                         break;
                     }
-                    let is_too_old = entry.publication.is_expired(now) || now >= entry.queued_at + age_max;
-                    let written = if is_too_old {
+                    let written = if entry.is_too_old(now, age_max) {
                         Written::Never(QueueDrop::Age)
                     } else {
                         write(Step::Publish {
@@ -316,14 +329,19 @@ impl Queue {
     }
 
     /// Takes out what is not sent and not wanted any more; `dropped` hears the places.
-    pub(crate) fn retain(
-        &mut self,
-        is_wanted: impl Fn(&Publication, Timestamp) -> bool,
-        mut dropped: impl FnMut(u64),
-    ) {
+    pub(crate) fn retain(&mut self, is_wanted: impl Fn(&Publication) -> bool, dropped: impl FnMut(u64)) {
+        self.take_out(|entry| !is_wanted(&entry.publication), dropped);
+    }
+
+    /// Takes out what is not sent and waited too long; `dropped` hears the places.
+    pub(crate) fn drop_aged(&mut self, now: Timestamp, age_max: Duration, dropped: impl FnMut(u64)) {
+        self.take_out(|entry| entry.is_too_old(now, age_max), dropped);
+    }
+
+    fn take_out(&mut self, is_due: impl Fn(&Entry) -> bool, mut dropped: impl FnMut(u64)) {
         for index in 0..self.entries.len() {
             let entry = &self.entries[index];
-            if entry.stage == Stage::Waiting && !is_wanted(&entry.publication, entry.queued_at) {
+            if entry.stage == Stage::Waiting && is_due(entry) {
                 if let Some(sequence) = entry.sequence {
                     dropped(sequence);
                 }

@@ -210,7 +210,7 @@ impl Session {
         };
         retained.retain(|(publication, _)| is_wanted(publication));
         let mut dropped = Vec::new();
-        queue.retain(|publication, _| is_wanted(publication), |sequence| dropped.push(sequence));
+        queue.retain(is_wanted, |sequence| dropped.push(sequence));
         for sequence in dropped {
             self.record(&state, || Change::Dequeued { id: self.id, sequence });
         }
@@ -221,10 +221,7 @@ impl Session {
         let mut state = self.lock();
         let age_max = self.parts.limits.age_max;
         let mut dropped = Vec::new();
-        state.queue.retain(
-            |publication, queued_at| !publication.is_expired(now) && now < queued_at + age_max,
-            |sequence| dropped.push(sequence),
-        );
+        state.queue.drop_aged(now, age_max, |sequence| dropped.push(sequence));
         for sequence in dropped {
             self.parts.stats.count_queue_dropped(QueueDrop::Age);
             self.record(&state, || Change::Dequeued { id: self.id, sequence });
