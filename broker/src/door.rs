@@ -11,7 +11,7 @@ mod inflow;
 mod journal;
 mod listener;
 mod outflow;
-mod packet;
+pub(crate) mod packet;
 mod protection;
 mod queue;
 mod refusals;
@@ -265,6 +265,16 @@ impl Door {
     /// # Errors
     /// [`DoorError`] when the sessions cannot be loaded or the address is taken.
     pub async fn bind(settings: DoorSettings, parts: DoorParts) -> Result<Self, DoorError> {
+        let fanout = Embedded::new(settings.connections_max);
+        Self::bind_with(settings, parts, fanout).await
+    }
+
+    /// As [`Door::bind`], with any router of live messages.
+    pub(crate) async fn bind_with(
+        settings: DoorSettings,
+        parts: DoorParts,
+        fanout: Arc<dyn Fanout>,
+    ) -> Result<Self, DoorError> {
         let DoorParts { gatekeeper, intake, store, clock } = parts;
         let stored = store.load().await?;
         let tls = match &settings.tls {
@@ -279,9 +289,7 @@ impl Door {
         let stats: Arc<DoorStats> = Arc::default();
         let journal = Arc::new(Journal::new(store));
         let retained = Retained::new(stored.retained, Arc::clone(&journal), Arc::clone(&stats));
-        let fanout = Embedded::new(settings.connections_max);
-        let hub =
-            Hub::new(clock.clone(), Arc::clone(&journal), retained, Arc::clone(&fanout) as Arc<dyn Fanout>);
+        let hub = Hub::new(clock.clone(), Arc::clone(&journal), retained, Arc::clone(&fanout));
         let hub = Arc::new(hub);
         let parts = SessionParts {
             journal,
@@ -365,6 +373,17 @@ impl Door {
         if timeout_at(Instant::now() + LAST_STORE_MAX, hub.journal.store_all()).await.is_err() {
             tracing::warn!("the last changes of some sessions were not stored");
         }
+    }
+
+    /// Serves one client over any stream, as if it had been accepted.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) async fn serve_stream(&self, stream: impl AsyncRead + AsyncWrite) {
+        let shared = Arc::clone(&self.shared);
+        let place = Arc::clone(&shared.places).acquire_owned().await.expect("nobody closes it");
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let waiting = shared.protection.begin(peer.ip()).expect("the address has room");
+        let caller = Caller::new(peer, Instant::now() + shared.settings.connect_timeout, waiting);
+        converse(shared, stream, caller, place).await;
     }
 
     /// Stops accepting and reading, waits for the deliveries in hand, answers them and closes.

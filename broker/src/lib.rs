@@ -10,6 +10,9 @@ pub mod door;
 mod embedded;
 pub mod fanout;
 mod filter;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gatekeeper;
 pub mod link;
 pub mod publication;

@@ -1,0 +1,70 @@
+//! A short run of the fuzz targets: the corpus that is kept, and mutations of it that are the same every time.
+
+use std::path::Path;
+
+use super::*;
+
+/// Mutated inputs a target is fed in a run.
+const CODEC_MUTATIONS: usize = 20_000;
+const CONNECTION_MUTATIONS: usize = 2_000;
+
+/// The inputs that are kept for a target, in an order that does not change.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let entries = std::fs::read_dir(folder).expect("the corpus is kept beside the targets");
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("a folder can be listed").path()).collect();
+    paths.sort();
+    let inputs: Vec<_> = paths.iter().map(|path| std::fs::read(path).expect("a file can be read")).collect();
+    assert!(inputs.len() > 10, "the corpus of {target} is gone");
+    inputs
+}
+
+/// A sequence of numbers that looks random and is the same every time (xorshift64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+}
+
+/// Changes a few places of an input: flips, replaces, takes out, puts in, or appends a piece of another.
+fn mutate(dice: &mut Dice, input: &mut Vec<u8>, other: &[u8]) {
+    for _ in 0..=dice.below(4) {
+        let at = dice.below(input.len() + 1);
+        let byte = [0, 1, 0x7f, 0x80, 0xff, dice.below(256) as u8][dice.below(6)];
+        match dice.below(5) {
+            0 if at < input.len() => input[at] ^= 1 << dice.below(8),
+            1 if at < input.len() => input[at] = byte,
+            2 if at < input.len() => drop(input.remove(at)),
+            3 => input.insert(at, byte),
+            _ => input.extend_from_slice(&other[dice.below(other.len() + 1)..]),
+        }
+    }
+    input.truncate(4096);
+}
+
+fn run(target: &str, mutations: usize, entry: impl Fn(&[u8])) {
+    let corpus = corpus(target);
+    corpus.iter().for_each(|input| entry(input));
+    let mut dice = Dice(0x6d71_7474);
+    for _ in 0..mutations {
+        let mut input = corpus[dice.below(corpus.len())].clone();
+        let other = &corpus[dice.below(corpus.len())];
+        mutate(&mut dice, &mut input, other);
+        entry(&input);
+    }
+}
+
+#[test]
+fn the_codec_survives_arbitrary_bytes() {
+    run("codec", CODEC_MUTATIONS, codec);
+}
+
+#[test]
+fn connections_survive_arbitrary_bytes() {
+    run("connection", CONNECTION_MUTATIONS, connection);
+}
