@@ -1,5 +1,6 @@
 //! Rules of the house that no compiler checks: who may import whom, and what may be written where.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// The crates from the highest layer to the lowest; each may import only those behind it.
@@ -155,4 +156,25 @@ fn nothing_is_left_for_later() {
             assert!(line.is_none(), "{}:{}", source.path, line.unwrap_or_default() + 1);
         }
     }
+}
+
+#[test]
+fn the_table_of_conformance_and_its_tests_agree() {
+    let table = files("mqtt-conformance.md").pop().expect("the table lies in docs").text;
+    let sources = files(".rs");
+    let named: HashSet<&str> = (table.lines().filter(|line| line.starts_with("| ")))
+        .filter_map(|line| line.trim_end_matches(" |").rsplit_once("| `")?.1.strip_suffix('`'))
+        .collect();
+    let is_statement = |name: &&str| name.starts_with("v4_mqtt_") || name.starts_with("v5_mqtt_");
+    let tests: HashSet<&str> = (sources.iter().flat_map(|source| source.text.lines()))
+        .filter_map(|line| {
+            line.trim_start_matches("async ").strip_prefix("fn ")?.split_once('(').map(|(name, _)| name)
+        })
+        .collect();
+    let missing: Vec<_> = named.difference(&tests).collect();
+    assert!(missing.is_empty(), "tests of the table that do not exist: {missing:?}");
+    let unlisted: Vec<_> =
+        tests.iter().filter(|name| is_statement(name) && !named.contains(**name)).collect();
+    assert!(unlisted.is_empty(), "tests of statements that the table does not name: {unlisted:?}");
+    assert!(named.len() > 300, "the table is not read: {}", named.len());
 }

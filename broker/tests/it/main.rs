@@ -4,10 +4,12 @@
 
 mod abuse;
 mod clients;
+mod conformance;
 mod door;
 mod fan_out;
 mod link;
 mod mosquitto;
+mod notation;
 mod pressure;
 mod sessions;
 mod support;
