@@ -21,8 +21,6 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::chore::Chore;
 
-/// How often the snapshot is read again; a change takes effect within this time.
-const REFRESH: Duration = Duration::from_secs(5);
 /// Whoever is not allowed causes a fresh look at the database, but not sooner than this after the last one,
 const STRANGER_REFRESH_MIN: Duration = Duration::from_millis(50);
 /// and not sooner than this many times the duration of the last one, so that strangers cannot keep the database busy.
@@ -36,6 +34,8 @@ pub struct Allowlist {
     store: Store,
     clock: Clock,
     is_auto_provisioning: bool,
+    /// A change takes effect within this time, even when nobody tells of it.
+    refresh_every: Duration,
     snapshot: Arc<ArcSwapOption<Snapshot>>,
     refreshing: Arc<Mutex<()>>,
 }
@@ -54,8 +54,17 @@ struct Snapshot {
 impl Allowlist {
     /// An empty snapshot; the first question fills it.
     #[must_use]
-    pub fn new(store: Store, clock: Clock, is_auto_provisioning: bool) -> Self {
-        Self { store, clock, is_auto_provisioning, snapshot: Arc::default(), refreshing: Arc::default() }
+    pub fn new(store: Store, clock: Clock, is_auto_provisioning: bool, refresh_every: Duration) -> Self {
+        let (snapshot, refreshing) = (Arc::default(), Arc::default());
+        Self { store, clock, is_auto_provisioning, refresh_every, snapshot, refreshing }
+    }
+
+    /// Takes a snapshot that is newer than this call.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        self.look_again(Instant::now()).await
     }
 
     /// Whether a device may act at a place, as of `asked_at` or later; the row when it may.
@@ -201,7 +210,7 @@ impl Chore for Allowlist {
     async fn run(&mut self) -> Result<Duration, StoreError> {
         let _turn = self.refreshing.lock().await;
         self.read().await?;
-        Ok(REFRESH)
+        Ok(self.refresh_every)
     }
 }
 

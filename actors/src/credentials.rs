@@ -1,11 +1,12 @@
 //! Passwords of devices: argon2id hashes, checked off the runtime, with a memory for what was checked lately.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use broker::{CredentialId, Identity};
+use schema::clock::Clock;
 use schema::id::{DeviceId, TenantId};
 use schema::store::device::{self, Credential};
 use schema::store::{Store, StoreError};
@@ -20,6 +21,8 @@ const HASHING_MAX: usize = 2;
 const VERIFIED_FOR: Duration = Duration::from_secs(300);
 /// Verified passwords remembered at most.
 const VERIFIED_MAX: usize = 20_000;
+/// How long a password that was found to be stored still is believed to be, when nobody tells of a change.
+const CURRENT_FOR: Duration = Duration::from_secs(5);
 /// A valid hash of no password, checked for unknown users so that they take as long as known ones.
 const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$ZmFybWlxLW5vYm9keQ$Gf9ZuMMm0hw1yCyrW6LCdhOXo6IRfcOcuJNLHuZ2QYU";
@@ -37,15 +40,26 @@ pub struct Verified {
 #[derive(Clone)]
 pub struct Credentials {
     store: Store,
+    clock: Clock,
     hashing: Arc<Semaphore>,
     verified: Arc<Mutex<HashMap<[u8; 32], Instant>>>,
+    current: Arc<Mutex<Current>>,
+}
+
+/// Passwords that were found to be stored, of those that devices came with.
+#[derive(Default)]
+struct Current {
+    /// Counts how often everything was forgotten.
+    forgotten: u64,
+    found_at: HashMap<CredentialId, Instant>,
 }
 
 impl Credentials {
     /// Nothing verified yet.
     #[must_use]
-    pub fn new(store: Store) -> Self {
-        Self { store, hashing: Arc::new(Semaphore::new(HASHING_MAX)), verified: Arc::default() }
+    pub fn new(store: Store, clock: Clock) -> Self {
+        let hashing = Arc::new(Semaphore::new(HASHING_MAX));
+        Self { store, clock, hashing, verified: Arc::default(), current: Arc::default() }
     }
 
     /// Whom a user name and password stand for, or `None`.
@@ -60,7 +74,7 @@ impl Credentials {
             return Ok(None);
         };
         let Some(identity) = identity(&credential) else { return Ok(None) };
-        for hash in hashes(&credential) {
+        for hash in credential.hashes(self.clock.now()) {
             if self.matches(hash, password).await {
                 let credential = CredentialId { username: username.into(), mark: mark(hash) };
                 return Ok(Some(Verified { identity, credential }));
@@ -79,10 +93,47 @@ impl Credentials {
         usernames.dedup();
         let rows =
             self.store.run("credentials", async |conn| device::credentials(conn, &usernames).await).await?;
+        let now = self.clock.now();
         let accepted: HashSet<(&str, [u8; 32])> = (rows.iter())
-            .flat_map(|row| hashes(row).map(|hash| (row.username.as_str(), mark(hash))))
+            .flat_map(|row| row.hashes(now).map(|hash| (row.username.as_str(), mark(hash))))
             .collect();
         Ok(credentials.iter().map(|known| accepted.contains(&(&*known.username, known.mark))).collect())
+    }
+
+    /// Whether a password that let somebody in is still stored for an enabled user. For a few seconds the answer is that of
+    /// the last time, unless the database told of a change.
+    ///
+    /// # Errors
+    /// When the database has to be asked and cannot be.
+    pub async fn is_current(&self, credential: &CredentialId) -> Result<bool, StoreError> {
+        let forgotten = {
+            let current = self.current();
+            if current.found_at.get(credential).is_some_and(|at| at.elapsed() < CURRENT_FOR) {
+                return Ok(true);
+            }
+            current.forgotten
+        };
+        let is_accepted = self.still_accepts(std::slice::from_ref(credential)).await? == [true];
+        let mut current = self.current();
+        if current.found_at.len() >= VERIFIED_MAX {
+            current.found_at.clear();
+        }
+        // What was read before a change is not remembered after it.
+        if is_accepted && current.forgotten == forgotten {
+            current.found_at.insert(credential.clone(), Instant::now());
+        }
+        Ok(is_accepted)
+    }
+
+    /// Something has changed: whatever was found is looked up again. A login reads the row in any case.
+    pub fn forget_current(&self) {
+        let mut current = self.current();
+        current.forgotten += 1;
+        current.found_at.clear();
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().expect("nothing panics while it holds the lock")
     }
 
     async fn matches(&self, hash: &str, password: &[u8]) -> bool {
@@ -121,11 +172,6 @@ impl Credentials {
 
 fn fingerprint(hash: &str, password: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(hash).chain_update([0]).chain_update(password).finalize().into()
-}
-
-/// What is stored of the passwords of a user, one or two.
-fn hashes(credential: &Credential) -> impl Iterator<Item = &str> {
-    [Some(credential.password_hash.as_str()), credential.password_hash_next.as_deref()].into_iter().flatten()
 }
 
 fn mark(hash: &str) -> [u8; 32] {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use broker::{Addresses, Door, DoorParts, DoorSettings, DoorStats, Link, LinkParts, LinkSettings};
+use broker::{Addresses, Door, DoorParts, DoorSettings, DoorStats, Identity, Link, LinkParts, LinkSettings};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
 
@@ -31,6 +31,7 @@ pub struct WayInView {
 struct View {
     stats: Arc<DoorStats>,
     addresses: Addresses,
+    door: Option<Arc<Door>>,
 }
 
 impl WayInView {
@@ -38,6 +39,14 @@ impl WayInView {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.current.load().as_deref().is_some_and(|view| view.stats.is_connected())
+    }
+
+    /// Has the door judge its connections again, all or those of one device; with an external broker there are none.
+    pub async fn recheck(&self, of: Option<&Identity>) {
+        let door = self.current.load().as_deref().and_then(|view| view.door.clone());
+        if let Some(door) = door {
+            door.recheck(of).await;
+        }
     }
 
     /// Where the door listens; nowhere with an external broker.
@@ -116,6 +125,10 @@ impl Actor for DoorActor {
                 (Open::Link(Arc::new(link)), stats, Addresses::default())
             }
         };
+        let door = match &open {
+            Open::Door(door) => Some(Arc::clone(door)),
+            Open::Link(_) => None,
+        };
         let mut running = JoinSet::new();
         let (run, ended) = (open.clone().run(), myself.clone());
         running.spawn(async move {
@@ -123,7 +136,7 @@ impl Actor for DoorActor {
             // The actor may be gone already, and then nobody needs to know.
             drop(ended.send_message(Msg::Ended));
         });
-        args.view.current.store(Some(Arc::new(View { stats, addresses })));
+        args.view.current.store(Some(Arc::new(View { stats, addresses, door })));
         Ok(State { open, drain_max: args.drain_max, running })
     }
 

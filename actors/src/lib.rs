@@ -4,6 +4,7 @@
 //! Actors own state and lifetimes; messages between them are hints and rows are the truth: losing any message in
 //! memory costs time, never data.
 
+pub mod access;
 pub mod address;
 pub mod aggregate;
 pub mod allowlist;

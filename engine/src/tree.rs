@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! database                     asks the database when nobody else does
-//! allowlist                    reads the allowlists again
+//! allowlist  access            reads the allowlists again, puts out whoever is revoked
 //! partitions  cleanup          make room ahead, remove what has expired
 //! disk  retention              watches the volumes, deletes what has become old
 //! aggregate                    closes minutes, hours and days
@@ -25,6 +25,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::access::{AccessActor, AccessWatch};
 use actors::address::Address;
 use actors::aggregate::Aggregation;
 use actors::allowlist::Allowlist;
@@ -131,14 +132,16 @@ impl Parts {
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let store = Store::new(&store_settings(config)?)?;
-        let allowlist = Allowlist::new(store.clone(), clock.clone(), config.ingress.auto_provision);
+        let refresh_every = Duration::from_secs(config.device.access_refresh_seconds);
+        let is_auto_provisioning = config.ingress.auto_provision;
+        let allowlist = Allowlist::new(store.clone(), clock.clone(), is_auto_provisioning, refresh_every);
         let media = media::store(config)?;
         let retention = retention_settings(config);
         Ok(Self {
             retention: RetentionHub::new(retention, store.clone(), clock.clone(), Arc::clone(&media)),
             database: DatabaseHealth::default(),
             allowlist,
-            credentials: Credentials::new(store.clone()),
+            credentials: Credentials::new(store.clone(), clock.clone()),
             writers: TelemetryWriters::new(config.telemetry.writers, clock.clone()),
             sessions: Sessions::default(),
             media_wake: Wake::default(),
@@ -317,6 +320,7 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
     });
     let (devices, ingress) = (Address::default(), Address::default());
     let mut children = chores(config, parts);
+    children.push(access_watch(config, parts));
     children.extend(sync_partitions(parts));
     children.extend(inference::children(config, parts));
     children.extend(telemetry_writers(config, parts));
@@ -375,6 +379,18 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
     let hub = parts.retention.clone();
     chores.push(ChildSpec::new("retention", "", &Address::default(), move || (Retention, hub.clone())));
     chores
+}
+
+fn access_watch(config: &Config, parts: &Parts) -> ChildSpec {
+    let watch = AccessWatch {
+        store: parts.store.clone(),
+        clock: parts.clock.clone(),
+        allowlist: parts.allowlist.clone(),
+        credentials: parts.credentials.clone(),
+        way_in: parts.way_in.clone(),
+        refresh_every: Duration::from_secs(config.device.access_refresh_seconds),
+    };
+    ChildSpec::new("access", "", &Address::default(), move || (AccessActor, watch.clone()))
 }
 
 fn chore<C: Chore + Clone>(chore: C) -> ChildSpec {

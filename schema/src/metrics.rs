@@ -142,6 +142,8 @@ catalog! {
     gauge db_pool_in_use() = "db.pool_in_use";
     /// 1 while the database answers.
     gauge db_up() = "db.up";
+    /// 1 while the database tells of changed access at once; otherwise it is looked for now and then.
+    gauge access_listening() = "access.listening";
     /// Credentials and scopes that were refused, by reason.
     counter auth_refused(reason: &'static str) = "auth.refused";
     /// Calls that were let in without a credential in compat mode, by route.

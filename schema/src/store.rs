@@ -1,5 +1,6 @@
 //! The store: a pool of PostgreSQL connections, the migrations, and one module of SQL per domain.
 
+pub mod access;
 pub mod aggregate;
 pub mod bench;
 pub mod dead_letter;
@@ -145,6 +146,8 @@ pub(crate) fn at(name: &'static str) -> impl FnOnce(tokio_postgres::Error) -> St
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    /// For connections beside the pool.
+    config: Box<tokio_postgres::Config>,
     answer_timeout: Duration,
 }
 
@@ -164,8 +167,8 @@ impl Store {
         config.application_name(&settings.application_name);
         config.connect_timeout(Duration::from_secs(CONNECT_SECONDS_MAX));
         config.keepalives_idle(Duration::from_secs(30));
-        let manager =
-            Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(config.clone(), NoTls, recycling);
         // The search path is pinned, since a schema named like the role would otherwise hide the tables.
         let setup = format!(
             "SET search_path = public; SET statement_timeout = '{}s'; SET timezone = 'UTC'",
@@ -182,7 +185,7 @@ impl Store {
             }))
             .build()?;
         let answer_timeout = Duration::from_secs(settings.statement_timeout_seconds + ANSWER_GRACE_SECONDS);
-        Ok(Self { pool, answer_timeout })
+        Ok(Self { pool, config: Box::new(config), answer_timeout })
     }
 
     /// A pooled connection.

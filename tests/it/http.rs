@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::allowlist::Allowlist;
 use actors::retention::RetentionHub;
 use actors::supervisor::{ChildSpec, Supervised};
 use actors::telemetry::{self, TelemetryWriter};
@@ -32,6 +33,7 @@ struct Face {
     router: Router,
     writers: Supervised,
     retention: RetentionHub,
+    allowlist: Allowlist,
 }
 
 fn key(key: &str, role: Role, tenants: &[&str]) -> OperatorKey {
@@ -80,7 +82,8 @@ impl Face {
         let writers = Supervised::start(writers).await.expect("the writers start");
         parts.database.works();
         let state = AppState::of(&config, &parts).expect("no key files");
-        Self { db, router: router(state), writers, retention: parts.retention }
+        let (retention, allowlist) = (parts.retention, parts.allowlist);
+        Self { db, router: router(state), writers, retention, allowlist }
     }
 
     async fn end(self) {

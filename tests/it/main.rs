@@ -1,6 +1,7 @@
 //! One test binary, a module per subject.
 
 mod abuse;
+mod access;
 mod clients;
 mod cloud;
 mod crash;

@@ -155,6 +155,29 @@ async fn changed_files_are_taken_up_and_broken_ones_leave_the_old_in_use() {
     barn.finish_after(complaint).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_idles_ends_when_its_certificate_is_revoked() {
+    let site = Site::new();
+    let revoked = site.directory.path().join("revoked.pem");
+    let ca = &site.device_cas[0];
+    std::fs::write(&revoked, ca.revocation_list(&[])).expect("a file can be written");
+    let crl = revoked.display().to_string();
+    let barn = Barn::start_with(|settings| site.settings(settings).set("http.client_crl", &crl)).await;
+    let (good, lost) = (ca.device("d-1", Some("t-001")), ca.device("d-2", Some("t-001")));
+    let open = async |own: &Signed| {
+        let stream = connect(barn.settings.http, &site.server_ca, &TLS13, Some(own)).await;
+        let mut stream = stream.expect("it is let in");
+        assert_eq!(exchange(&mut stream, HEALTH, "").await.expect("an answer").status, 200);
+        stream
+    };
+    let (mut leaving, mut staying) = (open(&lost).await, open(&good).await);
+    std::fs::write(&revoked, ca.revocation_list(&[&lost])).expect("a file can be written");
+    let ended = leaving.read(&mut [0; 16]).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    assert_eq!(exchange(&mut staying, HEALTH, "").await.expect("the other one stays").status, 200);
+    barn.finish().await;
+}
+
 #[tokio::test]
 async fn an_engine_whose_certificate_is_of_no_use_does_not_start_and_says_why() {
     let site = Site::new();

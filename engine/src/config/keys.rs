@@ -176,6 +176,8 @@ settings! {
     device: Device {
         /// How often "last seen" of one device is written at most.
         last_seen_write_seconds: u64 = "15" in 1..=3600;
+        /// How often it is looked who may come in, when the database did not tell of a change at once.
+        access_refresh_seconds: u64 = "5" in 1..=3600;
     }
 
     /// Readings.

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use broker::Identity;
 use schema::clock::Timestamp;
 use schema::metrics;
+use tokio::time::Instant;
 
 use super::AppState;
 use super::error::{Code, Error};
@@ -218,6 +219,11 @@ pub(super) async fn guard(
         Ok(caller) => caller,
         Err(refusal) => return refused(refusal.code, refusal.reason, refusal.message).into_response(),
     };
+    if let Caller::Device(scope) = &caller
+        && let Err(error) = check_not_revoked(&state, class, scope).await
+    {
+        return error.into_response();
+    }
     if request.uri().path().contains(NUL_ENCODED) {
         return Error::new(Code::NotFound, "nothing is stored under such a name").into_response();
     }
@@ -230,6 +236,24 @@ pub(super) async fn guard(
     let mut response = next.run(request).await;
     response.extensions_mut().insert(called_by);
     response
+}
+
+/// Whether a device that showed a good token or certificate was put out since. Where it acts, its row is looked at with
+/// the place it names; where it only reads, here.
+async fn check_not_revoked(state: &AppState, class: Class, scope: &Scope) -> Result<(), Error> {
+    if let Some(login) = &scope.login
+        && !state.credentials.is_current(login).await?
+    {
+        return Err(refused(Code::Unauthorized, "revoked", Refusal::BAD_TOKEN.message));
+    }
+    if class != Class::Read {
+        return Ok(());
+    }
+    let row = state.allowlist.device_row(&scope.tenant_id, &scope.device_id, Instant::now()).await?;
+    if row.is_some_and(|row| !row.is_enabled) {
+        return Err(refused(Code::DeviceNotAllowed, "device", "device is not enabled"));
+    }
+    Ok(())
 }
 
 fn shown(request: &Request) -> Shown<'_> {

@@ -10,7 +10,7 @@ use axum::http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use broker::Identity;
+use broker::{CredentialId, Identity};
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -114,27 +114,30 @@ pub(super) async fn device_token(
     headers: HeaderMap,
     certificate: Option<axum::Extension<ClientCertificate>>,
 ) -> Result<Json<DeviceToken>, Response> {
-    let identity = match headers.get(AUTHORIZATION) {
+    let shown = match headers.get(AUTHORIZATION) {
         Some(header) => login(&state, header).await.map_err(IntoResponse::into_response)?,
-        None => certificate.map(|axum::Extension(certificate)| certificate.0),
+        None => certificate.map(|axum::Extension(certificate)| (certificate.0, None)),
     };
-    let identity = identity.ok_or_else(unauthorized)?;
+    let (identity, credential) = shown.ok_or_else(unauthorized)?;
     if is_revoked(&state, &identity).await.map_err(IntoResponse::into_response)? {
         return Err(unauthorized());
     }
     let tokens = &state.authority.tokens;
-    let token = tokens.issue(&identity, state.clock.now()).ok_or_else(|| {
+    let token = tokens.issue(&identity, credential.as_ref(), state.clock.now()).ok_or_else(|| {
         Error::new(Code::ConfigError, "auth.jwt_secrets is not set, so no token can be signed")
             .into_response()
     })?;
     Ok(Json(DeviceToken { token, token_type: "Bearer", expires_in: tokens.lifetime_seconds() }))
 }
 
-/// The device a login belongs to.
-async fn login(state: &AppState, header: &HeaderValue) -> Result<Option<Identity>, Error> {
+/// The device a login belongs to, and its password.
+async fn login(
+    state: &AppState,
+    header: &HeaderValue,
+) -> Result<Option<(Identity, Option<CredentialId>)>, Error> {
     let Some((username, password)) = basic(header.as_bytes()) else { return Ok(None) };
     let verified = state.credentials.verify(&username, &password).await?;
-    Ok(verified.map(|verified| verified.identity))
+    Ok(verified.map(|verified| (verified.identity, Some(verified.credential))))
 }
 
 /// User name and password of an HTTP Basic header; a user name that no column can hold belongs to nobody.

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::tls::Encryption;
+use super::tls::{Encryption, Greeted};
 
 /// Connections at most; the next ones wait in the backlog of the socket.
 const CONNECTIONS_MAX: usize = 1024;
@@ -61,7 +61,7 @@ pub async fn serve(
                 connections.spawn(async move {
                     match encryption {
                         Some(encryption) => encrypted(stream, router, &encryption, closed).await,
-                        None => connection(stream, router, closed).await,
+                        None => connection(stream, router, std::future::pending(), closed).await,
                     }
                     drop(permit);
                 });
@@ -106,10 +106,13 @@ async fn encrypted(
         _ = closed.wait_for(|is_closed| *is_closed) => return,
     };
     match greeted {
-        Ok((stream, Some(certificate))) => {
-            connection(stream, router.layer(Extension(certificate)), closed).await;
+        Ok(Greeted { stream, certificate, chain }) => {
+            let router = match certificate {
+                Some(certificate) => router.layer(Extension(certificate)),
+                None => router,
+            };
+            connection(stream, router, encryption.distrusts(chain.as_ref()), closed).await;
         }
-        Ok((stream, None)) => connection(stream, router, closed).await,
         Err(error) => {
             let cause = error.source().map(ToString::to_string);
             tracing::debug!(%error, cause, "client turned away");
@@ -117,8 +120,14 @@ async fn encrypted(
     }
 }
 
-async fn connection<S>(stream: S, router: Router, mut closed: watch::Receiver<bool>)
-where
+/// Serves the requests of one connection. It ends when it is too old, the engine stops, or its client is `distrusted`;
+/// the request it is at is answered.
+async fn connection<S>(
+    stream: S,
+    router: Router,
+    distrusted: impl Future<Output = ()>,
+    mut closed: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = http1::Builder::new()
@@ -129,6 +138,7 @@ where
     tokio::pin!(connection);
     tokio::select! {
         ended = &mut connection => return log_end(ended),
+        () = distrusted => {}
         _ = closed.wait_for(|is_closed| *is_closed) => {}
         () = sleep(Duration::from_secs(CONNECTION_SECONDS_MAX)) => {}
     }

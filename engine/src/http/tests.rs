@@ -224,7 +224,7 @@ fn shows(app: &Authority) -> Vec<Show> {
         device_id: DeviceId::new("d-001").expect("an id"),
     };
     let now = wire::time::parse("2026-02-12T09:00:00Z").expect("a time");
-    let token = format!("Bearer {}", app.tokens.issue(&identity, now).expect("a secret"));
+    let token = format!("Bearer {}", app.tokens.issue(&identity, None, now).expect("a secret"));
     let header = |name: &'static str, value: String| -> Show {
         Box::new(move |request| {
             request.headers_mut().insert(name, value.parse().expect("a header value"));

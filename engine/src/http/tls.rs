@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use actors::allowlist::Allowlist;
-use broker::tls::{HandshakeError, Tls, TlsError, TlsFiles, TlsStream};
+use broker::tls::{ClientChain, HandshakeError, Tls, TlsError, TlsFiles, TlsStream};
 use schema::store::StoreError;
 use tokio::net::TcpStream;
 
@@ -17,6 +17,16 @@ pub struct Encryption {
     tls: Arc<Tls>,
     /// Knows the tenant of a device whose certificate leaves it out.
     allowlist: Allowlist,
+}
+
+/// A client that agreed on encryption.
+pub(super) struct Greeted {
+    /// Its connection.
+    pub stream: TlsStream<TcpStream>,
+    /// The device its certificate names, if any.
+    pub certificate: Option<ClientCertificate>,
+    /// The certificate itself.
+    pub chain: Option<ClientChain>,
 }
 
 /// Why a client was not let in.
@@ -46,16 +56,22 @@ impl Encryption {
     }
 
     /// Encrypts a connection and finds out who is at the other end.
-    pub(super) async fn greet(
-        &self,
-        stream: TcpStream,
-    ) -> Result<(TlsStream<TcpStream>, Option<ClientCertificate>), GreetError> {
+    pub(super) async fn greet(&self, stream: TcpStream) -> Result<Greeted, GreetError> {
         let (stream, chain) = self.tls.accept(stream).await?;
-        let identity = match chain.and_then(|chain| chain.subject()) {
+        let identity = match chain.as_ref().and_then(ClientChain::subject) {
             Some(subject) => self.allowlist.identity(&subject).await?,
             None => None,
         };
-        Ok((stream, identity.map(ClientCertificate)))
+        Ok(Greeted { stream, certificate: identity.map(ClientCertificate), chain })
+    }
+
+    /// Waits until a client's certificate is not trusted any more; for ever, when it has shown none.
+    pub(super) async fn distrusts(&self, chain: Option<&ClientChain>) {
+        let Some(chain) = chain else { return std::future::pending().await };
+        let mut taken_up = self.tls.taken_up();
+        while self.tls.still_trusts(chain) {
+            taken_up.changed().await.expect("the sender is as old as the files");
+        }
     }
 }
 

@@ -7,8 +7,17 @@ use crate::store::{Conn, StoreError};
 use crate::wire::payload::{DeviceState, Status};
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] =
-    &[DEVICES, STATIONS, PROVISION_DEVICE, PROVISION_STATION, CREDENTIAL, CREDENTIALS, SEEN, APPLY_STATUS];
+pub const STATEMENTS: &[&str] = &[
+    DEVICES,
+    STATIONS,
+    PROVISION_DEVICE,
+    PROVISION_STATION,
+    CREDENTIAL,
+    CREDENTIALS,
+    END_OVERLAPS,
+    SEEN,
+    APPLY_STATUS,
+];
 
 /// A row of an allowlist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,14 +114,16 @@ pub struct Credential {
     pub password_hash: String,
     /// The next password's hash during a rotation.
     pub password_hash_next: Option<String>,
+    /// Until then both are good, afterwards the next one alone; `None` keeps both.
+    pub overlap_ends_at: Option<Timestamp>,
 }
 
 const CREDENTIAL: &str = "-- device_credential
-SELECT username, tenant_id, device_id, password_hash, password_hash_next
+SELECT username, tenant_id, device_id, password_hash, password_hash_next, overlap_ends_at
 FROM device_credentials WHERE username = $1 AND enabled";
 
 const CREDENTIALS: &str = "-- device_credentials
-SELECT username, tenant_id, device_id, password_hash, password_hash_next
+SELECT username, tenant_id, device_id, password_hash, password_hash_next, overlap_ends_at
 FROM device_credentials WHERE username = ANY($1) AND enabled";
 
 /// The enabled credential of a user name.
@@ -132,6 +143,19 @@ pub async fn credentials(conn: &Conn, usernames: &[&str]) -> Result<Vec<Credenti
     Ok(conn.query(CREDENTIALS, &[&usernames]).await?.iter().map(Credential::of).collect())
 }
 
+const END_OVERLAPS: &str = "-- end_overlaps
+UPDATE device_credentials
+SET password_hash = password_hash_next, password_hash_next = NULL, overlap_ends_at = NULL, updated_at = $1
+WHERE overlap_ends_at <= $1 AND password_hash_next IS NOT NULL";
+
+/// Forgets the old passwords of rotations whose overlap is over; says how many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn end_overlaps(conn: &Conn, now: Timestamp) -> Result<u64, StoreError> {
+    conn.execute(END_OVERLAPS, &[&now]).await
+}
+
 impl Credential {
     fn of(row: &Row) -> Self {
         Self {
@@ -140,7 +164,15 @@ impl Credential {
             device_id: row.get(2),
             password_hash: row.get(3),
             password_hash_next: row.get(4),
+            overlap_ends_at: row.get(5),
         }
+    }
+
+    /// What is stored of the passwords that are good now: one, or two during a rotation.
+    pub fn hashes(&self, now: Timestamp) -> impl Iterator<Item = &str> {
+        let next = self.password_hash_next.as_deref();
+        let is_over = next.is_some() && self.overlap_ends_at.is_some_and(|ends_at| ends_at <= now);
+        [Some(self.password_hash.as_str()).filter(|_| !is_over), next].into_iter().flatten()
     }
 }
 

@@ -92,3 +92,22 @@ async fn a_disabled_device_gets_no_token() {
     assert_eq!((status, code(&body)), (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"));
     face.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_good_as_long_as_the_password_it_was_given_for() {
+    let face = face().await;
+    face.db.allow_device("t-001", "d-001", "f-001", "b-001").await;
+    let status = async |bearer: &str| {
+        let path = "/api/v1/telemetry/readings?tenant_id=t-001";
+        face.get(path, &[("authorization", bearer)]).await.0
+    };
+    let by_password = bearer(&face, "dev").await;
+    face.db.execute("UPDATE device_credentials SET enabled = false").await;
+    assert_eq!(status(&by_password).await, StatusCode::UNAUTHORIZED);
+    face.db.execute("UPDATE device_credentials SET enabled = true").await;
+    assert_eq!(status(&by_password).await, StatusCode::OK);
+    face.db.execute("UPDATE device_allowlist SET enabled = false").await;
+    face.allowlist.refresh().await.expect("the database answers");
+    assert_eq!(status(&by_password).await, StatusCode::FORBIDDEN);
+    face.end().await;
+}

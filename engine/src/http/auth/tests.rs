@@ -48,7 +48,7 @@ enum Show {
 
 /// Letters: `+` let in, `1` turned away with 401, `3` with 403.
 fn outcome(authority: &Authority, class: Class, show: Show) -> char {
-    let token = authority.tokens.issue(&identity(), now()).expect("there is a secret");
+    let token = authority.tokens.issue(&identity(), None, now()).expect("there is a secret");
     let bearer = format!("Bearer {token}");
     let identity = identity();
     let nothing = Shown::default();
@@ -181,7 +181,8 @@ fn in_compat_mode_a_configured_key_is_asked_for() {
 #[test]
 fn a_key_goes_before_a_token_and_both_must_be_good() {
     let authority = authority(AuthMode::JwtOrMtls, true, false);
-    let token = format!("Bearer {}", authority.tokens.issue(&identity(), now()).expect("there is a secret"));
+    let token =
+        format!("Bearer {}", authority.tokens.issue(&identity(), None, now()).expect("there is a secret"));
     let with_key =
         |key| Shown { authorization: Some(token.as_bytes()), api_key: Some(key), certificate: None };
     let good = authority.admit(Class::Device, with_key(b"reader"), now());

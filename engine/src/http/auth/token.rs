@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use broker::Identity;
+use broker::{CredentialId, Identity};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use schema::clock::Timestamp;
 use schema::id;
@@ -43,6 +43,8 @@ pub(in crate::http) struct Scope {
     pub barn_id: Option<String>,
     /// Station, when the token names one.
     pub station_id: Option<String>,
+    /// The password that the token was given for; the token is good as long as it is.
+    pub login: Option<CredentialId>,
 }
 
 impl Scope {
@@ -70,6 +72,27 @@ struct Claims {
     nbf: Option<f64>,
     iss: String,
     aud: Option<Audience>,
+    login: Option<LoginClaim>,
+}
+
+/// A password that a token was given for, by the hash of its hash.
+#[derive(Debug, Deserialize, Serialize)]
+struct LoginClaim {
+    user: String,
+    mark: String,
+}
+
+impl LoginClaim {
+    fn of(credential: &CredentialId) -> Self {
+        Self { user: credential.username.to_string(), mark: hex::encode(credential.mark) }
+    }
+
+    fn credential(&self) -> Option<CredentialId> {
+        let mut mark = [0; 32];
+        hex::decode_to_slice(&self.mark, &mut mark).ok()?;
+        // No column can hold a NUL, so that such a name would be no answer but a failure.
+        (!self.user.contains('\0')).then(|| CredentialId { username: self.user.as_str().into(), mark })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,6 +121,8 @@ struct Issued<'a> {
     iss: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login: Option<LoginClaim>,
 }
 
 /// Verifies and signs device tokens.
@@ -145,9 +170,14 @@ impl Tokens {
         self.accept(claims, now)
     }
 
-    /// A new token for a device, or `None` when there is no secret to sign it with.
+    /// A new token for a device, which came with a password or without; `None` when there is no secret to sign it with.
     #[must_use]
-    pub(in crate::http) fn issue(&self, identity: &Identity, now: Timestamp) -> Option<String> {
+    pub(in crate::http) fn issue(
+        &self,
+        identity: &Identity,
+        login: Option<&CredentialId>,
+        now: Timestamp,
+    ) -> Option<String> {
         let iat = now.timestamp();
         let claims = Issued {
             sub: identity.device_id.as_str(),
@@ -156,6 +186,7 @@ impl Tokens {
             exp: iat + self.lifetime_seconds,
             iss: ISSUER,
             aud: self.audience.as_deref(),
+            login: login.map(LoginClaim::of),
         };
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, self.signing.as_ref()?);
         Some(token.expect("claims of texts and numbers always serialize, and a secret fits its algorithm"))
@@ -206,6 +237,10 @@ impl Tokens {
         let are_ids = id::is_id(&claims.sub)
             && id::is_id(&claims.tenant_id)
             && optional.iter().all(|claim| claim.as_deref().is_none_or(id::is_id));
+        let login = match &claims.login {
+            Some(login) => Some(login.credential()?),
+            None => None,
+        };
         let is_good = is_current && is_ours && are_ids && lifetime > 0.0 && lifetime <= lifetime_max;
         is_good.then_some(Scope {
             tenant_id: claims.tenant_id,
@@ -213,6 +248,7 @@ impl Tokens {
             farm_id: claims.farm_id,
             barn_id: claims.barn_id,
             station_id: claims.station_id,
+            login,
         })
     }
 }

@@ -194,8 +194,8 @@ fn a_token_made_here_is_accepted_here() {
         tenant_id: TenantId::new("t-001").expect("an id"),
         device_id: DeviceId::new("d-001").expect("an id"),
     };
-    let token = tokens.issue(&identity, now()).expect("there is a secret");
+    let token = tokens.issue(&identity, None, now()).expect("there is a secret");
     assert_eq!(tokens.verify(&token, now()), Some(Scope::of(&identity)));
     assert_eq!(tokens.lifetime_seconds(), 600);
-    assert_eq!(super::tests::tokens(&[], None).issue(&identity, now()), None);
+    assert_eq!(super::tests::tokens(&[], None).issue(&identity, None, now()), None);
 }
