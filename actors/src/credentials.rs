@@ -1,5 +1,8 @@
 //! Passwords of devices: argon2id hashes, checked off the runtime, with a memory for what was checked lately.
 
+pub mod desk;
+mod mosquitto;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;

@@ -2,10 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Environment, Flag, Inputs};
+
+/// Seconds the password before may stay good at most: a year.
+pub(crate) const OVERLAP_SECONDS_MAX: u64 = 366 * 86_400;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -14,6 +18,7 @@ Examples:
   farmiq-edge run --config edge.toml  with a database and a broker of its own
   farmiq-edge check-config            every mistake at once, and what is in effect
   farmiq-edge doctor                  what is wrong here, and what to do about it
+  farmiq-edge device add …            let a device in, and get the password for it
   farmiq-edge model check ./barn-7    whether a model package is fit for use, and what it costs
 
 Exit codes: 0 all is well, 1 something failed, 2 the configuration has a mistake.";
@@ -57,6 +62,38 @@ Examples:
   farmiq-edge doctor --config edge.toml    before the first start, or when something is odd
 
 It changes nothing. Exit codes: 0 the engine can work, 1 a line says FAIL.";
+
+const DEVICE_EXAMPLES: &str = "\
+Examples:
+  farmiq-edge device add --tenant t-001 --farm f-001 --barn b-001 --device d-001
+  farmiq-edge device list --tenant t-001
+  farmiq-edge device rotate --tenant t-001 --device d-001 --overlap 24h
+  farmiq-edge device revoke --tenant t-001 --device d-001
+
+A password is made here, shown once, and stored as a hash: nobody can show it again. What
+is changed takes effect at once on every engine of the database; a device that is revoked
+is out within a second. The database is that of the configuration; without one, the private
+one of a `farmiq-edge up` that runs on this machine.
+Exit codes: 0 it is done, 1 it is not and the text says why.";
+
+const DEVICE_ADD_EXAMPLES: &str = "\
+Examples:
+  farmiq-edge device add --tenant t-001 --farm f-001 --barn b-001 --device d-001
+  farmiq-edge device add --tenant t-001 --farm f-001 --barn b-001 --device wv-001 --station st-01
+
+The device may then speak of itself in this farm and barn, and of this station or, without
+one, of every enabled station of the barn. A device that was revoked comes back with a new
+password; one that waits for approval is approved. The user name is tenant/device.";
+
+const DEVICE_ROTATE_EXAMPLES: &str = "\
+Examples:
+  farmiq-edge device rotate --tenant t-001 --device d-001               both are good for a day
+  farmiq-edge device rotate --tenant t-001 --device d-001 --overlap 7d  or for a week
+  farmiq-edge device rotate --tenant t-001 --device d-001 --overlap 0   the old one is void at once
+
+Give the device its new password while both are good. Connections made with the old one
+close when its time is over. A Mosquitto knows one password per user: there the old one is
+void as soon as its files are written again.";
 
 const MODEL_CHECK_EXAMPLES: &str = "\
 Examples:
@@ -113,9 +150,100 @@ pub enum Command {
     /// Look for what is wrong on this machine, and say what to do about it.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor,
+    /// Let devices in, give them passwords, and put them out.
+    #[command(subcommand, after_help = DEVICE_EXAMPLES)]
+    Device(DeviceCommand),
     /// Look at model packages, which say the weight of birds in images.
     #[command(subcommand)]
     Model(ModelCommand),
+}
+
+/// What can be done about devices.
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// Let a device in, and make the password it comes with.
+    #[command(after_help = DEVICE_ADD_EXAMPLES)]
+    Add(DeviceAdd),
+    /// List devices: where they may act, and what they come with.
+    List {
+        /// Only those of this tenant.
+        #[arg(long, value_name = "ID", value_parser = id)]
+        tenant: Option<String>,
+        /// Say it for a program.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one device.
+    Show(DeviceName),
+    /// Give a device a new password; the one before stays good for a while.
+    #[command(after_help = DEVICE_ROTATE_EXAMPLES)]
+    Rotate {
+        /// Which device.
+        #[command(flatten)]
+        device: DeviceName,
+        /// How long the password before stays good, such as 30m, 24h or 7d; 0 ends it at once
+        /// [default: device.rotation_overlap_hours].
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        overlap: Option<Duration>,
+    },
+    /// Put a device out at once, whatever it comes with.
+    Revoke(DeviceName),
+}
+
+/// Which device.
+#[derive(Debug, Args)]
+pub struct DeviceName {
+    /// Its tenant.
+    #[arg(long, value_name = "ID", value_parser = id)]
+    pub tenant: String,
+    /// The device.
+    #[arg(long, value_name = "ID", value_parser = id)]
+    pub device: String,
+    /// Say it for a program.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which device to let in, and where.
+#[derive(Debug, Args)]
+pub struct DeviceAdd {
+    /// Which device.
+    #[command(flatten)]
+    pub name: DeviceName,
+    /// Its farm.
+    #[arg(long, value_name = "ID", value_parser = id)]
+    pub farm: String,
+    /// Its barn.
+    #[arg(long, value_name = "ID", value_parser = id)]
+    pub barn: String,
+    /// The only weighing station it speaks for.
+    #[arg(long, value_name = "ID", value_parser = id)]
+    pub station: Option<String>,
+    /// Another user name than tenant/device.
+    #[arg(long, value_name = "NAME")]
+    pub username: Option<String>,
+}
+
+/// Reads an id.
+fn id(text: &str) -> Result<String, String> {
+    if schema::id::is_id(text) { Ok(text.to_owned()) } else { Err(schema::id::InvalidId.to_string()) }
+}
+
+/// Reads a time such as `30m`, `24h` or `7d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write it as 0, 45s, 30m, 24h or 7d".to_owned();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "" if number == 0 => 0,
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let seconds = number.checked_mul(seconds).filter(|seconds| *seconds <= OVERLAP_SECONDS_MAX);
+    seconds.map(Duration::from_secs).ok_or_else(|| "a year is the longest".to_owned())
 }
 
 /// What can be asked about model packages.
@@ -170,9 +298,11 @@ impl Cli {
         match &self.command {
             Command::Up(up) => {
                 inputs.flags = up.flags();
-                inputs.presets = up.presets(&environment);
+                inputs.presets = private_presets(&environment);
             }
             Command::Run | Command::Worker | Command::Migrate => inputs.needs_database = true,
+            // The private database of a box that is up is found where `up` puts it.
+            Command::Device(_) => inputs.presets = private_presets(&environment),
             Command::CheckConfig { .. } | Command::Doctor | Command::Model(_) => {}
         }
         inputs.environment = environment;
@@ -194,12 +324,12 @@ impl Up {
         ];
         flags.into_iter().filter_map(|(name, path, value)| Some(Flag { name, path, value: value? })).collect()
     }
+}
 
-    /// The defaults of a box that has everything in one directory.
-    fn presets(&self, environment: &Environment) -> Vec<(&'static str, String)> {
-        let data_dir = default_data_dir(environment).display().to_string();
-        vec![("mqtt.mode", "embedded".to_owned()), ("edge.data_dir", data_dir)]
-    }
+/// The defaults of a box that has everything in one directory.
+fn private_presets(environment: &Environment) -> Vec<(&'static str, String)> {
+    let data_dir = default_data_dir(environment).display().to_string();
+    vec![("mqtt.mode", "embedded".to_owned()), ("edge.data_dir", data_dir)]
 }
 
 /// Where data goes when nobody says otherwise. For root it is a place that the user PostgreSQL runs as can reach.
@@ -250,6 +380,21 @@ mod tests {
         assert_eq!(loaded.config.media.root, PathBuf::from("/images"));
         assert!(loaded.config.database.url.is_some());
         assert!(!loaded.config.broker.allow_anonymous);
+    }
+
+    #[test]
+    fn a_time_is_a_number_with_its_unit() {
+        let check = |text: &str, expected: Option<u64>| {
+            assert_eq!(duration(text).ok(), expected.map(Duration::from_secs), "{text:?}");
+        };
+        check("0", Some(0));
+        check("45s", Some(45));
+        check("30m", Some(1800));
+        check("24h", Some(86_400));
+        check("7d", Some(604_800));
+        for text in ["", "24", "h", "-1h", "1.5h", "1w", "1 h", "367d", "99999999999999999999h"] {
+            check(text, None);
+        }
     }
 
     #[test]

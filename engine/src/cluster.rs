@@ -140,8 +140,14 @@ impl Cluster {
 
     /// The connection string: for psql and for every driver that knows key-value strings.
     pub fn url(&self) -> String {
-        let escaped = self.socket_directory.display().to_string().replace('\\', r"\\").replace('\'', r"\'");
-        format!("host='{escaped}' port={PORT} user=farmiq dbname=farmiq")
+        url(&self.socket_directory)
+    }
+
+    /// The address of the server of a data directory; `None` while none runs there.
+    pub fn running(data_dir: &Path) -> Option<String> {
+        let directory = fs::canonicalize(data_dir).ok()?.join("postgres");
+        let file = PidFile::read(&directory)?;
+        file.is_ready.then(|| url(&file.socket_directory))
     }
 
     /// Stops the server: running statements are ended, everything committed is on disk.
@@ -328,6 +334,11 @@ fn lock(data_dir: &Path) -> Result<File, ClusterError> {
 }
 
 /// The directory of the socket: in the data directory, or a short one when that path is too long for a socket.
+fn url(socket_directory: &Path) -> String {
+    let escaped = socket_directory.display().to_string().replace('\\', r"\\").replace('\'', r"\'");
+    format!("host='{escaped}' port={PORT} user=farmiq dbname=farmiq")
+}
+
 fn socket_directory(data_dir: &Path, owner: Option<&Owner>) -> PathBuf {
     let inside = data_dir.join("socket");
     let socket = inside.join(format!(".s.PGSQL.{PORT}"));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actors::allowlist::Allowlist;
 use actors::credentials::Credentials;
+use actors::credentials::desk::DeviceDesk;
 use actors::database::DatabaseHealth;
 use actors::inference::InferenceHub;
 use actors::ingress::stats::IngressStats;
@@ -30,6 +31,7 @@ use crate::tree::Parts;
 
 pub mod auth;
 mod body;
+mod device;
 mod error;
 mod event;
 mod fields;
@@ -76,6 +78,8 @@ pub struct AppState {
     allowlist: Allowlist,
     /// Passwords of devices.
     credentials: Credentials,
+    /// Makes them.
+    desk: DeviceDesk,
     /// Where readings are stored.
     telemetry: TelemetryWriters,
     /// Where orders of weighing sessions go.
@@ -115,6 +119,7 @@ impl AppState {
             authority: Authority::new(&config.auth)?,
             allowlist: parts.allowlist.clone(),
             credentials: parts.credentials.clone(),
+            desk: parts.desk.clone(),
             telemetry: parts.writers.clone(),
             sessions: parts.sessions.clone(),
             ingress: Arc::clone(&parts.stats),
@@ -219,6 +224,11 @@ fn table() -> Vec<Route> {
         row(Read, "/api/v1/media/objects/by-key", routes!(media::show_by_key)),
         row(Read, "/api/v1/media/objects/{media_id}", routes!(media::show_media)),
         row(Read, "/api/v1/media/objects/{media_id}/meta", routes!(media::media_meta)),
+        row(Box, "/api/v1/devices", routes!(device::list_devices)),
+        row(Act, "/api/v1/devices", routes!(device::add_device)),
+        row(Box, "/api/v1/devices/{device_id}", routes!(device::show_device)),
+        row(Act, "/api/v1/devices/{device_id}/rotate", routes!(device::rotate_device)),
+        row(Act, "/api/v1/devices/{device_id}/revoke", routes!(device::revoke_device)),
         row(Box, "/api/v1/janitor/state", routes!(retention::janitor_state)),
         row(Act, "/api/v1/janitor/run", routes!(retention::run_janitor)),
         row(Act, "/api/v1/sync/trigger", routes!(sync::trigger)),

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod device;
 pub mod doctor;
 pub mod greeting;
 pub mod http;

@@ -9,7 +9,7 @@ use clap::Parser;
 use engine::cli::{Cli, Command, ModelCheck, ModelCommand};
 use engine::cluster::Cluster;
 use engine::config::{self, Config, Environment, Loaded, Secret};
-use engine::{doctor, greeting, model, observe, tree};
+use engine::{device, doctor, greeting, model, observe, tree};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -99,6 +99,7 @@ async fn execute(command: Command, loaded: Loaded) -> anyhow::Result<ExitCode> {
             })
         }
         Command::CheckConfig { .. } => Ok(check_config(&loaded)),
+        Command::Device(wish) => Ok(say(&device::run(&wish, &loaded.config).await?)),
         Command::Model(ModelCommand::Check(wish)) => Ok(check_model(&wish, &loaded.config)),
     }
 }

@@ -31,6 +31,7 @@ use actors::aggregate::Aggregation;
 use actors::allowlist::Allowlist;
 use actors::chore::{Chore, ChoreActor};
 use actors::credentials::Credentials;
+use actors::credentials::desk::DeviceDesk;
 use actors::database::{DatabaseHealth, DatabaseProbe};
 use actors::device::{DeviceContext, Devices, IngressSettings};
 use actors::directory::{Directory, DirectorySettings};
@@ -104,6 +105,8 @@ pub struct Parts {
     pub allowlist: Allowlist,
     /// Who is who.
     pub credentials: Credentials,
+    /// Where devices get their passwords.
+    pub desk: DeviceDesk,
     /// Where units of work go.
     pub writers: TelemetryWriters,
     /// Where orders of weighing sessions go.
@@ -142,6 +145,7 @@ impl Parts {
             database: DatabaseHealth::default(),
             allowlist,
             credentials: Credentials::new(store.clone(), clock.clone()),
+            desk: desk(config, &store, &clock),
             writers: TelemetryWriters::new(config.telemetry.writers, clock.clone()),
             sessions: Sessions::default(),
             media_wake: Wake::default(),
@@ -169,6 +173,22 @@ impl Parts {
             wake: self.media_wake.clone(),
         }
     }
+}
+
+fn desk(config: &Config, store: &Store, clock: &Clock) -> DeviceDesk {
+    const HOUR_SECONDS: u64 = 3600;
+    let overlap = Duration::from_secs(config.device.rotation_overlap_hours * HOUR_SECONDS);
+    DeviceDesk { store: store.clone(), clock: clock.clone(), overlap }
+}
+
+/// Where devices of the configured database get their passwords, for a program that runs beside the engine.
+///
+/// # Errors
+/// When the database URL cannot be read.
+pub(crate) fn desk_alone(config: &Config) -> anyhow::Result<DeviceDesk> {
+    let mut settings = store_settings(config)?;
+    settings.pool_max = 1;
+    Ok(desk(config, &Store::new(&settings)?, &Clock::system()))
 }
 
 fn retention_settings(config: &Config) -> RetentionSettings {

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod aggregate;
 pub mod bench;
+pub mod credential;
 pub mod dead_letter;
 pub mod dedupe;
 pub mod device;
@@ -33,6 +34,7 @@ use crate::metrics;
 pub const STATEMENTS: &[&[&str]] = &[
     aggregate::STATEMENTS,
     bench::STATEMENTS,
+    credential::STATEMENTS,
     dead_letter::STATEMENTS,
     dedupe::STATEMENTS,
     device::STATEMENTS,

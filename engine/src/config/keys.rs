@@ -176,6 +176,8 @@ settings! {
     device: Device {
         /// How often "last seen" of one device is written at most.
         last_seen_write_seconds: u64 = "15" in 1..=3600;
+        /// How long the old password of a device stays good beside a new one, unless somebody says otherwise.
+        rotation_overlap_hours: u64 = "24" in 0..=8760;
         /// How often it is looked who may come in, when the database did not tell of a change at once.
         access_refresh_seconds: u64 = "5" in 1..=3600;
     }

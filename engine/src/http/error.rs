@@ -75,6 +75,8 @@ codes! {
     SessionConflict = "SESSION_CONFLICT", CONFLICT;
     /// The session is cancelled.
     SessionClosed = "SESSION_CLOSED", CONFLICT;
+    /// The device has a password already, or none that is good.
+    DeviceConflict = "DEVICE_CONFLICT", CONFLICT;
     /// Another image was completed under this URL.
     AlreadyCompleted = "ALREADY_COMPLETED", CONFLICT;
     /// Too many upload URLs for one device.

@@ -43,6 +43,7 @@ const SCHEMA_DEPTH_MAX: usize = 16;
     components(schemas(ErrorBody)),
     tags(
         (name = "telemetry", description = "Readings and their aggregates"),
+        (name = "devices", description = "Who may come in, and with which password"),
         (name = "events", description = "Generic events of devices"),
         (name = "weighvision", description = "Weighing sessions"),
         (name = "ingress", description = "What comes in, and the tokens devices call with"),

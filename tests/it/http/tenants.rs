@@ -25,23 +25,26 @@ const SECRET_COUNT: &str = "987654";
 struct Names {
     session_id: &'static str,
     id: &'static str,
+    device_id: &'static str,
     object_key: &'static str,
 }
 
 const FOREIGN: Names = Names {
     session_id: "session-of-the-owner",
     id: "0198a6f2-7c1e-7d2a-9f35-00000000aaaa",
+    device_id: "s3cr3t-device",
     object_key: "tenants/t-001/farms/f/barns/b/devices/d/images/2026/02/12/a.jpg",
 };
 const UNKNOWN: Names = Names {
     session_id: "session-of-nobody",
     id: "0198a6f2-7c1e-7d2a-9f35-00000000bbbb",
+    device_id: "device-of-nobody",
     object_key: "tenants/t-001/farms/f/barns/b/devices/d/images/2026/02/12/b.jpg",
 };
 
 /// A row of the owner in every table that a path leads to.
 async fn furnish(face: &Face) {
-    let Names { session_id, id, object_key } = FOREIGN;
+    let Names { session_id, id, object_key, .. } = FOREIGN;
     let place = "'t-001', 's3cr3t-farm', 's3cr3t-barn', 's3cr3t-device'";
     let mut sql = String::new();
     let _ = write!(
@@ -66,6 +69,8 @@ async fn furnish(face: &Face) {
              VALUES ('{id}', 't-001', '{session_id}', 1, now(), 's3cr3t-event', now());
          INSERT INTO media_objects (id, tenant_id, farm_id, barn_id, device_id, session_id, bucket, object_key, mime_type, captured_at, created_at)
              VALUES ('{id}', {place}, '{session_id}', 's3cr3t-bucket', '{object_key}', 'image/jpeg', now(), now());
+         INSERT INTO device_credentials (username, tenant_id, device_id, password_hash, created_at, updated_at)
+             VALUES ('s3cr3t-user', 't-001', 's3cr3t-device', 's3cr3t-hash', now(), now());
          INSERT INTO media_uploads (media_id, tenant_id, farm_id, barn_id, device_id, bucket, object_key, content_type, status, expires_at, created_at)
              VALUES ('{id}', {place}, 's3cr3t-bucket', '{object_key}', 'image/jpeg', 'presigned', now() + interval '1 day', now());
          INSERT INTO inference_jobs (id, tenant_id, farm_id, barn_id, device_id, media_id, object_key, session_id, model_version, status, next_attempt_at, created_at, updated_at)
@@ -169,6 +174,10 @@ impl Operation<'_> {
             Some((kind, body)) if kind.ends_with("json") => {
                 let mut body = body["example"].clone();
                 fill(&mut body, way, names);
+                if self.path == "/api/v1/devices" {
+                    // Each can be let in once.
+                    body["device_id"] = json!(new_id().to_string());
+                }
                 (kind.clone(), body.to_string())
             }
             Some((kind, _)) => (kind.clone(), "bytes".to_owned()),
@@ -202,6 +211,7 @@ impl Operation<'_> {
         match name {
             "id" | "session_id" | "sessionId" if self.path.contains("/sessions/") => names.session_id,
             "id" | "media_id" | "job_id" => names.id,
+            "device_id" => names.device_id,
             _ => panic!("{}: this test does not know {name}", self.path),
         }
     }
@@ -218,7 +228,7 @@ fn query_value(name: &str, way: Way, names: &Names) -> Option<String> {
         // Nothing is deleted, whoever may order it.
         "dry_run" => Some("true".to_owned()),
         // These narrow a list further.
-        "device_id" | "event_type" | "start_time" | "end_time" | "window" | "limit" => None,
+        "device_id" | "after" | "event_type" | "start_time" | "end_time" | "window" | "limit" => None,
         _ => panic!("this test does not know the parameter {name}"),
     }
 }

@@ -1,0 +1,269 @@
+//! Credentials of devices: made, replaced and taken back, and what is known of the devices that have them.
+
+use tokio_postgres::Row;
+
+use crate::clock::Timestamp;
+use crate::store::{Conn, StoreError};
+
+/// Every statement of this module.
+pub const STATEMENTS: &[&str] = &[KNOWN, ALLOW, ADD, ROTATE, REVOKE, SHUT_OUT, BROKER_USERS];
+
+/// A device as it is let in, or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Tenant.
+    pub tenant_id: String,
+    /// The device.
+    pub device_id: String,
+    /// Farm of its allowlist row; `None` means any, or that there is no row.
+    pub farm_id: Option<String>,
+    /// Barn of its allowlist row; `None` means any, or that there is no row.
+    pub barn_id: Option<String>,
+    /// Its only station; `None` means any.
+    pub station_id: Option<String>,
+    /// Whether the allowlist lets it act; `None` when it has no row there.
+    pub is_allowed: Option<bool>,
+    /// Whether it waits for approval.
+    pub is_pending: bool,
+    /// Its password; `None` when it has none.
+    pub credential: Option<KnownCredential>,
+    /// When it last gave a sign of life.
+    pub last_seen_at: Option<Timestamp>,
+}
+
+/// A password as it may be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownCredential {
+    /// The user name.
+    pub username: String,
+    /// Whether it is good.
+    pub is_enabled: bool,
+    /// When the first password was made.
+    pub created_at: Timestamp,
+    /// When the newest was made; `None` when that was not here.
+    pub rotated_at: Option<Timestamp>,
+    /// Whether a password before the newest is stored, too.
+    pub has_two: bool,
+    /// Until when that one is good; `None` means for ever, when there is one.
+    pub overlap_ends_at: Option<Timestamp>,
+    /// Whether Mosquitto can be told of the newest.
+    pub has_mosquitto_hash: bool,
+}
+
+// The order is that of the bytes, so that the last row says where to go on, whatever the locale of the database is.
+const KNOWN: &str = "-- known_devices
+SELECT tenant_id, device_id, a.farm_id, a.barn_id, a.station_id, a.enabled, a.provision_state = 'pending', c.username, c.enabled,
+    c.created_at, c.rotated_at, c.password_hash_next IS NOT NULL, c.overlap_ends_at, c.mosquitto_hash IS NOT NULL, s.last_seen_at
+FROM device_allowlist AS a FULL JOIN device_credentials AS c USING (tenant_id, device_id)
+    LEFT JOIN device_last_seen AS s USING (tenant_id, device_id)
+WHERE ($1::text[] IS NULL OR tenant_id = ANY($1)) AND ($2::text IS NULL OR device_id = $2)
+    AND (tenant_id COLLATE \"C\", device_id COLLATE \"C\") > ($3::text, $4::text)
+ORDER BY tenant_id COLLATE \"C\", device_id COLLATE \"C\" LIMIT $5";
+
+/// Devices of these tenants (`None` means of all) behind a place in the order by tenant and device.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(
+    conn: &Conn,
+    tenants: Option<&[String]>,
+    (tenant_id, device_id): (&str, &str),
+    limit: i64,
+) -> Result<Vec<Known>, StoreError> {
+    let nobody: Option<&str> = None;
+    let rows = conn.query(KNOWN, &[&tenants, &nobody, &tenant_id, &device_id, &limit]).await?;
+    Ok(rows.iter().map(known).collect())
+}
+
+/// One device.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(conn: &Conn, tenant_id: &str, device_id: &str) -> Result<Option<Known>, StoreError> {
+    let row = conn.query_opt(KNOWN, &[&[tenant_id].as_slice(), &device_id, &"", &"", &1_i64]).await?;
+    Ok(row.as_ref().map(known))
+}
+
+fn known(row: &Row) -> Known {
+    let credential = row.get::<_, Option<String>>(7).map(|username| KnownCredential {
+        username,
+        is_enabled: row.get(8),
+        created_at: row.get(9),
+        rotated_at: row.get(10),
+        has_two: row.get(11),
+        overlap_ends_at: row.get(12),
+        has_mosquitto_hash: row.get(13),
+    });
+    Known {
+        tenant_id: row.get(0),
+        device_id: row.get(1),
+        farm_id: row.get(2),
+        barn_id: row.get(3),
+        station_id: row.get(4),
+        is_allowed: row.get(5),
+        is_pending: row.get::<_, Option<bool>>(6).unwrap_or_default(),
+        credential,
+        last_seen_at: row.get(14),
+    }
+}
+
+/// Where a device belongs.
+#[derive(Clone, Copy, Debug)]
+pub struct NewDevice<'a> {
+    /// Tenant.
+    pub tenant_id: &'a str,
+    /// The device.
+    pub device_id: &'a str,
+    /// Its farm.
+    pub farm_id: &'a str,
+    /// Its barn.
+    pub barn_id: &'a str,
+    /// Its only station; `None` means any of its barn.
+    pub station_id: Option<&'a str>,
+}
+
+/// What is stored of a password.
+#[derive(Clone, Copy, Debug)]
+pub struct Hashes<'a> {
+    /// argon2id, PHC format.
+    pub argon2: &'a str,
+    /// As a line of Mosquitto's password file holds it.
+    pub mosquitto: &'a str,
+}
+
+const ALLOW: &str = "-- allow_device
+INSERT INTO device_allowlist (tenant_id, device_id, farm_id, barn_id, station_id, enabled, provision_state, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, true, 'approved', $6, $6)
+ON CONFLICT (tenant_id, device_id) DO UPDATE SET farm_id = excluded.farm_id, barn_id = excluded.barn_id,
+    station_id = excluded.station_id, enabled = true, provision_state = 'approved', updated_at = excluded.updated_at";
+
+// A device that was revoked comes back with a new password.
+const ADD: &str = "-- add_credential
+INSERT INTO device_credentials AS c (username, tenant_id, device_id, password_hash, mosquitto_hash, rotated_at, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $6, $6)
+ON CONFLICT (tenant_id, device_id) DO UPDATE SET username = excluded.username, password_hash = excluded.password_hash,
+    password_hash_next = NULL, overlap_ends_at = NULL, mosquitto_hash = excluded.mosquitto_hash, enabled = true,
+    rotated_at = excluded.rotated_at, updated_at = excluded.updated_at
+WHERE NOT c.enabled";
+
+/// Lets a device in with a password; false, and nothing is changed, when it has one that is good.
+///
+/// # Errors
+/// When the database fails; a user name that another device has makes it [`StoreError::is_replay`].
+pub async fn add(
+    conn: &mut Conn,
+    new: NewDevice<'_>,
+    username: &str,
+    hashes: Hashes<'_>,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let NewDevice { tenant_id, device_id, farm_id, barn_id, station_id } = new;
+    let Hashes { argon2, mosquitto } = hashes;
+    let added = conn
+        .transaction_from("add_device", "BEGIN", async |conn| {
+            let added =
+                conn.execute(ADD, &[&username, &tenant_id, &device_id, &argon2, &mosquitto, &now]).await?;
+            if added == 0 {
+                return Ok(None);
+            }
+            conn.execute(ALLOW, &[&tenant_id, &device_id, &farm_id, &barn_id, &station_id, &now]).await?;
+            Ok(Some(()))
+        })
+        .await?;
+    Ok(added.is_some())
+}
+
+// A rotation that is over but was not tidied up yet leaves its new password as the old one of the next.
+const ROTATE: &str = "-- rotate_credential
+UPDATE device_credentials
+SET password_hash = CASE WHEN $5::timestamptz IS NULL THEN $3
+        WHEN overlap_ends_at <= $6 THEN coalesce(password_hash_next, password_hash) ELSE password_hash END,
+    password_hash_next = CASE WHEN $5 IS NOT NULL THEN $3 END,
+    overlap_ends_at = $5, mosquitto_hash = $4, rotated_at = $6, updated_at = $6
+WHERE tenant_id = $1 AND device_id = $2 AND enabled
+    AND ($5 IS NULL OR password_hash_next IS NULL OR overlap_ends_at <= $6)
+RETURNING username";
+
+/// Gives a device another password; the one before stays good until `overlap_ends_at`, or ends at once. Says the user
+/// name; `None` when the device has no password that is good, or has two and should keep the older one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn rotate(
+    conn: &Conn,
+    (tenant_id, device_id): (&str, &str),
+    hashes: Hashes<'_>,
+    overlap_ends_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Option<String>, StoreError> {
+    let Hashes { argon2, mosquitto } = hashes;
+    let row = conn
+        .query_opt(ROTATE, &[&tenant_id, &device_id, &argon2, &mosquitto, &overlap_ends_at, &now])
+        .await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+const REVOKE: &str = "-- revoke_credential
+UPDATE device_credentials SET enabled = false, updated_at = $3 WHERE tenant_id = $1 AND device_id = $2";
+
+const SHUT_OUT: &str = "-- shut_device_out
+UPDATE device_allowlist SET enabled = false, updated_at = $3 WHERE tenant_id = $1 AND device_id = $2";
+
+/// Puts a device out, whatever it comes with; false when nobody knows it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn revoke(
+    conn: &mut Conn,
+    tenant_id: &str,
+    device_id: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    conn.transaction("revoke_device", async |conn| {
+        let credentials = conn.execute(REVOKE, &[&tenant_id, &device_id, &now]).await?;
+        let rows = conn.execute(SHUT_OUT, &[&tenant_id, &device_id, &now]).await?;
+        Ok(credentials + rows > 0)
+    })
+    .await
+}
+
+/// A device that may log in at a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerUser {
+    /// User name.
+    pub username: String,
+    /// A line of Mosquitto's password file; `None` when the password was not made here.
+    pub mosquitto_hash: Option<String>,
+    /// Tenant.
+    pub tenant_id: String,
+    /// The device.
+    pub device_id: String,
+    /// Its farm; `None` means any.
+    pub farm_id: Option<String>,
+    /// Its barn; `None` means any.
+    pub barn_id: Option<String>,
+    /// Its only station; `None` means any.
+    pub station_id: Option<String>,
+}
+
+const BROKER_USERS: &str = "-- broker_users
+SELECT c.username, c.mosquitto_hash, tenant_id, device_id, a.farm_id, a.barn_id, a.station_id
+FROM device_credentials AS c JOIN device_allowlist AS a USING (tenant_id, device_id)
+WHERE c.enabled AND a.enabled ORDER BY c.username COLLATE \"C\"";
+
+/// Every device that may log in by password, by user name.
+///
+/// # Errors
+/// When the database fails.
+pub async fn broker_users(conn: &Conn) -> Result<Vec<BrokerUser>, StoreError> {
+    let user = |row: &Row| BrokerUser {
+        username: row.get(0),
+        mosquitto_hash: row.get(1),
+        tenant_id: row.get(2),
+        device_id: row.get(3),
+        farm_id: row.get(4),
+        barn_id: row.get(5),
+        station_id: row.get(6),
+    };
+    Ok(conn.query(BROKER_USERS, &[]).await?.iter().map(user).collect())
+}
