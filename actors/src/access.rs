@@ -107,7 +107,9 @@ impl Whom {
         };
         match (&mut *self, identity) {
             (Self::Everybody, _) => {}
-            (Self::Devices(devices), Some(identity)) if devices.len() < DEVICES_MAX => {
+            (Self::Devices(devices), Some(identity))
+                if devices.len() < DEVICES_MAX || devices.contains(&identity) =>
+            {
                 devices.insert(identity);
             }
             (Self::Devices(_), _) => *self = Self::Everybody,

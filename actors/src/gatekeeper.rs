@@ -12,11 +12,14 @@ use tokio::time::Instant;
 use crate::allowlist::Allowlist;
 use crate::credentials::Credentials;
 use crate::database::DatabaseHealth;
+use crate::operators::Operators;
 
 /// The gatekeeper of the embedded broker.
 pub struct DeviceGatekeeper {
     /// Checks passwords.
     pub credentials: Credentials,
+    /// Knows operators.
+    pub operators: Operators,
     /// Knows scopes.
     pub allowlist: Allowlist,
     /// Knows whether anything can be committed.
@@ -54,6 +57,9 @@ impl Gatekeeper for DeviceGatekeeper {
 
 impl DeviceGatekeeper {
     async fn identify(&self, shown: Shown<'_>) -> Result<Login, StoreError> {
+        if let Some(name) = shown.username.filter(|name| Operators::is_asked(name)) {
+            return Ok(self.operator(name, shown));
+        }
         let certified = match shown.certificate {
             Some(subject) => Some(self.allowlist.identity(subject).await?),
             None => None,
@@ -71,6 +77,13 @@ impl DeviceGatekeeper {
             }
             (Some(_), _) | (None, Some(None) | None) => Login::Refused,
         })
+    }
+
+    /// Whoever shows a device's certificate is that device, and no operator.
+    fn operator(&self, username: &str, shown: Shown<'_>) -> Login {
+        let found = self.operators.find(username, shown.password.unwrap_or_default());
+        let operator = found.filter(|_| shown.certificate.is_none());
+        operator.map_or(Login::Refused, |operator| Login::Operator(operator.clone()))
     }
 
     /// A credential alone is not enough: the device's row must be there and enabled.

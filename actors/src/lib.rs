@@ -20,6 +20,7 @@ pub mod gatekeeper;
 pub mod inference;
 pub mod ingress;
 pub mod media;
+pub mod operators;
 pub mod retention;
 pub mod session;
 pub mod supervisor;

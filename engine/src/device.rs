@@ -101,12 +101,12 @@ fn show_issued(issued: &Issued, tenant_id: &str, device_id: &str, is_for_program
             "password": password, "old_password_good_until": old_is_good_until.map(format)});
         return format!("{issued}\n");
     }
-    let old = match old_is_good_until {
-        Some(until) => format!("The one before is good until {}.\n", format(*until)),
-        None => String::new(),
-    };
-    format!("user name  {username}\npassword   {password}\n\nIt is not shown again. {old}\n")
-        .replace(" \n\n", "\n")
+    let mut text = format!("user name  {username}\npassword   {password}\n\nIt is not shown again.");
+    if let Some(until) = old_is_good_until {
+        let _ = write!(text, " The one before is good until {}.", format(*until));
+    }
+    text.push('\n');
+    text
 }
 
 fn table(devices: &[Known]) -> String {

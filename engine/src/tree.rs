@@ -44,6 +44,7 @@ use actors::ingress::{self, Ingress, IngressIntake};
 use actors::media::completion::Completer;
 use actors::media::store::MediaStore;
 use actors::media::watch::UploadWatch;
+use actors::operators::Operators;
 use actors::retention::disk::DiskWatch;
 use actors::retention::upkeep::{Cleanup, Partitions};
 use actors::retention::{Retention, RetentionHub, RetentionSettings};
@@ -58,8 +59,9 @@ use actors::wake::Wake;
 use anyhow::{Context, bail};
 use axum::Router;
 use broker::tls::TlsFiles;
-use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings};
+use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings, Operator, Tenants};
 use schema::clock::Clock;
+use schema::id::TenantId;
 use schema::store::{Store, StoreSettings, partition};
 use schema::wire::envelope::Dialects;
 use tokio::net::TcpListener;
@@ -551,6 +553,7 @@ fn way_in(config: &Config, parts: &Parts, ingress: Address<ingress::Msg>) -> any
         MqttMode::Embedded => {
             let gatekeeper = Arc::new(DeviceGatekeeper {
                 credentials: parts.credentials.clone(),
+                operators: operators(config),
                 allowlist: parts.allowlist.clone(),
                 database: parts.database.clone(),
                 is_anonymous_allowed: config.broker.allow_anonymous,
@@ -567,6 +570,19 @@ pub(crate) fn door_files(broker: &Broker) -> Option<TlsFiles> {
     broker.listen_tls.or(broker.listen_wss)?;
     let (cert, key) = (broker.tls_cert.clone()?, broker.tls_key.clone()?);
     Some(TlsFiles { cert, key, client_ca: broker.client_ca.clone(), client_crl: broker.client_crl.clone() })
+}
+
+/// The operators that may listen over MQTT: those whose keys have a name.
+fn operators(config: &Config) -> Operators {
+    let named = config.auth.operator_keys.iter().filter_map(|key| {
+        let tenants = if key.tenants.iter().any(|tenant| tenant == "*") {
+            Tenants::All
+        } else {
+            Tenants::Of(key.tenants.iter().filter_map(|id| TenantId::new(id).ok()).collect())
+        };
+        Some((Operator { name: key.name.as_deref()?.into(), tenants }, key.key.expose()))
+    });
+    Operators::new(named)
 }
 
 fn door_settings(config: &Config) -> DoorSettings {

@@ -6,7 +6,7 @@ use loadtest::mqtt::Login;
 use schema::store::access::Touched;
 use tests::barn::admit;
 use tests::device::{Device, login, new_event_id, reading};
-use tests::engine::Engine;
+use tests::engine::{Engine, binary};
 use tests::postgres::Database;
 use tests::settings::Settings;
 
@@ -122,6 +122,76 @@ async fn both_passwords_of_a_rotation_are_good_until_its_overlap_ends() {
     let kept = "SELECT count(*) FROM device_credentials WHERE device_id = 'd-1' AND password_hash_next IS NULL AND overlap_ends_at IS NULL";
     assert_eq!(site.db.count(kept).await, 1, "the old one is forgotten");
     site.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_lets_in_and_puts_out_and_explains_itself() {
+    let site = Site::start(NEVER_SECONDS).await;
+    let settings = &site.engines[0].settings;
+    let device = async |arguments: &[&str]| command(settings, &[&["device"], arguments].concat()).await;
+    let name = ["--tenant", "t-001", "--device", "new"];
+    let add = [&["add", "--json", "--farm", "f-001", "--barn", "b-001"], name.as_slice()].concat();
+    let (code, text) = device(&add).await;
+    assert_eq!(code, Some(0), "{text}");
+    let issued: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let (user, password) = (issued["username"].as_str().unwrap(), issued["password"].as_str().unwrap());
+    let connections = site.connect_as("new", user, password).await;
+    let (code, text) = device(&add).await;
+    assert!(code == Some(1) && text.contains("has a password already"), "{text}");
+    let (_, text) = device(&["list"]).await;
+    assert!(text.contains("t-001/new") && !text.contains(password), "{text}");
+    let (code, text) = device(&[&["revoke"], name.as_slice()].concat()).await;
+    assert_eq!(code, Some(0), "{text}");
+    for connection in connections {
+        connection.closed().await;
+    }
+    let (_, text) = device(&[&["show"], name.as_slice()].concat()).await;
+    assert!(text.contains("revoked"), "{text}");
+    for (arguments, told) in [
+        (["revoke", "--tenant", "t-001", "--device", "nobody"], "there is no such device"),
+        (["show", "--tenant", "a/b", "--device", "d"], "an id has 1 to 128 bytes"),
+        (["list", "--tenant", "t-001", "--overlap", "1"], "unexpected argument"),
+    ] {
+        let (code, text) = device(&arguments).await;
+        assert!(code != Some(0) && text.contains(told), "{arguments:?}: {text}");
+    }
+    site.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_logs_in_with_its_name_and_its_key() {
+    let db = Database::fresh().await;
+    let keys = r#"[{ name = "ops", key = "long key", role = "read", tenants = ["t-001"] }]"#;
+    let settings = Settings::of(&db.url)
+        .set("broker.allow_anonymous", "false")
+        .set("auth.mode", "jwt")
+        .set("auth.operator_keys", keys);
+    let mut engine = Engine::start(settings).await;
+    let mqtt = engine.settings.mqtt;
+    let with = |user: &str, password: &str| Login {
+        user: Some(user.to_owned()),
+        password: Some(password.to_owned()),
+        ..login("tool")
+    };
+    for (user, password) in [("operator:ops", "guess"), ("operator:other", "long key"), ("ops", "long key")] {
+        let refused = loadtest::mqtt::connect(&mqtt.to_string(), &with(user, password)).await;
+        assert!(refused.is_err(), "{user} {password}");
+    }
+    drop(Device::login(mqtt, &with("operator:ops", "long key")).await);
+    assert_eq!(engine.terminate().await.code, Some(0));
+}
+
+/// Runs the program with the settings of an engine; says its exit code and what it said.
+async fn command(settings: &Settings, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = tokio::process::Command::new(binary())
+        .args(arguments)
+        .env_clear()
+        .envs(settings.variables())
+        .output()
+        .await
+        .expect("the program can be started");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }
 
 #[tokio::test]

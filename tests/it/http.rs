@@ -17,6 +17,7 @@ use serde_json::Value;
 use tests::postgres::Database;
 use tower::ServiceExt;
 
+mod credentials;
 mod device;
 mod media;
 mod ops;
@@ -38,7 +39,7 @@ struct Face {
 
 fn key(key: &str, role: Role, tenants: &[&str]) -> OperatorKey {
     let tenants = tenants.iter().map(|&tenant| tenant.to_owned()).collect();
-    OperatorKey { key: Secret::from(key.to_owned()), role, tenants }
+    OperatorKey { name: None, key: Secret::from(key.to_owned()), role, tenants }
 }
 
 /// Tokens, and keys `all` (every tenant) and `one` (t-001), both of the role admin.

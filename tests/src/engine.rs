@@ -256,7 +256,11 @@ fn is_outdated() -> bool {
 }
 
 /// The binary beside the test executable.
-fn binary() -> PathBuf {
+///
+/// # Panics
+/// When it is not built.
+#[must_use]
+pub fn binary() -> PathBuf {
     let me = std::env::current_exe().expect("a test is a program");
     let profile = me.parent().and_then(Path::parent).expect("it lies in target/PROFILE/deps");
     let binary = profile.join("farmiq-edge");

@@ -85,6 +85,22 @@ fn check_operators(config: &Config, sources: &mut Sources<'_>) {
             let what = format!("names no tenant in key {number}");
             sources.blame("auth.operator_keys", &what, "list the tenants, or [\"*\"] for all");
         }
+        if key.name.as_deref().is_some_and(|name| !schema::id::is_id(name)) {
+            let what = format!("has a name in key {number} that is none");
+            sources.blame(
+                "auth.operator_keys",
+                &what,
+                "1 to 128 bytes without control characters or any of / + #",
+            );
+        }
+        if key.name.is_some() && keys[..position].iter().any(|other| other.name == key.name) {
+            let what = format!("has the name of key {number} twice");
+            sources.blame("auth.operator_keys", &what, "give each operator a name of its own");
+        }
+        if key.name.is_some() && key.tenants.iter().any(|id| id != "*" && !schema::id::is_id(id)) {
+            let what = format!("has a tenant in key {number} that is no id");
+            sources.blame("auth.operator_keys", &what, "list the tenants, or [\"*\"] for all");
+        }
         if keys[..position].iter().any(|other| other.key == key.key) {
             let what = format!("has key {number} twice");
             sources.blame("auth.operator_keys", &what, "give each operator a key of its own");

@@ -265,10 +265,12 @@ impl Setting for Headers {
     }
 }
 
-/// A key for people and programs that watch or repair the box over HTTP.
+/// A key for people and programs that watch or repair the box over HTTP, or listen over MQTT.
 #[derive(Debug, Clone)]
 pub struct OperatorKey {
-    /// What is sent as `x-api-key`.
+    /// Whose it is; over MQTT it belongs to the user `operator:name`, and to nobody without a name.
+    pub name: Option<String>,
+    /// What is sent as `x-api-key`, or as password.
     pub key: Secret,
     /// What the key may do.
     pub role: Role,
@@ -277,8 +279,7 @@ pub struct OperatorKey {
 }
 
 /// What an operator key must look like.
-const OPERATOR_KEY_SHAPE: &str =
-    "{ key = \"…\", role = \"read\" or \"admin\", tenants = [\"t-001\"] or [\"*\"] } and nothing else";
+const OPERATOR_KEY_SHAPE: &str = "{ key = \"…\", role = \"read\" or \"admin\", tenants = [\"t-001\"] or [\"*\"] }, with or without a name = \"…\"";
 
 impl Setting for OperatorKey {
     const SECRET: bool = true;
@@ -289,9 +290,14 @@ impl Setting for OperatorKey {
 
     fn from_toml(value: &Value) -> Result<Self, String> {
         let wrong = || OPERATOR_KEY_SHAPE.to_owned();
-        let table = value.as_table().filter(|table| table.len() == 3).ok_or_else(wrong)?;
+        let table = value.as_table().ok_or_else(wrong)?;
+        let name = table.get("name").map(String::from_toml).transpose()?;
+        if table.len() != 3 + usize::from(name.is_some()) {
+            return Err(wrong());
+        }
         let field = |name: &str| table.get(name).ok_or_else(wrong);
         Ok(Self {
+            name,
             key: Secret::from_toml(field("key")?)?,
             role: Role::from_toml(field("role")?)?,
             tenants: Vec::from_toml(field("tenants")?)?,
@@ -300,9 +306,11 @@ impl Setting for OperatorKey {
 
     fn to_toml(&self) -> Value {
         let tenants = self.tenants.iter().map(|tenant| Value::from(tenant.as_str())).collect();
+        let name = self.name.as_deref().map(|name| ("name", name.into()));
         let fields =
             [("key", self.key.to_toml()), ("role", self.role.to_toml()), ("tenants", Value::Array(tenants))];
-        Value::Table(fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect())
+        let fields = name.into_iter().chain(fields);
+        Value::Table(fields.map(|(name, value)| (name.to_owned(), value)).collect())
     }
 }
 

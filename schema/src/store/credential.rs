@@ -177,11 +177,11 @@ pub async fn add(
 const ROTATE: &str = "-- rotate_credential
 UPDATE device_credentials
 SET password_hash = CASE WHEN $5::timestamptz IS NULL THEN $3
-        WHEN overlap_ends_at <= $6 THEN coalesce(password_hash_next, password_hash) ELSE password_hash END,
-    password_hash_next = CASE WHEN $5 IS NOT NULL THEN $3 END,
-    overlap_ends_at = $5, mosquitto_hash = $4, rotated_at = $6, updated_at = $6
+        WHEN overlap_ends_at <= $6::timestamptz THEN coalesce(password_hash_next, password_hash) ELSE password_hash END,
+    password_hash_next = CASE WHEN $5::timestamptz IS NOT NULL THEN $3 END,
+    overlap_ends_at = $5::timestamptz, mosquitto_hash = $4, rotated_at = $6::timestamptz, updated_at = $6::timestamptz
 WHERE tenant_id = $1 AND device_id = $2 AND enabled
-    AND ($5 IS NULL OR password_hash_next IS NULL OR overlap_ends_at <= $6)
+    AND ($5::timestamptz IS NULL OR password_hash_next IS NULL OR overlap_ends_at <= $6::timestamptz)
 RETURNING username";
 
 /// Gives a device another password; the one before stays good until `overlap_ends_at`, or ends at once. Says the user

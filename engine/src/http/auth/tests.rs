@@ -19,7 +19,7 @@ fn identity() -> Identity {
 }
 
 fn key(key: &str, role: Role) -> OperatorKey {
-    OperatorKey { key: Secret::from(key.to_owned()), role, tenants: vec!["t-001".to_owned()] }
+    OperatorKey { name: None, key: Secret::from(key.to_owned()), role, tenants: vec!["t-001".to_owned()] }
 }
 
 fn authority(mode: AuthMode, has_keys: bool, is_admin_enabled: bool) -> Authority {
