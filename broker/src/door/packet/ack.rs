@@ -32,9 +32,11 @@ pub(crate) fn ack(version: Version, kind: Kind, body: &[u8]) -> Result<Ack, Malf
         }
     }
     reader.end()?;
-    let is_known = match kind {
-        Kind::PubRel | Kind::PubComp => matches!(reason.0, 0x00 | 0x92),
-        _ => matches!(reason.0, 0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99),
+    let is_release = matches!(kind, Kind::PubRel | Kind::PubComp);
+    let is_known = if is_release {
+        matches!(reason.0, 0x00 | 0x92)
+    } else {
+        matches!(reason.0, 0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99)
     };
     if is_known { Ok(Ack { packet_id, reason }) } else { Err(UNKNOWN_REASON) }
 }

@@ -93,7 +93,7 @@ const CONNECT_CODES: [ConnectCode; 7] = [
 const ILL_FORMED: [&str; 4] = ["0001 80", "0002 c0af", "0003 eda080", "0004 f4908080"];
 
 /// Every packet with one of `fields` in the place of `@`.
-fn with<'a>(packets: &[&str], fields: &[&'a str]) -> Vec<String> {
+fn with(packets: &[&str], fields: &[&str]) -> Vec<String> {
     packets.iter().flat_map(|packet| fields.iter().map(|field| packet.replace('@', field))).collect()
 }
 
