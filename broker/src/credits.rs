@@ -68,6 +68,12 @@ impl Credits {
         bytes.forget();
     }
 
+    /// The messages and bytes that are free.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn free(&self) -> (usize, usize) {
+        (self.messages.available_permits(), self.bytes.available_permits())
+    }
+
     /// Gives back what was taken.
     pub(crate) fn give_back(&self, cost: Cost) {
         self.messages.add_permits(cost.messages as usize);

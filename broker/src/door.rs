@@ -375,6 +375,12 @@ impl Door {
         }
     }
 
+    /// The credit of all connections.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn credits(&self) -> Arc<Credits> {
+        Arc::clone(&self.shared.credits)
+    }
+
     /// Serves one client over any stream, as if it had been accepted.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) async fn serve_stream(&self, stream: impl AsyncRead + AsyncWrite) {

@@ -27,13 +27,12 @@ pub fn codec(bytes: &[u8]) {
 fn read_stream(version: Version, mut bytes: &[u8]) {
     while let Some((kind, body_bytes, after_header)) = read_header(Some(version), bytes) {
         let body = &after_header[..body_bytes.min(after_header.len())];
-        match kind {
-            Kind::Publish { qos, .. } => {
-                if let Ok(Some(head)) = packet::publish_head(version, body_bytes, qos, body) {
-                    assert!(head.head_bytes <= body_bytes, "a head lies within its packet");
-                }
+        if let Kind::Publish { qos, .. } = kind {
+            if let Ok(Some(head)) = packet::publish_head(version, body_bytes, qos, body) {
+                assert!(head.head_bytes <= body_bytes, "a head lies within its packet");
             }
-            _ => read_body(version, kind, body),
+        } else {
+            read_body(version, kind, body);
         }
         bytes = &after_header[body.len()..];
     }

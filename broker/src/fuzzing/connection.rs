@@ -81,6 +81,8 @@ async fn run(policy: u8, script: &[u8]) {
     };
     let door = Door::bind_with(settings, parts, Arc::<Switchboard>::default()).await;
     let door = Arc::new(door.expect("a door without sockets opens"));
+    let credits = door.credits();
+    let credit = credits.free();
     let visits = async {
         visit_all(&door, script).await;
         door.shutdown(Duration::from_secs(60)).await
@@ -91,6 +93,9 @@ async fn run(policy: u8, script: &[u8]) {
     };
     assert_eq!((abandoned, door.stats().unacked()), (0, 0), "every delivery is settled");
     assert_eq!(door.stats().panicked(), 0);
+    // Whatever still waits for its time, as a last will does, goes with the door.
+    drop(door);
+    assert_eq!(credits.free(), credit, "all credit is given back");
 }
 
 async fn visit_all(door: &Arc<Door>, script: &[u8]) {
