@@ -6,7 +6,7 @@ NODE := target/node
 MODEL_VENV := target/venv-model
 DATA_DIR ?=
 
-.PHONY: help up test test-large lint bench bench-door bench-weigh bench-inference bench-retention model prerequisites
+.PHONY: help up test test-large lint bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model prerequisites
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -48,6 +48,9 @@ bench-inference: $(MODEL_VENV)/.ready ## Measure what weighing an image costs he
 bench-retention: prerequisites ## Measure what deleting a million old rows costs those who write
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
 	@deploy/bench-retention
+
+bench-fan-out: ## Measure live messages to subscribers, through the router and through the queues
+	cargo run --release -p broker --example fan_out
 
 model: $(MODEL_VENV)/.ready ## Draw pictures and train the demonstration model again (a few minutes)
 	cargo build --release -p farmiq-loadtest

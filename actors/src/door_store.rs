@@ -10,8 +10,8 @@ use broker::store::{Change, Client, Owner, Queued, Stored, StoredSession, Subscr
 use broker::{DoorStore, DoorStoreError, Identity, Publication, Qos};
 use bytes::Bytes;
 use schema::id::{DeviceId, TenantId};
-use schema::store::Store;
 use schema::store::door::{self, Changes, MessageRow, QueueRow, SessionRow, SubscriptionRow};
+use schema::store::{Store, StoreError};
 use uuid::Uuid;
 
 /// The store of the door.
@@ -25,14 +25,18 @@ pub struct DatabaseDoorStore {
 impl DoorStore for DatabaseDoorStore {
     async fn load(&self) -> Result<Stored, DoorStoreError> {
         let loaded = self.store.run("mqtt_load", async |conn| door::load(conn).await).await;
-        Ok(stored(loaded.map_err(|error| DoorStoreError(error.into()))?))
+        Ok(stored(loaded.map_err(failure)?))
     }
 
     async fn apply(&self, changes: &[Change]) -> Result<(), DoorStoreError> {
         let changes = fold(changes);
         let applied = self.store.run("mqtt_apply", async |conn| door::apply(conn, &changes).await).await;
-        applied.map_err(|error| DoorStoreError(error.into()))
+        applied.map_err(failure)
     }
+}
+
+fn failure(error: StoreError) -> DoorStoreError {
+    DoorStoreError { is_data: error.is_data(), source: error.into() }
 }
 
 /// What changes come to, taken together: of everything that changed, how it is in the end.

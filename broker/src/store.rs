@@ -18,7 +18,13 @@ use crate::publication::Publication;
 /// The store could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("reach the store of sessions and retained messages")]
-pub struct DoorStoreError(#[source] pub Box<dyn Error + Send + Sync>);
+pub struct DoorStoreError {
+    /// It is not the store that is at fault but what was handed to it: it would be refused again.
+    pub is_data: bool,
+    /// What the store said.
+    #[source]
+    pub source: Box<dyn Error + Send + Sync>,
+}
 
 /// Where sessions and retained messages last.
 #[async_trait]
@@ -185,6 +191,25 @@ pub enum Change {
     Retained(Arc<Publication>),
     /// A topic has no retained message any more.
     Unretained(Arc<str>),
+}
+
+impl Change {
+    /// Bytes it takes on its way to the store, about.
+    pub(crate) fn cost_bytes(&self) -> usize {
+        match self {
+            Self::Queued { queued, .. } => queued.publication.cost_bytes(),
+            Self::Retained(publication) => publication.cost_bytes(),
+            Self::Subscribed { subscription, .. } => subscription.filter.len(),
+            Self::Unsubscribed { filter, .. } => filter.len(),
+            Self::Unretained(topic) => topic.len(),
+            Self::Session { .. }
+            | Self::Ended { .. }
+            | Self::Received { .. }
+            | Self::Released { .. }
+            | Self::Taken { .. }
+            | Self::Dequeued { .. } => 0,
+        }
+    }
 }
 
 /// Keeps nothing: sessions and retained messages last as long as the process.

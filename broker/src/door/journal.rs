@@ -10,10 +10,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
-use crate::store::{Change, DoorStore};
+use crate::store::{Change, DoorStore, DoorStoreError};
 
-/// Changes stored in one transaction.
+/// Changes, and bytes of them, stored in one transaction; one change at least.
 const BATCH_CHANGES_MAX: usize = 1000;
+const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Changes that wait before clients that cause them are not read any more.
 const WAITING_CHANGES_MAX: usize = 20_000;
 /// Wait before a failed transaction is tried again.
@@ -79,21 +80,62 @@ impl Journal {
     /// Stores what waits, however often it takes.
     pub(crate) async fn store_all(&self) {
         while let Some((batch, last)) = self.next_batch() {
-            while let Err(error) = self.store.apply(&batch).await {
+            self.store_batch(&batch).await;
+            self.advance(batch.len(), last);
+        }
+    }
+
+    /// Stores a batch. A change that the store refuses for what it is must not keep all others from it for ever: the batch is
+    /// stored one by one then, and that change is left out.
+    async fn store_batch(&self, batch: &[Change]) {
+        let mut refused = match self.store_part(batch).await {
+            Ok(()) => return,
+            Err(error) if batch.len() > 1 => {
                 tracing::warn!(
                     error = &error as &dyn Error,
-                    changes = batch.len(),
-                    "sessions not stored yet"
+                    "some change of a session is refused by the store"
                 );
-                sleep(STORE_RETRY).await;
+                Vec::new()
             }
-            self.advance(batch.len(), last);
+            Err(error) => vec![error],
+        };
+        for change in batch.iter().filter(|_| batch.len() > 1) {
+            refused.extend(self.store_part(std::slice::from_ref(change)).await.err());
+        }
+        for error in refused {
+            tracing::error!(
+                error = &error as &dyn Error,
+                "a change of a session is lost: the store refuses it"
+            );
+        }
+    }
+
+    /// Stores changes in one transaction, however often it takes; an error says that they are refused for what they are.
+    async fn store_part(&self, changes: &[Change]) -> Result<(), DoorStoreError> {
+        loop {
+            match self.store.apply(changes).await {
+                Err(error) if !error.is_data => {
+                    tracing::warn!(
+                        error = &error as &dyn Error,
+                        changes = changes.len(),
+                        "sessions not stored yet"
+                    );
+                    sleep(STORE_RETRY).await;
+                }
+                outcome => return outcome,
+            }
         }
     }
 
     fn next_batch(&self) -> Option<(Vec<Change>, Place)> {
         let state = self.lock();
-        let count = state.waiting.len().min(BATCH_CHANGES_MAX);
+        let mut bytes = 0;
+        let fits = state.waiting.iter().take(BATCH_CHANGES_MAX).take_while(|change| {
+            let is_first = bytes == 0;
+            bytes += change.cost_bytes() + 1;
+            is_first || bytes <= BATCH_BYTES_MAX
+        });
+        let count = fits.count();
         let last = Place(state.last.0 - (state.waiting.len() - count) as u64);
         // Copied, not taken: whoever drops this future half way leaves nothing out.
         (count > 0).then(|| (state.waiting[..count].to_vec(), last))
@@ -116,9 +158,11 @@ mod tests {
     use super::*;
     use crate::store::{DoorStoreError, Stored};
 
-    /// Refuses its first transaction.
+    /// Is away for its first transaction, and refuses to store a certain topic at all.
     #[derive(Default)]
     struct Flaky(Mutex<(u32, Vec<Change>)>);
+
+    const POISON: &str = "t/1234";
 
     #[async_trait]
     impl DoorStore for Flaky {
@@ -130,7 +174,10 @@ mod tests {
             let mut state = self.0.lock().unwrap();
             state.0 += 1;
             if state.0 == 1 {
-                return Err(DoorStoreError("away".into()));
+                return Err(DoorStoreError { is_data: false, source: "away".into() });
+            }
+            if changes.contains(&Change::Unretained(Arc::from(POISON))) {
+                return Err(DoorStoreError { is_data: true, source: "unheard of".into() });
             }
             state.1.extend_from_slice(changes);
             Ok(())
@@ -138,16 +185,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn changes_are_stored_in_order_even_when_the_first_try_fails() {
+    async fn changes_are_stored_in_order_whatever_one_of_them_is_and_when_the_first_try_fails() {
         let store = Arc::new(Flaky::default());
         let journal = Journal::new(Arc::clone(&store) as Arc<dyn DoorStore>);
-        let changes: Vec<Change> =
+        let mut changes: Vec<Change> =
             (0..2500).map(|number| Change::Unretained(Arc::from(format!("t/{number}")))).collect();
         let places: Vec<Place> = changes.iter().map(|change| journal.record(change.clone())).collect();
         let stored = journal.follow();
         assert_eq!(*stored.borrow(), Place::START);
         journal.store_all().await;
         assert_eq!(*stored.borrow(), places[2499]);
+        changes.retain(|change| *change != Change::Unretained(Arc::from(POISON)));
         assert_eq!(store.0.lock().unwrap().1, changes);
     }
 }

@@ -202,8 +202,8 @@ impl Queue {
         limits: &QueueLimits,
     ) -> Result<Option<u64>, QueueDrop> {
         let cost = publication.cost_bytes();
-        let spans_all_ids = (self.entries.front().and_then(|entry| entry.sequence))
-            .is_some_and(|first| self.next_sequence - first >= PACKET_IDS);
+        let first = self.entries.iter().find_map(|entry| entry.sequence);
+        let spans_all_ids = first.is_some_and(|first| self.next_sequence - first >= PACKET_IDS);
         if self.len >= limits.messages_max || spans_all_ids || self.entries.len() as u64 >= PACKET_IDS {
             return Err(QueueDrop::Count);
         }
