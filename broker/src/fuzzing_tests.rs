@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::time::Instant;
+
 use super::*;
 
 /// Mutated inputs a target is fed in a run.
@@ -67,4 +70,35 @@ fn the_codec_survives_arbitrary_bytes() {
 #[test]
 fn connections_survive_arbitrary_bytes() {
     run("connection", CONNECTION_MUTATIONS, connection);
+}
+
+/// Has a client say something and hear its answer, several times; says whether time passed meanwhile.
+async fn is_answered_at_once(exchanges: &[(&[u8], &[u8])]) -> bool {
+    let (door, _intake) = connection::open(0).await;
+    let (mut client, server) = duplex(4096);
+    let started = Instant::now();
+    let conversation = async {
+        for (said, answer) in exchanges {
+            client.write_all(said).await.unwrap();
+            let mut heard = vec![0; answer.len()];
+            client.read_exact(&mut heard).await.unwrap();
+            assert_eq!(heard, *answer);
+        }
+    };
+    tokio::select! {
+        () = door.run() => {}
+        () = door.serve_stream(server) => {}
+        () = conversation => {}
+    }
+    started.elapsed().is_zero()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_comes_again_is_answered_at_once() {
+    let exchanges: [(&[u8], &[u8]); 3] = [
+        (b"\x10\x0e\0\x04MQTT\x04\x02\0\x3c\0\x02id", b"\x20\x02\0\0"),
+        (b"\x34\x05\0\x01a\0\x01", b"\x50\x02\0\x01"),
+        (b"\x3c\x05\0\x01a\0\x01", b"\x50\x02\0\x01"),
+    ];
+    assert!(is_answered_at_once(&exchanges).await);
 }

@@ -120,13 +120,6 @@ impl Inflow {
             }
             self.closed = closed;
         }
-        self.awaited.retain(|packet_id| match self.session.committed_at(*packet_id) {
-            Some(place) => {
-                self.owed.push_back((place, Owed::PubRec(*packet_id, Reason::SUCCESS), Cost::default()));
-                false
-            }
-            None => true,
-        });
         self.answer(outbox);
         for returned in &self.returned {
             self.shared.stats.count_handed_back(returned.kind);
@@ -205,8 +198,21 @@ impl Inflow {
         self.owed.push_back((place, owed, slot.cost));
     }
 
+    /// Has the client get the answers of messages at quality 2 that came again, as soon as they are committed.
+    fn owe_awaited(&mut self) {
+        let Self { awaited, owed, session, .. } = self;
+        awaited.retain(|packet_id| match session.committed_at(*packet_id) {
+            Some(place) => {
+                owed.push_back((place, Owed::PubRec(*packet_id, Reason::SUCCESS), Cost::default()));
+                false
+            }
+            None => true,
+        });
+    }
+
     /// Writes the answers whose turn has come. Without an outbox nobody is left to answer.
     pub(crate) fn answer(&mut self, mut outbox: Option<&mut BytesMut>) {
+        self.owe_awaited();
         let mut cost = Cost::default();
         let stored = *self.stored.borrow_and_update();
         while let Some((_, owed, paid)) =

@@ -57,6 +57,26 @@ pub fn connection(bytes: &[u8]) {
 }
 
 async fn run(policy: u8, script: &[u8]) {
+    let (door, intake) = open(policy).await;
+    let credits = door.credits();
+    let credit = credits.free();
+    let visits = async {
+        visit_all(&door, script).await;
+        door.shutdown(Duration::from_secs(60)).await
+    };
+    let abandoned = tokio::select! {
+        ((), abandoned) = async { tokio::join!(door.run(), visits) } => abandoned,
+        never = intake.settle_held() => match never {},
+    };
+    assert_eq!((abandoned, door.stats().unacked()), (0, 0), "every delivery is settled");
+    assert_eq!(door.stats().panicked(), 0);
+    // Whatever still waits for its time, as a last will does, goes with the door.
+    drop(door);
+    assert_eq!(credits.free(), credit, "all credit is given back");
+}
+
+/// A door without sockets, in which little is enough to reach a limit, and its intake.
+pub(super) async fn open(policy: u8) -> (Arc<Door>, Arc<Pretend>) {
     let settings = DoorSettings {
         allow_anonymous: true,
         handshakes_per_address_max: 100,
@@ -80,22 +100,7 @@ async fn run(policy: u8, script: &[u8]) {
         clock: Clock::system(),
     };
     let door = Door::bind_with(settings, parts, Arc::<Switchboard>::default()).await;
-    let door = Arc::new(door.expect("a door without sockets opens"));
-    let credits = door.credits();
-    let credit = credits.free();
-    let visits = async {
-        visit_all(&door, script).await;
-        door.shutdown(Duration::from_secs(60)).await
-    };
-    let abandoned = tokio::select! {
-        ((), abandoned) = async { tokio::join!(door.run(), visits) } => abandoned,
-        never = intake.settle_held() => match never {},
-    };
-    assert_eq!((abandoned, door.stats().unacked()), (0, 0), "every delivery is settled");
-    assert_eq!(door.stats().panicked(), 0);
-    // Whatever still waits for its time, as a last will does, goes with the door.
-    drop(door);
-    assert_eq!(credits.free(), credit, "all credit is given back");
+    (Arc::new(door.expect("a door without sockets opens")), intake)
 }
 
 async fn visit_all(door: &Arc<Door>, script: &[u8]) {
@@ -186,7 +191,7 @@ fn check(heard: &[u8]) {
 }
 
 /// Settles as it was told: at once, refused, late and backward, or only when it comes again.
-struct Pretend {
+pub(super) struct Pretend {
     policy: u8,
     held: Mutex<VecDeque<Delivery>>,
 }
