@@ -160,9 +160,12 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         if let (Version::V5, Some(reason)) = (version, ending.reason()) {
             packet::put_disconnect(&mut transport.outbox, reason);
         }
-        part(transport, &ending).await;
-        drop(place);
-        inflow.finish().await;
+        let leave = async {
+            part(transport, &ending).await;
+            drop(place);
+        };
+        // Nobody waits for a client that is slow to close: its last will least of all.
+        tokio::join!(leave, inflow.finish());
     }
 
     async fn converse(&mut self) -> Ending {
