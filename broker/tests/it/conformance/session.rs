@@ -169,7 +169,6 @@ async fn v5_mqtt_4_1_0_2() {
     let door = door().await;
     let brief = "10 [ <MQTT> 05 00 003c [ 11 00000001 ] <id> ]";
     Peer::present(&door, V5, brief, false).await.leave().await;
-    Peer::present(&door, V5, brief, true).await.leave().await;
     // The specification counts in seconds, and so must the test.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     Peer::present(&door, V5, brief, false).await.leave().await;

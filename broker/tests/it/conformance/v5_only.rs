@@ -375,13 +375,13 @@ async fn v5_mqtt_4_3_3_7() {
     let mut peer = Peer::lasting(&door, V5, "id", false).await;
     peer.subscribe("a", 2).await;
     let mut publisher = Peer::connect(&door, V5, "pub").await;
-    publisher.send("34 [ <a> 0001 [ 02 00000001 ] 'x' ]").await;
+    publisher.send("34 [ <a> 0001 [ 02 00000003 ] 'x' ]").await;
     let message = peer.next().await;
     assert_eq!(message[0], 0x34);
     let id = id_of(&message, "a");
     drop(peer);
     // The specification counts in seconds, and so must the test.
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(3100)).await;
     let mut peer = Peer::lasting(&door, V5, "id", true).await;
     let again = peer.next().await;
     assert_eq!((again[0], id_of(&again, "a")), (0x3c, id));
@@ -393,10 +393,10 @@ async fn v5_mqtt_4_3_3_13() {
     let mut peer = Peer::lasting(&door, V5, "id", false).await;
     peer.subscribe("a", 2).await;
     let mut publisher = Peer::connect(&door, V5, "pub").await;
-    publisher.send("34 [ <a> 0001 [ 02 00000001 ] 'x' ]").await;
+    publisher.send("34 [ <a> 0001 [ 02 00000003 ] 'x' ]").await;
     let id = id_of(&peer.next().await, "a");
     // The specification counts in seconds, and so must the test.
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(3100)).await;
     peer.send(&format!("50 [ {id} ]")).await;
     peer.expect(&format!("62 [ {id} ]")).await;
     peer.send(&format!("70 [ {id} ]")).await;
