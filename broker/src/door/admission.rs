@@ -69,6 +69,13 @@ where
     match outcome {
         Ok(welcome) => {
             put_connack(shared, &mut transport, &welcome);
+            let packet_bytes_max = welcome.properties.packet_bytes_max;
+            if packet_bytes_max.is_some_and(|max| transport.outbox.len() > max.get() as usize) {
+                if shared.refuse(Refusal::Protocol) {
+                    tracing::info!(peer = %caller.peer, "client refused: it does not take its CONNACK");
+                }
+                return None;
+            }
             let Welcome { seat, version, visitor, scope, keep_alive_seconds, will, properties, .. } = welcome;
             let principal = visitor.principal;
             Some(Admitted {

@@ -51,6 +51,11 @@ impl Outflow {
         Self { wire, in_flight_max: in_flight_max.min(receive_max), feed: None, recent: VecDeque::new() }
     }
 
+    /// Whether the client takes a packet of so many bytes.
+    pub(crate) fn takes(&self, packet_bytes: usize) -> bool {
+        packet_bytes <= self.wire.packet_bytes_max
+    }
+
     /// Whether another message may be written now.
     pub(crate) fn may_send(outbox: &BytesMut) -> bool {
         outbox.len() < WAITING_BYTES_MAX

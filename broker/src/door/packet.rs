@@ -16,8 +16,8 @@ mod writer;
 
 pub(crate) use ack::{Ack, Disconnect, ack, disconnect};
 pub(crate) use answer::{
-    ConnackProperties, ConnectCode, put_connack, put_disconnect, put_pingresp, put_puback, put_pubcomp,
-    put_pubrec, put_pubrel, put_suback, put_unsuback,
+    ConnackProperties, ConnectCode, codes_bytes, put_connack, put_disconnect, put_pingresp, put_puback,
+    put_pubcomp, put_pubrec, put_pubrel, put_suback, put_unsuback,
 };
 pub(crate) use connect::{BadConnect, Connect, ConnectProperties, Will, connect};
 pub(crate) use property::MessageProperties;

@@ -298,12 +298,29 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             Kind::PubAck | Kind::PubRec | Kind::PubRel | Kind::PubComp => {
                 self.take_answer(header.kind, packet::ack(self.version, header.kind, &body)?)?;
             }
-            Kind::Subscribe => self.subscribe(packet::subscribe(self.version, &body)?).await,
-            Kind::Unsubscribe => self.unsubscribe(packet::unsubscribe(self.version, &body)?).await,
+            Kind::Subscribe => {
+                let subscribe = packet::subscribe(self.version, &body)?;
+                self.check_codes(subscribe.filters.len())?;
+                self.subscribe(subscribe).await;
+            }
+            Kind::Unsubscribe => {
+                let unsubscribe = packet::unsubscribe(self.version, &body)?;
+                self.check_codes(unsubscribe.filters.len())?;
+                self.unsubscribe(unsubscribe).await;
+            }
             Kind::PingReq => packet::put_pingresp(&mut self.transport.outbox),
             Kind::Disconnect => return Err(self.leave(packet::disconnect(self.version, &body)?)),
         }
         Ok(None)
+    }
+
+    /// Whether the client takes an answer with so many codes; without one there is no going on.
+    fn check_codes(&self, codes: usize) -> Result<(), Malformed> {
+        if self.outflow.takes(packet::codes_bytes(codes)) {
+            Ok(())
+        } else {
+            Err(Malformed::with("the client does not take the answer", Reason::PACKET_TOO_LARGE))
+        }
     }
 
     fn take_answer(&mut self, kind: Kind, ack: Ack) -> Result<(), Malformed> {

@@ -3,7 +3,7 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::door::packet::property::id;
-use crate::door::packet::writer::{put_text, put_variable};
+use crate::door::packet::writer::{put_text, put_variable, variable_bytes};
 use crate::door::packet::{Reason, Version};
 
 /// The answer to a CONNECT.
@@ -158,6 +158,12 @@ pub(crate) fn put_suback(out: &mut BytesMut, version: Version, packet_id: u16, c
 pub(crate) fn put_unsuback(out: &mut BytesMut, version: Version, packet_id: u16, codes: &[Reason]) {
     let codes = if version == Version::V4 { &[] } else { codes };
     put_codes(out, 0xb0, version, packet_id, codes.iter().map(|reason| reason.0));
+}
+
+/// Bytes of a whole SUBACK or UNSUBACK of version 5 with so many codes.
+pub(crate) fn codes_bytes(codes: usize) -> usize {
+    let body_bytes = 2 + 1 + codes;
+    1 + variable_bytes(body_bytes) + body_bytes
 }
 
 fn put_codes(

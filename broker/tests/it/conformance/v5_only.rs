@@ -65,6 +65,18 @@ async fn v5_mqtt_3_1_2_24() {
     publisher.publish("a", "fits").await;
     peer.take("a", "fits").await;
     peer.expect_silence().await;
+    // Without the answer to a request there is no going on.
+    for (first, options) in [("82", "01"), ("a2", "")] {
+        let mut peer = Peer::present(&door, V5, "10 [ <MQTT> 05 02 003c [ 27 00000020 ] <id> ]", false).await;
+        let filters = |count| format!("<a> {options} ").repeat(count);
+        peer.send(&format!("{first} [ 0001 [ ] {} ]", filters(27))).await;
+        assert_eq!(peer.next().await.len(), 32);
+        peer.send(&format!("{first} [ 0001 [ ] {} ]", filters(28))).await;
+        peer.expect_end("e0 [ 95 ]").await;
+    }
+    let mut peer = Peer::open(&door, V5).await;
+    peer.send("10 [ <MQTT> 05 02 003c [ 27 00000005 ] <id> ]").await;
+    peer.expect_end("").await;
 }
 
 #[tokio::test]
