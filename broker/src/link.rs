@@ -7,6 +7,8 @@
 //! The epoch guard: packet ids mean something only on the connection they arrived on, so the epoch changes with every
 //! connection that is made or lost, and a delivery of another epoch is not acknowledged; the broker sends it again.
 
+mod tls;
+
 use std::error::Error;
 use std::future::pending;
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 use rumqttc::{
     AsyncClient, ConnAck, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet, Publish, QoS,
-    SubAck, SubscribeFilter, SubscribeReasonCode,
+    SubAck, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use schema::clock::Clock;
 use schema::wire::topic::{FILTERS, Topic};
@@ -24,8 +26,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::credits::{Cost, Credits};
 use crate::delivery::{Delivery, Intake, Message, Qos, Verdict};
+pub use crate::link::tls::LinkTls;
 use crate::redelivery::Redelivery;
 use crate::stats::DoorStats;
+use crate::tls::TlsError;
 use crate::window::{Answer, Closed, Echo, Returned, Slot, Window};
 
 /// Wait after the first failed connection; it doubles up to the limit.
@@ -50,6 +54,8 @@ pub struct LinkSettings {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// What encrypts the link; `None` leaves it in the clear.
+    pub tls: Option<LinkTls>,
     /// Fixed client id: the broker keeps the session under it.
     pub client_id: String,
     /// User and password, if the broker wants them.
@@ -189,7 +195,21 @@ struct Arrived {
 impl Pump<'_> {
     async fn run(&mut self) {
         let mut backoff = BACKOFF_FIRST;
+        let mut is_encrypted_anew = false;
         loop {
+            // Files that have changed are taken up by the next connection.
+            if !std::mem::replace(&mut is_encrypted_anew, true)
+                && let Err(error) = self.encrypt().await
+            {
+                tracing::error!(error = &error as &dyn Error, "link to the broker cannot be encrypted");
+                if *self.link.draining.borrow() {
+                    return;
+                }
+                sleep(backoff).await;
+                backoff = BACKOFF_MAX.min(backoff * 2);
+                is_encrypted_anew = false;
+                continue;
+            }
             match self.events.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(connack))) => {
                     backoff = BACKOFF_FIRST;
@@ -202,6 +222,7 @@ impl Pump<'_> {
                 Err(error) => {
                     self.epoch.fetch_add(1, Ordering::Relaxed);
                     self.link.stats.set_connected(false);
+                    is_encrypted_anew = false;
                     tracing::warn!(error = &error as &dyn Error, "link to the broker is down");
                     if *self.link.draining.borrow() {
                         return;
@@ -211,6 +232,15 @@ impl Pump<'_> {
                 }
             }
         }
+    }
+
+    /// Has the next connection encrypted with what the files hold now.
+    async fn encrypt(&mut self) -> Result<(), TlsError> {
+        if let Some(tls) = &self.link.settings.tls {
+            let config = TlsConfiguration::Rustls(tls.read().await?);
+            self.events.mqtt_options.set_transport(Transport::tls_with_config(config));
+        }
+        Ok(())
     }
 
     /// Waits until the broker closes the connection: then it has read the last acknowledgement. Closing first could

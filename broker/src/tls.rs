@@ -77,7 +77,10 @@ pub enum TlsError {
         #[source]
         source: rustls::Error,
     },
-    /// A CA of client certificates is none.
+    /// The system trusts nobody.
+    #[error("find a CA that the system trusts: name one instead")]
+    NoSystemCa,
+    /// A CA is none.
     #[error("trust the certificates of {}", path.display())]
     Ca {
         /// The file.
@@ -314,12 +317,12 @@ async fn read_if_named(path: Option<&Path>) -> Result<Option<Vec<u8>>, TlsError>
     }
 }
 
-async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+pub(crate) async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let contents = tokio::fs::read(path).await;
     contents.map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
 
-fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     sections(pem, path, "a certificate")
 }
 
@@ -335,7 +338,7 @@ fn sections<T: PemObject>(pem: &[u8], path: &Path, what: &'static str) -> Result
     if found.is_empty() { Err(error(rustls::pki_types::pem::Error::NoItemsFound)) } else { Ok(found) }
 }
 
-fn roots(pem: &[u8], path: &Path) -> Result<RootCertStore, TlsError> {
+pub(crate) fn roots(pem: &[u8], path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem, path)? {
         roots.add(certificate).map_err(|source| ca_error(path, source))?;

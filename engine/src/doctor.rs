@@ -183,7 +183,15 @@ async fn look_at_database(store: &Store) -> Result<Vec<Finding>, StoreError> {
 async fn mqtt(config: &Config) -> Vec<Finding> {
     if config.mqtt.mode == MqttMode::External {
         let finding = connection("mqtt", &config.mqtt.url, "check mqtt.url and that the broker runs").await;
-        return vec![finding];
+        let Some(tls) = tree::link_tls(&config.mqtt) else { return vec![finding] };
+        let encryption = match tls.read().await {
+            Ok(_) => Finding::ok("mqtt tls", "CA, certificate and key can be used"),
+            Err(error) => {
+                let advice = "check mqtt.tls_ca, tls_cert and tls_key, and who may read these files";
+                Finding::new(Verdict::Fail, "mqtt tls", causes(&error), advice)
+            }
+        };
+        return vec![finding, encryption];
     }
     let broker = &config.broker;
     let listeners = [

@@ -59,7 +59,7 @@ use actors::wake::Wake;
 use anyhow::{Context, bail};
 use axum::Router;
 use broker::tls::TlsFiles;
-use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings, Operator, Tenants};
+use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings, LinkTls, Operator, Tenants};
 use schema::clock::Clock;
 use schema::id::TenantId;
 use schema::store::{Store, StoreSettings, partition};
@@ -69,7 +69,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::config::{self, Broker, Config, MediaBackend, MqttMode, Secret};
+use crate::config::{self, Broker, Config, MediaBackend, Mqtt, MqttMode, Secret};
 use crate::http::{self, AppState};
 
 pub(crate) mod inference;
@@ -188,9 +188,15 @@ fn desk(config: &Config, store: &Store, clock: &Clock) -> DeviceDesk {
 /// # Errors
 /// When the database URL cannot be read.
 pub(crate) fn desk_alone(config: &Config) -> anyhow::Result<DeviceDesk> {
-    let mut settings = store_settings(config)?;
-    settings.pool_max = 1;
-    Ok(desk(config, &Store::new(&settings)?, &Clock::system()))
+    Ok(desk(config, &store_alone(config)?, &Clock::system()))
+}
+
+/// The configured database, for a program that runs beside the engine.
+///
+/// # Errors
+/// When the database URL cannot be read.
+pub(crate) fn store_alone(config: &Config) -> anyhow::Result<Store> {
+    Ok(Store::new(&StoreSettings { pool_max: 1, ..store_settings(config)? })?)
 }
 
 fn retention_settings(config: &Config) -> RetentionSettings {
@@ -617,6 +623,12 @@ fn door_settings(config: &Config) -> DoorSettings {
     }
 }
 
+/// What encrypts the link to an external broker; `None` when its address asks for none.
+pub(crate) fn link_tls(mqtt: &Mqtt) -> Option<LinkTls> {
+    let own = mqtt.tls_cert.clone().zip(mqtt.tls_key.clone());
+    mqtt.url.is_encrypted().then(|| LinkTls { ca: mqtt.tls_ca.clone(), own })
+}
+
 fn link_settings(config: &Config) -> anyhow::Result<LinkSettings> {
     let mqtt = &config.mqtt;
     let (host, port) = mqtt.url.host_and_port().context("mqtt.url names no host")?;
@@ -628,6 +640,7 @@ fn link_settings(config: &Config) -> anyhow::Result<LinkSettings> {
     Ok(LinkSettings {
         host,
         port,
+        tls: link_tls(mqtt),
         client_id: mqtt.client_id.clone(),
         credentials,
         ack_window: usize::from(mqtt.ack_window),

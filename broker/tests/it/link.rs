@@ -23,6 +23,7 @@ struct Linked {
 async fn connect(broker: &Mosquitto, ack_window: usize) -> Linked {
     let (tray, arrivals) = tray();
     let settings = LinkSettings {
+        tls: None,
         host: "127.0.0.1".into(),
         port: broker.port,
         client_id: "edge-ingress-gateway".into(),

@@ -226,11 +226,18 @@ fn check_cloud(config: &Config, sources: &mut Sources<'_>) {
     }
 }
 
-/// What would need TLS of our own, which the listeners and the link do not speak: better refused than left in the clear.
+/// Certificates of a link that is not encrypted would be a wish that is not heard.
 fn check_encryption(config: &Config, sources: &mut Sources<'_>) {
-    if matches!(config.mqtt.url.scheme().as_str(), "mqtts" | "ssl") {
-        let help = "use mqtt:// to a broker on this machine or behind a tunnel";
-        sources.blame("mqtt.url", "asks for TLS, which the link to a broker does not speak yet", help);
+    let mqtt = &config.mqtt;
+    for (path, is_set) in [("mqtt.tls_ca", mqtt.tls_ca.is_some()), ("mqtt.tls_cert", mqtt.tls_cert.is_some())]
+    {
+        if is_set && !mqtt.url.is_encrypted() {
+            sources.blame(
+                path,
+                "is set, but mqtt.url asks for no TLS",
+                "write mqtt.url as mqtts://host:8883",
+            );
+        }
     }
 }
 

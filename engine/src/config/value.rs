@@ -104,6 +104,11 @@ impl Url {
         self.0.split("://").next().unwrap_or_default().to_ascii_lowercase()
     }
 
+    /// Whether an MQTT address asks for TLS.
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self.scheme().as_str(), "mqtts" | "ssl")
+    }
+
     /// Host and port; without a port the scheme's own (mqtt 1883, mqtts 8883, http 80, https 443).
     pub fn host_and_port(&self) -> Option<(String, u16)> {
         let (_, host) = self.authority();
