@@ -1,7 +1,7 @@
 //! Passwords of devices: argon2id hashes, checked off the runtime, with a memory for what was checked lately.
 
 pub mod desk;
-mod mosquitto;
+pub mod mosquitto;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -95,6 +95,16 @@ Give the device its new password while both are good. Connections made with the 
 close when its time is over. A Mosquitto knows one password per user: there the old one is
 void as soon as its files are written again.";
 
+const MOSQUITTO_EXAMPLES: &str = "\
+Examples:
+  farmiq-edge broker-config mosquitto --out /etc/mosquitto/farmiq
+  farmiq-edge broker-config mosquitto --out /etc/mosquitto/farmiq --watch --pid-file /run/mosquitto/mosquitto.pid
+
+It writes three files: passwords, acl, and access.conf, which names the two; let
+mosquitto.conf include it. With --watch it stays, writes them again when a device is let
+in, gets a new password or is put out, and has Mosquitto read them. The engine's own login
+at the broker is mqtt.username and mqtt.password. deploy/mosquitto has the rest.";
+
 const MODEL_CHECK_EXAMPLES: &str = "\
 Examples:
   farmiq-edge model check                                  the model that the configuration names
@@ -153,9 +163,34 @@ pub enum Command {
     /// Let devices in, give them passwords, and put them out.
     #[command(subcommand, after_help = DEVICE_EXAMPLES)]
     Device(DeviceCommand),
+    /// Write what a broker of its own must know of the devices.
+    #[command(subcommand)]
+    BrokerConfig(BrokerConfigCommand),
     /// Look at model packages, which say the weight of birds in images.
     #[command(subcommand)]
     Model(ModelCommand),
+}
+
+/// For which broker.
+#[derive(Debug, Subcommand)]
+pub enum BrokerConfigCommand {
+    /// Password and ACL files for Mosquitto 2.
+    Mosquitto(MosquittoFiles),
+}
+
+/// Where the files of Mosquitto go.
+#[derive(Debug, Args)]
+#[command(after_help = MOSQUITTO_EXAMPLES)]
+pub struct MosquittoFiles {
+    /// The directory of the files; it is made when it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Stay, and write them again whenever something changes.
+    #[arg(long)]
+    pub watch: bool,
+    /// Mosquitto's own pid_file: it is told to read the files again.
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
 }
 
 /// What can be done about devices.
@@ -302,7 +337,7 @@ impl Cli {
             }
             Command::Run | Command::Worker | Command::Migrate => inputs.needs_database = true,
             // The private database of a box that is up is found where `up` puts it.
-            Command::Device(_) => inputs.presets = private_presets(&environment),
+            Command::Device(_) | Command::BrokerConfig(_) => inputs.presets = private_presets(&environment),
             Command::CheckConfig { .. } | Command::Doctor | Command::Model(_) => {}
         }
         inputs.environment = environment;

@@ -23,16 +23,7 @@ const PAGE_ROWS: i64 = 1000;
 /// # Errors
 /// When there is no database, it has not the tables of this version, or the wish cannot be fulfilled.
 pub async fn run(wish: &DeviceCommand, config: &Config) -> anyhow::Result<String> {
-    let mut config = config.clone();
-    if config.database.url.is_none() {
-        let private = Cluster::running(&config.edge.data_dir).with_context(|| {
-            let place = config.edge.data_dir.display();
-            format!(
-                "no database: database.url is not set, and no `farmiq-edge up` runs with --data-dir {place}"
-            )
-        })?;
-        config.database.url = Some(Secret::from(private));
-    }
+    let config = with_database(config)?;
     let desk = tree::desk_alone(&config)?;
     Ok(match wish {
         DeviceCommand::Add(add) => {
@@ -76,6 +67,19 @@ pub async fn run(wish: &DeviceCommand, config: &Config) -> anyhow::Result<String
             }
         }
     })
+}
+
+/// The same configuration with the private database of a `farmiq-edge up`, when none is named.
+pub(crate) fn with_database(config: &Config) -> anyhow::Result<Config> {
+    let mut config = config.clone();
+    if config.database.url.is_none() {
+        let private = Cluster::running(&config.edge.data_dir).with_context(|| {
+            let place = config.edge.data_dir.display();
+            format!("no database: database.url is not set, and no `farmiq-edge up` keeps its data in {place}")
+        })?;
+        config.database.url = Some(Secret::from(private));
+    }
+    Ok(config)
 }
 
 fn told(attempt: &str, tenant_id: &str, device_id: &str) -> String {

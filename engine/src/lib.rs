@@ -1,5 +1,6 @@
 //! The program: command line, configuration, HTTP, metrics export, and the supervision tree.
 
+pub mod broker_config;
 pub mod cli;
 pub mod cluster;
 pub mod config;

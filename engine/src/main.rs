@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use engine::cli::{Cli, Command, ModelCheck, ModelCommand};
+use engine::cli::{BrokerConfigCommand, Cli, Command, ModelCheck, ModelCommand};
 use engine::cluster::Cluster;
 use engine::config::{self, Config, Environment, Loaded, Secret};
-use engine::{device, doctor, greeting, model, observe, tree};
+use engine::{broker_config, device, doctor, greeting, model, observe, tree};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -99,6 +99,12 @@ async fn execute(command: Command, loaded: Loaded) -> anyhow::Result<ExitCode> {
             })
         }
         Command::CheckConfig { .. } => Ok(check_config(&loaded)),
+        Command::BrokerConfig(BrokerConfigCommand::Mosquitto(wish)) => {
+            if wish.watch {
+                start_logging(&loaded, style_for_people());
+            }
+            Ok(say(&broker_config::run(&wish, &loaded.config).await?))
+        }
         Command::Device(wish) => Ok(say(&device::run(&wish, &loaded.config).await?)),
         Command::Model(ModelCommand::Check(wish)) => Ok(check_model(&wish, &loaded.config)),
     }

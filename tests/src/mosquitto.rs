@@ -1,7 +1,7 @@
 //! A real Mosquitto as the external broker.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tempfile::TempDir;
@@ -15,8 +15,8 @@ use crate::wait::until;
 pub struct Mosquitto {
     /// Where devices and the engine connect.
     pub address: SocketAddr,
-    _directory: TempDir,
-    _child: Child,
+    directory: TempDir,
+    child: Child,
 }
 
 impl Mosquitto {
@@ -25,10 +25,17 @@ impl Mosquitto {
     /// # Panics
     /// When Mosquitto is not installed.
     pub async fn start() -> Self {
-        let address = free_address();
+        Self::start_with(free_address(), "allow_anonymous true").await
+    }
+
+    /// Starts a broker on this address with more to say about its listener.
+    ///
+    /// # Panics
+    /// When Mosquitto is not installed.
+    pub async fn start_with(address: SocketAddr, lines: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory can be made");
         let config = format!(
-            "listener {} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 1000\n\
+            "listener {} 127.0.0.1\n{lines}\nmax_queued_messages 0\nmax_inflight_messages 1000\n\
              persistence true\npersistence_location {}/\nuser root\n",
             address.port(),
             directory.path().display()
@@ -44,7 +51,19 @@ impl Mosquitto {
             .spawn()
             .expect("mosquitto is installed");
         until("mosquitto listens", async || TcpStream::connect(address).await.is_ok()).await;
-        Self { address, _directory: directory, _child: child }
+        Self { address, directory, child }
+    }
+
+    /// The file with its process id.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn pid_file(&self) -> PathBuf {
+        let path = self.directory.path().join("pid");
+        let pid = self.child.id().expect("it runs").to_string();
+        std::fs::write(&path, pid).expect("a file can be written");
+        path
     }
 }
 

@@ -3,12 +3,21 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
-use sha2::Sha512;
+use sha2::{Digest, Sha512};
 
 /// Bytes of a salt.
 pub(super) const SALT_BYTES: usize = 12;
 /// Rounds. They guard weak passwords, and ours are random and longer than any search.
 const ROUNDS: u32 = 101;
+
+/// The hash of the password of a user whose salt follows from both, so that a file with it stays as it is.
+#[must_use]
+pub fn hash_steadily(username: &str, password: &str) -> String {
+    let digest = Sha512::new().chain_update(username).chain_update([0]).chain_update(password).finalize();
+    let mut salt = [0; SALT_BYTES];
+    salt.copy_from_slice(&digest[..SALT_BYTES]);
+    hash(password.as_bytes(), salt)
+}
 
 /// The hash of a password: `$7$rounds$salt$hash`.
 pub(super) fn hash(password: &[u8], salt: [u8; SALT_BYTES]) -> String {

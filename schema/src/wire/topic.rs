@@ -17,6 +17,38 @@ pub const FILTERS: [&str; 4] = [
     "iot/status/+/+/+/+",
 ];
 
+/// The filters of what one device may publish, and its status topic, the only one it may subscribe to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceTopics {
+    /// Telemetry, events, and the weighing sessions of its station.
+    pub publishes: [String; 3],
+    /// Its status; it has a wildcard where the device has no farm or barn of its own.
+    pub status: String,
+}
+
+impl DeviceTopics {
+    /// The topics of a device; what is `None` is any.
+    #[must_use]
+    pub fn of(
+        tenant_id: &str,
+        farm_id: Option<&str>,
+        barn_id: Option<&str>,
+        device_id: &str,
+        station_id: Option<&str>,
+    ) -> Self {
+        let [farm, barn, station] = [farm_id, barn_id, station_id].map(|id| id.unwrap_or("+"));
+        let place = format!("{tenant_id}/{farm}/{barn}");
+        Self {
+            publishes: [
+                format!("iot/telemetry/{place}/{device_id}/+"),
+                format!("iot/event/{place}/{device_id}/+"),
+                format!("iot/weighvision/{place}/{station}/session/+/+"),
+            ],
+            status: format!("iot/status/{place}/{device_id}"),
+        }
+    }
+}
+
 /// The four kinds of topics; also the `kind` label of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
