@@ -13,7 +13,7 @@ use broker::{Delivery, Intake, Verdict};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::store::reject::Refusal;
 use schema::wire::reject::{Reason, Reject};
-use schema::wire::topic::Topic;
+use schema::wire::topic::{Kind, Topic};
 use sha2::{Digest, Sha256};
 
 use crate::address::Address;
@@ -64,6 +64,10 @@ impl Actor for Ingress {
 impl Args {
     fn deliver(&self, delivery: Delivery) {
         match self.address(&delivery) {
+            Ok((_, topic)) if takes_status_back(&topic, &delivery) => {
+                self.context.stats.received(topic.kind(), self.context.clock.now());
+                delivery.done();
+            }
             Ok((key, topic)) => {
                 self.context.stats.received(topic.kind(), self.context.clock.now());
                 let message = device::Msg::Deliver { topic, delivery };
@@ -90,6 +94,11 @@ impl Args {
         let key = DeviceKey { tenant_id: topic.place().tenant_id.clone(), source: topic.source() };
         Ok((key, topic))
     }
+}
+
+/// Whether a message says nothing but that a retained status is not to be kept any more: there is nothing to store.
+fn takes_status_back(topic: &Topic, delivery: &Delivery) -> bool {
+    topic.kind() == Kind::Status && delivery.retain && delivery.payload.is_empty()
 }
 
 /// Counts a refusal, has it recorded, and acknowledges the message then.
