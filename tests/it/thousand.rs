@@ -1,12 +1,12 @@
 //! A thousand encrypted connections, in both versions of MQTT and at both QoS that are acknowledged, while the engine is
 //! killed and while its database is away.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use loadtest::mqtt::{self, Login, Refused, Version};
 use loadtest::publisher::Link;
 use loadtest::stream::{Stream, Tls};
-use std::sync::atomic::Ordering;
 use tests::descriptors;
 use tests::device::TENANT;
 use tests::engine::Engine;
@@ -90,7 +90,8 @@ fn lines(site: &Site, size: Size) -> Vec<Line> {
     (0..size.connections).map(line).collect()
 }
 
-const KINDS: [(Version, u8); 2] = [(Version::V311, 1), (Version::V311, 2)];
+const KINDS: [(Version, u8); 4] =
+    [(Version::V311, 1), (Version::V5, 1), (Version::V311, 2), (Version::V5, 2)];
 
 async fn all_connected(engine: &Engine, size: Size) -> Duration {
     let started = Instant::now();
@@ -155,6 +156,7 @@ async fn outage(size: Size) {
     let mut resident_max = resident_before;
     until("new clients are turned away", async || newcomer(&site, Version::V311).await.is_some()).await;
     assert_eq!(newcomer(&site, Version::V311).await, Some(3));
+    assert_eq!(newcomer(&site, Version::V5).await, Some(0x88));
     while stopped_at.elapsed() < AWAY {
         tokio::time::sleep(Duration::from_millis(100)).await;
         resident_max = resident_max.max(engine.resident_bytes());
@@ -167,7 +169,9 @@ async fn outage(size: Size) {
     let back_at = Instant::now();
     load.progress(2 * size.progress()).await;
     println!("{} more acknowledged {:?} after the database is back", 2 * size.progress(), back_at.elapsed());
-    until("new clients are let in", async || newcomer(&site, Version::V311).await.is_none()).await;
+    for version in [Version::V311, Version::V5] {
+        until("new clients are let in", async || newcomer(&site, version).await.is_none()).await;
+    }
     resident_max = resident_max.max(engine.resident_bytes());
     assert_eq!(load.meter.reconnects.load(Ordering::Relaxed), 0, "nobody had to come again");
     let ledger = load.stop().await;
