@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
 
 mod abuse;
+mod acl;
 mod clients;
 mod conformance;
 mod door;

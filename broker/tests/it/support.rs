@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use broker::{
     CredentialId, Delivery, Door, DoorParts, DoorSettings, Forgetful, Gatekeeper, Identity, Intake, Login,
-    Scope, Shown,
+    Operator, Scope, Shown, Tenants,
 };
 use schema::clock::Clock;
 use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
@@ -117,6 +117,8 @@ impl Gatekeeper for House {
                 None => Login::Anonymous,
             },
             (Some("panic"), _) => panic!("a gatekeeper with a bug"),
+            (Some("operator:of t"), Some(b"secret")) => operator(Tenants::Of(vec![identity("d").tenant_id])),
+            (Some("operator:of all"), Some(b"secret")) => operator(Tenants::All),
             (Some(device), Some(password)) if *password == *self.password.lock().unwrap() => {
                 let credential = CredentialId { username: device.into(), mark: self.mark() };
                 Login::Device { identity: identity(device), credential: Some(credential) }
@@ -136,6 +138,10 @@ impl Gatekeeper for House {
     fn stalled_for(&self) -> Duration {
         *self.stalled_for.lock().unwrap()
     }
+}
+
+fn operator(tenants: Tenants) -> Login {
+    Login::Operator(Operator { name: "ops".into(), tenants })
 }
 
 pub(crate) fn identity(device: &str) -> Identity {
