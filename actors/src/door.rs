@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 /// Which way in.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, and it is handed over once")]
 pub enum WayIn {
     /// The engine is the broker.
     Embedded(DoorSettings, DoorParts),

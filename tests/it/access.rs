@@ -50,6 +50,7 @@ impl Site {
     }
 
     /// Runs statements and waits until the device is out everywhere.
+    #[expect(clippy::print_stdout, reason = "how long it took is worth a look")]
     async fn put_out(&self, device: &str, sql: &str) {
         let connections = self.connect(device, "secret").await;
         let started = Instant::now();

@@ -12,7 +12,11 @@ const DEVICES: &str = "/api/v1/devices";
 const ONE: [(&str, &str); 1] = [("x-api-key", "one")];
 
 async fn may_log_in(face: &Face, issued: &Value) -> bool {
-    let login = format!("{}:{}", issued["username"].as_str().unwrap(), issued["password"].as_str().unwrap());
+    let login = format!(
+        "{}:{}",
+        issued["username"].as_str().expect("a text"),
+        issued["password"].as_str().expect("a text")
+    );
     let basic = format!("Basic {}", STANDARD.encode(login));
     let path = "/api/v1/ingress/device-token";
     face.post(path, &[("authorization", &basic)], &json!({})).await.0 == StatusCode::OK
