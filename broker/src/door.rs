@@ -27,6 +27,7 @@ mod will;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use schema::clock::Clock;
@@ -53,7 +54,7 @@ use crate::door::sessions::{CloseReason, DelayedWill, Sessions};
 use crate::door::websocket::Origins;
 use crate::embedded::Embedded;
 use crate::fanout::Fanout;
-use crate::gatekeeper::{Gatekeeper, Identity};
+use crate::gatekeeper::{Gatekeeper, Identity, Principal};
 use crate::stats::{DoorStats, Refusal};
 use crate::store::{DoorStore, DoorStoreError};
 use crate::tls::{HandshakeError, Tls, TlsError, TlsFiles};
@@ -234,6 +235,8 @@ pub(crate) enum Phase {
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) settings: DoorSettings,
+    /// Counts how often everybody was judged again.
+    rechecks: AtomicU64,
     pub(crate) gatekeeper: Arc<dyn Gatekeeper>,
     pub(crate) intake: Arc<dyn Intake>,
     pub(crate) clock: Clock,
@@ -305,6 +308,7 @@ impl Door {
         sessions.restore(stored.sessions, clock.now());
         let (due_wills, wills_due) = unbounded_channel();
         let shared = Shared {
+            rechecks: AtomicU64::new(0),
             gatekeeper,
             intake,
             clock,
@@ -410,24 +414,8 @@ impl Door {
     /// Judges everybody who is connected again, or the connections of one device, and closes whom the gatekeeper would not
     /// let in now: the device is not enabled any more, or its password not accepted. Nobody is closed for want of an answer.
     pub async fn recheck(&self, of: Option<&Identity>) {
-        let gatekeeper = &self.shared.gatekeeper;
-        let mut holders = Vec::new();
-        let mut credentials = Vec::new();
-        for connected in self.shared.sessions.connected(of) {
-            let device = connected.visitor.principal.device();
-            if device.is_some_and(|identity| gatekeeper.scope(identity).is_none()) {
-                connected.close(CloseReason::Revoked);
-            } else if let Some(credential) = &connected.visitor.credential {
-                credentials.push(credential.clone());
-                holders.push(connected);
-            }
-        }
-        if credentials.is_empty() {
-            return;
-        }
-        let accepted = gatekeeper.still_accepts(&credentials).await.unwrap_or_default();
-        let refused = holders.iter().zip(accepted).filter(|(_, is_accepted)| !is_accepted);
-        refused.for_each(|(holder, _)| holder.close(CloseReason::Revoked));
+        self.shared.rechecks.fetch_add(1, Ordering::SeqCst);
+        self.shared.judge(of).await;
     }
 
     /// Ends sessions, publishes delayed wills and drops messages when their time has come.
@@ -560,6 +548,45 @@ async fn listen(
         listeners.push(listener);
     }
     Ok((listeners, addresses))
+}
+
+impl Shared {
+    /// Closes whom the gatekeeper would not let in now.
+    async fn judge(&self, of: Option<&Identity>) {
+        let gatekeeper = &self.gatekeeper;
+        let mut holders = Vec::new();
+        let mut credentials = Vec::new();
+        for connected in self.sessions.connected(of) {
+            let device = connected.visitor.principal.device();
+            if device.is_some_and(|identity| gatekeeper.scope(identity).is_none()) {
+                connected.close(CloseReason::Revoked);
+            } else if let Some(credential) = &connected.visitor.credential {
+                credentials.push(credential.clone());
+                holders.push(connected);
+            }
+        }
+        if credentials.is_empty() {
+            return;
+        }
+        let accepted = gatekeeper.still_accepts(&credentials).await.unwrap_or_default();
+        let refused = holders.iter().zip(accepted).filter(|(_, is_accepted)| !is_accepted);
+        refused.for_each(|(holder, _)| holder.close(CloseReason::Revoked));
+    }
+
+    /// How often everybody was judged so far.
+    pub(crate) fn rechecks(&self) -> u64 {
+        self.rechecks.load(Ordering::SeqCst)
+    }
+
+    /// Judges a device that has just taken its seat, when others were judged since its login was looked up: it was not
+    /// among them, and its credential may have gone meanwhile.
+    pub(crate) async fn judge_if_missed(&self, principal: &Principal, rechecks: u64) {
+        if let Some(identity) = principal.device()
+            && self.rechecks() != rechecks
+        {
+            self.judge(Some(identity)).await;
+        }
+    }
 }
 
 /// One connection from its first byte to the end of its last delivery.

@@ -171,6 +171,7 @@ where
     let subject = caller.chain.as_ref().and_then(ClientChain::subject);
     let shown =
         Shown { certificate: subject.as_ref(), username: username.as_deref(), password: password.as_deref() };
+    let rechecks = shared.rechecks();
     let login = timeout_at(deadline, shared.gatekeeper.login(shown)).await;
     let identified = identify(shared, version, login.map_err(|_| unavailable(version))?);
     match &identified {
@@ -214,6 +215,7 @@ where
             return Err(Refused::Answer(version, code, Refusal::Sessions));
         }
     };
+    shared.judge_if_missed(&visitor.principal, rechecks).await;
     if let Some(will) = seated.will {
         // The receiver lives as long as the door.
         let _ = shared.due_wills.send(will);

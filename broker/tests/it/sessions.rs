@@ -202,6 +202,21 @@ async fn everybody_is_judged_again_by_device_and_by_password() {
 }
 
 #[tokio::test]
+async fn a_password_that_goes_between_the_login_and_the_seat_lets_nobody_stay() {
+    let (door, _arrivals) = open(settings()).await;
+    let mut raw = Raw::open(door.address()).await;
+    raw.send(&Hello { user: Some(("slow", "secret")), ..Hello::named("d") }.packet()).await;
+    let revoked = async {
+        door.house.set_password(b"another");
+        door.door.recheck(None).await;
+    };
+    door.house.before_told(revoked).await;
+    let answer = raw.rest().await;
+    assert!(answer.is_empty() || answer == [0x20, 2, 0, 0], "{answer:?}");
+    assert_eq!(door.door.stats().refused(Refusal::Revoked), 1);
+}
+
+#[tokio::test]
 async fn a_connection_that_panics_takes_only_itself_down() {
     let (door, _arrivals) = open(settings()).await;
     let mut raw = Raw::open(door.address()).await;

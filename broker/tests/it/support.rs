@@ -11,6 +11,7 @@ use broker::{
 };
 use schema::clock::Clock;
 use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
@@ -70,12 +71,21 @@ pub(crate) struct House {
     /// What the passwords of all users are now; another one makes all of them void.
     password: Mutex<Vec<u8>>,
     stalled_for: Mutex<Duration>,
+    /// Logins of the user `slow` that were found right and wait to be told so, and the permits to tell them.
+    held: Semaphore,
+    told: Semaphore,
 }
 
 impl House {
     fn new() -> Arc<Self> {
         let password = Mutex::new(b"secret".to_vec());
-        let house = Self { scopes: Mutex::default(), password, stalled_for: Mutex::default() };
+        let house = Self {
+            scopes: Mutex::default(),
+            password,
+            stalled_for: Mutex::default(),
+            held: Semaphore::new(0),
+            told: Semaphore::new(0),
+        };
         for device in ["d", "d2"] {
             house.enable(&identity(device), scope("f", "b", Some("st")));
         }
@@ -101,6 +111,13 @@ impl House {
         mark
     }
 
+    /// Waits until a login of the user `slow` was found right, and does what happens before it is told.
+    pub(crate) async fn before_told(&self, happens: impl Future<Output = ()>) {
+        self.held.acquire().await.unwrap().forget();
+        happens.await;
+        self.told.add_permits(1);
+    }
+
     pub(crate) fn stall(&self, stalled_for: Duration) {
         *self.stalled_for.lock().unwrap() = stalled_for;
     }
@@ -119,6 +136,12 @@ impl Gatekeeper for House {
             (Some("panic"), _) => panic!("a gatekeeper with a bug"),
             (Some("operator:of t"), Some(b"secret")) => operator(Tenants::Of(vec![identity("d").tenant_id])),
             (Some("operator:of all"), Some(b"secret")) => operator(Tenants::All),
+            (Some("slow"), Some(_)) => {
+                let credential = CredentialId { username: "slow".into(), mark: self.mark() };
+                self.held.add_permits(1);
+                self.told.acquire().await.unwrap().forget();
+                Login::Device { identity: identity("d"), credential: Some(credential) }
+            }
             (Some(device), Some(password)) if *password == *self.password.lock().unwrap() => {
                 let credential = CredentialId { username: device.into(), mark: self.mark() };
                 Login::Device { identity: identity(device), credential: Some(credential) }
