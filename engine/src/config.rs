@@ -121,7 +121,7 @@ fn insecure_settings(config: &Config) -> Vec<String> {
         ),
         (
             embedded && config.broker.listen.is_some(),
-            "broker.listen is plain MQTT: in production, end TLS in a proxy before it",
+            "broker.listen is plain MQTT: in production, use broker.listen_tls and set it to \"off\"",
         ),
         (
             embedded && config.broker.listen_ws.is_some(),

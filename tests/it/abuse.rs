@@ -1,5 +1,7 @@
 //! Strangers who would break the door, while devices publish: the devices notice nothing.
 
+#![expect(clippy::print_stdout, reason = "figures that a reader of the test wants to see")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 

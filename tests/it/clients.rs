@@ -202,12 +202,12 @@ async fn check_every_cell(make: Make) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_paho_do_everything_over_every_transport() {
-    check_every_cell(Make::Puppets(Puppets::paho())).await;
+    check_every_cell(Make::Puppets(Box::new(Puppets::paho()))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_mqttjs_do_everything_over_every_transport() {
-    check_every_cell(Make::Puppets(Puppets::mqttjs())).await;
+    check_every_cell(Make::Puppets(Box::new(Puppets::mqttjs()))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! A thousand encrypted connections, in both versions of MQTT and at both QoS that are acknowledged, while the engine is
 //! killed and while its database is away.
 
+#![expect(clippy::print_stdout, reason = "figures that a reader of the test wants to see")]
+
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 

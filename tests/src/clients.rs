@@ -18,7 +18,7 @@ pub use puppet::Puppets;
 /// A program that speaks MQTT.
 pub enum Make {
     /// A library in a process of its own, all clients in one.
-    Puppets(Puppets),
+    Puppets(Box<Puppets>),
     /// `mosquitto_pub` and `mosquitto_sub`, a process per client.
     Mosquitto,
 }

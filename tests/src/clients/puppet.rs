@@ -84,10 +84,11 @@ impl Puppets {
             session_present: false,
             _reader: JoinSet::new(),
         };
-        match client.next().await {
-            Event::Connected { session_present } => client.session_present = session_present,
-            other => panic!("{listening:?} is not let in: {other:?}"),
-        }
+        let first = client.next().await;
+        let Event::Connected { session_present } = first else {
+            panic!("{listening:?} is not let in: {first:?}")
+        };
+        client.session_present = session_present;
         let Control::Puppet(strings) = &client.control else { unreachable!("it was just made") };
         strings.tell(json!({"do": "subscribe", "topic": topic, "qos": 1})).await;
         client

@@ -1,7 +1,5 @@
 //! Frames as clients cut them, honest ones and others.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by a panic")]
-
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 

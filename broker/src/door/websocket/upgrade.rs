@@ -31,10 +31,10 @@ pub(crate) enum UpgradeError {
 
 impl From<Error> for UpgradeError {
     fn from(error: Error) -> Self {
-        match error {
-            Error::Http(response) => Self::Answered(response.status()),
-            error => Self::Failed(Box::new(error)),
+        if let Error::Http(response) = &error {
+            return Self::Answered(response.status());
         }
+        Self::Failed(Box::new(error))
     }
 }
 
