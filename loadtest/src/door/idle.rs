@@ -15,8 +15,9 @@ use crate::stream::{Stream, Tls};
 
 /// Connections that are opened at once.
 const OPENING_MAX: usize = 50;
-/// Connections from one address of this machine: fewer than the system has ports for.
-const PER_ADDRESS: usize = 20_000;
+/// Connections from one address of this machine: far fewer than it has ports, since those of the measurement before are
+/// not free at once.
+const PER_ADDRESS: usize = 1000;
 /// From the last login to the look at the memory.
 const SETTLE: Duration = Duration::from_secs(2);
 
