@@ -271,7 +271,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 continue;
             }
             has_dropped = true;
-            self.shared.stats.count_refused(Refusal::Acl);
+            self.refuse_scope("subscription ended", &subscription.filter);
             self.shared.hub.unsubscribe(&session, &subscription.filter);
             if is_live(&subscription) {
                 self.outflow.unlisten(&subscription.filter).await;
@@ -329,17 +329,28 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         due.into_iter().flatten().fold(now + CHECK_INTERVAL, Instant::min)
     }
 
+    /// Counts, and says in the log if there is room, that something is outside what the client may do.
+    fn refuse_scope(&self, what: &'static str, topic: &str) {
+        if self.shared.refuse(Refusal::Acl) {
+            let device_id = self.principal.device().map(|identity| identity.device_id.as_str());
+            let client_id = &*self.seat.session().client().client_id;
+            tracing::info!(device_id, client_id, topic, "{what}: outside the scope");
+        }
+    }
+
     fn log(&self, ending: &Ending) {
         let device_id = self.principal.device().map(|identity| identity.device_id.as_str());
         let client_id = &*self.seat.session().client().client_id;
         match ending {
             Ending::Malformed(rule) => {
-                self.shared.stats.count_refused(Refusal::Malformed);
-                tracing::warn!(device_id, client_id, %rule, "connection closed: protocol broken");
+                if self.shared.refuse(Refusal::Malformed) {
+                    tracing::warn!(device_id, client_id, %rule, "connection closed: protocol broken");
+                }
             }
             Ending::Revoked => {
-                self.shared.stats.count_refused(Refusal::Revoked);
-                tracing::info!(device_id, client_id, "connection closed: access revoked");
+                if self.shared.refuse(Refusal::Revoked) {
+                    tracing::info!(device_id, client_id, "connection closed: access revoked");
+                }
             }
             Ending::Disconnected
             | Ending::DisconnectedWithWill

@@ -36,8 +36,9 @@ impl HeldWill {
         let will = &mut self.will;
         let scope = principal.device().and_then(|identity| shared.gatekeeper.scope(identity));
         let topic = KnownTopic::judge(&will.topic, Publisher::of(principal, scope.as_ref()));
-        if !topic.may_publish {
-            shared.stats.count_refused(Refusal::Acl);
+        if !topic.may_publish && shared.refuse(Refusal::Acl) {
+            let device_id = principal.device().map(|identity| identity.device_id.as_str());
+            tracing::info!(device_id, topic = &*topic.name, "last will refused: outside the scope");
         }
         let (received_at, arrived_at) = (Instant::now(), shared.clock.now());
         let slot = Slot {

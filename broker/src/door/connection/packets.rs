@@ -21,7 +21,6 @@ use crate::door::packet::{
 use crate::door::session::{Receipt, is_live};
 use crate::door::topics::{KnownTopic, Publisher};
 use crate::filter;
-use crate::stats::Refusal;
 use crate::store::Subscription;
 use crate::window::{Answer, Slot};
 
@@ -197,7 +196,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             },
         };
         if verdict == Verdict::AclDenied {
-            self.shared.stats.count_refused(Refusal::Acl);
+            self.refuse_scope("message refused", &topic.name);
         }
         let mut echo = topic.echo(retain, properties, arrival.arrived_at);
         if verdict != Verdict::Admitted {
@@ -403,7 +402,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     ) -> Result<Subscribed, Reason> {
         let filter = Arc::clone(&subscription.filter);
         if !self.may_subscribe(&filter) {
-            self.shared.stats.count_refused(Refusal::Acl);
+            self.refuse_scope("subscription refused", &filter);
             return Err(Reason::NOT_AUTHORIZED);
         }
         if filter::is_too_deep(&filter) {
