@@ -42,18 +42,9 @@ fn failure(error: StoreError) -> DoorStoreError {
 /// What changes come to, taken together: of everything that changed, how it is in the end.
 fn fold(changes: &[Change]) -> Changes {
     let ended: HashSet<Uuid> = (changes.iter())
-        .filter_map(|change| match change {
-            Change::Ended { id } => Some(*id),
-            Change::Session { .. }
-            | Change::Subscribed { .. }
-            | Change::Unsubscribed { .. }
-            | Change::Received { .. }
-            | Change::Released { .. }
-            | Change::Queued { .. }
-            | Change::Taken { .. }
-            | Change::Dequeued { .. }
-            | Change::Retained(_)
-            | Change::Unretained(_) => None,
+        .filter_map(|change| {
+            let Change::Ended { id } = change else { return None };
+            Some(*id)
         })
         .collect();
     let lives = |id: &Uuid| !ended.contains(id);
