@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use schema::clock::Clock;
 use schema::id::{BarnId, DeviceId, FarmId, TenantId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::Notify;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 
@@ -92,7 +93,7 @@ pub(super) async fn open(policy: u8) -> (Arc<Door>, Arc<Pretend>) {
         queued_total_bytes_max: 12 << 10,
         ..DoorSettings::default()
     };
-    let intake = Arc::new(Pretend { policy, held: Mutex::default() });
+    let intake = Arc::new(Pretend { policy, held: Mutex::default(), filled: Notify::new() });
     let parts = DoorParts {
         gatekeeper: Arc::new(House),
         intake: Arc::clone(&intake) as Arc<dyn Intake>,
@@ -194,27 +195,32 @@ fn check(heard: &[u8]) {
 pub(super) struct Pretend {
     policy: u8,
     held: Mutex<VecDeque<Delivery>>,
+    filled: Notify,
 }
 
 impl Pretend {
     fn hold(&self, delivery: Delivery) -> usize {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.push_back(delivery);
+        self.filled.notify_one();
         held.len()
     }
 
-    fn release(&self) {
+    /// Lets go of one message, if any is held.
+    fn release(&self) -> bool {
         let last = self.held.lock().unwrap_or_else(PoisonError::into_inner).pop_back();
-        if let Some(delivery) = last {
-            delivery.done();
-        }
+        last.map(Delivery::done).is_some()
     }
 
-    /// Lets go of what is held back, one message at a time.
+    /// Lets go of what is held back, one message at a time. Sleeps only then: a look every so often would cost more than all
+    /// else in the minutes in which nothing happens.
     async fn settle_held(&self) -> Infallible {
         loop {
+            self.filled.notified().await;
             sleep(Duration::from_millis(100)).await;
-            self.release();
+            while self.release() {
+                sleep(Duration::from_millis(100)).await;
+            }
         }
     }
 }
@@ -226,7 +232,7 @@ impl Intake for Pretend {
             1 => delivery.reject(),
             2 => {
                 if self.hold(delivery) > HELD_MAX {
-                    self.release();
+                    let _ = self.release();
                 }
             }
             _ if delivery.attempt() == 0 => drop(delivery),
