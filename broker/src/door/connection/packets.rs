@@ -66,10 +66,14 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         if is_draining {
             return Ok(None);
         }
+        // Asked once for all that was read: it takes a lock that every session takes.
+        if self.shared.hub.journal.is_behind() {
+            return Ok(Some(Pause::Answers));
+        }
         let arrival = Arrival { received_at: now, arrived_at: self.shared.clock.now() };
         loop {
             let has_unread = self.transport.outbox.len() >= UNREAD_BYTES_MAX;
-            if has_unread || self.inflow.owed() >= OWED_MAX || self.shared.hub.journal.is_behind() {
+            if has_unread || self.inflow.owed() >= OWED_MAX {
                 return Ok(Some(Pause::Answers));
             }
             if !self.skip(&arrival)? {
