@@ -113,29 +113,23 @@ impl Embedded {
 
     /// Whether the router shows what is published, as long as there is one.
     async fn is_alive(&self) -> bool {
+        let given_up = self.given_up.subscribe();
         let Some(connect) = self.connector() else { return true };
-        let Ok((mut tx, mut rx)) = self.link(connect).await else { return false };
+        let Ok(link) = self.link(connect).await else { return false };
+        let mut feed = self.feed(link, given_up);
         let answered = async {
-            tx.try_subscribe(PROBE_TOPIC).map_err(|_| RouterGone)?;
-            tx.try_publish(PROBE_TOPIC, Bytes::new()).map_err(|_| RouterGone)?;
-            loop {
-                match rx.next().await.map_err(|_| RouterGone)? {
-                    Some(Notification::Forward(_)) => return Ok::<(), RouterGone>(()),
-                    Some(Notification::Unschedule) => rx.wake().await.map_err(|_| RouterGone)?,
-                    Some(Notification::Disconnect(..)) => return Err(RouterGone),
-                    Some(
-                        Notification::DeviceAck(_)
-                        | Notification::ReplicaData { .. }
-                        | Notification::ReplicaAcks { .. }
-                        | Notification::Shadow(_),
-                    )
-                    | None => {}
-                }
-            }
+            // Past the feed's own count: whoever only asks is no subscriber.
+            feed.tx.try_subscribe(PROBE_TOPIC).map_err(|_| RouterGone)?;
+            feed.tx.try_publish(PROBE_TOPIC, encode(0, &probe())).map_err(|_| RouterGone)?;
+            feed.next().await
         };
-        let is_alive = timeout(PROBE_ANSWER_MAX, answered).await.is_ok_and(|answered| answered.is_ok());
-        say_goodbye(&mut tx);
-        is_alive
+        timeout(PROBE_ANSWER_MAX, answered).await.is_ok_and(|answered| answered.is_ok())
+    }
+
+    /// A feed over a link to the router; `given_up` was subscribed to before the router was looked for.
+    fn feed(&self, (tx, rx): (LinkTx, LinkRx), given_up: watch::Receiver<u64>) -> RouterFeed {
+        let subscriptions = Arc::clone(&self.subscriptions);
+        RouterFeed { tx, rx, given_up, must_wake: false, filters: 0, subscriptions }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Running>> {
@@ -197,21 +191,14 @@ impl Fanout for Embedded {
             Some(connect) => self.link(connect).await,
             None => Err(RouterGone),
         };
-        let (tx, rx) = match linked {
+        let link = match linked {
             Ok(link) => link,
             Err(RouterGone) => {
                 let connect = self.start().await?;
                 self.link(connect).await?
             }
         };
-        Ok(Box::new(RouterFeed {
-            tx,
-            rx,
-            given_up,
-            must_wake: false,
-            filters: 0,
-            subscriptions: Arc::clone(&self.subscriptions),
-        }))
+        Ok(Box::new(self.feed(link, given_up)))
     }
 }
 
@@ -327,6 +314,19 @@ fn spell(topic: &str) -> String {
     spelled
 }
 
+/// The message of the watchdog.
+fn probe() -> Publication {
+    Publication {
+        topic: Arc::from(PROBE_TOPIC),
+        payload: Bytes::new(),
+        qos: Qos::AtMostOnce,
+        retain: false,
+        carried: Bytes::new(),
+        expires_at: None,
+        publisher: 0,
+    }
+}
+
 /// A publication as the payload of the router's message.
 fn encode(number: u64, publication: &Publication) -> Bytes {
     let Publication { topic, payload, qos, retain, carried, expires_at, publisher } = publication;
@@ -407,15 +407,8 @@ mod tests {
         assert_eq!(feed.next().await, Err(RouterGone));
         let mut feed = router.open().await.unwrap();
         feed.subscribe("a/+").await.unwrap();
-        let publication = Publication {
-            topic: Arc::from("a/é"),
-            payload: Bytes::from_static(b"body"),
-            qos: Qos::AtMostOnce,
-            retain: false,
-            carried: Bytes::new(),
-            expires_at: None,
-            publisher: 1,
-        };
+        let publication =
+            Publication { topic: Arc::from("a/é"), payload: Bytes::from_static(b"body"), ..probe() };
         router.publish(&publication);
         assert_eq!(feed.next().await.unwrap().publication, publication);
     }
