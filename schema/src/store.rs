@@ -22,7 +22,8 @@ pub mod telemetry;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts,
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod,
+    Runtime, Timeouts,
 };
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -180,6 +181,8 @@ impl Store {
         let pool = Pool::builder(manager)
             .max_size(settings.pool_max)
             .runtime(Runtime::Tokio1)
+            // The connection used last first: its server process has everything at hand that the next statement needs.
+            .queue_mode(QueueMode::Lifo)
             .timeouts(Timeouts { wait: timeout, create: timeout, recycle: timeout })
             .post_create(Hook::async_fn(move |client, _| {
                 let setup = setup.clone();
