@@ -33,7 +33,7 @@ bench: prerequisites ## Measure raw COPY, bare SQL and the engine end to end in 
 
 bench-door: prerequisites ## Measure the MQTT listener beside Mosquitto and rumqttd, and what an idle connection costs
 	cargo build --release -p farmiq-edge -p farmiq-loadtest -p broker --bins --example plain_rumqttd
-	@deploy/bench-door --messages 200 --idle 1000,10000,50000
+	@deploy/bench-door --idle 1000,10000,50000
 
 bench-weigh: prerequisites ## Measure the way of pictures to weights, and their error, with both places for pictures
 	cargo build --workspace --example objects

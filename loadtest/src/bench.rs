@@ -213,13 +213,18 @@ impl Bench {
         self.settings.engine_pid.and_then(|pid| process::resident_kib(pid).ok())
     }
 
+    /// CPU time of the server's processes up to now; `None` when it is not on this machine.
+    pub(crate) fn postgres_cpu(&self) -> Option<Duration> {
+        self.postmaster.and_then(|pid| process::family_cpu(pid).ok())
+    }
+
     /// What was used up to now.
     pub(crate) async fn gauge(&self) -> Result<Gauge> {
         let conn = self.store.conn().await.context("connect to the database")?;
         let wal = wal_position(&conn).await.context("read the WAL position")?;
         Ok(Gauge {
             wal,
-            postgres_cpu: self.postmaster.and_then(|pid| process::family_cpu(pid).ok()),
+            postgres_cpu: self.postgres_cpu(),
             engine_cpu: self.settings.engine_pid.and_then(|pid| process::cpu(pid).ok()),
         })
     }

@@ -439,14 +439,14 @@ pub(crate) struct DoorArgs {
     /// The CA that vouches for localhost (PEM file).
     #[arg(long)]
     ca: PathBuf,
-    /// Connections that publish.
-    #[arg(long, default_value_t = 50)]
-    connections: usize,
+    /// Numbers of connections that publish, each measured by itself.
+    #[arg(long, value_delimiter = ',', default_values_t = [50, 500])]
+    connections: Vec<usize>,
     /// Unacknowledged messages of each connection.
     #[arg(long, default_value_t = 20)]
     window: usize,
-    /// Messages of each connection in a round.
-    #[arg(long, default_value_t = 1000)]
+    /// Messages of a round, of all connections together.
+    #[arg(long, default_value_t = 20_000)]
     messages: usize,
     /// Rounds that are counted.
     #[arg(long, default_value_t = 5)]
@@ -462,7 +462,7 @@ impl DoorArgs {
             brokers: self.brokers,
             database_url: self.database_url,
             tls: Tls::trusting_file(&self.ca)?,
-            connections: self.connections.max(1),
+            connections: self.connections.into_iter().map(|connections| connections.max(1)).collect(),
             window: self.window.clamp(1, 1000),
             messages: self.messages.max(1),
             rounds: self.rounds.max(1),

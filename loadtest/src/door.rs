@@ -29,11 +29,11 @@ pub struct Settings {
     pub database_url: String,
     /// How to trust the brokers' certificates.
     pub tls: Tls,
-    /// Connections that publish.
-    pub connections: usize,
+    /// Numbers of connections that publish, each measured by itself.
+    pub connections: Vec<usize>,
     /// Unacknowledged messages of each.
     pub window: usize,
-    /// Messages of each in a round.
+    /// Messages of a round, of all connections together.
     pub messages: usize,
     /// Rounds; the brokers take turns in each.
     pub rounds: usize,
@@ -77,54 +77,108 @@ impl Broker {
     }
 }
 
-/// What one broker reached over one transport.
+/// What one broker reached over one transport, round by round.
 struct Line {
     name: String,
     transport: &'static str,
-    /// Messages per second of each round.
-    rates: Vec<f64>,
-    /// p50 and p99 of each round, milliseconds.
-    latencies_ms: Vec<(f64, f64)>,
+    rounds: Vec<Round>,
 }
 
-/// Runs everything and prints two tables.
+/// One measurement of one broker.
+#[derive(Clone, Copy)]
+struct Round {
+    messages: u64,
+    elapsed: Duration,
+    p50_ms: f64,
+    p99_ms: f64,
+    cpu: Cpu,
+}
+
+/// CPU time of those who take part.
+#[derive(Clone, Copy, Default)]
+struct Cpu {
+    broker: Duration,
+    postgres: Duration,
+    /// This program, which publishes.
+    publisher: Duration,
+}
+
+impl Cpu {
+    /// Used up to now.
+    fn used(bench: &Bench, broker: &Broker) -> Result<Self> {
+        Ok(Self {
+            broker: process::cpu(broker.pid)?,
+            postgres: bench.postgres_cpu().unwrap_or_default(),
+            publisher: process::cpu(std::process::id())?,
+        })
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            broker: self.broker.saturating_sub(before.broker),
+            postgres: self.postgres.saturating_sub(before.postgres),
+            publisher: self.publisher.saturating_sub(before.publisher),
+        }
+    }
+}
+
+/// Runs everything and prints its tables.
 ///
 /// # Errors
 /// When a broker or the database cannot be reached, or a message is not acknowledged.
 pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<()> {
-    let engine = settings.brokers.first().context("name at least one broker")?;
-    let bench = Bench::open(bench::Settings {
-        broker: engine.plain.clone(),
-        engine_pid: Some(engine.pid),
-        devices: settings.connections,
-        connections: settings.connections,
-        window: settings.window,
-        ..bench::Settings::arriving(settings.database_url.clone(), 1.0)
-    })
-    .await?;
     if !settings.idle.is_empty() {
         say("");
         say(idle::measure(&settings, &stop).await?.trim_end());
     }
+    for connections in &settings.connections {
+        let Some(lines) = publish(&settings, *connections, &stop).await? else { return Ok(()) };
+        say("");
+        say(format!(
+            "{connections} connections, {} unacknowledged messages at most of each",
+            settings.window
+        ));
+        say(render(&lines).trim_end());
+    }
+    Ok(())
+}
+
+/// Publishes from so many connections, in rounds in which the brokers take turns; `None` when it was stopped.
+async fn publish(
+    settings: &Settings,
+    connections: usize,
+    stop: &watch::Receiver<bool>,
+) -> Result<Option<Vec<Line>>> {
+    let engine = settings.brokers.first().context("name at least one broker")?;
+    let bench = Bench::open(bench::Settings {
+        broker: engine.plain.clone(),
+        engine_pid: Some(engine.pid),
+        devices: connections,
+        connections,
+        window: settings.window,
+        ..bench::Settings::arriving(settings.database_url.clone(), 1.0)
+    })
+    .await?;
     engine::admit(&bench).await?;
-    let mut lines = lines(&settings);
+    let mut lines = lines(settings);
     // The first round warms everything up and is not counted.
     for round in 0..=settings.rounds {
         for line in &mut lines {
             if *stop.borrow() {
-                return Ok(());
+                return Ok(None);
             }
-            let (rate, latency_ms) = measure(&settings, &bench, line, &stop).await?;
-            note(format!("round {round}: {} over {}: {rate:.0}/s", line.name, line.transport));
+            let measured = measure(settings, &bench, line, stop).await?;
+            let Line { name, transport, .. } = line;
+            note(format!(
+                "round {round}: {name} over {transport}, {connections} connections: {:.0}/s",
+                measured.rate()
+            ));
             if round > 0 {
-                line.rates.push(rate);
-                line.latencies_ms.push(latency_ms);
+                line.rounds.push(measured);
             }
         }
     }
-    say("");
-    say(render(&lines).trim_end());
-    Ok(())
+    Ok(Some(lines))
 }
 
 fn lines(settings: &Settings) -> Vec<Line> {
@@ -133,8 +187,7 @@ fn lines(settings: &Settings) -> Vec<Line> {
         broker.listeners(&settings.tls).into_iter().map(move |(transport, _, _)| Line {
             name: name.clone(),
             transport,
-            rates: Vec::new(),
-            latencies_ms: Vec::new(),
+            rounds: Vec::new(),
         })
     };
     let mut lines: Vec<_> = settings.brokers.iter().flat_map(of).collect();
@@ -142,20 +195,21 @@ fn lines(settings: &Settings) -> Vec<Line> {
     lines
 }
 
-/// One round: every connection publishes its messages; messages per second, and p50 and p99 of their acknowledgements.
+/// One round: every connection publishes its messages and waits for their acknowledgements.
 async fn measure(
     settings: &Settings,
     bench: &Bench,
     line: &Line,
     stop: &watch::Receiver<bool>,
-) -> Result<(f64, (f64, f64))> {
+) -> Result<Round> {
     let broker = settings.brokers.iter().find(|broker| broker.name == line.name);
-    let listeners = broker.context("a line is of a broker")?.listeners(&settings.tls);
+    let broker = broker.context("a line is of a broker")?;
+    let listeners = broker.listeners(&settings.tls);
     let found = listeners.into_iter().find(|(transport, _, _)| *transport == line.transport);
     let (_, address, tls) = found.context("a line is of a listener")?;
-    let total = settings.connections * settings.messages;
-    let scripts = engine::scripts(bench, Pace::Max(total), settings.connections);
+    let scripts = engine::scripts(bench, Pace::Max(settings.messages), bench.settings.connections);
     let meter = Arc::new(Meter::default());
+    let before = Cpu::used(bench, broker)?;
     let started = Instant::now();
     let mut tasks = JoinSet::new();
     for (number, messages) in scripts.into_iter().enumerate() {
@@ -169,37 +223,62 @@ async fn measure(
     while let Some(done) = tasks.join_next().await {
         done.context("a publisher broke")??;
     }
-    let rate = per_second(meter.acknowledged(), started.elapsed());
-    Ok((rate, (meter.latency_ms(0.5), meter.latency_ms(0.99))))
+    Ok(Round {
+        messages: meter.acknowledged(),
+        elapsed: started.elapsed(),
+        p50_ms: meter.latency_ms(0.5),
+        p99_ms: meter.latency_ms(0.99),
+        cpu: Cpu::used(bench, broker)?.since(before),
+    })
+}
+
+impl Round {
+    fn rate(&self) -> f64 {
+        per_second(self.messages, self.elapsed)
+    }
+}
+
+impl Line {
+    fn median(&self, figure: impl Fn(&Round) -> f64) -> f64 {
+        let mut sorted: Vec<f64> = self.rounds.iter().map(figure).collect();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+
+    /// Microseconds of CPU time a message took, over all rounds: the clock is too coarse for one.
+    #[expect(clippy::cast_precision_loss, reason = "messages of a benchmark stay far below 2^52")]
+    fn micros(&self, of: fn(&Cpu) -> Duration) -> f64 {
+        let messages: u64 = self.rounds.iter().map(|round| round.messages).sum();
+        let used: Duration = self.rounds.iter().map(|round| of(&round.cpu)).sum();
+        used.as_secs_f64() * 1e6 / messages as f64
+    }
 }
 
 /// Ratios refer to the second broker over the same transport.
 fn render(lines: &[Line]) -> String {
-    let header = ["", "", "messages/s", "from", "to", "ratio", "p50 ms", "p99 ms"].map(str::to_owned);
-    let mut cells = vec![header];
+    let header =
+        ["", "", "messages/s", "from", "to", "ratio", "p50 ms", "p99 ms", "broker us", "PG us", "client us"];
+    let mut cells = vec![header.map(str::to_owned)];
     for line in lines {
         let same = lines.iter().filter(|other| other.transport == line.transport);
-        let base = same.skip(1).map(|other| median(&other.rates)).next();
-        let of =
-            |pick: fn(&(f64, f64)) -> f64| median(&line.latencies_ms.iter().map(pick).collect::<Vec<_>>());
+        let rate = line.median(Round::rate);
+        let base = same.skip(1).map(|other| other.median(Round::rate)).next();
+        let rates = line.rounds.iter().map(Round::rate);
         cells.push([
             line.name.clone(),
             line.transport.to_owned(),
-            show(Some(median(&line.rates)), 0),
-            show(line.rates.iter().copied().reduce(f64::min), 0),
-            show(line.rates.iter().copied().reduce(f64::max), 0),
-            show(base.map(|base| median(&line.rates) / base), 2),
-            show(Some(of(|(p50, _)| *p50)), 1),
-            show(Some(of(|(_, p99)| *p99)), 1),
+            show(Some(rate), 0),
+            show(rates.clone().reduce(f64::min), 0),
+            show(rates.reduce(f64::max), 0),
+            show(base.map(|base| rate / base), 2),
+            show(Some(line.median(|round| round.p50_ms)), 1),
+            show(Some(line.median(|round| round.p99_ms)), 1),
+            show(Some(line.micros(|cpu| cpu.broker)), 1),
+            show(Some(line.micros(|cpu| cpu.postgres)), 1),
+            show(Some(line.micros(|cpu| cpu.publisher)), 1),
         ]);
     }
     align(&cells)
-}
-
-fn median(figures: &[f64]) -> f64 {
-    let mut sorted = figures.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Memory of a broker, KiB.
@@ -223,14 +302,26 @@ mod tests {
 
     #[test]
     fn ratios_refer_to_the_second_broker() {
-        let line = |name: &str, rates: [f64; 3]| Line {
+        let cpu = Cpu {
+            broker: Duration::from_millis(1),
+            postgres: Duration::from_millis(2),
+            publisher: Duration::from_millis(3),
+        };
+        let line = |name: &str, rates: [u64; 3]| Line {
             name: name.into(),
             transport: "TCP",
-            rates: rates.to_vec(),
-            latencies_ms: vec![(1.0, 2.0); 3],
+            rounds: rates
+                .map(|messages| Round {
+                    messages,
+                    elapsed: Duration::from_secs(1),
+                    p50_ms: 1.0,
+                    p99_ms: 2.0,
+                    cpu,
+                })
+                .to_vec(),
         };
-        let text = render(&[line("engine", [40.0, 50.0, 60.0]), line("other", [100.0, 90.0, 110.0])]);
+        let text = render(&[line("engine", [40, 50, 60]), line("other", [100, 90, 110])]);
         let cells: Vec<_> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(cells, ["engine", "TCP", "50", "40", "60", "0.50", "1.0", "2.0"]);
+        assert_eq!(cells, ["engine", "TCP", "50", "40", "60", "0.50", "1.0", "2.0", "20.0", "40.0", "60.0"]);
     }
 }
