@@ -1,11 +1,13 @@
-//! The telemetry writer: whatever queued up during the last commit shares the next one.
+//! The telemetry writer: whatever queues up during a commit shares the next one.
 //!
 //! Owns: the units of work that are not committed yet.
-//! Accepts: `Put` from devices and HTTP, `Flush` from itself.
+//! Accepts: `Put` from devices and HTTP, `Flush` and `Committed` from itself.
 //! Sends: a wake-up to the sync partitions after each commit.
 //! Dies: of a bug only; what it held is handed back to the door and delivered again.
 
-use std::collections::{HashSet, VecDeque};
+mod commit;
+
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
@@ -18,15 +20,17 @@ use schema::clock::Clock;
 use schema::metrics;
 use schema::store::device::{Seen, StatusReport};
 use schema::store::reject::Refusal;
-use schema::store::telemetry::{self as rows, DeviceEvent, Reading, Replays, WriteContext};
-use schema::store::{self, Conn, Store, StoreError};
+use schema::store::telemetry::{DeviceEvent, Reading};
+use schema::store::{Store, StoreError};
 use schema::wire::reject::{Reason, Reject};
 use schema::wire::topic::Kind;
+use tokio::task::JoinHandle;
 
 use crate::address::Address;
 use crate::database::DatabaseHealth;
 use crate::ingress::stats::IngressStats;
 use crate::sync::SyncWake;
+use crate::telemetry::commit::{Committed, Committer, Part};
 
 /// Rows in one commit at most.
 pub const BATCH_ROWS_MAX: usize = 1000;
@@ -196,6 +200,8 @@ pub enum Msg {
     Put(Put),
     /// Commit what is there.
     Flush,
+    /// A commit ended.
+    Committed,
 }
 
 /// What a writer needs.
@@ -217,12 +223,25 @@ pub struct Args {
     pub shard: i32,
 }
 
-/// The queue.
+/// What is not committed yet.
 pub struct State {
     args: Args,
+    committer: Arc<Committer>,
     queue: VecDeque<Put>,
+    /// The commit that is under way: one at a time, so that a device's units are written in their order.
+    committing: Option<JoinHandle<Vec<Part>>>,
     is_flush_due: bool,
     failures: u32,
+}
+
+/// Tells the writer that a commit ended, also when a bug ended it.
+struct Ended(ActorRef<Msg>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // A writer that is gone has nothing left to do.
+        drop(self.0.send_message(Msg::Committed));
+    }
 }
 
 impl Actor for TelemetryWriter {
@@ -231,7 +250,10 @@ impl Actor for TelemetryWriter {
     type Arguments = Args;
 
     async fn pre_start(&self, _: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
-        Ok(State { args, queue: VecDeque::new(), is_flush_due: false, failures: 0 })
+        let Args { store, clock, dedupe_ttl, shard, .. } = args.clone();
+        let committer = Arc::new(Committer::new(store, clock, dedupe_ttl, shard));
+        let queue = VecDeque::new();
+        Ok(State { args, committer, queue, committing: None, is_flush_due: false, failures: 0 })
     }
 
     async fn handle(
@@ -244,16 +266,29 @@ impl Actor for TelemetryWriter {
             Msg::Put(put) => state.queue.push_back(put),
             Msg::Flush => {
                 state.is_flush_due = false;
-                state.flush().await;
+                state.begin(&myself);
+            }
+            Msg::Committed => {
+                let Some(committing) = state.committing.take() else { return Ok(()) };
+                let parts = committing.await?;
+                // The server goes on while what it has written is settled.
+                if parts.iter().all(|part| part.outcome.is_ok()) {
+                    state.begin(&myself);
+                }
+                state.settle(parts);
             }
         }
         state.schedule_flush(&myself)
     }
 
     async fn post_stop(&self, _: ActorRef<Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        if let Some(committing) = state.committing.take() {
+            state.settle(committing.await?);
+        }
         // One last try for what came in before the end. What fails now is dropped and thereby handed back.
         while !state.queue.is_empty() && state.failures == 0 {
-            state.flush().await;
+            let batch = state.take_batch();
+            state.settle(state.committer.commit(batch).await);
         }
         Ok(())
     }
@@ -262,7 +297,7 @@ impl Actor for TelemetryWriter {
 impl State {
     /// The flush goes behind everything that waits in the mailbox already, so that all of it shares one commit.
     fn schedule_flush(&mut self, myself: &ActorRef<Msg>) -> Result<(), ActorProcessingErr> {
-        if self.queue.is_empty() || self.is_flush_due {
+        if self.queue.is_empty() || self.is_flush_due || self.committing.is_some() {
             return Ok(());
         }
         self.is_flush_due = true;
@@ -274,19 +309,23 @@ impl State {
         Ok(())
     }
 
+    /// Begins to commit what is there. The writer takes more in meanwhile.
+    fn begin(&mut self, myself: &ActorRef<Msg>) {
+        if self.queue.is_empty() || self.committing.is_some() {
+            return;
+        }
+        let batch = self.take_batch();
+        let committer = Arc::clone(&self.committer);
+        let ended = Ended(myself.clone());
+        self.committing = Some(tokio::spawn(async move {
+            let _ended = ended;
+            committer.commit(batch).await
+        }));
+    }
+
     fn retry_delay(&self) -> Duration {
         let delay = RETRY_DELAY.saturating_mul(2_u32.saturating_pow(self.failures - 1)).min(RETRY_DELAY_MAX);
         delay.mul_f64(rand::rng().random_range(0.5..=1.0))
-    }
-
-    /// Commits one batch. A failure leaves it at the head of the queue.
-    async fn flush(&mut self) {
-        let batch = self.take_batch();
-        match self.commit(&batch).await {
-            Ok(committed) => self.settle(batch, &committed).await,
-            Err(error) if error.is_data() => self.isolate(batch).await,
-            Err(error) => self.failed(batch, &error),
-        }
     }
 
     fn take_batch(&mut self) -> Vec<Put> {
@@ -302,6 +341,7 @@ impl State {
         self.queue.drain(..count).collect()
     }
 
+    /// A failure leaves the batch at the head of the queue.
     fn failed(&mut self, batch: Vec<Put>, error: &StoreError) {
         self.failures = self.failures.saturating_add(1);
         self.args.database.fails();
@@ -310,27 +350,6 @@ impl State {
         tracing::warn!(%error, cause, rows = batch.len(), attempt = self.failures, "commit failed, trying again");
         for put in batch.into_iter().rev() {
             self.queue.push_front(put);
-        }
-    }
-
-    /// One of the rows is poison: the batch is halved until it stands alone, and only that is refused.
-    async fn isolate(&mut self, batch: Vec<Put>) {
-        let mut parts = vec![batch];
-        while let Some(mut part) = parts.pop() {
-            match self.commit(&part).await {
-                Ok(committed) => self.settle(part, &committed).await,
-                Err(error) if error.is_data() && part.len() == 1 => self.refuse_poison(part, &error),
-                Err(error) if error.is_data() => {
-                    let second = part.split_off(part.len() / 2);
-                    parts.push(second);
-                    parts.push(part);
-                }
-                Err(error) => {
-                    parts.push(part);
-                    let rest = parts.into_iter().rev().flatten().collect();
-                    return self.failed(rest, &error);
-                }
-            }
         }
     }
 
@@ -357,64 +376,28 @@ impl State {
         }
     }
 
-    /// A row can be known although its mark is not only when it is replayed after days. So rarely that every batch is
-    /// first written without looking for it.
-    async fn commit(&self, batch: &[Put]) -> Result<Committed, StoreError> {
-        let rows = Rows::of(batch);
-        match self.write(&rows, Replays::Fail).await {
-            Err(error) if error.is_replay() => self.write(&rows, Replays::PassOver).await,
-            outcome => outcome,
+    fn settle(&mut self, parts: Vec<Part>) {
+        for Part { puts, outcome } in parts {
+            match outcome {
+                Ok(committed) => self.acknowledge_all(puts, committed),
+                Err(error) if error.is_data() => self.refuse_poison(puts, &error),
+                Err(error) => self.failed(puts, &error),
+            }
         }
     }
 
-    async fn write(&self, rows: &Rows<'_>, replays: Replays) -> Result<Committed, StoreError> {
-        let Args { clock, dedupe_ttl, shard, .. } = &self.args;
-        let at = WriteContext { now: clock.now(), dedupe_ttl: *dedupe_ttl, shard: *shard, replays };
-        self.args.store.run("ingest", async |conn| rows.write(conn, at).await).await
-    }
-
-    async fn settle(&mut self, batch: Vec<Put>, committed: &Committed) {
+    fn acknowledge_all(&mut self, puts: Vec<Put>, committed: Committed) {
+        let Committed { stored, readings, conflicts } = committed;
         self.failures = 0;
         self.args.database.works();
-        let mut duplicates: Vec<[&str; 4]> = Vec::new();
-        let mut unit_index = 0;
-        let mut outcomes = Vec::with_capacity(batch.len());
-        for put in &batch {
-            let mut stored = Stored::default();
-            for unit in &put.units {
-                match unit.key() {
-                    Some(key) if !committed.is_new[unit_index] => {
-                        stored.duplicates += 1;
-                        duplicates.push(key);
-                    }
-                    Some(_) | None => stored.new += 1,
-                }
-                unit_index += 1;
-            }
-            outcomes.push(stored);
+        if conflicts > 0 {
+            metrics::ingress_dedupe_conflict(Kind::Telemetry).increment(conflicts);
         }
-        self.count_conflicts(&duplicates).await;
-        metrics::telemetry_stored().increment(committed.readings);
-        for (put, stored) in batch.into_iter().zip(outcomes) {
+        metrics::telemetry_stored().increment(readings);
+        for (put, stored) in puts.into_iter().zip(stored) {
             self.acknowledge(put, stored);
         }
         self.args.wake_sync.wake();
-    }
-
-    /// A count for people; when it cannot be had, nothing is lost.
-    async fn count_conflicts(&self, duplicates: &[[&str; 4]]) {
-        if duplicates.is_empty() {
-            return;
-        }
-        let counted = self
-            .args
-            .store
-            .run("dedupe_conflicts", async |conn| store::dedupe::conflicts(conn, duplicates).await);
-        if let Ok(count) = counted.await
-            && count > 0
-        {
-            metrics::ingress_dedupe_conflict(Kind::Telemetry).increment(count.unsigned_abs());
-        }
     }
 
     fn acknowledge(&self, put: Put, stored: Stored) {
@@ -448,85 +431,4 @@ fn refusal_of(unit: &Unit, reject: Reject, now: schema::clock::Timestamp) -> Opt
         sha256: hash.to_owned(),
         rejected_at: now,
     })
-}
-
-/// What a commit did, by position of the units in the batch.
-struct Committed {
-    is_new: Vec<bool>,
-    readings: u64,
-}
-
-/// The units of a batch by table, each with its position. Of equal keys only the first is written.
-#[derive(Default)]
-struct Rows<'a> {
-    count: usize,
-    readings: Vec<(usize, &'a Reading)>,
-    events: Vec<(usize, &'a DeviceEvent)>,
-    statuses: Vec<&'a StatusReport>,
-    refusals: Vec<&'a Refusal>,
-    seen: Vec<&'a Seen>,
-}
-
-impl<'a> Rows<'a> {
-    fn of(batch: &'a [Put]) -> Self {
-        let mut rows = Self::default();
-        let mut keys = HashSet::new();
-        for unit in batch.iter().flat_map(|put| &put.units) {
-            let position = rows.count;
-            rows.count += 1;
-            if let Some([tenant_id, event_id, ..]) = unit.key()
-                && !keys.insert((tenant_id, event_id))
-            {
-                continue;
-            }
-            match unit {
-                Unit::Reading(reading) => rows.readings.push((position, reading)),
-                Unit::Event(event) => rows.events.push((position, event)),
-                Unit::Status(report) => rows.statuses.push(report),
-                Unit::Refusal(refusal) => rows.refusals.push(refusal),
-            }
-        }
-        let mut devices = HashSet::new();
-        let signs = batch.iter().rev().filter_map(|put| put.seen.as_ref());
-        rows.seen = signs.filter(|sign| devices.insert((&sign.tenant_id, &sign.device_id))).collect();
-        rows
-    }
-
-    /// Readings alone are one statement; anything else makes it a transaction.
-    async fn write(&self, conn: &mut Conn, at: WriteContext) -> Result<Committed, StoreError> {
-        let is_readings_only = self.events.is_empty()
-            && self.statuses.is_empty()
-            && self.refusals.is_empty()
-            && self.seen.is_empty();
-        if is_readings_only {
-            return self.write_in(conn, at).await;
-        }
-        conn.transaction("ingest", async |conn| self.write_in(conn, at).await).await
-    }
-
-    async fn write_in(&self, conn: &Conn, at: WriteContext) -> Result<Committed, StoreError> {
-        let mut is_new = vec![false; self.count];
-        let mut stored = 0;
-        if !self.readings.is_empty() {
-            let readings: Vec<&Reading> = self.readings.iter().map(|(_, reading)| *reading).collect();
-            let new = rows::store_readings(conn, &readings, at).await?;
-            stored = u64::try_from(new.len()).expect("a count fits");
-            new.into_iter().for_each(|i| is_new[self.readings[i].0] = true);
-        }
-        if !self.events.is_empty() {
-            let events: Vec<&DeviceEvent> = self.events.iter().map(|(_, event)| *event).collect();
-            let new = rows::store_events(conn, &events, at).await?;
-            new.into_iter().for_each(|i| is_new[self.events[i].0] = true);
-        }
-        for report in &self.statuses {
-            store::device::apply_status(conn, report).await?;
-        }
-        if !self.seen.is_empty() {
-            store::device::seen(conn, &self.seen, at.now).await?;
-        }
-        if !self.refusals.is_empty() {
-            store::reject::record(conn, &self.refusals).await?;
-        }
-        Ok(Committed { is_new, readings: stored })
-    }
 }

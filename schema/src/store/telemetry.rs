@@ -111,33 +111,69 @@ pub struct WriteContext {
     pub dedupe_ttl: Duration,
     /// The writer's number; keeps the counters of parallel writers apart.
     pub shard: i32,
-    /// What becomes of a reading that is stored although its mark has expired.
+    /// What becomes of readings that were stored before.
     pub replays: Replays,
 }
 
-/// What becomes of a row whose dedupe mark has expired and whose domain key is there: a replay after days.
+/// What becomes of a reading that was stored before: one that a client sent again, or a replay after days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replays {
     /// Not expected. The statement fails with [`StoreError::is_replay`], and nothing is written.
     Fail,
-    /// Expected: they are passed over, which costs every other row a look at its keys.
+    /// Expected: they are passed over, which costs every other reading a look at its keys.
     PassOver,
 }
 
-// One statement is one transaction: dedupe mark, reading and outbox row stand or fall together, and the server
-// decides which readings are new. The input is sorted by key, so that two writers cannot wait for each other.
-// `queued` depends on `stored`, so a reading whose domain key exists already stays without an outbox row; IS TRUE keeps
-// the planner, which takes an array for a handful of rows, from joining the two by a loop in a loop.
-macro_rules! store_readings {
-    ($name:literal, $on_replay:literal) => {
-        concat!(
-            "-- ", $name, "
-WITH input AS MATERIALIZED (
+// The parameters of both statements that store readings. The input is sorted by key, so that two writers cannot wait for
+// each other.
+macro_rules! readings {
+    () => {
+        "WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::uuid[], $8::text[],
         $9::float8[], $10::text[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], $16::int[])
     AS i (tenant_id, farm_id, barn_id, device_id, event_id, id, outbox_id, metric_type,
         metric_value, unit, occurred_at, trace_id, topic, hash, payload_json, arrival)
-), marked AS (
+)"
+    };
+}
+
+// Dedupe mark, reading and outbox row of every reading stand or fall together: one statement is one transaction.
+const STORE_NEW_READINGS: &str = concat!(
+    "-- store_new_readings
+",
+    readings!(),
+    ", marked AS (
+    INSERT INTO ingress_dedupe (tenant_id, event_id, first_seen_at, expires_at, topic, hash)
+    SELECT tenant_id, event_id, $17, $18, topic, hash FROM input
+), stored AS (
+    INSERT INTO telemetry_raw (id, tenant_id, farm_id, barn_id, device_id, event_id, metric_type, metric_value, unit,
+        occurred_at, ingested_at, trace_id)
+    SELECT id, tenant_id, farm_id, barn_id, device_id, event_id, metric_type, metric_value, unit,
+        occurred_at, $17, trace_id
+    FROM input ORDER BY arrival
+), queued AS (
+    INSERT INTO sync_outbox (id, tenant_id, farm_id, barn_id, device_id, event_type, occurred_at, trace_id, payload_json,
+        payload_size_bytes, next_attempt_at, created_at, updated_at)
+    SELECT outbox_id, tenant_id, farm_id, barn_id, device_id, $19, occurred_at, trace_id, payload_json::jsonb,
+        octet_length(payload_json), $17, $17, $17
+    FROM input ORDER BY arrival
+), totals AS (
+    INSERT INTO telemetry_totals AS t (tenant_id, shard, readings, last_reading_at)
+    SELECT tenant_id, $20, count(*), max(occurred_at) FROM input GROUP BY tenant_id
+    ON CONFLICT (tenant_id, shard) DO UPDATE SET readings = t.readings + excluded.readings,
+        last_reading_at = greatest(t.last_reading_at, excluded.last_reading_at)
+)
+SELECT arrival FROM input"
+);
+
+// The server decides which readings are new. `queued` depends on `stored`, so a reading whose domain key exists already
+// stays without an outbox row; IS TRUE keeps the planner, which takes an array for a handful of rows, from joining the two
+// by a loop in a loop.
+const STORE_READINGS: &str = concat!(
+    "-- store_readings
+",
+    readings!(),
+    ", marked AS (
     INSERT INTO ingress_dedupe AS d (tenant_id, event_id, first_seen_at, expires_at, topic, hash)
     SELECT tenant_id, event_id, $17, $18, topic, hash FROM input
     ON CONFLICT (tenant_id, event_id) DO UPDATE
@@ -152,7 +188,7 @@ WITH input AS MATERIALIZED (
     SELECT id, tenant_id, farm_id, barn_id, device_id, event_id, metric_type, metric_value, unit,
         occurred_at, $17, trace_id
     FROM fresh ORDER BY arrival
-    ", $on_replay, "
+    ON CONFLICT DO NOTHING
     RETURNING id, tenant_id, occurred_at
 ), queued AS (
     INSERT INTO sync_outbox (id, tenant_id, farm_id, barn_id, device_id, event_type, occurred_at, trace_id, payload_json,
@@ -160,7 +196,7 @@ WITH input AS MATERIALIZED (
     SELECT outbox_id, tenant_id, farm_id, barn_id, device_id, $19, occurred_at, trace_id, payload_json::jsonb,
         octet_length(payload_json), $17, $17, $17
     FROM fresh WHERE (id IN (SELECT id FROM stored)) IS TRUE ORDER BY arrival
-    ", $on_replay, "
+    ON CONFLICT DO NOTHING
 ), totals AS (
     INSERT INTO telemetry_totals AS t (tenant_id, shard, readings, last_reading_at)
     SELECT tenant_id, $20, count(*), max(occurred_at) FROM stored GROUP BY tenant_id
@@ -168,12 +204,7 @@ WITH input AS MATERIALIZED (
         last_reading_at = greatest(t.last_reading_at, excluded.last_reading_at)
 )
 SELECT arrival FROM fresh"
-        )
-    };
-}
-
-const STORE_NEW_READINGS: &str = store_readings!("store_new_readings", "");
-const STORE_READINGS: &str = store_readings!("store_readings", "ON CONFLICT DO NOTHING");
+);
 
 const STORE_EVENTS: &str = "-- store_events
 WITH input AS MATERIALIZED (
