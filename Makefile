@@ -21,7 +21,7 @@ test: prerequisites $(VENV)/.ready $(NODE)/.ready ## Run all tests with what the
 
 test-large: prerequisites ## Run what is too large for every day: 5,000 encrypted connections through kills and outages
 	cargo build --workspace --all-targets
-	tests/with-postgres cargo nextest run -p tests --run-ignored only
+	tests/with-postgres cargo nextest run --workspace --run-ignored only
 
 lint: ## Check formatting and lints
 	cargo fmt --all --check

@@ -64,6 +64,7 @@ fn settings(site: &Site, database_url: &str, size: Size) -> Settings {
     site.settings(Settings::of(database_url))
         .set("broker.connections_max", &places.to_string())
         .set("broker.handshakes_per_address_max", &places.to_string())
+        .set("broker.sessions_max", &places.to_string())
         .set("broker.stall_seconds", &STALL_SECONDS.to_string())
 }
 
