@@ -156,10 +156,10 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             }
         }
         let Self { inflow, mut transport, seat, outflow, place, version, .. } = self;
-        drop((seat, outflow));
-        if let (Version::V5, Some(reason)) = (version, ending.reason()) {
-            packet::put_disconnect(&mut transport.outbox, reason);
+        if let (Version::V5, Some((reason, text))) = (version, ending.farewell()) {
+            packet::put_disconnect(&mut transport.outbox, reason, text, outflow.packet_bytes_max());
         }
+        drop((seat, outflow));
         let leave = async {
             part(transport, &ending).await;
             drop(place);
@@ -378,14 +378,14 @@ impl Ending {
     }
 
     /// What a client of version 5 is told, if it is still there.
-    fn reason(&self) -> Option<Reason> {
+    fn farewell(&self) -> Option<(Reason, &'static str)> {
         match self {
             Self::Disconnected | Self::DisconnectedWithWill | Self::Lost | Self::Stuck => None,
-            Self::Malformed(Malformed { reason, .. }) => Some(*reason),
-            Self::Silent => Some(Reason::KEEP_ALIVE_TIMEOUT),
-            Self::TakenOver => Some(Reason::SESSION_TAKEN_OVER),
-            Self::Revoked => Some(Reason::ADMINISTRATIVE_ACTION),
-            Self::DoorClosed => Some(Reason::SERVER_SHUTTING_DOWN),
+            Self::Malformed(Malformed { reason, rule }) => Some((*reason, rule)),
+            Self::Silent => Some((Reason::KEEP_ALIVE_TIMEOUT, "no sign of life within the keep-alive")),
+            Self::TakenOver => Some((Reason::SESSION_TAKEN_OVER, "this client id logged in again")),
+            Self::Revoked => Some((Reason::ADMINISTRATIVE_ACTION, "access was revoked")),
+            Self::DoorClosed => Some((Reason::SERVER_SHUTTING_DOWN, "the engine stops")),
         }
     }
 }

@@ -51,9 +51,9 @@ impl Outflow {
         Self { wire, in_flight_max: in_flight_max.min(receive_max), feed: None, recent: VecDeque::new() }
     }
 
-    /// Whether the client takes a packet of so many bytes.
-    pub(crate) fn takes(&self, packet_bytes: usize) -> bool {
-        packet_bytes <= self.wire.packet_bytes_max
+    /// Bytes of the largest packet the client takes.
+    pub(crate) fn packet_bytes_max(&self) -> usize {
+        self.wire.packet_bytes_max
     }
 
     /// Whether another message may be written now.

@@ -266,7 +266,10 @@ fn answers_have_the_form_of_the_version() {
         (&[0xb0, 2, 0, 1], written(&|out| put_unsuback(out, v4, 1, &[Reason::SUCCESS]))),
         (&[0xb0, 4, 0, 1, 0, 0x11], written(&|out| put_unsuback(out, v5, 1, &[Reason(0x11)]))),
         (&[0xd0, 0], written(&|out| put_pingresp(out))),
-        (&[0xe0, 1, 0x8b], written(&|out| put_disconnect(out, Reason::SERVER_SHUTTING_DOWN))),
+        (
+            &[0xe0, 6, 0x8b, 4, 0x1f, 0, 1, b'x'],
+            written(&|out| put_disconnect(out, Reason::SERVER_SHUTTING_DOWN, "x", 8)),
+        ),
     ] {
         assert_eq!(bytes, expected);
     }

@@ -174,8 +174,13 @@ impl Peer {
     async fn expect_refusal(self, reason: u8) {
         match self.version {
             V4 => self.expect_end("").await,
-            V5 => self.expect_end(&format!("e0 [ {reason:02x} ]")).await,
+            V5 => self.expect_disconnect(reason).await,
         }
+    }
+
+    /// The door closes the connection after a DISCONNECT that gives the reason, and says it in words too.
+    async fn expect_disconnect(self, reason: u8) {
+        is_disconnect(&self.raw.rest().await, reason);
     }
 
     /// Says goodbye and waits for the end.
@@ -183,6 +188,18 @@ impl Peer {
         self.send("e0 00").await;
         self.expect_end("").await;
     }
+}
+
+/// A DISCONNECT with a reason string and nothing else.
+fn is_disconnect(packet: &[u8], reason: u8) {
+    let (body_bytes, at) = length(packet);
+    assert_eq!((packet[0], packet.len()), (0xe0, at + body_bytes), "one DISCONNECT: {packet:02x?}");
+    let [said, properties_bytes, 0x1f, _, text_bytes, text @ ..] = &packet[at..] else {
+        panic!("a reason and a reason string: {packet:02x?}");
+    };
+    assert_eq!(*said, reason, "{packet:02x?}");
+    assert_eq!((usize::from(*text_bytes), usize::from(*properties_bytes)), (text.len(), text.len() + 3));
+    assert!(std::str::from_utf8(text).is_ok_and(|text| !text.is_empty()), "{packet:02x?}");
 }
 
 /// The bytes after the fixed header of a packet, and where they begin.

@@ -319,7 +319,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
 
     /// Whether the client takes an answer with so many codes; without one there is no going on.
     fn check_codes(&self, codes: usize) -> Result<(), Malformed> {
-        if self.outflow.takes(packet::codes_bytes(codes)) {
+        if packet::codes_bytes(codes) <= self.outflow.packet_bytes_max() {
             Ok(())
         } else {
             Err(Malformed::with("the client does not take the answer", Reason::PACKET_TOO_LARGE))

@@ -185,7 +185,7 @@ async fn a_goodbye_of_version_5_may_change_how_long_the_session_lasts() {
     peer.expect_end("").await;
     let mut peer = Peer::present(&door, V5, "10 [ <MQTT> 05 00 003c [ ] <id> ]", false).await;
     peer.send("e0 [ 00 [ 11 00000e10 ] ]").await;
-    peer.expect_end("e0 [ 82 ]").await;
+    peer.expect_disconnect(0x82).await;
 }
 
 /// What was not answered is sent again, under the same id and in the same order.

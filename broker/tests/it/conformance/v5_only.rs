@@ -72,6 +72,7 @@ async fn v5_mqtt_3_1_2_24() {
         peer.send(&format!("{first} [ 0001 [ ] {} ]", filters(27))).await;
         assert_eq!(peer.next().await.len(), 32);
         peer.send(&format!("{first} [ 0001 [ ] {} ]", filters(28))).await;
+        // No room for words.
         peer.expect_end("e0 [ 95 ]").await;
     }
     let mut peer = Peer::open(&door, V5).await;
@@ -143,7 +144,7 @@ async fn v5_mqtt_3_3_2_7() {
     peer.leave().await;
     let mut peer = Peer::lasting(&door, V5, "id", true).await;
     peer.send("32 [ <> 0001 [ 23 0001 ] 'x' ]").await;
-    peer.expect_end("e0 [ 82 ]").await;
+    peer.expect_disconnect(0x82).await;
 }
 
 /// The highest alias the door takes.
@@ -179,7 +180,7 @@ async fn an_alias_above_the_maximum_ends_the_connection() {
     let max = alias_max(&door).await;
     let mut peer = Peer::connect(&door, V5, "id").await;
     peer.send(&format!("30 [ <a> [ 23 {:04x} ] 'x' ]", max + 1)).await;
-    peer.expect_end("e0 [ 94 ]").await;
+    peer.expect_disconnect(0x94).await;
 }
 
 #[tokio::test]
@@ -187,7 +188,7 @@ async fn a_packet_above_the_maximum_ends_the_connection() {
     let door = door_with(DoorSettings { message_bytes_max: 1000, ..settings() }).await;
     let mut peer = Peer::connect(&door, V5, "id").await;
     peer.send(&format!("30 [ <a> [ ] '{}' ]", "x".repeat(2000))).await;
-    peer.expect_end("e0 [ 95 ]").await;
+    peer.expect_disconnect(0x95).await;
 }
 
 #[tokio::test]
@@ -378,7 +379,7 @@ async fn more_messages_than_the_receive_maximum_end_the_connection() {
         peer.expect(&format!("50 [ 000{id} ]")).await;
     }
     peer.send("34 [ <a> 0003 [ ] 'x' ]").await;
-    peer.expect_end("e0 [ 93 ]").await;
+    peer.expect_disconnect(0x93).await;
 }
 
 #[tokio::test]
@@ -540,5 +541,5 @@ async fn an_auth_without_a_method_ends_the_connection() {
     let door = door().await;
     let mut peer = Peer::connect(&door, V5, "id").await;
     peer.send("f0 [ 19 [ 15 <m> ] ]").await;
-    peer.expect_end("e0 [ 82 ]").await;
+    peer.expect_disconnect(0x82).await;
 }

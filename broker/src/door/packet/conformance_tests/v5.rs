@@ -507,7 +507,20 @@ fn v5_mqtt_3_14_2_1() {
 
 #[test]
 fn v5_mqtt_3_14_2_2() {
-    assert_eq!(written(|out| put_disconnect(out, Reason::SERVER_BUSY)), bytes("e0 [ 89 ]"));
+    let goodbye = written(|out| put_disconnect(out, Reason::SERVER_BUSY, "why", usize::MAX));
+    assert_eq!(goodbye, bytes("e0 [ 89 [ 1f <why> ] ]"));
+}
+
+#[test]
+fn v5_mqtt_3_14_2_3() {
+    for (text_bytes, packet_bytes_max, is_said) in
+        [(3, 10, true), (3, 9, false), (0, 0, false), (200, 209, true), (200, 208, false)]
+    {
+        let text = "x".repeat(text_bytes);
+        let goodbye = written(|out| put_disconnect(out, Reason::SERVER_BUSY, &text, packet_bytes_max));
+        let expected = if is_said { format!("e0 [ 89 [ 1f <{text}> ] ]") } else { "e0 [ 89 ]".to_owned() };
+        assert_eq!(goodbye, bytes(&expected), "{text_bytes} {packet_bytes_max}");
+    }
 }
 
 #[test]
