@@ -124,86 +124,76 @@ pub enum Replays {
     PassOver,
 }
 
-// The parameters of both statements that store readings. The input is sorted by key, so that two writers cannot wait for
-// each other.
-macro_rules! readings {
-    () => {
-        "WITH input AS MATERIALIZED (
+// One statement is one transaction: dedupe mark, reading and outbox row stand or fall together. The input is sorted by key,
+// so that two writers cannot wait for each other.
+macro_rules! store_readings {
+    (
+        $name:literal, marks: $marks:literal, fresh: $fresh:literal, on_known_reading: $on_known_reading:literal,
+        stored: $stored:literal, queue_if: $queue_if:literal, on_known_event: $on_known_event:literal
+    ) => {
+        concat!(
+            "-- ", $name, "
+WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::uuid[], $8::text[],
         $9::float8[], $10::text[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], $16::int[])
     AS i (tenant_id, farm_id, barn_id, device_id, event_id, id, outbox_id, metric_type,
         metric_value, unit, occurred_at, trace_id, topic, hash, payload_json, arrival)
-)"
-    };
-}
-
-// Dedupe mark, reading and outbox row of every reading stand or fall together: one statement is one transaction.
-const STORE_NEW_READINGS: &str = concat!(
-    "-- store_new_readings
-",
-    readings!(),
-    ", marked AS (
-    INSERT INTO ingress_dedupe (tenant_id, event_id, first_seen_at, expires_at, topic, hash)
+), marked AS (
+    INSERT INTO ingress_dedupe AS d (tenant_id, event_id, first_seen_at, expires_at, topic, hash)
     SELECT tenant_id, event_id, $17, $18, topic, hash FROM input
+    ", $marks, "
 ), stored AS (
     INSERT INTO telemetry_raw (id, tenant_id, farm_id, barn_id, device_id, event_id, metric_type, metric_value, unit,
         occurred_at, ingested_at, trace_id)
     SELECT id, tenant_id, farm_id, barn_id, device_id, event_id, metric_type, metric_value, unit,
         occurred_at, $17, trace_id
-    FROM input ORDER BY arrival
+    FROM ", $fresh, " ORDER BY arrival
+    ", $on_known_reading, "
 ), queued AS (
     INSERT INTO sync_outbox (id, tenant_id, farm_id, barn_id, device_id, event_type, occurred_at, trace_id, payload_json,
         payload_size_bytes, next_attempt_at, created_at, updated_at)
     SELECT outbox_id, tenant_id, farm_id, barn_id, device_id, $19, occurred_at, trace_id, payload_json::jsonb,
         octet_length(payload_json), $17, $17, $17
-    FROM input ORDER BY arrival
+    FROM ", $fresh, " ", $queue_if, " ORDER BY arrival
+    ", $on_known_event, "
 ), totals AS (
     INSERT INTO telemetry_totals AS t (tenant_id, shard, readings, last_reading_at)
-    SELECT tenant_id, $20, count(*), max(occurred_at) FROM input GROUP BY tenant_id
+    SELECT tenant_id, $20, count(*), max(occurred_at) FROM ", $stored, " GROUP BY tenant_id
     ON CONFLICT (tenant_id, shard) DO UPDATE SET readings = t.readings + excluded.readings,
         last_reading_at = greatest(t.last_reading_at, excluded.last_reading_at)
 )
-SELECT arrival FROM input"
+SELECT arrival FROM ", $fresh
+        )
+    };
+}
+
+const STORE_NEW_READINGS: &str = store_readings!(
+    "store_new_readings",
+    marks: "",
+    fresh: "input",
+    on_known_reading: "",
+    stored: "input",
+    queue_if: "",
+    on_known_event: ""
 );
 
 // The server decides which readings are new. `queued` depends on `stored`, so a reading whose domain key exists already
 // stays without an outbox row; IS TRUE keeps the planner, which takes an array for a handful of rows, from joining the two
 // by a loop in a loop.
-const STORE_READINGS: &str = concat!(
-    "-- store_readings
-",
-    readings!(),
-    ", marked AS (
-    INSERT INTO ingress_dedupe AS d (tenant_id, event_id, first_seen_at, expires_at, topic, hash)
-    SELECT tenant_id, event_id, $17, $18, topic, hash FROM input
-    ON CONFLICT (tenant_id, event_id) DO UPDATE
+const STORE_READINGS: &str = store_readings!(
+    "store_readings",
+    marks: "ON CONFLICT (tenant_id, event_id) DO UPDATE
     SET first_seen_at = excluded.first_seen_at, expires_at = excluded.expires_at, topic = excluded.topic, hash = excluded.hash
     WHERE d.expires_at <= excluded.first_seen_at
     RETURNING tenant_id, event_id
 ), fresh AS MATERIALIZED (
-    SELECT input.* FROM input JOIN marked USING (tenant_id, event_id)
-), stored AS (
-    INSERT INTO telemetry_raw (id, tenant_id, farm_id, barn_id, device_id, event_id, metric_type, metric_value, unit,
-        occurred_at, ingested_at, trace_id)
-    SELECT id, tenant_id, farm_id, barn_id, device_id, event_id, metric_type, metric_value, unit,
-        occurred_at, $17, trace_id
-    FROM fresh ORDER BY arrival
-    ON CONFLICT DO NOTHING
-    RETURNING id, tenant_id, occurred_at
-), queued AS (
-    INSERT INTO sync_outbox (id, tenant_id, farm_id, barn_id, device_id, event_type, occurred_at, trace_id, payload_json,
-        payload_size_bytes, next_attempt_at, created_at, updated_at)
-    SELECT outbox_id, tenant_id, farm_id, barn_id, device_id, $19, occurred_at, trace_id, payload_json::jsonb,
-        octet_length(payload_json), $17, $17, $17
-    FROM fresh WHERE (id IN (SELECT id FROM stored)) IS TRUE ORDER BY arrival
-    ON CONFLICT DO NOTHING
-), totals AS (
-    INSERT INTO telemetry_totals AS t (tenant_id, shard, readings, last_reading_at)
-    SELECT tenant_id, $20, count(*), max(occurred_at) FROM stored GROUP BY tenant_id
-    ON CONFLICT (tenant_id, shard) DO UPDATE SET readings = t.readings + excluded.readings,
-        last_reading_at = greatest(t.last_reading_at, excluded.last_reading_at)
-)
-SELECT arrival FROM fresh"
+    SELECT input.* FROM input JOIN marked USING (tenant_id, event_id)",
+    fresh: "fresh",
+    on_known_reading: "ON CONFLICT DO NOTHING
+    RETURNING id, tenant_id, occurred_at",
+    stored: "stored",
+    queue_if: "WHERE (id IN (SELECT id FROM stored)) IS TRUE",
+    on_known_event: "ON CONFLICT DO NOTHING"
 );
 
 const STORE_EVENTS: &str = "-- store_events
