@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::allowlist::Allowlist;
 use crate::credentials::Credentials;
 use crate::door::WayInView;
+use crate::ending::Ending;
 
 /// Wait after the first failure to listen; it doubles up to the limit.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -71,10 +72,10 @@ impl Actor for AccessActor {
         watch: AccessWatch,
     ) -> Result<JoinSet<()>, ActorProcessingErr> {
         let mut running = JoinSet::new();
+        let ending = Ending::new(myself, Msg::Ended);
         running.spawn(async move {
+            let _ending = ending;
             watch.run().await;
-            // The actor may be gone already, and then nobody needs to know.
-            drop(myself.send_message(Msg::Ended));
         });
         Ok(running)
     }

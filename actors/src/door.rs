@@ -13,6 +13,8 @@ use broker::{Addresses, Door, DoorParts, DoorSettings, DoorStats, Identity, Link
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
 
+use crate::ending::Ending;
+
 /// Which way in.
 #[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "there is one of it, and it is handed over once")]
@@ -131,11 +133,10 @@ impl Actor for DoorActor {
             Open::Link(_) => None,
         };
         let mut running = JoinSet::new();
-        let (run, ended) = (open.clone().run(), myself.clone());
+        let (run, ending) = (open.clone().run(), Ending::new(myself, Msg::Ended));
         running.spawn(async move {
+            let _ending = ending;
             run.await;
-            // The actor may be gone already, and then nobody needs to know.
-            drop(ended.send_message(Msg::Ended));
         });
         args.view.current.store(Some(Arc::new(View { stats, addresses, door })));
         Ok(State { open, drain_max: args.drain_max, running })

@@ -16,6 +16,7 @@ pub mod directory;
 pub mod disk;
 pub mod door;
 pub mod door_store;
+mod ending;
 pub mod gatekeeper;
 pub mod inference;
 pub mod ingress;

@@ -23,6 +23,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::ending::Ending;
 use crate::media::store::MediaStore;
 use crate::wake::Wake;
 use pass::Janitor;
@@ -165,12 +166,10 @@ impl Actor for Retention {
     ) -> Result<JoinSet<()>, ActorProcessingErr> {
         let inbox = Arc::clone(&hub.0.inbox).lock_owned().await;
         let mut work = JoinSet::new();
+        let ending = Ending::new(myself, Msg::Ended);
         work.spawn(async move {
-            let mut passes = JoinSet::new();
-            passes.spawn(async move { hub.run(inbox).await });
-            passes.join_next().await;
-            // The actor may be gone already.
-            let _ = myself.send_message(Msg::Ended);
+            let _ending = ending;
+            hub.run(inbox).await;
         });
         Ok(work)
     }

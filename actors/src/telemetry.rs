@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 
 use crate::address::Address;
 use crate::database::DatabaseHealth;
+use crate::ending::Ending;
 use crate::ingress::stats::IngressStats;
 use crate::sync::SyncWake;
 use crate::telemetry::commit::{Committed, Committer, Part};
@@ -234,16 +235,6 @@ pub struct State {
     failures: u32,
 }
 
-/// Tells the writer that a commit ended, also when a bug ended it.
-struct Ended(ActorRef<Msg>);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // A writer that is gone has nothing left to do.
-        drop(self.0.send_message(Msg::Committed));
-    }
-}
-
 impl Actor for TelemetryWriter {
     type Msg = Msg;
     type State = State;
@@ -316,9 +307,9 @@ impl State {
         }
         let batch = self.take_batch();
         let committer = Arc::clone(&self.committer);
-        let ended = Ended(myself.clone());
+        let ending = Ending::new(myself.clone(), Msg::Committed);
         self.committing = Some(tokio::spawn(async move {
-            let _ended = ended;
+            let _ending = ending;
             committer.commit(batch).await
         }));
     }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::session::Session;
 use super::{Orders, Outgoing, RabbitUrl};
+use crate::ending::Ending;
 use crate::inference::InferenceHub;
 use crate::sync::backoff;
 
@@ -80,16 +81,6 @@ pub struct State {
     running: JoinSet<()>,
 }
 
-/// Tells the actor when its work ends, be it by a panic.
-struct Ending(ActorRef<Msg>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        // The actor may be gone already, and then nobody needs to know.
-        let _ = self.0.send_message(Msg::Ended);
-    }
-}
-
 impl Actor for RabbitLink {
     type Msg = Msg;
     type State = State;
@@ -97,11 +88,12 @@ impl Actor for RabbitLink {
 
     async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
         let (stopping, stop) = watch::channel(false);
-        let (link, ending) = (Link { args, stop, failures: 0, is_away: false }, Ending(myself));
+        let link = Link { args, stop, failures: 0, is_away: false };
+        let ending = Ending::new(myself, Msg::Ended);
         let mut running = JoinSet::new();
         running.spawn(async move {
+            let _ending = ending;
             link.run().await;
-            drop(ending);
         });
         Ok(State { stopping, running })
     }
