@@ -284,7 +284,7 @@ impl Door {
             Some(files) => Some(Arc::new(Tls::open(files.clone()).await?)),
             None => None,
         };
-        let (listeners, addresses) = listen(&settings, tls.as_ref()).await?;
+        let (listeners, addresses) = listen(&settings, tls.as_ref())?;
         if settings.allow_anonymous {
             tracing::warn!("clients without a credential are let in: insecure");
         }
@@ -522,10 +522,7 @@ impl Door {
 }
 
 /// Opens every listener that is asked for.
-async fn listen(
-    settings: &DoorSettings,
-    tls: Option<&Arc<Tls>>,
-) -> Result<(Vec<Listener>, Addresses), DoorError> {
+fn listen(settings: &DoorSettings, tls: Option<&Arc<Tls>>) -> Result<(Vec<Listener>, Addresses), DoorError> {
     let mut addresses = Addresses::default();
     let mut listeners = Vec::new();
     for (asked, is_encrypted, has_websocket, bound) in [
@@ -543,7 +540,7 @@ async fn listen(
                 None
             }
         };
-        let listener = Listener::bind(address, Layers { tls, has_websocket }).await?;
+        let listener = Listener::bind(address, Layers { tls, has_websocket })?;
         *bound = Some(listener.local_addr);
         listeners.push(listener);
     }

@@ -6,10 +6,14 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::io;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::door::DoorError;
 use crate::tls::Tls;
+
+/// Clients the system has wait to be accepted, as far as its own limit (`somaxconn`) allows: after a power cut all devices
+/// come at once, and whoever finds no room is put off for seconds or turned away.
+const BACKLOG_MAX: u32 = 4096;
 
 /// What a client passes through before it speaks MQTT.
 #[derive(Clone)]
@@ -28,12 +32,20 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) async fn bind(address: SocketAddr, layers: Layers) -> Result<Self, DoorError> {
+    pub(crate) fn bind(address: SocketAddr, layers: Layers) -> Result<Self, DoorError> {
         let failed = |source| DoorError::Listen { address, source };
-        let socket = TcpListener::bind(address).await.map_err(failed)?;
+        let socket = listen(address).map_err(failed)?;
         let local_addr = socket.local_addr().map_err(failed)?;
         Ok(Self { socket, layers, local_addr })
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // What is left of the connections of an engine that ended is no obstacle.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG_MAX)
 }
 
 /// All sockets of a door.
