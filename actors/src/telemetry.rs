@@ -24,7 +24,7 @@ use schema::store::telemetry::{DeviceEvent, Reading};
 use schema::store::{Store, StoreError};
 use schema::wire::reject::{Reason, Reject};
 use schema::wire::topic::Kind;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::address::Address;
 use crate::database::DatabaseHealth;
@@ -230,7 +230,7 @@ pub struct State {
     committer: Arc<Committer>,
     queue: VecDeque<Put>,
     /// The commit that is under way: one at a time, so that a device's units are written in their order.
-    committing: Option<JoinHandle<Vec<Part>>>,
+    committing: JoinSet<Vec<Part>>,
     is_flush_due: bool,
     failures: u32,
 }
@@ -243,8 +243,8 @@ impl Actor for TelemetryWriter {
     async fn pre_start(&self, _: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
         let Args { store, clock, dedupe_ttl, shard, .. } = args.clone();
         let committer = Arc::new(Committer::new(store, clock, dedupe_ttl, shard));
-        let queue = VecDeque::new();
-        Ok(State { args, committer, queue, committing: None, is_flush_due: false, failures: 0 })
+        let (queue, committing) = (VecDeque::new(), JoinSet::new());
+        Ok(State { args, committer, queue, committing, is_flush_due: false, failures: 0 })
     }
 
     async fn handle(
@@ -260,8 +260,7 @@ impl Actor for TelemetryWriter {
                 state.begin(&myself);
             }
             Msg::Committed => {
-                let Some(committing) = state.committing.take() else { return Ok(()) };
-                let parts = committing.await?;
+                let Some(parts) = state.committing.join_next().await.transpose()? else { return Ok(()) };
                 // The server goes on while what it has written is settled.
                 if parts.iter().all(|part| part.outcome.is_ok()) {
                     state.begin(&myself);
@@ -273,8 +272,8 @@ impl Actor for TelemetryWriter {
     }
 
     async fn post_stop(&self, _: ActorRef<Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
-        if let Some(committing) = state.committing.take() {
-            state.settle(committing.await?);
+        if let Some(parts) = state.committing.join_next().await.transpose()? {
+            state.settle(parts);
         }
         // One last try for what came in before the end. What fails now is dropped and thereby handed back.
         while !state.queue.is_empty() && state.failures == 0 {
@@ -288,7 +287,7 @@ impl Actor for TelemetryWriter {
 impl State {
     /// The flush goes behind everything that waits in the mailbox already, so that all of it shares one commit.
     fn schedule_flush(&mut self, myself: &ActorRef<Msg>) -> Result<(), ActorProcessingErr> {
-        if self.queue.is_empty() || self.is_flush_due || self.committing.is_some() {
+        if self.queue.is_empty() || self.is_flush_due || !self.committing.is_empty() {
             return Ok(());
         }
         self.is_flush_due = true;
@@ -302,16 +301,16 @@ impl State {
 
     /// Begins to commit what is there. The writer takes more in meanwhile.
     fn begin(&mut self, myself: &ActorRef<Msg>) {
-        if self.queue.is_empty() || self.committing.is_some() {
+        if self.queue.is_empty() || !self.committing.is_empty() {
             return;
         }
         let batch = self.take_batch();
         let committer = Arc::clone(&self.committer);
         let ending = Ending::new(myself.clone(), Msg::Committed);
-        self.committing = Some(tokio::spawn(async move {
+        self.committing.spawn(async move {
             let _ending = ending;
             committer.commit(batch).await
-        }));
+        });
     }
 
     fn retry_delay(&self) -> Duration {
