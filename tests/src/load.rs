@@ -90,9 +90,12 @@ impl Ledger {
     /// # Panics
     /// When anything differs.
     pub async fn check_kept(&self, client: &Client) {
+        // As they stand at one moment: what was taken in and never answered may still be committed.
+        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await.expect("a transaction begins");
         let stored = column(client, "SELECT event_id FROM telemetry_raw").await;
         let marked = column(client, "SELECT event_id FROM ingress_dedupe").await;
         let queued = column(client, "SELECT id::text FROM sync_outbox").await;
+        client.batch_execute("COMMIT").await.expect("a transaction ends");
         let Ids { offered, acked } = &*self.lock();
         let (stored, marked) = (once("telemetry_raw", stored), once("ingress_dedupe", marked));
         let missing: Vec<_> = acked.difference(&stored).take(5).collect();
