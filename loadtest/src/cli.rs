@@ -445,8 +445,11 @@ pub(crate) struct DoorArgs {
     /// Unacknowledged messages of each connection.
     #[arg(long, default_value_t = 20)]
     window: usize,
-    /// Messages of a round, of all connections together.
-    #[arg(long, default_value_t = 20_000)]
+    /// Seconds for which a round publishes.
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// Messages of a round at most, of all connections together.
+    #[arg(long, default_value_t = 300_000)]
     messages: usize,
     /// Rounds that are counted.
     #[arg(long, default_value_t = 5)]
@@ -464,6 +467,7 @@ impl DoorArgs {
             tls: Tls::trusting_file(&self.ca)?,
             connections: self.connections.into_iter().map(|connections| connections.max(1)).collect(),
             window: self.window.clamp(1, 1000),
+            round: Duration::from_secs(self.seconds.max(1)),
             messages: self.messages.max(1),
             rounds: self.rounds.max(1),
             idle: self.idle,

@@ -2,7 +2,8 @@
 
 mod idle;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -13,12 +14,15 @@ use crate::bench::engine::{self, Pace, Script};
 use crate::bench::table::{align, show};
 use crate::bench::{self, Bench, process};
 use crate::mqtt::Login;
-use crate::publisher::{self, Link, Meter};
+use crate::publisher::{self, Link, Meter, Source, Turn};
 use crate::report::{note, per_second, say};
 use crate::stream::Tls;
 
 /// Nobody is to be pinged in the middle of a measurement.
 pub(crate) const KEEPALIVE_SECONDS: u16 = u16::MAX;
+
+/// How often a connection looks whether the others are there.
+const GATE_LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -33,7 +37,9 @@ pub struct Settings {
     pub connections: Vec<usize>,
     /// Unacknowledged messages of each.
     pub window: usize,
-    /// Messages of a round, of all connections together.
+    /// How long a round publishes.
+    pub round: Duration,
+    /// Messages of a round at most, of all connections together.
     pub messages: usize,
     /// Rounds; the brokers take turns in each.
     pub rounds: usize,
@@ -209,14 +215,15 @@ async fn measure(
     let (_, address, tls) = found.context("a line is of a listener")?;
     let scripts = engine::scripts(bench, Pace::Max(settings.messages), bench.settings.connections);
     let meter = Arc::new(Meter::default());
+    let gate = Arc::new(Gate::new(scripts.len(), settings.round));
     let before = Cpu::used(bench, broker)?;
-    let started = Instant::now();
     let mut tasks = JoinSet::new();
     for (number, messages) in scripts.into_iter().enumerate() {
         let client_id = format!("bench-{number}");
         let login = Login { client_id, keepalive_seconds: KEEPALIVE_SECONDS, ..Login::default() };
         let link = Link { broker: address.clone(), tls: tls.clone(), login, window: settings.window };
-        let mut script = Script::new(messages, started, Duration::ZERO);
+        let script = Script::new(messages, Instant::now(), Duration::ZERO);
+        let mut script = Gated { script, gate: Arc::clone(&gate), has_arrived: false };
         let (meter, stop) = (Arc::clone(&meter), stop.clone());
         tasks.spawn(async move { publisher::publish_all(&link, &mut script, &meter, stop).await });
     }
@@ -225,11 +232,54 @@ async fn measure(
     }
     Ok(Round {
         messages: meter.acknowledged(),
-        elapsed: started.elapsed(),
+        elapsed: gate.opened_at.get().context("nobody connected")?.elapsed(),
         p50_ms: meter.latency_ms(0.5),
         p99_ms: meter.latency_ms(0.99),
         cpu: Cpu::used(bench, broker)?.since(before),
     })
+}
+
+/// Opens when everybody is connected: how long that takes is not what a round measures.
+struct Gate {
+    missing: AtomicUsize,
+    opened_at: OnceLock<Instant>,
+    open_for: Duration,
+}
+
+impl Gate {
+    fn new(connections: usize, open_for: Duration) -> Self {
+        Self { missing: AtomicUsize::new(connections), opened_at: OnceLock::new(), open_for }
+    }
+
+    fn arrive(&self, now: Instant) {
+        if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.opened_at.get_or_init(|| now);
+        }
+    }
+}
+
+/// A script that begins when the gate opens, and breaks off when it closes.
+struct Gated {
+    script: Script,
+    gate: Arc<Gate>,
+    has_arrived: bool,
+}
+
+impl Source for Gated {
+    fn turn(&mut self, now: Instant) -> Turn {
+        if !std::mem::replace(&mut self.has_arrived, true) {
+            self.gate.arrive(now);
+        }
+        match self.gate.opened_at.get() {
+            Some(opened_at) if now < *opened_at + self.gate.open_for => self.script.turn(now),
+            Some(_) => Turn::Done,
+            None => Turn::WaitUntil(now + GATE_LOOK_EVERY),
+        }
+    }
+
+    fn acknowledged(&mut self, tags: &[u64]) -> Result<()> {
+        self.script.acknowledged(tags)
+    }
 }
 
 impl Round {
