@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{self as unix, UnixListener};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use engine::config::{self, Config, Inputs};
 use rand::Rng;
@@ -11,6 +13,9 @@ use tempfile::TempDir;
 
 /// Ports for listeners that come back on the same port: below those the system gives to clients.
 const PORTS: std::ops::Range<u16> = 10_000..30_000;
+/// What keeps the ports of this process from other tests. It is theirs until the process ends, whether
+/// somebody listens or not: two listeners of one engine are told their ports before either is bound.
+static KEPT: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
 
 /// What one engine is told. Clones are told the same, and share a data directory.
 #[derive(Clone, Debug)]
@@ -103,13 +108,36 @@ impl Settings {
     }
 }
 
-/// An address on this machine that nobody listens on.
+/// An address on this machine that nobody listens on, and that no test is given again while this process
+/// lives.
 ///
 /// # Panics
 /// When every port tried is taken.
 #[must_use]
 pub fn free_address() -> SocketAddr {
     let address = |_| SocketAddr::from((Ipv4Addr::LOCALHOST, rand::rng().random_range(PORTS)));
-    let is_free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
+    let is_free = |address: &SocketAddr| keep(address.port()) && TcpListener::bind(address).is_ok();
     (0..100).map(address).find(is_free).expect("one of a hundred ports is free")
+}
+
+/// Keeps a port for this process, unless a test has it: by a socket without a file, whose name only one can
+/// hold, and which the system takes away with its process.
+fn keep(port: u16) -> bool {
+    let name = unix::SocketAddr::from_abstract_name(format!("farmiq-tests-port-{port}"));
+    let kept = UnixListener::bind_addr(&name.expect("the name is short"));
+    kept.map(|kept| KEPT.lock().expect("nobody panics with the ports").push(kept)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_given_to_one_test_only() {
+        let mut given: Vec<SocketAddr> = (0..200).map(|_| free_address()).collect();
+        given.sort();
+        given.dedup();
+        assert_eq!(given.len(), 200);
+        assert!(!keep(given[0].port()));
+    }
 }

@@ -24,8 +24,8 @@ async fn connect(broker: &Mosquitto, ack_window: usize) -> Linked {
     let (tray, arrivals) = tray();
     let settings = LinkSettings {
         tls: None,
-        host: "127.0.0.1".into(),
-        port: broker.port,
+        host: broker.address.ip().to_string(),
+        port: broker.address.port(),
         client_id: "edge-ingress-gateway".into(),
         credentials: None,
         ack_window,
@@ -43,7 +43,7 @@ async fn connect(broker: &Mosquitto, ack_window: usize) -> Linked {
 
 /// Publishes numbers and waits until the broker has them.
 async fn publish(broker: &Mosquitto, numbers: std::ops::Range<usize>) {
-    let mut options = MqttOptions::new("device", "127.0.0.1", broker.port);
+    let mut options = MqttOptions::new("device", broker.address.ip().to_string(), broker.address.port());
     options.set_max_packet_size(8 << 20, 8 << 20);
     let (client, mut events) = AsyncClient::new(options, numbers.len() + 1);
     for number in numbers.clone() {
@@ -147,7 +147,7 @@ async fn a_session_the_broker_lost_is_subscribed_again() {
 async fn a_message_above_the_limit_is_recorded_and_does_not_break_the_link() {
     let broker = Mosquitto::start().await;
     let mut linked = connect(&broker, 10).await;
-    let mut options = MqttOptions::new("device", "127.0.0.1", broker.port);
+    let mut options = MqttOptions::new("device", broker.address.ip().to_string(), broker.address.port());
     options.set_max_packet_size(8 << 20, 8 << 20);
     let (client, mut events) = AsyncClient::new(options, 10);
     client.try_publish(TOPIC, QoS::AtLeastOnce, false, vec![b'x'; 2 << 20]).unwrap();

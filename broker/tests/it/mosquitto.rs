@@ -1,8 +1,9 @@
 //! A real Mosquitto as the external broker.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -11,7 +12,7 @@ use crate::support::PATIENCE;
 
 /// A broker process; it dies with the test.
 pub(crate) struct Mosquitto {
-    pub(crate) port: u16,
+    pub(crate) address: SocketAddr,
     directory: tempfile::TempDir,
     child: Child,
 }
@@ -19,16 +20,18 @@ pub(crate) struct Mosquitto {
 impl Mosquitto {
     /// Starts a broker that allows everybody everything and keeps sessions over a restart.
     pub(crate) async fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = own_address();
         let directory = tempfile::tempdir().unwrap();
         let config = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 1000\n\
+            "listener {} {}\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 1000\n\
              persistence true\nautosave_on_changes true\nautosave_interval 1\npersistence_location {}/\nuser root\n",
+            address.port(),
+            address.ip(),
             directory.path().display()
         );
         std::fs::write(directory.path().join("mosquitto.conf"), config).unwrap();
         let child = spawn(directory.path());
-        let broker = Self { port, directory, child };
+        let broker = Self { address, directory, child };
         broker.listening().await;
         broker
     }
@@ -54,12 +57,21 @@ impl Mosquitto {
 
     async fn listening(&self) {
         let connected = async {
-            while TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+            while TcpStream::connect(self.address).await.is_err() {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
         };
         tokio::time::timeout(PATIENCE, connected).await.expect("mosquitto listens");
     }
+}
+
+/// An address of this process alone: nobody takes the port while the broker is away.
+fn own_address() -> SocketAddr {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    // A process id has 22 bits at most.
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let port = 1883 + GIVEN.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from((Ipv4Addr::new(127, high | 0x40, middle, low), port))
 }
 
 fn spawn(directory: &Path) -> Child {

@@ -32,7 +32,7 @@ impl Edge {
     /// Starts the engine, with variables of its own. It inherits no environment, so that nothing but this decides.
     pub(crate) fn start(program: &Path, database_url: &str, variables: &[(&str, &str)]) -> Result<Self> {
         let dir = tempfile::tempdir().context("make a directory for the engine")?;
-        let (broker, http) = (free_address()?, free_address()?);
+        let [broker, http] = free_addresses()?;
         let log = File::create(dir.path().join("log")).context("make the engine's log")?;
         let child = Command::new(program)
             .arg("run")
@@ -101,8 +101,10 @@ impl Edge {
     }
 }
 
-/// An address that was free a moment ago.
-fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
-    listener.local_addr().context("read the own address")
+/// Two addresses that were free a moment ago. Both are bound at once, for they must differ.
+fn free_addresses() -> Result<[SocketAddr; 2]> {
+    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port");
+    let (one, other) = (listen()?, listen()?);
+    let address = |listener: &TcpListener| listener.local_addr().context("read the own address");
+    Ok([address(&one)?, address(&other)?])
 }
