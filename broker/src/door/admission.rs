@@ -267,7 +267,7 @@ where
 impl From<BadConnect> for Refused {
     fn from(bad: BadConnect) -> Self {
         match bad {
-            BadConnect::Version => Self::Answer(Version::V4, ConnectCode::Version, Refusal::Protocol),
+            BadConnect::Version(form) => Self::Answer(form, ConnectCode::Version, Refusal::Protocol),
             BadConnect::Malformed(Version::V4, Malformed { rule, .. }) => Self::Malformed(rule),
             BadConnect::Malformed(Version::V5, Malformed { reason, .. }) => {
                 Self::Answer(Version::V5, ConnectCode::Refused(reason), Refusal::Malformed)

@@ -73,6 +73,8 @@ enum Ending {
     /// The stream ended or failed.
     Lost,
     Malformed(Malformed),
+    /// A DISCONNECT that breaks the protocol. Who sends one reads nothing more.
+    BrokenGoodbye(Malformed),
     /// No sign of life for too long.
     Silent,
     /// A packet never got complete, or an answer was never read.
@@ -342,7 +344,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let device_id = self.principal.device().map(|identity| identity.device_id.as_str());
         let client_id = &*self.seat.session().client().client_id;
         match ending {
-            Ending::Malformed(rule) => {
+            Ending::Malformed(rule) | Ending::BrokenGoodbye(rule) => {
                 if self.shared.refuse(Refusal::Malformed) {
                     tracing::warn!(device_id, client_id, %rule, "connection closed: protocol broken");
                 }
@@ -370,6 +372,7 @@ impl Ending {
             Self::DisconnectedWithWill
             | Self::Lost
             | Self::Malformed(_)
+            | Self::BrokenGoodbye(_)
             | Self::Silent
             | Self::Stuck
             | Self::TakenOver
@@ -377,10 +380,19 @@ impl Ending {
         }
     }
 
-    /// What a client of version 5 is told, if it is still there.
+    /// What a client of version 5 is told, if it still listens: the reason, and words for people if they are of use.
     fn farewell(&self) -> Option<(Reason, &'static str)> {
         match self {
-            Self::Disconnected | Self::DisconnectedWithWill | Self::Lost | Self::Stuck => None,
+            Self::Disconnected
+            | Self::DisconnectedWithWill
+            | Self::BrokenGoodbye(_)
+            | Self::Lost
+            | Self::Stuck => None,
+            // The number is all a broken client is told, as by other brokers; the log has the rule it broke.
+            Self::Malformed(Malformed {
+                reason: reason @ (Reason::MALFORMED_PACKET | Reason::PROTOCOL_ERROR),
+                ..
+            }) => Some((*reason, "")),
             Self::Malformed(Malformed { reason, rule }) => Some((*reason, rule)),
             Self::Silent => Some((Reason::KEEP_ALIVE_TIMEOUT, "no sign of life within the keep-alive")),
             Self::TakenOver => Some((Reason::SESSION_TAKEN_OVER, "this client id logged in again")),

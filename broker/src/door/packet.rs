@@ -106,7 +106,9 @@ fn kind(first: u8, version: Option<Version>) -> Result<Kind, Malformed> {
         (12, 0) => Ok(Kind::PingReq),
         (14, 0) => Ok(Kind::Disconnect),
         (15, 0) if version != Some(Version::V4) => Ok(Kind::Auth),
-        (_, _) => Err(Malformed::new("packet type or flags")),
+        (1 | 4..=8 | 10 | 12 | 14, _) => Err(Malformed::new("flags of the fixed header")),
+        (15, _) if version != Some(Version::V4) => Err(Malformed::new("flags of the fixed header")),
+        (_, _) => Err(Malformed::protocol("a packet that a client cannot send")),
     }
 }
 

@@ -116,8 +116,8 @@ fn a_connect_of_version_5_with_all_fields_is_read() {
 
 #[test]
 fn another_version_is_told_apart_from_garbage() {
-    assert_eq!(connect(&connect_body(6, 2, b"\0\0\0")), Err(BadConnect::Version));
-    assert_eq!(connect(b"\0\x06MQIsdp\x03\x02\0\x3c\0\0"), Err(BadConnect::Version));
+    assert_eq!(connect(&connect_body(6, 2, b"\0\0\0")), Err(BadConnect::Version(Version::V5)));
+    assert_eq!(connect(b"\0\x06MQIsdp\x03\x02\0\x3c\0\0"), Err(BadConnect::Version(Version::V4)));
     for garbage in [b"\0\x04HTTP\x04\x02\0\x3c\0\0".as_slice(), b"", b"\0\x04MQ", b"\0\x04MQTT"] {
         assert!(matches!(connect(garbage), Err(BadConnect::Malformed(Version::V4, _))), "{garbage:02x?}");
     }

@@ -43,10 +43,12 @@ async fn a_client_that_is_refused_is_told_why() {
 #[tokio::test]
 async fn another_version_of_the_protocol_is_told_so() {
     let (door, _arrivals) = open(settings()).await;
-    for body in [b"\0\x04MQTT\x06\x02\0\x3c\0\0\x01x".as_slice(), b"\0\x06MQIsdp\x03\x02\0\x3c\0\x01x"] {
+    let newer: (&[u8], &[u8]) = (b"\0\x04MQTT\x06\x02\0\x3c\0\0\x01x", &[0x20, 3, 0, 0x84, 0]);
+    let older: (&[u8], &[u8]) = (b"\0\x06MQIsdp\x03\x02\0\x3c\0\x01x", &[0x20, 2, 0, 1]);
+    for (body, answer) in [newer, older] {
         let mut raw = Raw::open(door.address()).await;
         raw.send(&packet(0x10, body)).await;
-        assert_eq!(raw.rest().await, [0x20, 2, 0, 1]);
+        assert_eq!(raw.rest().await, answer);
     }
 }
 

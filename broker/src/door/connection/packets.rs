@@ -312,7 +312,10 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 self.unsubscribe(unsubscribe).await;
             }
             Kind::PingReq => packet::put_pingresp(&mut self.transport.outbox),
-            Kind::Disconnect => return Err(self.leave(packet::disconnect(self.version, &body)?)),
+            Kind::Disconnect => match packet::disconnect(self.version, &body) {
+                Ok(disconnect) => return Err(self.leave(disconnect)),
+                Err(malformed) => return Err(Ending::BrokenGoodbye(malformed)),
+            },
         }
         Ok(None)
     }

@@ -186,14 +186,14 @@ pub(crate) fn put_pingresp(out: &mut BytesMut) {
     out.put_slice(&[0xd0, 0]);
 }
 
-/// Writes a DISCONNECT; only version 5 has one from the server. The text is for people, and is left out where it would make
-/// the packet larger than the client takes.
+/// Writes a DISCONNECT; only version 5 has one from the server. The text is for people, and is left out where it is empty
+/// or would make the packet larger than the client takes.
 pub(crate) fn put_disconnect(out: &mut BytesMut, reason: Reason, text: &str, packet_bytes_max: usize) {
     let mut properties = BytesMut::new();
     properties.put_u8(id::REASON_STRING);
     put_text(&mut properties, text);
     let body_bytes = 1 + variable_bytes(properties.len()) + properties.len();
-    if 1 + variable_bytes(body_bytes) + body_bytes > packet_bytes_max {
+    if text.is_empty() || 1 + variable_bytes(body_bytes) + body_bytes > packet_bytes_max {
         return out.put_slice(&[0xe0, 1, reason.0]);
     }
     out.put_u8(0xe0);

@@ -25,7 +25,7 @@ fn judge(version: Version, packet: &[u8]) -> Result<(), Malformed> {
                 assert_eq!(answered_as, version);
                 return Err(malformed);
             }
-            Err(BadConnect::Version) => panic!("the test has no other version"),
+            Err(BadConnect::Version(_)) => panic!("the test has no other version"),
         },
         Kind::Publish { qos, .. } => {
             publish_head(version, body.len(), qos, body)?.expect("the test has a whole head");

@@ -71,8 +71,8 @@ pub(crate) struct Will {
 pub(crate) enum BadConnect {
     /// It breaks the protocol. Version 5 answers with the reason, 3.1.1 closes without an answer.
     Malformed(Version, Malformed),
-    /// Another version of the protocol: answered with code 1 in the form of 3.1.1.
-    Version,
+    /// Another version of the protocol: refused in the form of the known version that is nearest.
+    Version(Version),
 }
 
 /// Reads the body of a CONNECT.
@@ -90,7 +90,8 @@ fn version(reader: &mut Reader<'_>) -> Result<Version, BadConnect> {
     match (name, level) {
         ("MQTT", 4) => Ok(Version::V4),
         ("MQTT", 5) => Ok(Version::V5),
-        ("MQTT" | "MQIsdp", _) => Err(BadConnect::Version),
+        ("MQTT", 6..) => Err(BadConnect::Version(Version::V5)),
+        ("MQTT" | "MQIsdp", _) => Err(BadConnect::Version(Version::V4)),
         (_, _) => Err(unanswered(Malformed::protocol("protocol name"))),
     }
 }

@@ -21,12 +21,19 @@ pub(super) mod id {
     pub(crate) const REQUEST_PROBLEM_INFORMATION: u8 = 0x17;
     pub(crate) const WILL_DELAY: u8 = 0x18;
     pub(crate) const REQUEST_RESPONSE_INFORMATION: u8 = 0x19;
+    pub(crate) const RESPONSE_INFORMATION: u8 = 0x1a;
+    pub(crate) const SERVER_REFERENCE: u8 = 0x1c;
     pub(crate) const REASON_STRING: u8 = 0x1f;
     pub(crate) const RECEIVE_MAXIMUM: u8 = 0x21;
     pub(crate) const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
     pub(crate) const TOPIC_ALIAS: u8 = 0x23;
+    pub(crate) const MAXIMUM_QOS: u8 = 0x24;
+    pub(crate) const RETAIN_AVAILABLE: u8 = 0x25;
     pub(crate) const USER_PROPERTY: u8 = 0x26;
     pub(crate) const MAXIMUM_PACKET_SIZE: u8 = 0x27;
+    pub(crate) const WILDCARDS_AVAILABLE: u8 = 0x28;
+    pub(crate) const SUBSCRIPTION_IDS_AVAILABLE: u8 = 0x29;
+    pub(crate) const SHARED_SUBSCRIPTIONS_AVAILABLE: u8 = 0x2a;
 }
 
 /// A property of a packet.
@@ -48,8 +55,9 @@ pub(super) enum Value<'a> {
     Pair,
 }
 
-/// Those a client may not send to a server at all, or not in this packet.
-pub(super) const NOT_HERE: Malformed = Malformed::new("a property that does not belong to the packet");
+/// A property that a client may not send to a server at all, or not in this packet. Section 2.2.2.2 asks for 0x81 here; what can be
+/// read and must not be sent is 0x82 everywhere else, and with other brokers here too.
+pub(super) const NOT_HERE: Malformed = Malformed::protocol("a property that does not belong to the packet");
 
 /// The properties of one packet, one after the other. Each comes once, but for the user properties.
 pub(super) struct Properties<'a> {
@@ -96,27 +104,38 @@ impl<'a> Properties<'a> {
 /// Reads the value of a property; an identifier that is read here is below 64.
 fn value<'a>(reader: &mut Reader<'a>, id: u8) -> Result<Value<'a>, Malformed> {
     match id {
-        id::PAYLOAD_FORMAT | id::REQUEST_PROBLEM_INFORMATION | id::REQUEST_RESPONSE_INFORMATION => {
-            match reader.byte()? {
-                bit @ (0 | 1) => Ok(Value::Byte(bit)),
-                _ => Err(Malformed::protocol("a property that is neither 0 nor 1")),
-            }
+        id::PAYLOAD_FORMAT
+        | id::REQUEST_PROBLEM_INFORMATION
+        | id::REQUEST_RESPONSE_INFORMATION
+        | id::MAXIMUM_QOS
+        | id::RETAIN_AVAILABLE
+        | id::WILDCARDS_AVAILABLE
+        | id::SUBSCRIPTION_IDS_AVAILABLE
+        | id::SHARED_SUBSCRIPTIONS_AVAILABLE => match reader.byte()? {
+            bit @ (0 | 1) => Ok(Value::Byte(bit)),
+            _ => Err(Malformed::protocol("a property that is neither 0 nor 1")),
+        },
+        id::SERVER_KEEP_ALIVE | id::RECEIVE_MAXIMUM | id::TOPIC_ALIAS_MAXIMUM | id::TOPIC_ALIAS => {
+            reader.two().map(Value::Two)
         }
-        id::RECEIVE_MAXIMUM | id::TOPIC_ALIAS_MAXIMUM | id::TOPIC_ALIAS => reader.two().map(Value::Two),
         id::MESSAGE_EXPIRY | id::SESSION_EXPIRY | id::WILL_DELAY | id::MAXIMUM_PACKET_SIZE => {
             reader.four().map(Value::Four)
         }
         id::SUBSCRIPTION_ID => reader.variable().map(Value::Variable),
-        id::CONTENT_TYPE | id::RESPONSE_TOPIC | id::AUTHENTICATION_METHOD | id::REASON_STRING => {
-            reader.text().map(Value::Text)
-        }
+        id::CONTENT_TYPE
+        | id::RESPONSE_TOPIC
+        | id::ASSIGNED_CLIENT_ID
+        | id::AUTHENTICATION_METHOD
+        | id::RESPONSE_INFORMATION
+        | id::SERVER_REFERENCE
+        | id::REASON_STRING => reader.text().map(Value::Text),
         id::CORRELATION_DATA | id::AUTHENTICATION_DATA => reader.binary().map(|_| Value::Binary),
         id::USER_PROPERTY => {
             reader.text()?;
             reader.text()?;
             Ok(Value::Pair)
         }
-        _ => Err(Malformed::new("a property that a client cannot send")),
+        _ => Err(Malformed::new("an unknown property")),
     }
 }
 

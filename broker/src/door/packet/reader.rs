@@ -53,7 +53,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn text(&mut self) -> Result<&'a str, Malformed> {
         let text = std::str::from_utf8(self.binary()?).map_err(|_| Malformed::new("text is not UTF-8"))?;
-        if text.contains('\0') { Err(Malformed::new("text with a NUL")) } else { Ok(text) }
+        if text.contains(is_barred) { Err(Malformed::new("text with a control character")) } else { Ok(text) }
     }
 
     /// A variable byte integer in as few bytes as it needs.
@@ -109,6 +109,14 @@ impl<'a> Reader<'a> {
         self.0 = rest;
         Ok(taken)
     }
+}
+
+/// Whether a text has no place for a character. U+0000 is forbidden; the other controls and the code points that are no
+/// characters may be refused (1.5.3 of version 3.1.1, 1.5.4 of version 5), and are: nobody has them in a name, and they
+/// forge lines of logs.
+fn is_barred(character: char) -> bool {
+    let code = u32::from(character);
+    character.is_control() || matches!(code, 0xfdd0..=0xfdef) || code & 0xfffe == 0xfffe
 }
 
 const ENDS_EARLY: Malformed = Malformed::new("packet ends inside a field");

@@ -311,14 +311,15 @@ async fn violations(version: Version, cases: &[(u8, &str)]) {
     }
 }
 
-const VIOLATIONS: [(u8, &str); 8] = [
+const VIOLATIONS: [(u8, &str); 9] = [
     (0x82, "82 [ 0001 ~ ]"),
     (0x82, "a2 [ 0001 ~ ]"),
     (0x81, "30 [ <a/#> ~ 'x' ]"),
     (0x81, "36 [ <a> 0001 ~ 'x' ]"),
     (0x81, "82 [ 0001 ~ <a#> 00 ]"),
-    (0x81, "20 [ 00 00 ]"),
-    (0x81, "00 00"),
+    (0x82, "20 [ 00 00 ]"),
+    (0x82, "2f [ 00 00 ]"),
+    (0x82, "00 00"),
     (0x81, "c0 [ 00 ]"),
 ];
 
@@ -331,6 +332,21 @@ async fn v4_mqtt_4_8_0_1() {
 async fn v5_mqtt_4_13_1_1() {
     violations(V5, &VIOLATIONS).await;
     violations(V5, &[(0x94, "30 [ <a> [ 23 0000 ] ]"), (0x82, "f0 00"), (0x82, "30 [ <> [ ] ]")]).await;
+}
+
+#[tokio::test]
+async fn a_goodbye_that_cannot_be_read_is_not_answered_and_publishes_the_will() {
+    let door = door().await;
+    let mut witness = Peer::connect(&door, V5, "witness").await;
+    witness.subscribe("gone", 0).await;
+    for goodbye in ["e0 [ 01 ]", "e0 [ 00 [ 1f <a> 1f <a> ] ]", "e0 [ 00 [ 1c <a> ] ]", "e0 [ 00 [ 11 00 ] ]"]
+    {
+        let connect = "10 [ <MQTT> 05 06 003c [ ] <id> [ ] <gone> <will> ]";
+        let mut peer = Peer::present(&door, V5, connect, false).await;
+        peer.send(goodbye).await;
+        peer.expect_end("").await;
+        witness.expect("30 [ <gone> [ ] 'will' ]").await;
+    }
 }
 
 #[tokio::test]

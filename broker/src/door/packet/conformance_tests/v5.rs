@@ -58,6 +58,22 @@ fn v5_mqtt_1_5_4_2() {
 }
 
 #[test]
+fn v5_text_has_no_controls_and_no_code_points_that_are_no_characters() {
+    let barred = [
+        "0001 01",
+        "0001 1f",
+        "0001 7f",
+        "0002 c280",
+        "0002 c29f",
+        "0003 efb790",
+        "0003 efbfbf",
+        "0004 f09fbfbe",
+    ];
+    refuse(&strs(&with(&TEXTS, &barred)));
+    accept(&strs(&with(&TEXTS, &["0001 20", "0001 7e", "0002 c2a0", "0003 efbfbd"])));
+}
+
+#[test]
 fn v5_mqtt_1_5_4_3() {
     let (topic, _) = published(Version::V5, "30 [ 0004 efbbbf 'a' [ ] ]");
     assert_eq!(topic, "\u{feff}a");
@@ -143,11 +159,14 @@ fn v5_mqtt_3_1_2_1() {
 
 #[test]
 fn v5_mqtt_3_1_2_2() {
-    for level in [0, 3, 6, 0x85, 0xff] {
+    for level in [6, 0x83, 0x84, 0x85, 0xff] {
         let body = [&bytes("<MQTT>"), [level].as_slice(), &bytes("02 003c [ ] <id>")].concat();
-        assert_eq!(connect(&body), Err(BadConnect::Version), "{level}");
+        assert_eq!(connect(&body), Err(BadConnect::Version(Version::V5)), "{level}");
     }
-    assert_eq!(ConnectCode::Version.reason(), Reason::UNSUPPORTED_VERSION);
+    let answer = written(|out| {
+        put_connack(out, Version::V5, ConnectCode::Version, false, &ConnackProperties::default());
+    });
+    assert_eq!(answer, bytes("20 [ 00 84 00 ]"));
 }
 
 #[test]
@@ -271,12 +290,14 @@ fn v5_mqtt_3_1_4_1() {
         "10 [ <MQTT> 05 06 003c [ ] <id> [ 02 00000001 02 00000001 ] <w> <x> ]",
         "10 [ <MQTT> 05 06 003c [ ] <id> [ 08 <r/#> ] <w> <x> ]",
     ]);
-    refuse(&[
+    refuse_protocol(&[
         "10 [ <MQTT> 05 02 003c [ 12 <id> ] <id> ]",
         "10 [ <MQTT> 05 02 003c [ 23 0001 ] <id> ]",
+        "10 [ <MQTT> 05 06 003c [ ] <id> [ 11 00000001 ] <w> <x> ]",
+    ]);
+    refuse(&[
         "10 [ <MQTT> 05 02 003c [ 7f ] <id> ]",
         "10 [ <MQTT> 05 02 003c [ 11 0000 ] <id> ]",
-        "10 [ <MQTT> 05 06 003c [ ] <id> [ 11 00000001 ] <w> <x> ]",
         "10 [ <MQTT> 05 02 003c [ ] <id> 'more' ]",
     ]);
     accept(&["10 [ <MQTT> 05 02 003c [ 26 <k> <v> 26 <k> <v> ] <id> ]"]);
@@ -416,7 +437,8 @@ fn v5_mqtt_3_4_2_1() {
     let codes = accepted_codes("40 [ 0001 @ ]");
     assert_eq!(codes, [0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99]);
     refuse_protocol(&["40 [ 0001 01 ]", "40 [ 0001 00 [ 1f <a> 1f <a> ] ]"]);
-    refuse(&["40 [ 0001 00 [ 11 00000001 ] ]", "40 [ 0001 00 [ ] 00 ]", "40 [ 0001 00 05 ]"]);
+    refuse_protocol(&["40 [ 0001 00 [ 11 00000001 ] ]"]);
+    refuse(&["40 [ 0001 00 [ 7e 00 ] ]", "40 [ 0001 00 [ ] 00 ]", "40 [ 0001 00 05 ]"]);
 }
 
 #[test]
@@ -468,7 +490,7 @@ fn v5_mqtt_3_8_3_5() {
     refuse(&["82 [ 0001 [ ] <a> 40 ]", "82 [ 0001 [ ] <a> 80 ]", "82 [ 0001 [ ] <a> c0 ]"]);
     refuse_protocol(&["82 [ 0001 [ ] <a> 03 ]", "82 [ 0001 [ ] <a> 30 ]", "82 [ 0001 [ 0b 00 ] <a> 00 ]"]);
     refuse_protocol(&["82 [ 0001 [ 0b 01 0b 01 ] <a> 00 ]"]);
-    refuse(&["82 [ 0001 [ 1f <a> ] <a> 00 ]"]);
+    refuse_protocol(&["82 [ 0001 [ 1f <a> ] <a> 00 ]"]);
 }
 
 #[test]
@@ -479,7 +501,7 @@ fn v5_mqtt_3_10_1_1() {
 #[test]
 fn v5_mqtt_3_10_3_1() {
     refuse(&strs(&with(&["a2 [ 0001 [ ] @ ]"], &ILL_FORMED)));
-    refuse(&["a2 [ 0001 [ 1f <a> ] <a> ]", "a2 [ 0001 [ 0b 01 ] <a> ]"]);
+    refuse_protocol(&["a2 [ 0001 [ 1f <a> ] <a> ]", "a2 [ 0001 [ 0b 01 ] <a> ]"]);
     accept(&["a2 [ 0001 [ 26 <k> <v> ] <a> <b/+> <$share/g/c/#> ]"]);
 }
 
@@ -501,7 +523,8 @@ fn v5_mqtt_3_14_2_1() {
     let codes = accepted_codes("e0 [ @ ]");
     let sent_by_clients = [0, 4, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99];
     assert_eq!(codes, sent_by_clients);
-    refuse(&["e0 [ 00 [ 1c <a> ] ]", "e0 [ 00 [ 21 0001 ] ]", "e0 [ 00 [ ] 00 ]"]);
+    refuse_protocol(&["e0 [ 00 [ 1c <a> ] ]", "e0 [ 00 [ 21 0001 ] ]"]);
+    refuse(&["e0 [ 00 [ 1c 00 ] ]", "e0 [ 00 [ 21 00 ] ]", "e0 [ 00 [ ] 00 ]"]);
     refuse_protocol(&["e0 [ 00 [ 11 00000001 11 00000001 ] ]", "e0 [ 00 [ 1f <a> 1f <a> ] ]"]);
 }
 
