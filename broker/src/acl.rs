@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | device | its own telemetry, event and status topics inside its farm and barn; weighing sessions of its station, or of any station of its barn when it has none | exactly its own status topic |
 //! | operator | nothing | filters that match no topic outside its tenants |
-//! | anonymous | anything: the address and the allowlist are checked later | anything but what opens with `$` |
+//! | anonymous | anything but what opens with `$`: the address and the allowlist are checked later | anything but what opens with `$` |
 //!
 //! A filter of a shared subscription is judged without its `$share/{group}/`.
 
@@ -43,6 +43,12 @@ pub fn operator_may_subscribe(operator: &Operator, filter: &str) -> bool {
         Tenants::All => anonymous_may_subscribe(filter),
         Tenants::Of(tenants) => tenants.iter().any(|tenant_id| is_inside(tenant_id, filter)),
     }
+}
+
+/// Whether a client without a credential may publish to `topic`: to anything but the topics of a broker itself.
+#[must_use]
+pub fn anonymous_may_publish(topic: &str) -> bool {
+    !topic.starts_with('$')
 }
 
 /// Whether a client without a credential may subscribe to `filter`: to anything but the topics of a broker itself.

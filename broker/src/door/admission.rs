@@ -311,7 +311,7 @@ fn identify(shared: &Shared, version: Version, login: Login) -> Result<Known, Re
     }
 }
 
-/// Who only reads has no last will. A device of version 5 hears at once that its will is outside its scope; for one of
+/// Who only reads has no last will. A client of version 5 hears at once that its will is outside its scope; for one of
 /// 3.1.1, which has no words for that, the will is refused and recorded when its time comes.
 fn check_will(
     version: Version,
@@ -320,7 +320,8 @@ fn check_will(
     will: &Will,
 ) -> Result<(), Refused> {
     let is_allowed = match (principal, scope, version) {
-        (Principal::Anonymous, ..) | (Principal::Device(_), _, Version::V4) => true,
+        (Principal::Anonymous | Principal::Device(_), _, Version::V4) => true,
+        (Principal::Anonymous, _, Version::V5) => acl::anonymous_may_publish(&will.topic),
         (Principal::Device(identity), Some(scope), Version::V5) => {
             acl::may_publish_to(scope, identity, &will.topic)
         }

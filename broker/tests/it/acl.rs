@@ -18,7 +18,7 @@ const WHO: [(char, Option<&str>); 5] = [
 ];
 
 /// Topics, and who may publish or leave a will there.
-const TOPICS: [(&str, &str); 27] = [
+const TOPICS: [(&str, &str); 29] = [
     ("iot/telemetry/t/f/b/d/m", "ad"),
     ("iot/telemetry/t/f2/b/d/m", "a"),
     ("iot/telemetry/t/f/b2/d/m", "a"),
@@ -46,6 +46,8 @@ const TOPICS: [(&str, &str); 27] = [
     ("iot/status/t/f/b", "a"),
     ("farmiq/device/d/ota", "a"),
     ("other", "a"),
+    ("$SYS/broker/uptime", ""),
+    ("$share/g/other", ""),
 ];
 
 /// Filters, and who may subscribe to them.
