@@ -44,10 +44,11 @@ impl Publication {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
     }
 
-    /// Seconds it is still of use, as a subscriber is told; at least one.
+    /// Seconds it is still of use, as a subscriber is told: at least one, and less by the whole seconds it has waited.
     #[must_use]
     pub fn expiry_seconds(&self, now: Timestamp) -> Option<u32> {
         let left = self.expires_at? - now;
-        Some(u32::try_from(left.num_seconds().max(1)).unwrap_or(u32::MAX))
+        let seconds = left.num_seconds() + i64::from(left.subsec_nanos() > 0);
+        Some(u32::try_from(seconds.max(1)).unwrap_or(u32::MAX))
     }
 }

@@ -289,6 +289,10 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         if missing > 0 {
             return Ok(Some(Pause::Bytes(missing)));
         }
+        if matches!(header.kind, Kind::Subscribe | Kind::Unsubscribe) && self.inflow.open > 0 {
+            // What the client published before belongs to its subscriptions as they are now.
+            return Ok(Some(Pause::Answers));
+        }
         let body = Bytes::copy_from_slice(&self.transport.inbox[header.header_bytes..header.frame_bytes()]);
         self.transport.inbox.advance(header.frame_bytes());
         match header.kind {

@@ -42,6 +42,20 @@ async fn v4_mqtt_3_9_3_1() {
 }
 
 #[tokio::test]
+async fn a_subscription_begins_and_ends_after_the_messages_before_it() {
+    let door = door().await;
+    for version in [V4, V5] {
+        let mut peer = Peer::connect(&door, version, "id").await;
+        for round in 0..20 {
+            let (topic, payload) = (format!("own/{version:?}/{round}"), format!("{round}"));
+            peer.send(&format!("31 [ <{topic}> ~ '{payload}' ] 82 [ 0001 ~ <{topic}> 00 ]")).await;
+            peer.expect("90 [ 0001 ~ 00 ]").await;
+            peer.expect(&format!("31 [ <{topic}> ~ '{payload}' ]")).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn v5_mqtt_3_8_4_1() {
     answer(V5).await;
 }
