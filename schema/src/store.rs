@@ -172,9 +172,11 @@ impl Store {
         config.keepalives_idle(Duration::from_secs(30));
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(config.clone(), NoTls, recycling);
-        // The search path is pinned, since a schema named like the role would otherwise hide the tables.
+        // The search path is pinned, since a schema named like the role would otherwise hide the tables. A statement that
+        // counts or aggregates gets one core at most, and never compiles itself: acknowledgements wait for what it takes.
         let setup = format!(
-            "SET search_path = public; SET statement_timeout = '{}s'; SET timezone = 'UTC'",
+            "SET search_path = public; SET statement_timeout = '{}s'; SET timezone = 'UTC'; \
+             SET max_parallel_workers_per_gather = 0; SET jit = off",
             settings.statement_timeout_seconds
         );
         let timeout = Some(Duration::from_secs(CONNECT_SECONDS_MAX));
