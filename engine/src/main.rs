@@ -22,6 +22,8 @@ const EXIT_CONFIGURATION: u8 = 2;
 const SHUTDOWN_SECONDS_MAX: u64 = 10;
 
 fn main() -> ExitCode {
+    // The allocator asks the system for huge pages, and at rest fills a small part of each. A system that has none is fine.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let cli = Cli::parse();
     if let Command::CheckConfig { example: true } = cli.command {
         return say(&config::example());
