@@ -12,6 +12,18 @@ use notation::bytes;
 
 use super::*;
 
+/// Controls beside U+0000, and code points that are no characters, as texts.
+const BARRED_TEXTS: [&str; 8] = [
+    "0001 01",
+    "0001 1f",
+    "0001 7f",
+    "0002 c280",
+    "0002 c29f",
+    "0003 efb790",
+    "0003 efbfbf",
+    "0004 f09fbfbe",
+];
+
 /// Reads a whole packet as the door does, and says what is wrong with it.
 fn judge(version: Version, packet: &[u8]) -> Result<(), Malformed> {
     let known = if packet.first() == Some(&0x10) { None } else { Some(version) };
