@@ -40,21 +40,16 @@ pub fn may_subscribe(scope: &Scope, identity: &Identity, filter: &str) -> bool {
 #[must_use]
 pub fn operator_may_subscribe(operator: &Operator, filter: &str) -> bool {
     match &operator.tenants {
-        Tenants::All => anonymous_may_subscribe(filter),
+        Tenants::All => anonymous_may_use(filter),
         Tenants::Of(tenants) => tenants.iter().any(|tenant_id| is_inside(tenant_id, filter)),
     }
 }
 
-/// Whether a client without a credential may publish to `topic`: to anything but the topics of a broker itself.
+/// Whether a client without a credential may publish to a topic or subscribe to a filter: to anything but the topics of a
+/// broker itself.
 #[must_use]
-pub fn anonymous_may_publish(topic: &str) -> bool {
-    !topic.starts_with('$')
-}
-
-/// Whether a client without a credential may subscribe to `filter`: to anything but the topics of a broker itself.
-#[must_use]
-pub fn anonymous_may_subscribe(filter: &str) -> bool {
-    !filter.starts_with('$')
+pub fn anonymous_may_use(topic_or_filter: &str) -> bool {
+    !topic_or_filter.starts_with('$')
 }
 
 /// Whether `filter` opens with `iot/`, a kind or any, and this tenant. Topics are read without their empty segments, so a
@@ -185,7 +180,7 @@ mod tests {
         for (filter, allowed) in
             [("#", true), ("+/#", true), ("iot/#", true), ("other/x", true), ("$SYS/#", false)]
         {
-            assert_eq!(anonymous_may_subscribe(filter), allowed, "{filter}");
+            assert_eq!(anonymous_may_use(filter), allowed, "{filter}");
             assert_eq!(operator_may_subscribe(&everybody, filter), allowed, "{filter}");
         }
     }

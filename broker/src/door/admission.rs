@@ -321,7 +321,7 @@ fn check_will(
 ) -> Result<(), Refused> {
     let is_allowed = match (principal, scope, version) {
         (Principal::Anonymous | Principal::Device(_), _, Version::V4) => true,
-        (Principal::Anonymous, _, Version::V5) => acl::anonymous_may_publish(&will.topic),
+        (Principal::Anonymous, _, Version::V5) => acl::anonymous_may_use(&will.topic),
         (Principal::Device(identity), Some(scope), Version::V5) => {
             acl::may_publish_to(scope, identity, &will.topic)
         }

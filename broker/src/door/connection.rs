@@ -299,7 +299,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     fn may_subscribe(&self, filter: &str) -> bool {
         let filter = filter::Shared::parse(filter).map_or(filter, |shared| shared.filter);
         match (&self.principal, &self.scope) {
-            (Principal::Anonymous, _) => acl::anonymous_may_subscribe(filter),
+            (Principal::Anonymous, _) => acl::anonymous_may_use(filter),
             (Principal::Operator(operator), _) => acl::operator_may_subscribe(operator, filter),
             (Principal::Device(identity), Some(scope)) => acl::may_subscribe(scope, identity, filter),
             (Principal::Device(_), None) => false,

@@ -54,7 +54,7 @@ impl KnownTopic {
     pub(crate) fn judge(name: &str, publisher: Publisher<'_>) -> Self {
         let parsed = Topic::parse(name).ok();
         let may_publish = match publisher {
-            Publisher::Anonymous => acl::anonymous_may_publish(name),
+            Publisher::Anonymous => acl::anonymous_may_use(name),
             Publisher::Device(identity, scope) => {
                 parsed.as_ref().is_some_and(|topic| acl::may_publish(scope, identity, topic))
             }

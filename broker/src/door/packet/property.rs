@@ -55,8 +55,8 @@ pub(super) enum Value<'a> {
     Pair,
 }
 
-/// A property that a client may not send to a server at all, or not in this packet. Section 2.2.2.2 asks for 0x81 here; what can be
-/// read and must not be sent is 0x82 everywhere else, and with other brokers here too.
+/// A property that a client may not send to a server at all, or not in this packet. Section 2.2.2.2 asks for 0x81 here; what
+/// can be read and must not be sent is 0x82 everywhere else, and with other brokers here too.
 pub(super) const NOT_HERE: Malformed = Malformed::protocol("a property that does not belong to the packet");
 
 /// The properties of one packet, one after the other. Each comes once, but for the user properties.
