@@ -60,7 +60,6 @@ effective_cache_size = {cache}MB
 work_mem = 8MB
 maintenance_work_mem = 64MB
 random_page_cost = 1.1
-jit = off
 
 # Often and a little: the outbox changes each row twice, the history tables only grow.
 autovacuum_max_workers = 2

@@ -24,7 +24,7 @@ const PRIORITY_LANES_MAX: i64 = 1000;
 /// Begins a transaction whose plans follow the indexes whatever the statistics say: a plan that was made while the table
 /// was nearly empty must not be used when a million rows wait in it.
 const BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
-    SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off; SET LOCAL jit = off";
+    SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off";
 
 // Rows at the heads of the free groups. Not among them: lanes behind a row that waits after a rejection, and lanes
 // whose session could not be created. A batch in flight keeps its whole group away. `OFFSET 0` keeps the planner from
