@@ -1,17 +1,24 @@
 //! The directory: one child per key, found or started, passivated when idle, capped in number.
 //!
-//! Owns: the children of one kind, and when each was last used.
+//! There is never more than one child of a key at work: one that was told to stop may still have much to finish, when
+//! the database is away for example, and what comes for its key meanwhile waits for its end. So the messages of a key
+//! are worked through in their order.
+//!
+//! Owns: the children of one kind, when each was last used, and the messages for those that are stopping.
 //! Accepts: `Send` of a message for a key, `Sweep` from itself.
 //! Sends: the messages on to the children.
 //! Dies: with its supervisor; a failed child is forgotten and started again by the next message for its key.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::time::Duration;
 
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use schema::metrics;
 use tokio::time::Instant;
+
+/// At its cap, a directory stops one child in so many.
+const EVICTED_SHARE: usize = 16;
 
 /// Makes the children of a directory.
 pub trait Keyed: Send + Sync + 'static {
@@ -33,7 +40,8 @@ type MsgOf<K> = <<K as Keyed>::Child as Actor>::Msg;
 pub struct DirectorySettings {
     /// A child unused for so long is stopped.
     pub idle: Duration,
-    /// Children alive at most; beyond it the longest unused one goes first.
+    /// Children alive before the longest unused ones are stopped. Those that are stopping and still at work come on top;
+    /// what bounds the messages in flight bounds them.
     pub children_max: usize,
 }
 
@@ -70,6 +78,8 @@ pub struct State<K: Keyed> {
 struct Child<M> {
     actor: ActorRef<M>,
     used_at: Instant,
+    /// Messages that wait for its end; `None` unless it was told to stop.
+    held: Option<VecDeque<M>>,
 }
 
 impl<K: Keyed> Actor for Directory<K> {
@@ -103,7 +113,7 @@ impl<K: Keyed> Actor for Directory<K> {
 
     async fn handle_supervisor_evt(
         &self,
-        _: ActorRef<Msg<K>>,
+        myself: ActorRef<Msg<K>>,
         event: SupervisionEvent,
         state: &mut State<K>,
     ) -> Result<(), ActorProcessingErr> {
@@ -111,12 +121,11 @@ impl<K: Keyed> Actor for Directory<K> {
             SupervisionEvent::ActorFailed(cell, error) => {
                 metrics::engine_restarts(K::KIND).increment(1);
                 tracing::error!(actor = K::KIND, %error, "actor failed; its next message starts it again");
-                state.forget(cell.get_id());
+                state.ended(&myself, cell.get_id()).await
             }
-            SupervisionEvent::ActorTerminated(cell, _, _) => state.forget(cell.get_id()),
-            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
+            SupervisionEvent::ActorTerminated(cell, _, _) => state.ended(&myself, cell.get_id()).await,
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -127,31 +136,51 @@ impl<K: Keyed> State<K> {
         key: K::Key,
         message: MsgOf<K>,
     ) -> Result<(), ActorProcessingErr> {
-        let used_at = Instant::now();
         if let Some(child) = self.children.get_mut(&key) {
-            child.used_at = used_at;
-            // A child that died with messages in its mailbox has dropped them; so is this one, and handed back.
-            drop(child.actor.send_message(message));
+            child.used_at = Instant::now();
+            match &mut child.held {
+                Some(held) => held.push_back(message),
+                // A child that died with messages in its mailbox has dropped them; so is this one, and handed back.
+                None => drop(child.actor.send_message(message)),
+            }
             return Ok(());
         }
         self.make_room();
+        self.start(myself, key, [message].into()).await
+    }
+
+    async fn start(
+        &mut self,
+        myself: &ActorRef<Msg<K>>,
+        key: K::Key,
+        messages: VecDeque<MsgOf<K>>,
+    ) -> Result<(), ActorProcessingErr> {
         let (actor, arguments) = self.keyed.make(&key);
         let (actor, _) = K::Child::spawn_linked(None, actor, arguments, myself.get_cell()).await?;
-        drop(actor.send_message(message));
+        for message in messages {
+            drop(actor.send_message(message));
+        }
         self.keys.insert(actor.get_id(), key.clone());
-        self.children.insert(key, Child { actor, used_at });
+        self.children.insert(key, Child { actor, used_at: Instant::now(), held: None });
         Ok(())
     }
 
-    /// At the cap, the longest unused child goes.
+    /// At the cap, the longest unused children are told to stop: a share of them at once, so that a directory that stays
+    /// at its cap looks for them once in many messages.
     fn make_room(&mut self) {
         if self.children.len() < self.settings.children_max {
             return;
         }
-        let oldest = self.children.iter().min_by_key(|(_, child)| child.used_at).map(|(key, _)| key.clone());
-        if let Some(key) = oldest {
-            self.passivate(&key);
+        let mut staying: Vec<(Instant, &K::Key)> = (self.children.iter())
+            .filter_map(|(key, child)| child.held.is_none().then_some((child.used_at, key)))
+            .collect();
+        if staying.len() < self.settings.children_max {
+            return;
         }
+        let going = (self.settings.children_max / EVICTED_SHARE).clamp(1, staying.len());
+        staying.select_nth_unstable_by_key(going - 1, |(used_at, _)| *used_at);
+        let keys: Vec<K::Key> = staying[..going].iter().map(|(_, key)| (*key).clone()).collect();
+        keys.iter().for_each(|key| self.passivate(key));
     }
 
     fn sweep(&mut self) {
@@ -161,17 +190,152 @@ impl<K: Keyed> State<K> {
         keys.iter().for_each(|key| self.passivate(key));
     }
 
-    /// The child finishes its mailbox and stops; the next message for its key starts a new one.
+    /// The child finishes its mailbox and stops. What comes for its key until then waits, and starts the next one.
     fn passivate(&mut self, key: &K::Key) {
-        if let Some(child) = self.children.remove(key) {
-            self.keys.remove(&child.actor.get_id());
+        if let Some(child) = self.children.get_mut(key)
+            && child.held.is_none()
+        {
+            child.held = Some(VecDeque::new());
             drop(child.actor.drain());
         }
     }
 
-    fn forget(&mut self, id: ActorId) {
-        if let Some(key) = self.keys.remove(&id) {
-            self.children.remove(&key);
+    /// A child is gone: what waited for its end goes to the next one.
+    async fn ended(&mut self, myself: &ActorRef<Msg<K>>, id: ActorId) -> Result<(), ActorProcessingErr> {
+        let Some(key) = self.keys.remove(&id) else { return Ok(()) };
+        let held = self.children.remove(&key).and_then(|child| child.held).unwrap_or_default();
+        if held.is_empty() { Ok(()) } else { self.start(myself, key, held).await }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::sync::{Semaphore, mpsc};
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+
+    /// Writes down what it is told, each time after it got a permit, as if from a database that is away.
+    struct Slow;
+
+    #[derive(Clone)]
+    struct Desk {
+        permits: Arc<Semaphore>,
+        written: mpsc::UnboundedSender<(char, u32)>,
+        starts: Arc<Mutex<Vec<char>>>,
+    }
+
+    impl Actor for Slow {
+        type Msg = u32;
+        type State = (char, Desk);
+        type Arguments = (char, Desk);
+
+        async fn pre_start(
+            &self,
+            _: ActorRef<u32>,
+            (key, desk): Self::Arguments,
+        ) -> Result<Self::State, ActorProcessingErr> {
+            desk.starts.lock().expect("nothing panics").push(key);
+            Ok((key, desk))
         }
+
+        async fn handle(
+            &self,
+            _: ActorRef<u32>,
+            number: u32,
+            (key, desk): &mut Self::State,
+        ) -> Result<(), ActorProcessingErr> {
+            desk.permits.acquire().await?.forget();
+            desk.written.send((*key, number))?;
+            Ok(())
+        }
+    }
+
+    impl Keyed for Desk {
+        type Key = char;
+        type Child = Slow;
+        const KIND: &'static str = "slow";
+
+        fn make(&self, key: &char) -> (Slow, (char, Self)) {
+            (Slow, (*key, self.clone()))
+        }
+    }
+
+    struct Fixture {
+        directory: ActorRef<Msg<Desk>>,
+        desk: Desk,
+        written: mpsc::UnboundedReceiver<(char, u32)>,
+    }
+
+    impl Fixture {
+        async fn new(children_max: usize) -> Self {
+            let (sender, written) = mpsc::unbounded_channel();
+            let desk = Desk { permits: Arc::new(Semaphore::new(0)), written: sender, starts: Arc::default() };
+            let settings = DirectorySettings { idle: IDLE, children_max };
+            let (directory, _) = Directory::spawn(None, Directory::default(), (desk.clone(), settings))
+                .await
+                .expect("it starts");
+            Self { directory, desk, written }
+        }
+
+        fn send(&self, key: char, message: u32) {
+            self.directory.send_message(Msg::Send { key, message }).expect("the directory lives");
+        }
+
+        /// What was written, once there is so much.
+        async fn written(&mut self, count: usize) -> Vec<(char, u32)> {
+            self.desk.permits.add_permits(count);
+            let mut written = Vec::new();
+            while written.len() < count {
+                written.push(self.written.recv().await.expect("somebody writes"));
+            }
+            written
+        }
+
+        fn starts(&self) -> Vec<char> {
+            self.desk.starts.lock().expect("nothing panics").clone()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_still_works_after_a_minute_is_not_passed_by_what_comes_later() {
+        let mut fixture = Fixture::new(10).await;
+        (0..3).for_each(|number| fixture.send('a', number));
+        tokio::time::sleep(IDLE * 2).await;
+        (3..6).for_each(|number| fixture.send('a', number));
+        tokio::time::sleep(IDLE * 2).await;
+        let expected: Vec<(char, u32)> = (0..6).map(|number| ('a', number)).collect();
+        assert_eq!(fixture.written(6).await, expected);
+        assert_eq!(
+            fixture.starts(),
+            ['a', 'a'],
+            "what came later went to a child of its own, one after the other"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_still_works_is_not_passed_by_when_it_had_to_make_room() {
+        let mut fixture = Fixture::new(1).await;
+        fixture.send('a', 0);
+        fixture.send('b', 0);
+        fixture.send('a', 1);
+        fixture.send('b', 1);
+        let mut written = fixture.written(4).await;
+        written.sort_by_key(|(key, _)| *key);
+        assert_eq!(written, [('a', 0), ('a', 1), ('b', 0), ('b', 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_child_goes_and_comes_back() {
+        let mut fixture = Fixture::new(10).await;
+        fixture.send('a', 0);
+        assert_eq!(fixture.written(1).await, [('a', 0)]);
+        tokio::time::sleep(IDLE * 2).await;
+        fixture.send('a', 1);
+        assert_eq!(fixture.written(1).await, [('a', 1)]);
+        assert_eq!(fixture.starts(), ['a', 'a']);
     }
 }
