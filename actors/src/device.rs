@@ -136,6 +136,9 @@ impl Actor for DeviceActor {
 
 impl State {
     async fn deliver(&mut self, topic: &Topic, delivery: Delivery) {
+        if delivery.is_out_of_turn() {
+            return;
+        }
         let context = Arc::clone(&self.context);
         let hash = hex::encode(Sha256::digest(&delivery.payload));
         let decoded =

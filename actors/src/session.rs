@@ -219,10 +219,11 @@ pub enum Receipt {
 }
 
 impl Receipt {
-    /// A request that was given up is not applied any more, so that those of a long outage do not pile up.
-    fn is_given_up(&self) -> bool {
+    /// Whether the order is not to be applied: a request that was given up, so that those of a long outage do not pile
+    /// up, and a message that would pass one before it, which is handed back and comes again.
+    fn is_void(&self) -> bool {
         match self {
-            Self::Delivery(_) => false,
+            Self::Delivery(delivery) => delivery.is_out_of_turn(),
             Self::Reply(reply) => reply.is_closed(),
         }
     }
@@ -276,7 +277,7 @@ impl SessionContext {
     /// Applies an order, however long that takes: a failure is not a refusal.
     async fn apply(&self, order: &Order, seen: Option<&Seen>, receipt: Receipt) {
         let mut attempt = 0;
-        while !receipt.is_given_up() {
+        while !receipt.is_void() {
             match self.try_apply(order, seen).await {
                 Ok(applied) => return self.settle(order, applied, receipt),
                 Err(error) if error.is_data() => {

@@ -77,6 +77,15 @@ pub enum Receipt {
     Reply(RpcReplyPort<Result<Stored, Refused>>),
 }
 
+impl Receipt {
+    fn is_out_of_turn(&self) -> bool {
+        match self {
+            Self::Delivery(delivery) => delivery.is_out_of_turn(),
+            Self::Reply(_) => false,
+        }
+    }
+}
+
 /// How many units of a [`Put`] were new and how many had been seen before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
@@ -254,6 +263,8 @@ impl Actor for TelemetryWriter {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
+            // What would pass a message before it is handed back, and comes again.
+            Msg::Put(put) if put.receipt.is_out_of_turn() => drop(put),
             Msg::Put(put) => state.queue.push_back(put),
             Msg::Flush => {
                 state.is_flush_due = false;

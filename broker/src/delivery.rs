@@ -9,7 +9,7 @@ use schema::clock::Timestamp;
 use tokio::time::Instant;
 
 use crate::gatekeeper::Identity;
-use crate::window::Window;
+use crate::window::{Turn, Window};
 
 /// How a message was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,7 +84,7 @@ pub trait Intake: Send + Sync {
 
 /// Who learns how a delivery ended.
 enum Receipt {
-    Window { window: Arc<Window>, sequence: u64 },
+    Window { window: Arc<Window>, turn: Turn },
     Callback(Box<dyn FnOnce(Settlement) + Send + Sync>),
 }
 
@@ -97,14 +97,24 @@ impl Delivery {
         Self { message, attempt: 0, receipt: Some(Receipt::Callback(Box::new(on_settled))) }
     }
 
-    pub(crate) fn from_window(message: Message, attempt: u32, window: Arc<Window>, sequence: u64) -> Self {
-        Self { message, attempt, receipt: Some(Receipt::Window { window, sequence }) }
+    pub(crate) fn from_window(message: Message, attempt: u32, window: Arc<Window>, turn: Turn) -> Self {
+        Self { message, attempt, receipt: Some(Receipt::Window { window, turn }) }
     }
 
     /// How often this message was handed back before.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// Whether an earlier message of the same device was handed back and is still to come: applying this one would turn
+    /// their order round. Whoever is about to apply it drops it instead, and it comes again after the other.
+    #[must_use]
+    pub fn is_out_of_turn(&self) -> bool {
+        match &self.receipt {
+            Some(Receipt::Window { window, turn }) => window.is_out_of_turn(*turn, &self.message.topic),
+            Some(Receipt::Callback(_)) | None => false,
+        }
     }
 
     /// Its effect is committed: acknowledge it and show it to subscribers.
@@ -119,7 +129,7 @@ impl Delivery {
 
     fn settle(&mut self, settlement: Settlement) {
         match self.receipt.take() {
-            Some(Receipt::Window { window, sequence }) => match settlement {
+            Some(Receipt::Window { window, turn: Turn { sequence, .. } }) => match settlement {
                 Settlement::Done => window.close(sequence, &self.message, false),
                 Settlement::Rejected => window.close(sequence, &self.message, true),
                 Settlement::HandedBack => window.hand_back(sequence, self.message.clone(), self.attempt + 1),

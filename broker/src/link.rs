@@ -354,10 +354,10 @@ impl Desk<'_> {
             identity: None,
             verdict: if is_too_large { Verdict::TooLarge { size_bytes } } else { Verdict::Admitted },
         };
-        let sequence = self.window.open(slot);
+        let turn = self.window.open(slot);
         self.open += 1;
         self.link.stats.opened();
-        let delivery = Delivery::from_window(message, 0, Arc::clone(&self.window), sequence);
+        let delivery = Delivery::from_window(message, 0, Arc::clone(&self.window), turn);
         self.link.parts.intake.take(delivery);
     }
 

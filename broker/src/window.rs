@@ -1,12 +1,18 @@
 //! The window of one source: its open deliveries in the order of arrival, closed in any order, answered in order.
+//!
+//! A delivery that was handed back is delivered again, and keeps its turn meanwhile: a later one of the same device is
+//! *out of turn* until the one before it is settled or under way again, and whoever is about to apply it hands it back.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use schema::clock::Timestamp;
-use schema::wire::topic::Kind;
+use schema::id::TenantId;
+use schema::wire::topic::{Kind, Source, Topic};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -69,10 +75,18 @@ pub(crate) struct Closed {
 /// A delivery that was dropped before it was done.
 #[derive(Debug)]
 pub(crate) struct Returned {
+    pub(crate) lane: Lane,
     pub(crate) sequence: u64,
     pub(crate) kind: Option<Kind>,
     pub(crate) message: Message,
     pub(crate) attempt: u32,
+}
+
+/// The place of a delivery among those of its source, and the round in which it set out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Turn {
+    pub(crate) sequence: u64,
+    pub(crate) round: u64,
 }
 
 /// The open deliveries of one source. Only the source opens and collects; anybody closes, on any thread.
@@ -82,10 +96,33 @@ pub struct Window {
     changed: Notify,
     credits: Arc<Credits>,
     audience: Option<Arc<dyn Audience>>,
+    /// Something was handed back and is not settled yet, which is rare: nearly every delivery need not look further.
+    has_returned: AtomicBool,
+}
+
+/// What keeps its order: the messages of one device or station. `None`: topics that are nobody's.
+pub(crate) type Lane = Option<(TenantId, Source)>;
+
+fn lane_of(topic: &str) -> Lane {
+    let topic = Topic::parse(topic).ok()?;
+    Some((topic.place().tenant_id.clone(), topic.source()))
+}
+
+/// Where a delivery stands that was handed back and is not settled yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retry {
+    /// It waits to be delivered again.
+    Waits,
+    /// It was delivered again in this round.
+    In(u64),
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// How often something was delivered again.
+    round: u64,
+    /// By lane, the deliveries that were handed back and are not settled yet.
+    retries: HashMap<Lane, Vec<(u64, Retry)>>,
     /// Sequence number of the first slot.
     first: u64,
     slots: VecDeque<Open>,
@@ -104,19 +141,52 @@ struct Open {
 
 impl Window {
     pub(crate) fn new(credits: Arc<Credits>, audience: Option<Arc<dyn Audience>>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), changed: Notify::new(), credits, audience })
+        let (state, changed, has_returned) = <(Mutex<State>, Notify, AtomicBool)>::default();
+        Arc::new(Self { state, changed, credits, audience, has_returned })
     }
 
-    /// Appends a delivery whose cost was taken from the credit, and says its number.
-    pub(crate) fn open(&self, slot: Slot) -> u64 {
+    /// Appends a delivery whose cost was taken from the credit, and says its place.
+    pub(crate) fn open(&self, slot: Slot) -> Turn {
         let mut state = self.lock();
         state.slots.push_back(Open { slot, is_closed: false, is_refused: false, message: None });
-        state.first + state.slots.len() as u64 - 1
+        Turn { sequence: state.first + state.slots.len() as u64 - 1, round: state.round }
+    }
+
+    /// Whether an earlier delivery of the same lane was handed back and did not set out before this one.
+    pub(crate) fn is_out_of_turn(&self, turn: Turn, topic: &str) -> bool {
+        if !self.has_returned.load(Ordering::Acquire) {
+            return false;
+        }
+        let passes = |(sequence, retry): &(u64, Retry)| {
+            *sequence < turn.sequence
+                && match retry {
+                    Retry::Waits => true,
+                    Retry::In(round) => *round > turn.round,
+                }
+        };
+        self.lock().retries.get(&lane_of(topic)).is_some_and(|retries| retries.iter().any(passes))
+    }
+
+    /// These deliveries of a lane set out again; says in which round.
+    pub(crate) fn set_out_again(&self, lane: &Lane, returned: &[Returned]) -> u64 {
+        let mut state = self.lock();
+        state.round += 1;
+        let round = state.round;
+        for (sequence, retry) in state.retries.get_mut(lane).into_iter().flatten() {
+            if returned.iter().any(|returned| returned.sequence == *sequence) {
+                *retry = Retry::In(round);
+            }
+        }
+        round
     }
 
     /// The delivery is settled: committed, or refused for good.
     pub(crate) fn close(&self, sequence: u64, message: &Message, is_refused: bool) {
         let mut state = self.lock();
+        if self.has_returned.load(Ordering::Relaxed) {
+            state.forget_retry(sequence, &message.topic);
+            self.has_returned.store(!state.retries.is_empty(), Ordering::Release);
+        }
         let is_front = sequence == state.first;
         let open = state.slot_mut(sequence);
         (open.is_closed, open.is_refused) = (true, is_refused);
@@ -133,7 +203,14 @@ impl Window {
     pub(crate) fn hand_back(&self, sequence: u64, message: Message, attempt: u32) {
         let mut state = self.lock();
         let kind = state.slot_mut(sequence).slot.kind;
-        state.returned.push(Returned { sequence, kind, message, attempt });
+        let lane = lane_of(&message.topic);
+        let retries = state.retries.entry(lane.clone()).or_default();
+        match retries.iter_mut().find(|(known, _)| *known == sequence) {
+            Some(retry) => retry.1 = Retry::Waits,
+            None => retries.push((sequence, Retry::Waits)),
+        }
+        self.has_returned.store(true, Ordering::Release);
+        state.returned.push(Returned { lane, sequence, kind, message, attempt });
         self.signal(state);
     }
 
@@ -177,6 +254,14 @@ impl State {
         let index =
             usize::try_from(sequence - self.first).expect("a window is shorter than the address space");
         &mut self.slots[index]
+    }
+
+    fn forget_retry(&mut self, sequence: u64, topic: &str) {
+        let Entry::Occupied(mut lane) = self.retries.entry(lane_of(topic)) else { return };
+        lane.get_mut().retain(|(known, _)| *known != sequence);
+        if lane.get().is_empty() {
+            lane.remove();
+        }
     }
 }
 

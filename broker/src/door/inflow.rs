@@ -86,10 +86,10 @@ impl Inflow {
     /// Opens the delivery of a message and hands it to the intake.
     pub(crate) fn deliver(&mut self, message: Message, slot: Slot) {
         self.unacknowledged += usize::from(matches!(slot.answer, Answer::PubAck(_)));
-        let sequence = self.window.open(slot);
+        let turn = self.window.open(slot);
         self.open += 1;
         self.shared.stats.opened();
-        self.shared.intake.take(Delivery::from_window(message, 0, Arc::clone(&self.window), sequence));
+        self.shared.intake.take(Delivery::from_window(message, 0, Arc::clone(&self.window), turn));
     }
 
     /// Has the client get an answer, in its turn.
