@@ -14,6 +14,7 @@ mod v5_only;
 use std::sync::Arc;
 
 use broker::DoorSettings;
+use chrono::TimeDelta;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
@@ -58,6 +59,11 @@ async fn door() -> OpenDoor {
 
 async fn door_with(settings: DoorSettings) -> OpenDoor {
     open_with(settings, Arc::new(Done)).await
+}
+
+/// So much wall time passes.
+fn seconds_pass(door: &OpenDoor, seconds: i64) {
+    door.clock.advance(TimeDelta::seconds(seconds));
 }
 
 /// A client that says and hears bytes.
@@ -139,6 +145,17 @@ impl Peer {
         self.expect("40 [ 0bed ]").await;
     }
 
+    /// Publishes at quality 1 to a topic it is subscribed to. Whether it is answered before it gets its own copy, nobody
+    /// promises. Returns the copy.
+    async fn publish_to_itself(&mut self, publish: &str) -> Vec<u8> {
+        self.send(publish).await;
+        let packets = [self.next().await, self.next().await];
+        let (answers, mut copies): (Vec<_>, Vec<_>) =
+            packets.into_iter().partition(|packet| packet[0] == 0x40);
+        assert_eq!((answers.len(), copies.len()), (1, 1), "{answers:02x?} {copies:02x?}");
+        copies.remove(0)
+    }
+
     /// Publishes a retained message at quality 1, and is answered.
     async fn retain(&mut self, topic: &str, payload: &str) {
         self.send(&format!("33 [ <{topic}> 0bed ~ '{payload}' ]")).await;
@@ -203,6 +220,13 @@ fn is_disconnect(packet: &[u8], reason: u8) {
     assert_eq!(*said, reason, "{packet:02x?}");
     assert_eq!((usize::from(*text_bytes), usize::from(*properties_bytes)), (text.len(), text.len() + 3));
     assert!(std::str::from_utf8(text).is_ok_and(|text| !text.is_empty()), "{packet:02x?}");
+}
+
+/// The id of a PUBLISH at quality 1 or 2, as it is written.
+fn id_of(packet: &[u8], topic: &str) -> String {
+    let (_, at) = length(packet);
+    let id_at = at + 2 + topic.len();
+    format!("{:02x}{:02x}", packet[id_at], packet[id_at + 1])
 }
 
 /// The bytes after the fixed header of a packet, and where they begin.

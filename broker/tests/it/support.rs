@@ -183,6 +183,8 @@ pub(crate) fn scope(farm: &str, barn: &str, station: Option<&str>) -> Scope {
 pub(crate) struct OpenDoor {
     pub(crate) door: Arc<Door>,
     pub(crate) house: Arc<House>,
+    /// Wall time, which stands still until a test moves it.
+    pub(crate) clock: Clock,
     tasks: JoinSet<()>,
 }
 
@@ -213,18 +215,18 @@ pub(crate) fn settings() -> DoorSettings {
 }
 
 pub(crate) async fn open_with(settings: DoorSettings, intake: Arc<dyn Intake>) -> OpenDoor {
-    let house = House::new();
+    let (house, clock) = (House::new(), Clock::manual(Clock::system().now()));
     let parts = DoorParts {
         gatekeeper: Arc::clone(&house) as Arc<dyn Gatekeeper>,
         intake,
         store: Arc::new(Forgetful),
-        clock: Clock::system(),
+        clock: clock.clone(),
     };
     let door = Arc::new(Door::bind(settings, parts).await.expect("a free port"));
     let mut tasks = JoinSet::new();
     let running = Arc::clone(&door);
     tasks.spawn(async move { running.run().await });
-    OpenDoor { door, house, tasks }
+    OpenDoor { door, house, clock, tasks }
 }
 
 /// An open door whose deliveries come to the test.

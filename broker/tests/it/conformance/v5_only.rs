@@ -3,13 +3,6 @@
 use super::*;
 use crate::support::open;
 
-/// The id of a PUBLISH at quality 1 or 2, as it is written.
-fn id_of(packet: &[u8], topic: &str) -> String {
-    let (_, at) = length(packet);
-    let id_at = at + 2 + topic.len();
-    format!("{:02x}{:02x}", packet[id_at], packet[id_at + 1])
-}
-
 /// A subscriber of `filter` whose CONNECT has these properties.
 async fn subscriber(door: &OpenDoor, properties: &str, filter: &str, options: u8) -> Peer {
     let connect = format!("10 [ <MQTT> 05 02 003c [ {properties} ] <sub> ]");
@@ -203,8 +196,7 @@ async fn v5_mqtt_3_3_2_5() {
     publisher.send("33 [ <b> 0001 [ 02 00000001 ] 'brief' ]").await;
     publisher.expect("40 [ 0001 ]").await;
     publisher.publish("a", "lasting").await;
-    // The specification counts in seconds, and so must the test.
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    seconds_pass(&door, 2);
     let mut peer = Peer::lasting(&door, V5, "id", true).await;
     peer.take("a", "lasting").await;
     peer.subscribe("b", 1).await;
@@ -220,17 +212,13 @@ async fn v5_mqtt_3_3_2_6() {
     let mut publisher = Peer::connect(&door, V5, "pub").await;
     // What did not wait for a whole second is of use as long as its publisher said.
     publisher.subscribe("a", 0).await;
-    publisher.send("32 [ <a> 0001 [ 02 00000064 ] 'x' ]").await;
-    publisher.expect("40 [ 0001 ]").await;
-    publisher.expect("30 [ <a> [ 02 00000064 ] 'x' ]").await;
-    // The specification counts in seconds, and so must the test.
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let copy = publisher.publish_to_itself("32 [ <a> 0001 [ 02 00000064 ] 'x' ]").await;
+    assert_eq!(copy, V5.bytes("30 [ <a> [ 02 00000064 ] 'x' ]"));
+    seconds_pass(&door, 3);
     let mut peer = Peer::lasting(&door, V5, "id", true).await;
     let message = peer.next().await;
-    let (_, at) = length(&message);
-    assert_eq!(message[at + 5..at + 7], [5, 2], "{message:02x?}");
-    let left = u32::from_be_bytes(message[at + 7..at + 11].try_into().unwrap());
-    assert!((1..100).contains(&left), "{left}");
+    let id = id_of(&message, "a");
+    assert_eq!(message, V5.bytes(&format!("32 [ <a> {id} [ 02 00000061 ] 'x' ]")));
 }
 
 #[tokio::test]
@@ -396,8 +384,7 @@ async fn v5_mqtt_4_3_3_7() {
     assert_eq!(message[0], 0x34);
     let id = id_of(&message, "a");
     drop(peer);
-    // The specification counts in seconds, and so must the test.
-    tokio::time::sleep(std::time::Duration::from_millis(3100)).await;
+    seconds_pass(&door, 4);
     let mut peer = Peer::lasting(&door, V5, "id", true).await;
     let again = peer.next().await;
     assert_eq!((again[0], id_of(&again, "a")), (0x3c, id));
@@ -411,8 +398,7 @@ async fn v5_mqtt_4_3_3_13() {
     let mut publisher = Peer::connect(&door, V5, "pub").await;
     publisher.send("34 [ <a> 0001 [ 02 00000003 ] 'x' ]").await;
     let id = id_of(&peer.next().await, "a");
-    // The specification counts in seconds, and so must the test.
-    tokio::time::sleep(std::time::Duration::from_millis(3100)).await;
+    seconds_pass(&door, 4);
     peer.send(&format!("50 [ {id} ]")).await;
     peer.expect(&format!("62 [ {id} ]")).await;
     peer.send(&format!("70 [ {id} ]")).await;
