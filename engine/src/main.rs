@@ -168,7 +168,7 @@ async fn run_until_signal(role: Role, config: Config, mut signals: Signals) -> a
         () = impatience => bail!("stopped before everything was done; what was not acknowledged comes again"),
         never = metrics.report() => match never {},
     };
-    metrics.report_once().await;
+    metrics.report_last().await;
     outcome
 }
 

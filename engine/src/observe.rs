@@ -18,6 +18,8 @@ use statsd::Recorder;
 
 /// Time between two reports to statsd, and between two tidyings of the histograms.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// What the last report may take: the resolver that it asks may never answer, and the program is about to end.
+const LAST_REPORT_MAX: Duration = Duration::from_millis(500);
 /// Crates that say at `info` what only their authors want to know.
 const CHATTY: [&str; 4] = ["rumqttd", "rumqttc", "hyper", "tokio_postgres"];
 /// A crate that logs as errors what it returns, which is logged where it is dealt with.
@@ -106,8 +108,15 @@ impl Metrics {
         }
     }
 
-    /// Reports what has changed since the last time; at the end, so that the last seconds are not lost.
-    pub async fn report_once(&self) {
+    /// Reports the last seconds of a program that ends. A report that does not get through in time is given up.
+    pub async fn report_last(&self) {
+        if tokio::time::timeout(LAST_REPORT_MAX, self.report_once()).await.is_err() {
+            tracing::debug!("the last report to statsd took too long");
+        }
+    }
+
+    /// Reports what has changed since the last time.
+    async fn report_once(&self) {
         self.prometheus.run_upkeep();
         let Some((host, port)) = self.statsd_address.clone() else { return };
         let recorder = Arc::clone(&self.recorder);

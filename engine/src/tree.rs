@@ -83,8 +83,8 @@ const DEVICES_MAX: usize = 20_000;
 const SESSION_IDLE: Duration = Duration::from_secs(60);
 /// Sessions in memory at most.
 const SESSIONS_MAX: usize = 10_000;
-/// From the wish to stop to the end of the tree.
-const SHUTDOWN: Duration = Duration::from_secs(8);
+/// From the wish to stop to the end of the tree: less than the program has, whatever a part of it waits for.
+const SHUTDOWN: Duration = Duration::from_secs(7);
 /// Of that, for deliveries that are in hand, and for the request to the cloud that is under way.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Bytes of a gibibyte.
@@ -279,7 +279,7 @@ async fn serve(
     };
     let outcome = run_tree(config, parts, children, shutdown).await;
     stopping.send_replace(true);
-    // Requests in flight end in their own time, which main bounds.
+    // Requests in flight end in their own time, or are given up.
     while face.join_next().await.is_some() {}
     outcome
 }
@@ -295,7 +295,11 @@ async fn run_tree(
         ready = database_ready(parts) => ready?,
         () = &mut shutdown => return Ok(()),
     }
-    let mut tree = Supervised::start(children(config, parts)?).await?;
+    let mut tree = tokio::select! {
+        started = Supervised::start(children(config, parts)?) => started?,
+        // A part may wait for the database while it starts. The door, which comes last, is not open then.
+        () = &mut shutdown => return Ok(()),
+    };
     tracing::info!(mqtt = ?parts.way_in.addresses(), http = %config.http.listen, "farmiq-edge runs");
     tokio::select! {
         () = tree.ended() => bail!("parts of the engine failed again and again"),

@@ -6,6 +6,7 @@ mod clients;
 mod cloud;
 mod crash;
 mod door;
+mod ending;
 mod external;
 mod http;
 mod inference;

@@ -21,8 +21,8 @@ use super::tls::{Encryption, Greeted};
 const CONNECTIONS_MAX: usize = 1024;
 /// Seconds a client may take for the head of a request, and a connection may idle.
 const HEADER_READ_SECONDS_MAX: u64 = 10;
-/// Seconds requests may take to end once the engine shuts down.
-const SHUTDOWN_SECONDS_MAX: u64 = 10;
+/// Seconds requests may take to end once the engine shuts down: less than the whole engine has.
+const SHUTDOWN_SECONDS_MAX: u64 = 6;
 /// Bytes of the head of a request.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Seconds after which a connection is asked to end, so that none is held for ever by a client that reads nothing.
