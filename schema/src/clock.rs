@@ -1,4 +1,12 @@
-//! Wall time as a value that is handed in, so that a test decides what time it is.
+//! Wall time as a value that is handed in, so that a test decides what time it is, and what of it may be believed.
+//!
+//! A barn's clock may be wrong by minutes or by decades, and be put right at any moment. So nothing waits for a deadline
+//! that nobody can have set ([`deadline`]), nothing is deleted or given up by a clock that nothing bears out
+//! ([`believable`]), and steps are noticed by the monotonic clock ([`watch`]).
+
+pub mod believable;
+pub mod deadline;
+pub mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
