@@ -6,11 +6,16 @@
 //! Dies: of a bug only. A pass may be cut at any point: the next one finds what is left.
 
 pub mod disk;
+mod held;
 mod images;
+mod mark;
+mod orphans;
 mod pass;
 pub mod report;
+pub mod trouble;
 pub mod upkeep;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +23,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::clock::Clock;
+use schema::clock::watch::ClockWatch;
 use schema::store::Store;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -28,11 +34,14 @@ use crate::media::store::MediaStore;
 use crate::wake::Wake;
 use pass::Janitor;
 use report::Report;
+use trouble::Trouble;
 
 /// From the start to the first pass.
 const FIRST_PASS_AFTER: Duration = Duration::from_secs(60);
 /// Orders that wait while a pass is under way; more are refused.
 const ORDERS_MAX: usize = 8;
+/// How often it is looked whose the store of images is. Another database that keeps images there is noticed so soon.
+const STORE_EVERY: Duration = Duration::from_secs(600);
 /// How long an order waits for its result.
 const RESULT_WAIT_MAX: Duration = Duration::from_secs(50);
 
@@ -61,9 +70,22 @@ pub struct RetentionSettings {
     pub bucket: String,
 }
 
+/// How a pass is run, and what a person takes upon himself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PassOrder {
+    /// Whether it only says what it would delete; as configured when absent.
+    pub is_dry_run: Option<bool>,
+    /// The clock is right, however far ahead it seems.
+    pub confirms_clock: bool,
+    /// Files that no row knows may go however many they are.
+    pub confirms_orphans: bool,
+    /// The images in the store are those of this database, whatever its marker says.
+    pub adopts_store: bool,
+}
+
 /// What is ordered: a pass, and who wants to hear of it.
 struct Order {
-    is_dry_run: Option<bool>,
+    pass: PassOrder,
     reply: oneshot::Sender<Arc<Report>>,
 }
 
@@ -84,11 +106,17 @@ struct Shared {
 impl RetentionHub {
     /// A hub over a database and a place of images.
     #[must_use]
-    pub fn new(settings: RetentionSettings, store: Store, clock: Clock, media: Arc<dyn MediaStore>) -> Self {
+    pub fn new(
+        settings: RetentionSettings,
+        store: Store,
+        clock: Clock,
+        watch: ClockWatch,
+        media: Arc<dyn MediaStore>,
+    ) -> Self {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         Self(Arc::new(Shared {
             interval: Duration::from_secs(settings.interval_minutes * 60),
-            janitor: Janitor::new(settings, store, clock, media),
+            janitor: Janitor::new(settings, store, clock, watch, media),
             last: ArcSwapOption::empty(),
             orders,
             inbox: Arc::new(Mutex::new(inbox)),
@@ -102,26 +130,39 @@ impl RetentionHub {
         self.0.last.load_full()
     }
 
+    /// What keeps passes from deleting until somebody acts, by what is kept.
+    #[must_use]
+    pub fn troubles(&self) -> BTreeMap<&'static str, Trouble> {
+        self.0.janitor.troubles.all()
+    }
+
+    /// The months and days that are over and kept, and why.
+    #[must_use]
+    pub fn held_tables(&self) -> BTreeMap<String, &'static str> {
+        self.0.janitor.held.all()
+    }
+
     /// Orders a pass, which follows the one under way, and waits for its result. `None`: there is none yet, too many
     /// orders wait already, or the actor does not run.
-    pub async fn order(&self, is_dry_run: Option<bool>) -> Option<Arc<Report>> {
+    pub async fn order(&self, pass: PassOrder) -> Option<Arc<Report>> {
         if self.0.inbox.try_lock().is_ok() {
             return None;
         }
         let (reply, result) = oneshot::channel();
-        self.0.orders.try_send(Order { is_dry_run, reply }).ok()?;
+        self.0.orders.try_send(Order { pass, reply }).ok()?;
         tokio::time::timeout(RESULT_WAIT_MAX, result).await.ok()?.ok()
     }
 
     /// Runs one pass right here, beside the rhythm of the actor.
-    pub async fn pass(&self, is_dry_run: bool) -> Arc<Report> {
-        let report = Arc::new(self.0.janitor.pass(is_dry_run).await);
+    pub async fn pass(&self, order: PassOrder) -> Arc<Report> {
+        let report = Arc::new(self.0.janitor.pass(order).await);
         self.0.last.store(Some(Arc::clone(&report)));
         report
     }
 
     async fn run(&self, mut inbox: OwnedMutexGuard<mpsc::Receiver<Order>>) {
         let mut due = Instant::now() + FIRST_PASS_AFTER;
+        let mut store_due = Instant::now();
         loop {
             tokio::select! {
                 order = inbox.recv() => {
@@ -130,13 +171,18 @@ impl RetentionHub {
                     if order.reply.is_closed() {
                         continue;
                     }
-                    let is_dry_run = order.is_dry_run.unwrap_or(self.0.janitor.settings.is_dry_run);
                     // Whoever ordered it may have gone meanwhile.
-                    let _ = order.reply.send(self.pass(is_dry_run).await);
+                    let _ = order.reply.send(self.pass(order.pass).await);
+                }
+                () = tokio::time::sleep_until(store_due) => {
+                    // What fails now is said by the next pass.
+                    let _ = self.0.janitor.ask_of_clock().await;
+                    let _ = self.0.janitor.look_at_store(false).await;
+                    store_due = Instant::now() + STORE_EVERY;
                 }
                 () = self.0.room.wait(Duration::MAX) => self.0.janitor.make_room_now().await,
                 () = tokio::time::sleep_until(due) => {
-                    self.pass(self.0.janitor.settings.is_dry_run).await;
+                    self.pass(PassOrder::default()).await;
                     due = Instant::now() + self.0.interval;
                 }
             }

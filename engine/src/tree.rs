@@ -61,6 +61,7 @@ use axum::Router;
 use broker::tls::TlsFiles;
 use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings, LinkTls, Operator, Tenants};
 use schema::clock::Clock;
+use schema::clock::watch::ClockWatch;
 use schema::id::TenantId;
 use schema::store::{Store, StoreSettings, partition};
 use schema::wire::envelope::Dialects;
@@ -101,6 +102,8 @@ pub struct Parts {
     pub store: Store,
     /// Wall time.
     pub clock: Clock,
+    /// What of it may be believed.
+    pub clock_watch: ClockWatch,
     /// Whether the database answers.
     pub database: DatabaseHealth,
     /// Who may speak.
@@ -141,9 +144,17 @@ impl Parts {
         let is_auto_provisioning = config.ingress.auto_provision;
         let allowlist = Allowlist::new(store.clone(), clock.clone(), is_auto_provisioning, refresh_every);
         let media = media::store(config)?;
-        let retention = retention_settings(config);
+        let clock_watch = ClockWatch::new(clock.clone());
+        let retention = RetentionHub::new(
+            retention_settings(config),
+            store.clone(),
+            clock.clone(),
+            clock_watch.clone(),
+            Arc::clone(&media),
+        );
         Ok(Self {
-            retention: RetentionHub::new(retention, store.clone(), clock.clone(), Arc::clone(&media)),
+            retention,
+            clock_watch,
             database: DatabaseHealth::default(),
             allowlist,
             credentials: Credentials::new(store.clone(), clock.clone()),
@@ -384,7 +395,7 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
     let partitions = Partitions { store: store.clone(), clock: clock.clone() };
     let cleanup = Cleanup {
         store: store.clone(),
-        clock: clock.clone(),
+        watch: parts.clock_watch.clone(),
         every_minutes: config.ingress.dedupe_cleanup_minutes,
         rejects_rows_max: i64::try_from(config.ingress.rejects_rows_max).unwrap_or(i64::MAX),
     };

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 pub use uuid::Uuid;
 
+use crate::clock::Timestamp;
+
 /// Bytes a tenant, farm, barn, device, station or session id may have.
 pub const ID_BYTES_MAX: usize = 128;
 /// Bytes an event or trace id may have.
@@ -142,6 +144,13 @@ pub fn inference_job_id(tenant_id: &str, media_id: &str, model_version: &str) ->
 #[must_use]
 pub fn new_id() -> Uuid {
     Uuid::now_v7()
+}
+
+/// The last id that [`new_id`] can make at a time.
+#[must_use]
+pub fn last_id_at(at: Timestamp) -> Uuid {
+    let millis = u128::from(at.timestamp_millis().max(0).unsigned_abs());
+    Uuid::from_u128((millis << 80) | ((1 << 80) - 1))
 }
 
 fn hyphenated_uuid(text: &str) -> Option<Uuid> {

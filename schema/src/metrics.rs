@@ -240,6 +240,14 @@ catalog! {
     counter retention_emergency_files() = "retention.emergency_files";
     /// Bytes that deleted files had taken.
     counter retention_freed_bytes() = "retention.freed_bytes";
+    /// 1 while the store of images does not bear the marker of this database alone, so that files stay which no row knows.
+    gauge retention_store_not_ours() = "retention.store_not_ours";
+    /// Files that no row knows and that a pass kept, since they were more than a tenth of what it looked at.
+    gauge retention_orphans_kept() = "retention.orphans_kept";
+    /// 1 while nothing is deleted by age, since the clock stands further ahead than anything bears out.
+    gauge retention_clock_unbelievable() = "retention.clock_unbelievable";
+    /// Months and days that are over and kept, since the cloud lacks an event of their time.
+    gauge retention_held_tables() = "retention.held_tables";
     /// The share of a volume that is in use, 0 to 1.
     gauge disk_used_ratio(volume: &'static str) = "disk.used_ratio";
     /// Bytes free on a volume.

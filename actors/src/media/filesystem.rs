@@ -18,16 +18,16 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::spawn_blocking;
 
+use super::name::DRAFT_SUFFIX;
 use super::store::{
-    ListedObject, MediaStore, MediaStoreError, ObjectBody, ObjectMeta, ObjectRef, OpenObject, UploadOffer,
+    ListedObject, MARKER, MediaStore, MediaStoreError, ObjectBody, ObjectMeta, ObjectRef, OpenObject,
+    UploadOffer,
 };
 
 /// Bytes of one chunk when an image is read.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// How often a directory is made again that a deletion removed at the same time.
 const MAKE_ATTEMPTS_MAX: u32 = 3;
-/// How the name of a file ends that is still being written.
-const DRAFT_SUFFIX: &str = ".part";
 
 /// How the directory is used.
 #[derive(Clone)]
@@ -147,6 +147,12 @@ impl MediaStore for FilesystemStore {
             Ok(found)
         };
         blocking("list the images", list).await
+    }
+
+    async fn put_marker(&self, text: &str) -> Result<(), MediaStoreError> {
+        let mut draft = self.begin(MARKER).await?;
+        draft.write(text.as_bytes()).await?;
+        draft.finish().await?.commit().await
     }
 
     async fn probe(&self) -> Result<(), MediaStoreError> {

@@ -18,7 +18,8 @@ use bytes::Bytes;
 use schema::clock::Timestamp;
 
 use super::store::{
-    ListedObject, MediaStore, MediaStoreError, ObjectBody, ObjectMeta, ObjectRef, OpenObject, UploadOffer,
+    ListedObject, MARKER, MediaStore, MediaStoreError, ObjectBody, ObjectMeta, ObjectRef, OpenObject,
+    UploadOffer,
 };
 
 /// Seconds to reach the server.
@@ -186,6 +187,12 @@ impl MediaStore for S3Store {
             })
         };
         Ok(page.contents.unwrap_or_default().into_iter().filter_map(listed).collect())
+    }
+
+    async fn put_marker(&self, text: &str) -> Result<(), MediaStoreError> {
+        let body = ByteStream::from(text.as_bytes().to_vec());
+        let put = self.client.put_object().bucket(&self.bucket).key(MARKER).body(body).send().await;
+        put.map(drop).map_err(|error| MediaStoreError::unavailable("mark the bucket", error))
     }
 
     async fn probe(&self) -> Result<(), MediaStoreError> {

@@ -7,6 +7,11 @@ use schema::id::Uuid;
 
 use super::filesystem::FilesystemStore;
 
+/// The name of the store's marker, which says whose images lie here: at the root of a directory, or a key of a bucket.
+pub const MARKER: &str = ".farmiq-store";
+/// Bytes of a marker that are read at most.
+pub const MARKER_BYTES_MAX: usize = 64 * 1024;
+
 /// An image in the store, by every name it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectRef {
@@ -109,6 +114,20 @@ pub struct OpenObject {
     pub body: Box<dyn ObjectBody>,
 }
 
+/// The text of a store's marker; `None` without one.
+///
+/// # Errors
+/// When the store fails.
+pub async fn marker(store: &dyn MediaStore) -> Result<Option<String>, MediaStoreError> {
+    let object = ObjectRef { object_key: MARKER.to_owned(), path: Some(MARKER.to_owned()) };
+    let Some(mut open) = store.open(&object).await? else { return Ok(None) };
+    let mut text = Vec::new();
+    while let Some(chunk) = open.body.chunk().await?.filter(|_| text.len() < MARKER_BYTES_MAX) {
+        text.extend_from_slice(&chunk);
+    }
+    Ok(Some(String::from_utf8_lossy(&text).into_owned()))
+}
+
 /// A backend.
 #[async_trait]
 pub trait MediaStore: Send + Sync {
@@ -127,6 +146,9 @@ pub trait MediaStore: Send + Sync {
     /// At most `limit` (1 to 1000) of the objects behind the place `after`, in the store's own unchanging order. Fewer
     /// means that there are no more.
     async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<ListedObject>, MediaStoreError>;
+
+    /// Replaces the marker ([`MARKER`]).
+    async fn put_marker(&self, text: &str) -> Result<(), MediaStoreError>;
 
     /// Whether the store is usable: the bucket is there, the directory writable.
     async fn probe(&self) -> Result<(), MediaStoreError>;

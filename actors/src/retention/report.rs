@@ -8,6 +8,8 @@ use schema::clock::Timestamp;
 use schema::metrics;
 use tokio::time::Instant;
 
+use super::trouble::Trouble;
+
 /// How often a pass says how far it has come.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
@@ -81,6 +83,11 @@ impl Report {
             tracing::warn!(part, %error, cause, "a part of the retention pass failed, the next pass tries again");
             self.errors.push(format!("{part}: {error}"));
         }
+    }
+
+    /// A part of the pass did nothing, for a reason that is told elsewhere.
+    pub(super) fn refuse(&mut self, part: &'static str, trouble: &Trouble) {
+        self.errors.push(format!("{part}: {}", trouble.text()));
     }
 
     fn tell_progress(&mut self) {

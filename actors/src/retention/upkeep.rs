@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use schema::clock::Clock;
+use schema::clock::watch::ClockWatch;
+use schema::clock::{Clock, Timestamp};
 use schema::metrics;
+use schema::store::retention::rows;
 use schema::store::{Store, StoreError, dedupe, partition, reject, telemetry};
 
 use super::pass::rested;
@@ -11,6 +13,8 @@ use crate::chore::Chore;
 
 /// How often the partitions ahead are looked after.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(600);
+/// How soon a clock is asked again that was not believed.
+const CLOCK_RETRY: Duration = Duration::from_secs(60);
 
 /// Makes partitions ahead of the rows that need them.
 #[derive(Clone)]
@@ -37,13 +41,13 @@ impl Chore for Partitions {
     }
 }
 
-/// Removes expired dedupe marks and all but the newest refusals.
+/// Removes expired dedupe marks, and all but the newest refusals and strangers.
 #[derive(Clone)]
 pub struct Cleanup {
     /// The database.
     pub store: Store,
-    /// Wall time.
-    pub clock: Clock,
+    /// What of the wall time may be believed.
+    pub watch: ClockWatch,
     /// Minutes between two rounds.
     pub every_minutes: u64,
     /// Refusals that are kept.
@@ -55,25 +59,48 @@ impl Chore for Cleanup {
     type Error = StoreError;
 
     async fn run(&mut self) -> Result<Duration, StoreError> {
-        let now = self.clock.now();
+        self.trim_rejects().await?;
+        self.trim_strangers().await?;
+        // A mark that a wrong clock takes for expired would let its event in again.
+        let Ok(now) = self.watch.judge(None) else { return Ok(CLOCK_RETRY) };
+        self.delete_expired(now).await?;
+        Ok(Duration::from_secs(self.every_minutes * 60))
+    }
+}
+
+impl Cleanup {
+    async fn delete_expired(&self, now: Timestamp) -> Result<(), StoreError> {
         loop {
             let delete =
                 self.store.run("dedupe_cleanup", async |conn| dedupe::delete_expired(conn, now).await);
             let deleted = rested(delete).await?;
             metrics::retention_deleted_rows("ingress_dedupe").increment(deleted);
             if deleted < dedupe::EXPIRED_ROWS_PER_CHUNK.unsigned_abs() {
-                break;
+                return Ok(());
             }
         }
+    }
+
+    async fn trim_strangers(&self) -> Result<(), StoreError> {
+        loop {
+            let trim = self.store.run("trim_strangers", async |conn| rows::trim_strangers(conn).await);
+            let trimmed = rested(trim).await?;
+            metrics::retention_deleted_rows("device_last_seen").increment(trimmed);
+            if trimmed < rows::ROWS_PER_CHUNK.unsigned_abs() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn trim_rejects(&self) -> Result<(), StoreError> {
         let rows_max = self.rejects_rows_max;
         loop {
             let trim = self.store.run("trim_rejects", async |conn| reject::trim(conn, rows_max).await);
             let trimmed = rested(trim).await?;
             metrics::retention_deleted_rows("ingress_rejects").increment(trimmed);
             if trimmed < reject::TRIMMED_ROWS_PER_CHUNK.unsigned_abs() {
-                break;
+                return Ok(());
             }
         }
-        Ok(Duration::from_secs(self.every_minutes * 60))
     }
 }

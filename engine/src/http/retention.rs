@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use actors::retention::PassOrder;
 use actors::retention::report::Report;
 use axum::Json;
 use axum::extract::State;
@@ -17,10 +18,16 @@ use super::time::Time;
 /// How a pass is run.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "documents the parameter that is read by hand")]
+#[expect(dead_code, reason = "documents the parameters that are read by hand")]
 pub(super) struct RunQuery {
     /// Whether the pass only says what it would delete; `retention.dry_run` when absent.
     dry_run: Option<bool>,
+    /// Says that the clock is right, however far past the last pass it stands.
+    confirm_clock: Option<bool>,
+    /// Says that files no row knows may go, also where they are more than a tenth of all.
+    confirm_orphans: Option<bool>,
+    /// Says that the images in the store are those of this database, which marks it as its own.
+    adopt_store: Option<bool>,
 }
 
 /// What a pass did.
@@ -73,9 +80,15 @@ pub(super) async fn run_janitor(
     State(state): State<Arc<AppState>>,
     mut params: Params,
 ) -> Result<Json<JanitorRunBody>, Error> {
-    let is_dry_run = params.one_of("dry_run", &[("true", true), ("false", false)]);
+    let mut flag = |name| params.one_of(name, &[("true", true), ("false", false)]);
+    let order = PassOrder {
+        is_dry_run: flag("dry_run"),
+        confirms_clock: flag("confirm_clock").unwrap_or(false),
+        confirms_orphans: flag("confirm_orphans").unwrap_or(false),
+        adopts_store: flag("adopt_store").unwrap_or(false),
+    };
     params.finish()?;
-    let report = state.retention.order(is_dry_run).await.ok_or_else(|| {
+    let report = state.retention.order(order).await.ok_or_else(|| {
         Error::new(Code::NotReady, "the pass has no result yet, look at /api/v1/janitor/state later")
     })?;
     Ok(Json(JanitorRunBody { data: JanitorRun::from(&*report) }))
@@ -98,17 +111,33 @@ struct JanitorState {
     last_freed_bytes: u64,
     /// What did not succeed.
     last_error: Option<String>,
+    /// What is kept until somebody acts, and why; absent when nothing is.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(example = json!({"orphans": "more than a tenth of the files are unknown to the database"}))]
+    kept: BTreeMap<&'static str, String>,
+    /// Months and days that are over and kept, each with its reason; absent when none is.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(example = json!({"telemetry_raw_202608": "an event of its time waits for the cloud"}))]
+    held_tables: BTreeMap<String, &'static str>,
 }
 
 /// Shows what the last pass of this engine did.
 #[utoipa::path(get, path = "/api/v1/janitor/state", tag = "operations",
     responses((status = 200, description = "The last pass", body = JanitorStateBody)))]
 pub(super) async fn janitor_state(State(state): State<Arc<AppState>>) -> Json<JanitorStateBody> {
-    let data = state.retention.last().map_or_else(JanitorState::default, |report| JanitorState {
-        last_run_at: Some(Time(report.finished_at)),
-        last_deleted_files: report.deleted_files,
-        last_freed_bytes: report.freed_bytes,
-        last_error: report.error(),
-    });
+    let troubles = state.retention.troubles();
+    let kept = troubles.iter().map(|(kept, trouble)| (*kept, trouble.text())).collect();
+    let held_tables = state.retention.held_tables();
+    let data = match state.retention.last() {
+        None => JanitorState { kept, held_tables, ..JanitorState::default() },
+        Some(report) => JanitorState {
+            last_run_at: Some(Time(report.finished_at)),
+            last_deleted_files: report.deleted_files,
+            last_freed_bytes: report.freed_bytes,
+            last_error: report.error(),
+            kept,
+            held_tables,
+        },
+    };
     Json(JanitorStateBody { data })
 }

@@ -86,7 +86,7 @@ impl Janitor {
 
     /// Orders a pass; nothing when it takes longer than the engine lets a caller wait.
     async fn order(&self, is_dry: bool) -> Result<Option<Run>> {
-        let request = Request::post(format!("/api/v1/janitor/run?dry_run={is_dry}"));
+        let request = Request::post(format!("/api/v1/janitor/run?dry_run={is_dry}&confirm_clock=true"));
         let (status, body) = self.call(request).await.context("order a pass")?;
         match status {
             200 => Ok(Some(data(&body)?)),

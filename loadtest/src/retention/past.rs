@@ -220,6 +220,10 @@ fn count_files(place: &Path) -> std::io::Result<u64> {
     let mut count = 0;
     for entry in std::fs::read_dir(place)? {
         let entry = entry?;
+        // The mark of the store is no image.
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
         count += if entry.file_type()?.is_dir() { count_files(&entry.path())? } else { 1 };
     }
     Ok(count)

@@ -5,7 +5,10 @@
 
 pub mod images;
 pub mod lock;
+pub mod mark;
+pub mod passes;
 pub mod rows;
+pub mod stamps;
 pub mod tables;
 
 use std::collections::HashSet;
@@ -20,21 +23,36 @@ pub const STATEMENTS: &[&str] = &[
     images::DUE,
     images::DUE_EARLY,
     images::DELETE,
-    images::STRANGERS,
+    images::UNKNOWN,
+    images::ANY,
+    images::PLACES,
+    images::EXPIRED,
+    images::COUNT_EXPIRED,
+    images::DELETE_EXPIRED,
     lock::TAKE,
     lock::RELEASE,
+    mark::IDENTITY,
+    mark::IDENTIFY,
+    mark::COUNT,
+    passes::LAST,
+    passes::RECORD,
+    passes::NEWEST_ROW,
     rows::AGGREGATES.count,
     rows::AGGREGATES.delete,
     rows::UPLOADS.count,
     rows::UPLOADS.delete,
+    rows::JOBS.count,
+    rows::JOBS.delete,
     rows::DEAD_LETTERS.count,
     rows::DEAD_LETTERS.delete,
+    rows::TRIM_STRANGERS,
     rows::READINGS.due,
     rows::READINGS.delete,
     rows::EVENTS.due,
     rows::EVENTS.delete,
     tables::CHILDREN,
     tables::ROWS_ABOUT,
+    tables::IS_REFUSED,
     tables::IS_UNACKED,
 ];
 

@@ -50,7 +50,8 @@ async fn an_administrator_orders_a_pass_and_a_reader_sees_its_result() {
     face.db
         .execute(
             "INSERT INTO telemetry_raw (id, tenant_id, device_id, event_id, metric_type, metric_value, occurred_at, ingested_at)
-             VALUES (gen_random_uuid(), 't-001', 'd', 'e', 'm', 1, now() - interval '200 days', now())",
+             VALUES (gen_random_uuid(), 't-001', 'd', 'e', 'm', 1, now() - interval '200 days', now() - interval '200 days');
+             INSERT INTO retention_passes (last_at) VALUES (now())",
         )
         .await;
     let (status, before) = face.get(STATE, &READER).await;

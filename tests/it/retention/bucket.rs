@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actors::media::s3::{S3Settings, S3Store};
-use actors::media::store::MediaStore;
+use actors::media::store::{MARKER, MediaStore};
 use chrono::Duration;
 use tests::objects::{ACCESS_KEY, BUCKET, Objects, SECRET_KEY};
 use tests::postgres::connect;
@@ -12,7 +12,7 @@ use tests::wait::until;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::{House, TENANT, now};
+use super::{House, TENANT, WET, now};
 
 /// A bucket at an address.
 fn bucket(url: &str) -> Arc<S3Store> {
@@ -39,7 +39,9 @@ impl Warehouse {
         let (house, objects) = (House::new().await, Objects::start().await);
         let bucket = bucket(&objects.url());
         bucket.probe().await.expect("the bucket is made");
-        Self { house, objects, bucket }
+        let place = Self { house, objects, bucket };
+        assert_eq!(place.pass().await.error(), None);
+        place
     }
 
     /// An old image with its object.
@@ -62,7 +64,7 @@ impl Warehouse {
     }
 
     async fn pass(&self) -> Arc<actors::retention::report::Report> {
-        self.house.hub_on(self.bucket.clone(), |_| ()).pass(false).await
+        self.house.hub_on(self.bucket.clone(), |_| ()).pass(WET).await
     }
 }
 
@@ -78,7 +80,7 @@ async fn rows_wait_for_a_bucket_that_is_away_and_go_when_it_is_back() {
     place.house.image("old-lost", 91, None).await;
     place.objects.stop().await;
     let report = place.pass().await;
-    assert!(report.error().expect("it is said").contains("media_objects: "), "{report:?}");
+    assert!(report.error().expect("it is said").contains("store: "), "{report:?}");
     assert_eq!(report.deleted_files, 0);
     assert_eq!(place.house.rows().await, ["old-1", "old-2", "old-3", "old-lost", "open"]);
     place.objects.start_again().await;
@@ -122,7 +124,7 @@ async fn a_server_that_hangs_up_is_not_asked_for_every_image() {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     });
-    let report = house.hub_on(bucket(&url), |_| ()).pass(false).await;
+    let report = house.hub_on(bucket(&url), |_| ()).pass(WET).await;
     assert!(report.error().is_some(), "{report:?}");
     let calls = calls.load(Ordering::Relaxed);
     // One image, the bucket itself and the listing, each with its retry.
@@ -134,33 +136,72 @@ async fn a_server_that_hangs_up_is_not_asked_for_every_image() {
 async fn objects_that_nobody_knows_go_unless_they_are_of_another_barn() {
     let place = Warehouse::new().await;
     let db = &place.house.db;
-    db.allow_device(TENANT, "wv-001", "f-001", "b-001").await;
-    let key = |barn: &str, name: &str| {
-        format!("tenants/{TENANT}/farms/f-001/barns/{barn}/devices/wv-001/images/{name}")
+    // Ids as people write them, and a device that may be anywhere on its farm.
+    for (tenant, device, farm, barn) in
+        [(TENANT, "wv-001", "'f 1'", "'b-001'"), ("ฟาร์ม", "wv-001", "'f-001'", "NULL")]
+    {
+        db.execute(&format!(
+            "INSERT INTO device_allowlist (tenant_id, device_id, farm_id, barn_id) VALUES ('{tenant}', '{device}', {farm}, {barn})"
+        ))
+        .await;
+    }
+    let key = |tenant: &str, farm: &str, barn: &str, number: u128| {
+        let id = schema::id::Uuid::from_u128(number);
+        format!("tenants/{tenant}/farms/{farm}/barns/{barn}/devices/wv-001/images/2026/02/12/{id}.jpg")
     };
-    place.object(&key("b-001", "forgotten.jpg"), 8);
-    place.object(&key("b-001", "recent.jpg"), 6);
-    place.object(&key("b-001", "offered.jpg"), 30);
-    place.object(&key("b-002", "foreign.jpg"), 300);
-    place.object(&key("b-0011", "foreign.jpg"), 300);
-    place.object("backup/foreign.jpg", 300);
+    let ours = |number| key(TENANT, "f_1", "b-001", number);
+    for number in 0..18 {
+        place.object(&ours(number), 6);
+    }
+    let offered = ours(18);
+    place.object(&offered, 30);
     db.execute(&format!(
         "INSERT INTO media_uploads (media_id, tenant_id, farm_id, barn_id, device_id, bucket, object_key, content_type, status,
             expires_at, created_at)
-         VALUES (gen_random_uuid(), '{TENANT}', 'f-001', 'b-001', 'wv-001', '{BUCKET}', '{}', 'image/jpeg', 'presigned', now(), now())",
-        key("b-001", "offered.jpg")
+         VALUES (gen_random_uuid(), '{TENANT}', 'f 1', 'b-001', 'wv-001', '{BUCKET}', '{offered}', 'image/jpeg', 'presigned', now(), now())"
     ))
     .await;
-    let report = place.pass().await;
-    assert_eq!((report.error(), report.deleted_files), (None, 1));
-    assert!(!place.has(&key("b-001", "forgotten.jpg")));
-    for kept in [
-        key("b-001", "recent.jpg"),
-        key("b-001", "offered.jpg"),
-        key("b-002", "foreign.jpg"),
-        key("b-0011", "foreign.jpg"),
+    let forgotten = [ours(19), key("_____", "f-001", "b-9", 20)];
+    let foreign = [
+        key(TENANT, "f_1", "b-002", 21),
+        key(TENANT, "f_1", "b-0011", 22),
+        key("_____", "f-002", "b-9", 23),
+        format!("tenants/{TENANT}/farms/f_1/barns/b-001/devices/wv-001/images/2026/02/12/mine.jpg"),
         "backup/foreign.jpg".to_owned(),
-    ] {
+    ];
+    for lost in forgotten.iter().chain(&foreign) {
+        place.object(lost, 300);
+    }
+    let report = place.pass().await;
+    assert_eq!((report.error(), report.deleted_files), (None, 2));
+    assert!(forgotten.iter().all(|key| !place.has(key)));
+    for kept in (0..18).map(ours).chain([offered]).chain(foreign) {
         assert!(place.has(&kept), "{kept}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_without_its_marker_or_with_that_of_others_loses_no_object() {
+    let place = Warehouse::new().await;
+    place.house.db.allow_device(TENANT, "wv-001", "f-001", "b-001").await;
+    let key = |number: u128| {
+        let id = schema::id::Uuid::from_u128(number);
+        format!("tenants/{TENANT}/farms/f-001/barns/b-001/devices/wv-001/images/2026/02/12/{id}.jpg")
+    };
+    for number in 0..20 {
+        place.object(&key(number), if number == 0 { 30 } else { 1 });
+    }
+    let marker = place.objects.place(MARKER);
+    let text = std::fs::read(&marker).expect("the bucket is marked");
+    std::fs::remove_file(&marker).expect("it was there");
+    let report = place.pass().await;
+    assert!(report.error().expect("it is said").contains("no marker"), "{report:?}");
+    std::fs::write(&marker, "d0b9a1b2-6b39-4d3e-93a2-0b4a3a8b7c11 3\n").expect("it can be written");
+    let report = place.pass().await;
+    assert!(report.error().expect("it is said").contains("other databases"), "{report:?}");
+    assert!(place.has(&key(0)));
+    std::fs::write(&marker, text).expect("it can be written");
+    let report = place.pass().await;
+    assert_eq!((report.error(), report.deleted_files), (None, 1));
+    assert!(!place.has(&key(0)));
 }

@@ -1,5 +1,8 @@
-//! Images that may go, and files that nobody knows. The file goes first, then the row.
+//! Images that may go, uploads that never came, and files that no row knows. The file goes first, then the row.
+//!
+//! The age of an image counts from when it came in. What its device or a wrong clock says of its capture is no measure.
 
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::unacked;
@@ -16,8 +19,8 @@ macro_rules! due {
             "-- ",
             $name,
             "
-SELECT m.tenant_id, m.id, m.object_key, m.path, m.captured_at, m.size_bytes FROM media_objects AS m
-WHERE m.captured_at < $1 AND (m.captured_at, m.tenant_id, m.id) > ($2, $3, $4)
+SELECT m.tenant_id, m.id, m.object_key, m.path, m.created_at, m.size_bytes FROM media_objects AS m
+WHERE m.created_at < $1 AND (m.created_at, m.tenant_id, m.id) > ($2, $3, $4)
     AND NOT EXISTS (
         SELECT 1 FROM weight_sessions AS s
         WHERE s.tenant_id = m.tenant_id AND s.session_id = m.session_id AND s.status = 'created')
@@ -26,7 +29,7 @@ WHERE m.captured_at < $1 AND (m.captured_at, m.tenant_id, m.id) > ($2, $3, $4)
         WHERE b.tenant_id = m.tenant_id AND b.media_object_id = m.id::text AND s.status = 'created')",
             $and,
             "
-ORDER BY m.captured_at, m.tenant_id, m.id LIMIT $5"
+ORDER BY m.created_at, m.tenant_id, m.id LIMIT $5"
         )
     };
 }
@@ -52,21 +55,43 @@ pub(super) const DELETE: &str = "-- retention_delete_images
 DELETE FROM media_objects AS m USING unnest($1::text[], $2::uuid[]) AS gone (tenant_id, id)
 WHERE m.tenant_id = gone.tenant_id AND m.id = gone.id";
 
-// Others may keep their images in the same bucket: a key must belong to a barn whose devices we let in. A directory is ours.
-pub(super) const STRANGERS: &str = "-- retention_strangers
+pub(super) const UNKNOWN: &str = "-- retention_unknown_files
 SELECT f.place FROM unnest($1::text[]) AS f (place)
-WHERE ($3 OR EXISTS (
-        SELECT 1 FROM device_allowlist AS d
-        WHERE starts_with(f.place, concat('tenants/', d.tenant_id, '/farms/', d.farm_id, '/barns/', d.barn_id, '/'))))
-    AND NOT EXISTS (SELECT 1 FROM media_objects AS m WHERE m.bucket = $2 AND m.object_key = f.place)
+WHERE NOT EXISTS (SELECT 1 FROM media_objects AS m WHERE m.bucket = $2 AND m.object_key = f.place)
     AND NOT EXISTS (SELECT 1 FROM media_objects AS m WHERE m.path = f.place)
     AND NOT EXISTS (SELECT 1 FROM media_uploads AS u WHERE u.object_key = f.place)
     AND NOT EXISTS (SELECT 1 FROM media_uploads AS u WHERE u.path = f.place)";
 
+pub(super) const PLACES: &str = "-- retention_places
+SELECT DISTINCT tenant_id, farm_id, barn_id FROM device_allowlist";
+
+macro_rules! expired {
+    () => {
+        "u.status = 'expired' AND u.expires_at < $1
+    AND NOT EXISTS (SELECT 1 FROM media_objects AS m WHERE m.tenant_id = u.tenant_id AND m.id = u.media_id)"
+    };
+}
+
+pub(super) const EXPIRED: &str = concat!(
+    "-- retention_expired_uploads
+SELECT u.tenant_id, u.media_id, u.object_key, u.path, u.expires_at, u.size_bytes FROM media_uploads AS u
+WHERE (u.expires_at, u.tenant_id, u.media_id) > ($2, $3, $4) AND ",
+    expired!(),
+    "
+ORDER BY u.expires_at, u.tenant_id, u.media_id LIMIT $5"
+);
+
+pub(super) const COUNT_EXPIRED: &str =
+    concat!("-- retention_count_expired_uploads\nSELECT count(*) FROM media_uploads AS u WHERE ", expired!());
+
+pub(super) const DELETE_EXPIRED: &str = "-- retention_delete_expired_uploads
+DELETE FROM media_uploads AS u USING unnest($1::text[], $2::uuid[]) AS gone (tenant_id, media_id)
+WHERE u.tenant_id = gone.tenant_id AND u.media_id = gone.media_id AND u.status = 'expired'";
+
 /// Which images are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// All that were captured before this time.
+    /// All that came in before this time.
     Old {
         /// Exclusive.
         before: Timestamp,
@@ -78,7 +103,7 @@ pub enum Choice {
     },
 }
 
-/// An image that may go.
+/// An image that may go, or an upload that never became one.
 #[derive(Clone, Debug)]
 pub struct Image {
     /// Tenant.
@@ -93,6 +118,18 @@ pub struct Image {
     pub size_bytes: u64,
 }
 
+impl Image {
+    fn of(row: &Row) -> Self {
+        Self {
+            tenant_id: row.get(0),
+            id: row.get(1),
+            object_key: row.get(2),
+            path: row.get(3),
+            size_bytes: row.get::<_, Option<i64>>(5).map_or(0, i64::unsigned_abs),
+        }
+    }
+}
+
 /// Where a chunk ends.
 #[derive(Clone, Debug)]
 pub struct Place(Timestamp, String, Uuid);
@@ -104,10 +141,10 @@ impl Place {
         Self::at(Timestamp::UNIX_EPOCH - chrono::Duration::days(365 * 100))
     }
 
-    /// Before the first image that was captured then or later.
+    /// Before the first image that came in then or later.
     #[must_use]
-    pub fn at(captured_at: Timestamp) -> Self {
-        Self(captured_at, String::new(), Uuid::nil())
+    pub fn at(created_at: Timestamp) -> Self {
+        Self(created_at, String::new(), Uuid::nil())
     }
 }
 
@@ -129,21 +166,20 @@ pub async fn due(conn: &Conn, choice: Choice, after: &Place) -> Result<Chunk, St
         Choice::Old { before } => (DUE, before),
         Choice::Early { now } => (DUE_EARLY, now),
     };
-    let Place(captured_at, tenant_id, id) = after;
-    let rows = conn.query(sql, &[&before, captured_at, tenant_id, id, &IMAGES_PER_CHUNK]).await?;
-    let tenants: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
-    let events: Vec<Uuid> = rows.iter().map(|row| id::media_stored_event_id(row.get(1))).collect();
+    let mut chunk = chunk(conn, sql, before, after).await?;
+    let tenants: Vec<&str> = chunk.images.iter().map(|image| image.tenant_id.as_str()).collect();
+    let events: Vec<Uuid> = chunk.images.iter().map(|image| id::media_stored_event_id(image.id)).collect();
     let held = unacked(conn, &tenants, &events).await?;
+    chunk.images.retain(|image| !held.contains(&id::media_stored_event_id(image.id)));
+    Ok(chunk)
+}
+
+async fn chunk(conn: &Conn, sql: &str, before: Timestamp, after: &Place) -> Result<Chunk, StoreError> {
+    let Place(at, tenant_id, id) = after;
+    let rows = conn.query(sql, &[&before, at, tenant_id, id, &IMAGES_PER_CHUNK]).await?;
     let is_last = rows.len() < usize::try_from(IMAGES_PER_CHUNK).unwrap_or(usize::MAX);
     let next = rows.last().filter(|_| !is_last).map(|row| Place(row.get(4), row.get(0), row.get(1)));
-    let images = rows.iter().zip(&events).filter(|(_, event)| !held.contains(event)).map(|(row, _)| Image {
-        tenant_id: row.get(0),
-        id: row.get(1),
-        object_key: row.get(2),
-        path: row.get(3),
-        size_bytes: row.get::<_, Option<i64>>(5).map_or(0, i64::unsigned_abs),
-    });
-    Ok(Chunk { images: images.collect(), next })
+    Ok(Chunk { images: rows.iter().map(Image::of).collect(), next })
 }
 
 /// Deletes the rows of images whose files are gone.
@@ -156,17 +192,69 @@ pub async fn delete(conn: &Conn, images: &[&Image]) -> Result<u64, StoreError> {
     conn.execute(DELETE, &[&tenants, &ids]).await
 }
 
-/// Which of these files of a directory, or objects of a bucket, have no row, neither as an image nor as an upload, although
-/// they are of a barn of ours.
+/// Which of these files of a directory, or objects of a bucket, have no row, neither as an image nor as an upload.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn strangers(
-    conn: &Conn,
-    places: &[&str],
-    bucket: &str,
-    is_directory: bool,
-) -> Result<Vec<String>, StoreError> {
-    let rows = conn.query(STRANGERS, &[&places, &bucket, &is_directory]).await?;
+pub async fn unknown(conn: &Conn, places: &[&str], bucket: &str) -> Result<Vec<String>, StoreError> {
+    let rows = conn.query(UNKNOWN, &[&places, &bucket]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+pub(super) const ANY: &str = "-- retention_any_image
+SELECT EXISTS (SELECT 1 FROM media_objects)";
+
+/// Whether there is any image.
+///
+/// # Errors
+/// When the database fails.
+pub async fn any(conn: &Conn) -> Result<bool, StoreError> {
+    Ok(conn.query_one(ANY, &[]).await?.get(0))
+}
+
+/// Where devices are that we let in; a farm or barn that is not named may be any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Barn {
+    /// Tenant.
+    pub tenant_id: String,
+    /// Farm.
+    pub farm_id: Option<String>,
+    /// Barn.
+    pub barn_id: Option<String>,
+}
+
+/// The places of all devices that we let in.
+///
+/// # Errors
+/// When the database fails.
+pub async fn places(conn: &Conn) -> Result<Vec<Barn>, StoreError> {
+    let barn = |row: &Row| Barn { tenant_id: row.get(0), farm_id: row.get(1), barn_id: row.get(2) };
+    Ok(conn.query(PLACES, &[]).await?.iter().map(barn).collect())
+}
+
+/// Looks at one chunk of uploads that expired before a time and never became an image.
+///
+/// # Errors
+/// When the database fails.
+pub async fn expired(conn: &Conn, before: Timestamp, after: &Place) -> Result<Chunk, StoreError> {
+    chunk(conn, EXPIRED, before, after).await
+}
+
+/// How many there are.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_expired(conn: &Conn, before: Timestamp) -> Result<u64, StoreError> {
+    let count: i64 = conn.query_one(COUNT_EXPIRED, &[&before]).await?.get(0);
+    Ok(count.unsigned_abs())
+}
+
+/// Deletes the rows of uploads whose files are gone, unless they were completed after all.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_expired(conn: &Conn, uploads: &[&Image]) -> Result<u64, StoreError> {
+    let tenants: Vec<&str> = uploads.iter().map(|upload| upload.tenant_id.as_str()).collect();
+    let ids: Vec<Uuid> = uploads.iter().map(|upload| upload.id).collect();
+    conn.execute(DELETE_EXPIRED, &[&tenants, &ids]).await
 }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::unacked;
+use super::{stamps, unacked};
 use crate::clock::Timestamp;
 use crate::id;
 use crate::store::{Conn, StoreError};
@@ -52,11 +52,12 @@ pub const AGGREGATES: Rule = rule!(
     "telemetry_agg",
     r#"r."window" IN ('1m', '1h', '1d') AND r.bucket_start_at < $1 AND r.bucket_end_at < $1"#
 );
-/// Offers of uploads, from their completion or their expiry on.
-pub const UPLOADS: Rule = rule!(
-    "media_uploads",
-    "(r.status = 'completed' AND r.completed_at < $1 OR r.status = 'expired' AND r.expires_at < $1)"
-);
+/// Offers of uploads, from their completion on.
+pub const UPLOADS: Rule = rule!("media_uploads", "r.status = 'completed' AND r.completed_at < $1");
+/// Jobs of inference, from their completion on; their results stay. A job is completed after it was due, by which the
+/// index knows it.
+pub const JOBS: Rule =
+    rule!("inference_jobs", "r.status = 'completed' AND r.next_attempt_at < $1 AND r.updated_at < $1");
 /// Dead letters, from the moment on in which they were applied again. Open ones stay.
 pub const DEAD_LETTERS: Rule = rule!("dead_letters", "r.redriven_at < $1");
 
@@ -79,11 +80,32 @@ impl Rule {
     }
 }
 
-/// Rows whose time lay outside every monthly partition. Each goes by itself, once the cloud has its event.
+/// Devices that are not let in and of which a message spoke all the same: so many are remembered.
+pub const STRANGERS_MAX: i64 = 10_000;
+
+pub(super) const TRIM_STRANGERS: &str = "-- retention_trim_strangers
+DELETE FROM device_last_seen WHERE ctid = ANY (ARRAY(
+    SELECT r.ctid FROM device_last_seen AS r
+    WHERE NOT EXISTS (
+        SELECT 1 FROM device_allowlist AS d WHERE d.tenant_id = r.tenant_id AND d.device_id = r.device_id)
+    ORDER BY r.last_seen_at DESC OFFSET $1 LIMIT $2))";
+
+/// Forgets one chunk of the strangers that were seen before the newest [`STRANGERS_MAX`], and returns how many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn trim_strangers(conn: &Conn) -> Result<u64, StoreError> {
+    conn.execute(TRIM_STRANGERS, &[&STRANGERS_MAX, &ROWS_PER_CHUNK]).await
+}
+
+/// Rows whose time lies outside every monthly partition. Each goes by itself, as long after it came in as any other, once
+/// the cloud has its event.
 #[derive(Clone, Copy, Debug)]
 pub struct Strays {
     /// The partitioned table, which is also the label of the metric.
     pub table: &'static str,
+    /// Its default partition.
+    pub default: &'static str,
     pub(super) due: &'static str,
     pub(super) delete: &'static str,
 }
@@ -92,19 +114,20 @@ macro_rules! strays {
     ($table:literal) => {
         Strays {
             table: $table,
+            default: concat!($table, "_default"),
             due: concat!(
                 "-- retention_due_",
                 $table,
-                "\nSELECT id, tenant_id, event_id FROM ",
+                "\nSELECT id, tenant_id, event_id, ingested_at FROM ",
                 $table,
-                "_default WHERE occurred_at < $1 AND id > $2 ORDER BY id LIMIT $3"
+                "_default WHERE ingested_at < $1 AND (ingested_at, id) > ($2, $3) ORDER BY ingested_at, id LIMIT $4"
             ),
             delete: concat!(
                 "-- retention_delete_",
                 $table,
                 "\nDELETE FROM ",
                 $table,
-                "_default WHERE occurred_at < $1 AND id = ANY ($2)"
+                "_default WHERE ingested_at < $1 AND id = ANY ($2)"
             ),
         }
     };
@@ -115,29 +138,47 @@ pub const READINGS: Strays = strays!("telemetry_raw");
 /// Generic events of odd times.
 pub const EVENTS: Strays = strays!("device_events");
 
+/// Where a chunk of strays ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StrayPlace(Timestamp, Uuid);
+
+impl StrayPlace {
+    /// Before the first one.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(stamps::OLDEST, Uuid::nil())
+    }
+}
+
 /// One chunk of strays that may go.
 #[derive(Debug)]
 pub struct StrayChunk {
     /// Those whose events the cloud has.
     pub ids: Vec<Uuid>,
     /// Where the next chunk begins; `None` when this was the last one.
-    pub next: Option<Uuid>,
+    pub next: Option<StrayPlace>,
 }
 
 impl Strays {
-    /// Looks at one chunk behind this id.
+    /// Looks at one chunk behind this place.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn due(&self, conn: &Conn, before: Timestamp, after: Uuid) -> Result<StrayChunk, StoreError> {
-        let rows = conn.query(self.due, &[&before, &after, &ROWS_PER_CHUNK]).await?;
-        let ids: Vec<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+    pub async fn due(
+        &self,
+        conn: &Conn,
+        before: Timestamp,
+        after: StrayPlace,
+    ) -> Result<StrayChunk, StoreError> {
+        let StrayPlace(at, id) = after;
+        let rows = conn.query(self.due, &[&before, &at, &id, &ROWS_PER_CHUNK]).await?;
         let tenants: Vec<&str> = rows.iter().map(|row| row.get(1)).collect();
         let events: Vec<Uuid> = rows.iter().map(|row| id::outbox_id(row.get(1), row.get(2))).collect();
         let held = unacked(conn, &tenants, &events).await?;
         let is_last = rows.len() < usize::try_from(ROWS_PER_CHUNK).unwrap_or(usize::MAX);
-        let next = if is_last { None } else { ids.last().copied() };
-        let due = ids.into_iter().zip(events).filter(|(_, event)| !held.contains(event)).map(|(id, _)| id);
+        let next = rows.last().filter(|_| !is_last).map(|row| StrayPlace(row.get(3), row.get(0)));
+        let due =
+            rows.iter().zip(events).filter(|(_, event)| !held.contains(event)).map(|(row, _)| row.get(0));
         Ok(StrayChunk { ids: due.collect(), next })
     }
 
