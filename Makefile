@@ -16,6 +16,7 @@ up: prerequisites ## Run the engine, a pretend cloud and a simulated barn until 
 	@DATA_DIR="$(DATA_DIR)" deploy/demo
 
 test: prerequisites $(VENV)/.ready $(NODE)/.ready ## Run all tests with what they need
+	@tests/previous-program
 	cargo build --workspace --all-targets
 	tests/with-postgres cargo nextest run --workspace
 

@@ -12,6 +12,7 @@ use actors::sync;
 use broker::tls::Tls;
 use chrono::Datelike;
 use schema::clock::Clock;
+use schema::store::migration::{self, Standing};
 use schema::store::{Store, StoreError, StoreSettings, health, partition};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -149,20 +150,10 @@ async fn look_at_database(store: &Store) -> Result<Vec<Finding>, StoreError> {
     let conn = store.conn().await?;
     let version = health::server_version(&conn).await?;
     let mut findings = vec![Finding::ok("database", format!("answers, PostgreSQL {version}"))];
-    let (is, wanted) = (health::schema_version(&conn).await?, health::schema_version_wanted());
-    findings.push(match is {
-        Some(is) if is == wanted => Finding::ok("tables", format!("migrated to {is}")),
-        Some(is) if is > wanted => {
-            let text = format!("migrated to {is} by a newer program; this one knows {wanted}");
-            Finding::new(Verdict::Fail, "tables", text, "run the newer program")
-        }
-        _ => {
-            let text =
-                format!("migrated to {}, wanted {wanted}", is.map_or("nothing".into(), |is| is.to_string()));
-            Finding::new(Verdict::Warn, "tables", text, "run `farmiq-edge migrate`, or just start the engine")
-        }
-    });
-    if is == Some(wanted) {
+    let standing = migration::standing(&conn).await?;
+    let has_tables = matches!(standing, Standing::Current(_) | Standing::Ahead { .. });
+    findings.push(tables(standing));
+    if has_tables {
         let missing = partition::missing_ahead(&conn, Clock::system().now()).await?;
         findings.push(match missing.first() {
             None => Finding::ok("partitions", "made ahead of time"),
@@ -178,6 +169,24 @@ async fn look_at_database(store: &Store) -> Result<Vec<Finding>, StoreError> {
         });
     }
     Ok(findings)
+}
+
+fn tables(standing: Standing) -> Finding {
+    match standing {
+        Standing::Current(is) => Finding::ok("tables", format!("migrated to {is}")),
+        Standing::Ahead { is, ours } => Finding::ok(
+            "tables",
+            format!("migrated to {is} by a newer program, which lets this one run; its own last is {ours}"),
+        ),
+        Standing::Behind { is, wanted } => {
+            let is = is.map_or("nothing".to_owned(), |is| is.to_string());
+            let text = format!("migrated to {is}, wanted {wanted}");
+            Finding::new(Verdict::Warn, "tables", text, "run `farmiq-edge migrate`, or just start the engine")
+        }
+        Standing::Misfit(misfit) => {
+            Finding::new(Verdict::Fail, "tables", misfit.to_string(), "run the program that made the tables")
+        }
+    }
 }
 
 async fn mqtt(config: &Config) -> Vec<Finding> {

@@ -8,9 +8,11 @@ pub mod dead_letter;
 pub mod dedupe;
 pub mod device;
 pub mod door;
+pub mod error;
 pub mod health;
 pub mod inference;
 pub mod media;
+pub mod migration;
 pub mod outbox;
 pub mod partition;
 pub mod reject;
@@ -25,11 +27,12 @@ use deadpool_postgres::{
     ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod,
     Runtime, Timeouts,
 };
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{NoTls, Row, Statement};
 
 use crate::metrics;
+pub(crate) use crate::store::error::at;
+pub use crate::store::error::{DatabaseError, StoreError};
 
 /// Every statement with its name, so that a test can prepare each against the migrated schema.
 pub const STATEMENTS: &[&[&str]] = &[
@@ -43,6 +46,7 @@ pub const STATEMENTS: &[&[&str]] = &[
     health::STATEMENTS,
     inference::STATEMENTS,
     media::STATEMENTS,
+    migration::STATEMENTS,
     outbox::STATEMENTS,
     partition::STATEMENTS,
     reject::STATEMENTS,
@@ -56,12 +60,6 @@ pub const STATEMENTS: &[&[&str]] = &[
 const CONNECT_SECONDS_MAX: u64 = 5;
 /// How much longer than the server's own limit a client waits for an answer before it gives the connection up.
 const ANSWER_GRACE_SECONDS: u64 = 5;
-/// The key of the advisory lock under which migrations run: "farmiq" in ASCII.
-const MIGRATION_LOCK: i64 = 0x6661_726d_6971;
-
-mod embedded {
-    refinery::embed_migrations!("migrations");
-}
 
 /// How to reach the database.
 #[derive(Clone)]
@@ -74,75 +72,6 @@ pub struct StoreSettings {
     pub statement_timeout_seconds: u64,
     /// Shown in `pg_stat_activity`.
     pub application_name: String,
-}
-
-/// What went wrong with the database.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The connection string cannot be read.
-    #[error("read the database URL")]
-    Url(#[source] tokio_postgres::Error),
-    /// No connection could be had.
-    #[error("connect to the database")]
-    Pool(#[from] deadpool_postgres::PoolError),
-    /// The pool could not be made.
-    #[error("build the connection pool")]
-    Build(#[from] deadpool_postgres::BuildError),
-    /// A statement failed.
-    #[error("run {name}")]
-    Statement {
-        /// The statement's or transaction's name.
-        name: &'static str,
-        /// The driver's error.
-        #[source]
-        source: tokio_postgres::Error,
-    },
-    /// The server did not answer in time; the connection is given up.
-    #[error("run {name}: no answer from the database")]
-    Unanswered {
-        /// The transaction's name.
-        name: &'static str,
-    },
-    /// A migration failed, or the database is newer than this program.
-    #[error("migrate the database")]
-    Migrate(#[from] refinery::Error),
-}
-
-impl StoreError {
-    /// Whether the data is at fault, so that the same rows would fail again: SQLSTATE classes 22 and 23, and values
-    /// that PostgreSQL cannot take at all (54).
-    #[must_use]
-    pub fn is_data(&self) -> bool {
-        let Self::Statement { source, .. } = self else { return false };
-        source.code().is_some_and(|state| {
-            let is_data_class = ["22", "23", "54"].iter().any(|class| state.code().starts_with(class));
-            is_data_class && *state != SqlState::DISK_FULL
-        })
-    }
-}
-
-impl StoreError {
-    /// Whether a key is there already.
-    #[must_use]
-    pub fn is_replay(&self) -> bool {
-        let Self::Statement { source, .. } = self else { return false };
-        source.code() == Some(&SqlState::UNIQUE_VIOLATION)
-    }
-
-    /// Whether trying again cannot help: a migration that is wrong, or a database newer than this program.
-    #[must_use]
-    pub fn is_permanent(&self) -> bool {
-        match self {
-            Self::Url(_) => true,
-            Self::Migrate(error) => !matches!(error.kind(), refinery::error::Kind::Connection(..)),
-            Self::Pool(_) | Self::Build(_) | Self::Statement { .. } | Self::Unanswered { .. } => false,
-        }
-    }
-}
-
-/// Names the statement an error came from.
-pub(crate) fn at(name: &'static str) -> impl FnOnce(tokio_postgres::Error) -> StoreError {
-    move |source| StoreError::Statement { name, source }
 }
 
 /// The database. Cloning shares the pool.
@@ -166,7 +95,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Url`] when the connection string cannot be read.
     pub fn new(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let mut config: tokio_postgres::Config = settings.url.parse().map_err(StoreError::Url)?;
+        let mut config: tokio_postgres::Config =
+            settings.url.parse().map_err(|error: tokio_postgres::Error| StoreError::Url(error.into()))?;
         config.application_name(&settings.application_name);
         config.connect_timeout(Duration::from_secs(CONNECT_SECONDS_MAX));
         config.keepalives_idle(Duration::from_secs(30));
@@ -222,6 +152,10 @@ impl Store {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 conn.give_up_if_broken(&error);
+                if error.is_stale_plan() {
+                    // The other connections have prepared the same statement for the same columns.
+                    self.pool.manager().statement_caches.clear();
+                }
                 Err(error)
             }
             Err(_) => {
@@ -244,22 +178,6 @@ impl Store {
     pub fn pool_in_use(&self) -> (usize, usize) {
         let status = self.pool.status();
         (status.size.saturating_sub(status.available), status.max_size)
-    }
-
-    /// Brings the tables to this program's version. Replicas that start together take turns.
-    ///
-    /// # Errors
-    /// [`StoreError::Migrate`], also when the database was migrated by a newer program.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        let mut conn = self.conn().await?;
-        let lock = format!("SET statement_timeout = 0; SELECT pg_advisory_lock({MIGRATION_LOCK})");
-        conn.batch("migration_lock", &lock).await?;
-        let client = conn.client.as_mut().expect("it is given up only below");
-        let outcome = embedded::migrations::runner().run_async(&mut ***client).await;
-        // The connection carries the lock and an unlimited statement timeout: it is not returned to the pool.
-        conn.give_up();
-        outcome?;
-        Ok(())
     }
 }
 
@@ -364,9 +282,7 @@ impl Conn {
     }
 
     fn give_up_if_broken(&mut self, error: &StoreError) {
-        if self.is_closed()
-            || matches!(error, StoreError::Statement { source, .. } if source.code().is_none())
-        {
+        if self.is_closed() || error.is_of_the_connection() {
             self.give_up();
         }
     }

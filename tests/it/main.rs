@@ -27,4 +27,5 @@ mod sync;
 mod thousand;
 mod tidy;
 mod tls;
+mod upgrade;
 mod weighing;

@@ -66,18 +66,6 @@ async fn replicas_that_migrate_at_once_take_turns() {
 }
 
 #[tokio::test]
-async fn a_program_older_than_the_database_refuses_it() {
-    let database = Database::fresh().await;
-    database
-        .execute(
-            "INSERT INTO refinery_schema_history (version, name, applied_on, checksum)
-             VALUES (9999, 'from_the_future', '2030-01-01T00:00:00Z', '1')",
-        )
-        .await;
-    assert!(database.store.migrate().await.is_err());
-}
-
-#[tokio::test]
 async fn a_transaction_that_is_dropped_half_way_leaves_nothing_behind() {
     let database = Database::fresh().await;
     let one_connection = StoreSettings {

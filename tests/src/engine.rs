@@ -22,6 +22,7 @@ const TAIL_LINES: usize = 60;
 pub struct Engine {
     /// What it was told.
     pub settings: Settings,
+    program: PathBuf,
     log: PathBuf,
     child: Option<Child>,
 }
@@ -49,8 +50,21 @@ impl Engine {
     /// An engine that does not run yet.
     #[must_use]
     pub fn stopped(settings: Settings) -> Self {
+        Self::of(binary(), settings)
+    }
+
+    /// An engine of the previous version that does not run yet; `None` when it was not built, since the history of the
+    /// repository is not here.
+    #[must_use]
+    pub fn previous(settings: Settings) -> Option<Self> {
+        let commit = include_str!("../previous-commit").trim();
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/previous").join(commit);
+        program.exists().then(|| Self::of(program, settings))
+    }
+
+    fn of(program: PathBuf, settings: Settings) -> Self {
         let log = settings.data_dir().join("log");
-        Self { settings, log, child: None }
+        Self { settings, program, log, child: None }
     }
 
     /// Starts the engine, whose last process is gone, and waits until it runs; says how long that took.
@@ -88,7 +102,7 @@ impl Engine {
             let file = OpenOptions::new().create(true).append(true).open(&self.log);
             file.expect("the log can be written")
         };
-        let child = Command::new(binary())
+        let child = Command::new(&self.program)
             .arg(command)
             .env_clear()
             .envs(self.settings.variables())

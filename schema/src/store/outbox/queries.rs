@@ -300,8 +300,7 @@ async fn list_acked(conn: &Conn, limit: i64, tenants: Option<&[String]>) -> Resu
         match conn.query(&sql, &[&tenants, &room]).await {
             Ok(rows) => entries.extend(rows.iter().map(Entry::read)),
             // Its time has come since the tables were listed.
-            Err(StoreError::Statement { source, .. })
-                if source.code() == Some(&SqlState::UNDEFINED_TABLE) => {}
+            Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {}
             Err(error) => return Err(error),
         }
     }

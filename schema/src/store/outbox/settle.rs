@@ -167,7 +167,7 @@ pub async fn settle(
     now: Timestamp,
 ) -> Result<Settled, StoreError> {
     match settle_once(conn, tenant_id, batch_id, settlement, now).await {
-        Err(StoreError::Statement { source, .. }) if source.code() == Some(&SqlState::UNDEFINED_TABLE) => {
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
             partition::ensure_ahead(conn, now).await?;
             settle_once(conn, tenant_id, batch_id, settlement, now).await
         }

@@ -267,7 +267,6 @@ fn farthest(kind: Kind, today: NaiveDate) -> NaiveDate {
 
 /// Whether somebody held a lock, or the work took longer than others should wait for.
 fn is_in_the_way(error: &StoreError) -> bool {
-    let StoreError::Statement { source, .. } = error else { return false };
     [
         SqlState::LOCK_NOT_AVAILABLE,
         SqlState::QUERY_CANCELED,
@@ -275,7 +274,7 @@ fn is_in_the_way(error: &StoreError) -> bool {
         SqlState::T_R_DEADLOCK_DETECTED,
     ]
     .iter()
-    .any(|state| source.code() == Some(state))
+    .any(|state| error.code() == Some(state))
 }
 
 fn midnight(day: NaiveDate) -> Timestamp {
