@@ -24,6 +24,10 @@ use tokio_rustls::LazyConfigAcceptor;
 pub use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate};
 
+mod unverified;
+
+pub use unverified::connect_unverified;
+
 /// Seconds a client may take for its handshake. Whoever accepts clients bounds how many are on their way in.
 const HANDSHAKE_SECONDS_MAX: u64 = 10;
 /// How often the files are looked at.

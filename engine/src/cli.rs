@@ -63,6 +63,16 @@ Examples:
 
 It changes nothing. Exit codes: 0 the engine can work, 1 a line says FAIL.";
 
+const HEALTH_EXAMPLES: &str = "\
+Examples:
+  farmiq-edge health                                  whether the engine lives
+  farmiq-edge health --ready                          whether it can do its work
+  farmiq-edge health --http-listen 127.0.0.1:3001     one that was started with this flag
+
+It asks over http.listen, also where that port speaks TLS, and says one line. It needs no
+shell and no other program: HEALTHCHECK CMD [\"/farmiq-edge\", \"health\"].
+Exit codes: 0 yes, 1 no, 2 the configuration has a mistake.";
+
 const DEVICE_EXAMPLES: &str = "\
 Examples:
   farmiq-edge device add --tenant t-001 --farm f-001 --barn b-001 --device d-001
@@ -160,6 +170,9 @@ pub enum Command {
     /// Look for what is wrong on this machine, and say what to do about it.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor,
+    /// Ask the engine that runs here whether it lives, or can do its work.
+    #[command(after_help = HEALTH_EXAMPLES)]
+    Health(Health),
     /// Let devices in, give them passwords, and put them out.
     #[command(subcommand, after_help = DEVICE_EXAMPLES)]
     Device(DeviceCommand),
@@ -308,6 +321,17 @@ pub struct ModelCheck {
     pub json: bool,
 }
 
+/// What to ask the running engine, and where.
+#[derive(Debug, Args)]
+pub struct Health {
+    /// Ask whether it can do its work, and not only whether it lives.
+    #[arg(long)]
+    pub ready: bool,
+    /// Address and port of its HTTP [default: http.listen].
+    #[arg(long, value_name = "ADDRESS")]
+    pub http_listen: Option<SocketAddr>,
+}
+
 /// How to run with everything embedded.
 #[derive(Debug, Args)]
 #[command(after_help = UP_EXAMPLES)]
@@ -338,6 +362,11 @@ impl Cli {
             Command::Run | Command::Worker | Command::Migrate => inputs.needs_database = true,
             // The private database of a box that is up is found where `up` puts it.
             Command::Device(_) | Command::BrokerConfig(_) => inputs.presets = private_presets(&environment),
+            Command::Health(health) => {
+                let address = health.http_listen.map(|address| address.to_string());
+                let flag = |value| Flag { name: "--http-listen", path: "http.listen", value };
+                inputs.flags = address.map(flag).into_iter().collect();
+            }
             Command::CheckConfig { .. } | Command::Doctor | Command::Model(_) => {}
         }
         inputs.environment = environment;

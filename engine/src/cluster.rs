@@ -1,11 +1,11 @@
 //! A private PostgreSQL cluster in the data directory, for a box that has no database server of its own.
 //!
 //! It listens on a unix socket only, in a directory nobody else can enter. It outlives a crash of the engine: the
-//! next start finds it running and adopts it.
+//! next start finds it running and adopts it. While the engine runs, it looks after its server and starts it again.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -14,31 +14,32 @@ use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 mod binaries;
+mod keeper;
+mod limits;
 mod owner;
 mod pid_file;
+mod process;
+mod server;
 mod server_log;
 mod settings;
 
 use binaries::Binaries;
 use owner::Owner;
-use pid_file::PidFile;
-use server_log::ServerLog;
+use pid_file::{PidFile, Read};
+use server::Server;
 
 /// The port in the socket's name; no TCP port is opened.
 const PORT: u16 = 5432;
 /// Bytes of a socket's path that the operating system takes, with the name PostgreSQL gives it.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
-/// Longest time one program of PostgreSQL may take; a recovery after a power cut is the slowest.
+/// Longest time one program of PostgreSQL may take; making a cluster on a slow card takes the longest.
 const PROGRAM_SECONDS_MAX: u64 = 300;
-/// Longest time for the server to stop.
-const STOP_SECONDS_MAX: u64 = 60;
-/// Attempts to start while processes of a killed server are still leaving.
-const START_ATTEMPTS_MAX: u32 = 20;
-/// Time between two looks at a server that is starting or stopping.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// The mode of directories that only their owner may enter.
+const PRIVATE: u32 = 0o700;
 
 /// Why there is no private cluster.
 #[derive(Debug, thiserror::Error)]
@@ -75,12 +76,32 @@ pub enum ClusterError {
     #[error("another farmiq-edge uses {}; stop it, or choose another --data-dir", .0.display())]
     InUse(PathBuf),
     /// A directory is there that someone else made.
-    #[error("{} belongs to another user (uid {uid}); run as that user, or choose another --data-dir", .path.display())]
+    #[error(
+        "{} belongs to uid {uid} (mode {mode:04o}), and PostgreSQL would run as uid {wanted}: `chown -R {wanted} {}`, \
+         or choose another --data-dir", .path.display(), .path.display()
+    )]
     Foreign {
         /// The directory.
         path: PathBuf,
         /// Whose it is.
         uid: u32,
+        /// What its owner and others may do.
+        mode: u32,
+        /// Whose it should be.
+        wanted: u32,
+    },
+    /// The modes of a directory cannot be put right.
+    #[error(
+        "{} has mode {mode:04o} (uid {uid}) and PostgreSQL insists on 0700, which cannot be set here: put the data \
+         directory on a file system that keeps modes, such as ext4", .path.display()
+    )]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        uid: u32,
+        /// What its owner and others may do.
+        mode: u32,
     },
     /// A file or directory could not be read or made.
     #[error("{attempt} {}", .path.display())]
@@ -103,26 +124,66 @@ pub enum ClusterError {
     },
 }
 
-/// A running cluster that this process holds.
+impl ClusterError {
+    /// Whether trying again cannot help before a person does something.
+    fn is_permanent(&self) -> bool {
+        /// What PostgreSQL says of settings and files that it will refuse the next time, too.
+        const HOPELESS: [&str; 8] = [
+            "contains errors",
+            "unrecognized configuration parameter",
+            "invalid value for parameter",
+            "incompatible with server",
+            "incompatible with this installation",
+            "could not locate a valid checkpoint record",
+            "not a database cluster directory",
+            "root\" execution of the PostgreSQL server is not permitted",
+        ];
+        match self {
+            Self::NotInstalled { .. }
+            | Self::NoOwner
+            | Self::Unreachable { .. }
+            | Self::InUse(_)
+            | Self::Foreign { .. }
+            | Self::Open { .. } => true,
+            Self::Files { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            Self::Program { output, .. } => HOPELESS.iter().any(|words| output.contains(words)),
+        }
+    }
+}
+
+/// What a cluster is busy with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It is being made.
+    Making,
+    /// Its server starts.
+    Starting,
+    /// Its server reads its log again, since it was not stopped in order.
+    Recovering,
+    /// Its server takes connections.
+    Ready,
+}
+
+/// The cluster of a data directory, which no other engine can hold meanwhile. [`Cluster::keep`] runs its server.
 #[derive(Debug)]
 pub struct Cluster {
     binaries: Binaries,
     owner: Option<Owner>,
+    data_dir: PathBuf,
     directory: PathBuf,
     socket_directory: PathBuf,
+    stage: watch::Sender<Stage>,
+    server: Option<Server>,
     /// Held as long as the process lives, so that no two engines share a directory.
     _lock: File,
 }
 
 impl Cluster {
-    /// Starts the cluster of this data directory, makes it first when it is not there, and waits until it answers.
-    ///
-    /// A server that still runs from an earlier engine is adopted. Dropping the cluster leaves the server running:
-    /// only [`Cluster::stop`] ends it.
+    /// Takes the cluster of this data directory, whether it is there yet or not; nothing is started.
     ///
     /// # Errors
-    /// When the programs of PostgreSQL are missing or fail, or the directory cannot be used; each says what to do.
-    pub async fn start(data_dir: &Path) -> Result<Self, ClusterError> {
+    /// When the programs of PostgreSQL are missing, or the directory cannot be used; each says what to do.
+    pub async fn hold(data_dir: &Path) -> Result<Self, ClusterError> {
         fs::create_dir_all(data_dir).map_err(files("create", data_dir))?;
         let data_dir = fs::canonicalize(data_dir).map_err(files("find", data_dir))?;
         let lock = lock(&data_dir)?;
@@ -130,12 +191,12 @@ impl Cluster {
         let owner = Owner::of_cluster(&directory)?;
         if let Some(owner) = &owner {
             owner.check_reach(&data_dir)?;
+            owner.warn_if_shared();
         }
         let binaries = Binaries::find(&directory).await?;
         let socket_directory = socket_directory(&data_dir, owner.as_ref());
-        let mut cluster = Self { binaries, owner, directory, socket_directory, _lock: lock };
-        cluster.bring_up(&data_dir).await?;
-        Ok(cluster)
+        let stage = watch::Sender::new(Stage::Starting);
+        Ok(Self { binaries, owner, data_dir, directory, socket_directory, stage, server: None, _lock: lock })
     }
 
     /// The connection string: for psql and for every driver that knows key-value strings.
@@ -143,41 +204,23 @@ impl Cluster {
         url(&self.socket_directory)
     }
 
+    /// What it is busy with, now and later.
+    pub fn stage(&self) -> watch::Receiver<Stage> {
+        self.stage.subscribe()
+    }
+
     /// The address of the server of a data directory; `None` while none runs there.
     pub fn running(data_dir: &Path) -> Option<String> {
         let directory = fs::canonicalize(data_dir).ok()?.join("postgres");
-        let file = PidFile::read(&directory)?;
-        file.is_ready.then(|| url(&file.socket_directory))
-    }
-
-    /// Stops the server: running statements are ended, everything committed is on disk.
-    ///
-    /// # Errors
-    /// When it does not stop in time; it goes on stopping by itself.
-    pub async fn stop(self) -> Result<(), ClusterError> {
-        let seconds = STOP_SECONDS_MAX.to_string();
-        self.run("pg_ctl", &["stop", "--mode=fast", "--wait", "--timeout", &seconds, "-D", &self.data()], "")
-            .await?;
-        Ok(())
-    }
-
-    async fn bring_up(&mut self, data_dir: &Path) -> Result<(), ClusterError> {
-        if !self.directory.join("PG_VERSION").exists() {
-            self.create(data_dir).await?;
-        }
-        match self.wait_while_in_transition().await? {
-            Server::Ready { socket_directory } => {
-                tracing::info!(directory = %self.directory.display(), "adopted the running PostgreSQL");
-                self.socket_directory = socket_directory;
-                Ok(())
-            }
-            Server::Absent => self.start_server().await,
+        match PidFile::read(&directory) {
+            Read::Written(file) if file.is_ready => Some(url(&file.socket_directory)),
+            Read::Written(_) | Read::Absent | Read::Torn => None,
         }
     }
 
     /// Makes the cluster beside its place and moves it there when it is whole, so that a crash leaves nothing half made.
-    async fn create(&self, data_dir: &Path) -> Result<(), ClusterError> {
-        let draft = data_dir.join("postgres.draft");
+    async fn create(&self) -> Result<(), ClusterError> {
+        let draft = self.data_dir.join("postgres.draft");
         if draft.exists() {
             fs::remove_dir_all(&draft).map_err(files("remove", &draft))?;
         }
@@ -187,6 +230,7 @@ impl Cluster {
             "--username=postgres",
             "--encoding=UTF8",
             "--no-locale",
+            "--data-checksums",
             "--auth-local=trust",
             "--auth-host=reject",
         ];
@@ -200,57 +244,9 @@ impl Cluster {
         .await?;
         settings::include_ours(&draft).map_err(files("write the settings in", &draft))?;
         fs::rename(&draft, &self.directory).map_err(files("move into place", &self.directory))?;
-        sync_directory(data_dir).map_err(files("sync", data_dir))?;
+        sync_directory(&self.data_dir).map_err(files("sync", &self.data_dir))?;
         tracing::info!(directory = %self.directory.display(), postgres = self.binaries.major, "made a PostgreSQL cluster");
         Ok(())
-    }
-
-    async fn start_server(&self) -> Result<(), ClusterError> {
-        self.make_private_directory(&self.socket_directory)?;
-        // No server of this cluster runs, and no other may use this directory: what a killed one left is stale.
-        for left_behind in [format!(".s.PGSQL.{PORT}.lock"), format!(".s.PGSQL.{PORT}")] {
-            let _ = fs::remove_file(self.socket_directory.join(left_behind));
-        }
-        let written = settings::write(&self.directory, &self.socket_directory);
-        written.map_err(files("write the settings in", &self.directory))?;
-        let seconds = PROGRAM_SECONDS_MAX.to_string();
-        let start_log = self.directory.join("start.log").display().to_string();
-        let arguments = ["start", "--wait", "--timeout", &seconds, "-D", &self.data(), "--log", &start_log];
-        for attempt in 1.. {
-            let before = ServerLog::end(&self.directory);
-            let Err(error) = self.run("pg_ctl", &arguments, "").await else { break };
-            let said = before.what_followed().unwrap_or_else(|| error.to_string());
-            let orphans_are_leaving = said.contains("still in use");
-            if !orphans_are_leaving || attempt == START_ATTEMPTS_MAX {
-                return Err(ClusterError::Program { program: "postgres", output: tail(&said) });
-            }
-            sleep(LOOK_AGAIN).await;
-        }
-        tracing::info!(directory = %self.directory.display(), postgres = self.binaries.major, "started PostgreSQL");
-        Ok(())
-    }
-
-    /// Waits until a server that is starting or stopping has finished doing so.
-    async fn wait_while_in_transition(&self) -> Result<Server, ClusterError> {
-        let deadline = Instant::now() + Duration::from_secs(PROGRAM_SECONDS_MAX);
-        loop {
-            match PidFile::read(&self.directory) {
-                None => return Ok(Server::Absent),
-                Some(pid_file) if !pid_file.is_of(&self.directory) => {
-                    pid_file.remove_if_taken_over(&self.directory)?;
-                    return Ok(Server::Absent);
-                }
-                Some(PidFile { is_ready: true, socket_directory, .. }) => {
-                    return Ok(Server::Ready { socket_directory });
-                }
-                Some(_) if Instant::now() < deadline => sleep(LOOK_AGAIN).await,
-                Some(pid_file) => {
-                    let output =
-                        format!("the server with process id {} neither starts nor stops", pid_file.pid);
-                    return Err(ClusterError::Program { program: "postgres", output });
-                }
-            }
-        }
     }
 
     /// Runs a program of PostgreSQL as the owner, with nothing of our environment, and waits for its end.
@@ -260,39 +256,45 @@ impl Cluster {
         arguments: &[&str],
         input: &str,
     ) -> Result<Output, ClusterError> {
-        let path = self.binaries.path(program);
-        let mut command = Command::new(&path);
+        let mut command = self.command(program);
         let piped = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
-        command.args(arguments).env_clear().env("LC_ALL", "C").current_dir("/").kill_on_drop(true);
+        command.args(arguments).kill_on_drop(true);
         command.stdin(piped).stdout(Stdio::piped()).stderr(Stdio::piped());
-        if let Some(owner) = &self.owner {
-            command.uid(owner.uid).gid(owner.gid);
-        }
-        let finished = timeout(Duration::from_secs(PROGRAM_SECONDS_MAX + STOP_SECONDS_MAX), async {
+        let finished = timeout(Duration::from_secs(PROGRAM_SECONDS_MAX), async {
             let mut child = command.spawn()?;
             if let Some(mut stdin) = child.stdin.take() {
-                stdin.write_all(input.as_bytes()).await?;
+                // A program that failed reads no more; what it says tells why.
+                let _ = stdin.write_all(input.as_bytes()).await;
             }
             child.wait_with_output().await
         });
         let output = finished
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(files("run", &path))?;
+            .map_err(files("run", &self.binaries.path(program)))?;
         if output.status.success() {
             return Ok(output);
         }
-        let said = [output.stderr, output.stdout].concat();
-        Err(ClusterError::Program { program, output: tail(&String::from_utf8_lossy(&said)) })
+        let (stderr, stdout) =
+            (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+        let output = server_log::reason(&stderr, &stdout, &output.status.to_string());
+        Err(ClusterError::Program { program, output })
     }
 
-    fn data(&self) -> String {
-        self.directory.display().to_string()
+    /// A program of PostgreSQL that runs as the owner of the cluster, with nothing of our environment.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.binaries.path(program));
+        command.env_clear().env("LC_ALL", "C").current_dir("/");
+        if let Some(owner) = &self.owner {
+            command.uid(owner.uid).gid(owner.gid);
+        }
+        command
     }
 
-    /// Makes a directory that only the owner of the server can enter, or checks that one is there.
+    /// Makes a directory that only the owner of the server can enter. One that is there and the owner's is made so
+    /// again: a volume may have been opened to a group since.
     fn make_private_directory(&self, path: &Path) -> Result<(), ClusterError> {
-        let made = fs::DirBuilder::new().recursive(false).mode(0o700).create(path);
+        let made = fs::DirBuilder::new().recursive(false).mode(PRIVATE).create(path);
         match made {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(files("create", path)(error)),
@@ -302,23 +304,37 @@ impl Cluster {
                 }
             }
         }
-        let found = fs::symlink_metadata(path).map_err(files("read", path))?;
-        let expected = self.owner.as_ref().map_or(rustix::process::geteuid().as_raw(), |owner| owner.uid);
-        let is_private = found.is_dir() && found.uid() == expected && found.mode() & 0o077 == 0;
-        if is_private {
-            Ok(())
-        } else {
-            Err(ClusterError::Foreign { path: path.to_owned(), uid: found.uid() })
+        let found = self.check_owner(path)?;
+        if mode(&found) == PRIVATE {
+            return Ok(());
         }
+        let is_opened = mode(&found) & 0o077 != 0;
+        fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE))
+            .map_err(files("set the mode of", path))?;
+        if is_opened {
+            let before = format!("{:04o}", mode(&found));
+            tracing::warn!(path = %path.display(), before, "others could enter a directory of PostgreSQL; put right");
+        }
+        let found = self.check_owner(path)?;
+        if mode(&found) & 0o077 == 0 {
+            return Ok(());
+        }
+        Err(ClusterError::Open { path: path.to_owned(), uid: found.uid(), mode: mode(&found) })
+    }
+
+    fn check_owner(&self, path: &Path) -> Result<fs::Metadata, ClusterError> {
+        let found = fs::symlink_metadata(path).map_err(files("read", path))?;
+        let wanted = self.owner.as_ref().map_or(rustix::process::geteuid().as_raw(), |owner| owner.uid);
+        if found.is_dir() && found.uid() == wanted {
+            return Ok(found);
+        }
+        Err(ClusterError::Foreign { path: path.to_owned(), uid: found.uid(), mode: mode(&found), wanted })
     }
 }
 
-/// What was found in the place of the server.
-enum Server {
-    /// It runs and takes connections on the socket in this directory.
-    Ready { socket_directory: PathBuf },
-    /// None runs.
-    Absent,
+/// The bits that say who may do what.
+fn mode(found: &fs::Metadata) -> u32 {
+    found.mode() & 0o7777
 }
 
 fn lock(data_dir: &Path) -> Result<File, ClusterError> {
@@ -333,12 +349,12 @@ fn lock(data_dir: &Path) -> Result<File, ClusterError> {
     Ok(file)
 }
 
-/// The directory of the socket: in the data directory, or a short one when that path is too long for a socket.
 fn url(socket_directory: &Path) -> String {
     let escaped = socket_directory.display().to_string().replace('\\', r"\\").replace('\'', r"\'");
     format!("host='{escaped}' port={PORT} user=farmiq dbname=farmiq")
 }
 
+/// The directory of the socket: in the data directory, or a short one when that path is too long for a socket.
 fn socket_directory(data_dir: &Path, owner: Option<&Owner>) -> PathBuf {
     let inside = data_dir.join("socket");
     let socket = inside.join(format!(".s.PGSQL.{PORT}"));
@@ -363,13 +379,6 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 fn files(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ClusterError {
     let path = path.to_owned();
     move |source| ClusterError::Files { attempt, path, source }
-}
-
-/// The last lines of an output: where programs say what went wrong.
-fn tail(output: &str) -> String {
-    const LINES: usize = 6;
-    let lines: Vec<_> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    lines[lines.len().saturating_sub(LINES)..].join("; ")
 }
 
 #[cfg(test)]

@@ -14,11 +14,11 @@ use chrono::Datelike;
 use schema::clock::Clock;
 use schema::store::migration::{self, Standing};
 use schema::store::{Store, StoreError, StoreSettings, health, partition};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::config::{Config, InferenceQueue, Loaded, MediaBackend, MqttMode, Url};
+use crate::health::Question;
 use crate::{http, tree};
 
 /// Longest wait for one answer.
@@ -222,7 +222,7 @@ async fn listener(subject: &'static str, listen: SocketAddr, config: &Config) ->
     match TcpListener::bind(listen).await {
         Ok(_) => Finding::ok(subject, format!("{listen} is free")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if engine_answers(config.http.listen).await {
+            if crate::health::ask(&config.http, Question::Lives).await.is_ok() {
                 return Finding::ok(
                     subject,
                     format!("{listen} is in use, and a farmiq-edge answers on this machine"),
@@ -239,20 +239,6 @@ async fn listener(subject: &'static str, listen: SocketAddr, config: &Config) ->
             "choose an address and port this user may listen on",
         ),
     }
-}
-
-/// Whether what listens there answers like an engine.
-async fn engine_answers(listen: SocketAddr) -> bool {
-    let local =
-        if listen.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], listen.port())) } else { listen };
-    let asked = timeout(ANSWER, async {
-        let mut stream = TcpStream::connect(local).await?;
-        stream.write_all(b"GET /api/health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
-        let mut answer = String::new();
-        stream.take(4096).read_to_string(&mut answer).await?;
-        io::Result::Ok(answer)
-    });
-    matches!(asked.await, Ok(Ok(answer)) if answer.contains("\"healthy\""))
 }
 
 async fn connection(subject: &'static str, url: &Url, advice: &str) -> Finding {

@@ -20,11 +20,13 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use schema::clock::Clock;
 use schema::store::Store;
+use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
+use crate::cluster::Stage;
 use crate::config::Config;
 use crate::observe;
 use crate::tree::Parts;
@@ -72,6 +74,8 @@ pub struct AppState {
     store: Store,
     /// Whether it answers.
     database: DatabaseHealth,
+    /// What the private cluster is busy with, when there is one.
+    cluster: Option<watch::Receiver<Stage>>,
     /// Who may call.
     authority: Authority,
     /// Which devices may act.
@@ -116,6 +120,7 @@ impl AppState {
             clock: parts.clock.clone(),
             store: parts.store.clone(),
             database: parts.database.clone(),
+            cluster: parts.cluster.clone(),
             authority: Authority::new(&config.auth)?,
             allowlist: parts.allowlist.clone(),
             credentials: parts.credentials.clone(),

@@ -1,5 +1,6 @@
 //! The program: reads the command line and the configuration, and runs the engine until it is told to stop.
 
+use std::convert::Infallible;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,11 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Parser;
 use engine::cli::{BrokerConfigCommand, Cli, Command, ModelCheck, ModelCommand};
-use engine::cluster::Cluster;
+use engine::cluster::{Cluster, Stage};
 use engine::config::{self, Config, Environment, Loaded, Secret};
-use engine::{broker_config, device, doctor, greeting, model, observe, tree};
+use engine::health::Question;
+use engine::{broker_config, device, doctor, greeting, health, init, model, observe, tree};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -20,6 +23,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EXIT_CONFIGURATION: u8 = 2;
 /// Longest time from the first signal to the end, the private database not counted.
 const SHUTDOWN_SECONDS_MAX: u64 = 10;
+/// From the first signal to the end of the private database.
+const DATABASE_STOP: Duration = Duration::from_millis(9_500);
+/// What the private database has to end, however long everything else took.
+const DATABASE_STOP_MIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     // The allocator asks the system for huge pages, and at rest fills a small part of each. A system that has none is fine.
@@ -27,6 +34,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Command::CheckConfig { example: true } = cli.command {
         return say(&config::example());
+    }
+    if is_long_running(&cli.command) && init::is_first() {
+        return init::run().unwrap_or_else(|error| {
+            complain(&format!("farmiq-edge: start as a child of the first process: {error}\n"));
+            ExitCode::FAILURE
+        });
     }
     let loaded = match config::load(&cli.inputs(Environment::of_process())) {
         Ok(loaded) => loaded,
@@ -46,6 +59,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_long_running(command: &Command) -> bool {
+    matches!(command, Command::Up(_) | Command::Run | Command::Worker)
 }
 
 fn check_config(loaded: &Loaded) -> ExitCode {
@@ -79,11 +96,11 @@ async fn execute(command: Command, loaded: Loaded) -> anyhow::Result<ExitCode> {
         Command::Up(_) => up(loaded).await,
         Command::Run => {
             start_logging(&loaded, observe::LogStyle::Json);
-            run_until_signal(Role::Engine, loaded.config, Signals::listen()?).await
+            run_until_signal(Role::Engine, loaded.config, None, &mut Signals::listen()?).await
         }
         Command::Worker => {
             start_logging(&loaded, observe::LogStyle::Json);
-            run_until_signal(Role::Worker, loaded.config, Signals::listen()?).await
+            run_until_signal(Role::Worker, loaded.config, None, &mut Signals::listen()?).await
         }
         Command::Migrate => {
             start_logging(&loaded, style_for_people());
@@ -100,6 +117,16 @@ async fn execute(command: Command, loaded: Loaded) -> anyhow::Result<ExitCode> {
                 ExitCode::SUCCESS
             })
         }
+        Command::Health(wish) => {
+            let question = if wish.ready { Question::IsReady } else { Question::Lives };
+            match health::ask(&loaded.config.http, question).await {
+                Ok(good) => Ok(say(&format!("{good}\n"))),
+                Err(error) => {
+                    say(&format!("{error}\n"));
+                    Ok(ExitCode::FAILURE)
+                }
+            }
+        }
         Command::CheckConfig { .. } => Ok(check_config(&loaded)),
         Command::BrokerConfig(BrokerConfigCommand::Mosquitto(wish)) => {
             if wish.watch {
@@ -112,26 +139,36 @@ async fn execute(command: Command, loaded: Loaded) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Runs with everything embedded; the private database is stopped last.
+/// Runs with everything embedded. HTTP answers before the private database does, which is stopped last.
 async fn up(mut loaded: Loaded) -> anyhow::Result<ExitCode> {
     start_logging(&loaded, style_for_people());
     let mut signals = Signals::listen()?;
-    let mut private = None;
-    if loaded.config.database.url.is_none() {
-        // A server that is left half way is found by the next start.
-        let cluster = tokio::select! {
-            started = Cluster::start(&loaded.config.edge.data_dir) => started?,
-            () = signals.next() => bail!("stopped while the private database was starting"),
-        };
-        loaded.config.database.url = Some(Secret::from(cluster.url()));
-        private = Some(cluster);
+    if loaded.config.database.url.is_some() {
+        complain(&greeting::of(&loaded.config, None));
+        return run_until_signal(Role::Engine, loaded.config, None, &mut signals).await;
     }
-    complain(&greeting::of(&loaded.config, private.as_ref().map(Cluster::url).as_deref()));
-    let outcome = run_until_signal(Role::Engine, loaded.config, signals).await;
-    if let Some(cluster) = private {
-        cluster.stop().await.context("stop the private database")?;
-    }
+    let cluster = Cluster::hold(&loaded.config.edge.data_dir).await?;
+    loaded.config.database.url = Some(Secret::from(cluster.url()));
+    let greeting = greeting::of(&loaded.config, Some(&cluster.url()));
+    let stage = cluster.stage();
+    let (tell, told) = oneshot::channel();
+    let mut kept = std::pin::pin!(cluster.keep(async { told.await.unwrap_or_else(|_| Instant::now()) }));
+    let outcome = tokio::select! {
+        outcome = run_until_signal(Role::Engine, loaded.config, Some(stage.clone()), &mut signals) => outcome,
+        ended = &mut kept => return ended.map(|()| ExitCode::FAILURE).context("run the private database"),
+        never = greet(stage, &greeting) => match never {},
+    };
+    let _ = tell.send(signals.stop_by());
+    kept.await.context("run the private database")?;
     outcome
+}
+
+/// Shows the greeting once the private database can be used as it says.
+async fn greet(mut stage: watch::Receiver<Stage>, greeting: &str) -> Infallible {
+    if stage.wait_for(|stage| *stage == Stage::Ready).await.is_ok() {
+        complain(greeting);
+    }
+    std::future::pending().await
 }
 
 /// What a process is.
@@ -144,7 +181,12 @@ enum Role {
 }
 
 /// Runs in a role. The first signal ends it in order, a second one, or time running out, at once.
-async fn run_until_signal(role: Role, config: Config, mut signals: Signals) -> anyhow::Result<ExitCode> {
+async fn run_until_signal(
+    role: Role,
+    config: Config,
+    private: Option<watch::Receiver<Stage>>,
+    signals: &mut Signals,
+) -> anyhow::Result<ExitCode> {
     let metrics = observe::metrics(&config);
     let (tell, told) = oneshot::channel();
     let impatience = async {
@@ -159,7 +201,7 @@ async fn run_until_signal(role: Role, config: Config, mut signals: Signals) -> a
     let shutdown = async { drop(told.await) };
     let running = async {
         match role {
-            Role::Engine => tree::run(config, shutdown).await,
+            Role::Engine => tree::run_beside(config, private, shutdown).await,
             Role::Worker => tree::run_worker(config, shutdown).await,
         }
     };
@@ -176,12 +218,15 @@ async fn run_until_signal(role: Role, config: Config, mut signals: Signals) -> a
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// When the first one came.
+    first_at: Option<Instant>,
 }
 
 impl Signals {
     fn listen() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("listen for signals");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, first_at: None })
     }
 
     async fn next(&mut self) {
@@ -189,6 +234,13 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+        self.first_at.get_or_insert_with(Instant::now);
+    }
+
+    /// By when the private database is to have ended.
+    fn stop_by(&self) -> Instant {
+        let now = Instant::now();
+        (self.first_at.unwrap_or(now) + DATABASE_STOP).max(now + DATABASE_STOP_MIN)
     }
 }
 

@@ -70,6 +70,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::cluster::Stage;
 use crate::config::{self, Broker, Config, MediaBackend, Mqtt, MqttMode, Secret};
 use crate::http::{self, AppState};
 
@@ -106,6 +107,8 @@ pub struct Parts {
     pub clock_watch: ClockWatch,
     /// Whether the database answers.
     pub database: DatabaseHealth,
+    /// What the private cluster is busy with, when there is one.
+    pub cluster: Option<watch::Receiver<Stage>>,
     /// Who may speak.
     pub allowlist: Allowlist,
     /// Who is who.
@@ -156,6 +159,7 @@ impl Parts {
             retention,
             clock_watch,
             database: DatabaseHealth::default(),
+            cluster: None,
             allowlist,
             credentials: Credentials::new(store.clone(), clock.clone()),
             desk: desk(config, &store, &clock),
@@ -249,7 +253,19 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
 /// # Errors
 /// When a listener cannot be opened, the database is newer than this program, or parts fail again and again.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let parts = Parts::new(&config)?;
+    run_beside(config, None, shutdown).await
+}
+
+/// As [`run`], beside a private cluster whose stage is told.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_beside(
+    config: Config,
+    cluster: Option<watch::Receiver<Stage>>,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let parts = Parts { cluster, ..Parts::new(&config)? };
     let router = http::router(AppState::of(&config, &parts)?);
     serve(&config, &parts, router, children, shutdown).await
 }
@@ -326,6 +342,10 @@ async fn run_tree(
 
 /// Waits for the database, migrates it and makes the partitions that the first message needs.
 async fn database_ready(parts: &Parts) -> anyhow::Result<()> {
+    if let Some(mut stage) = parts.cluster.clone() {
+        // It is gone when the whole program ends.
+        let _ = stage.wait_for(|stage| *stage == Stage::Ready).await;
+    }
     let mut is_first_failure = true;
     loop {
         match prepare_database(parts).await {

@@ -4,6 +4,11 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+#[path = "program/box_under_test.rs"]
+mod box_under_test;
+#[path = "program/postgres.rs"]
+mod postgres;
+
 fn farmiq_edge(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_farmiq-edge"));
     command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin");

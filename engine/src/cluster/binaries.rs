@@ -16,7 +16,7 @@ const MAJOR_MIN: u32 = 14;
 /// The programs of one version.
 #[derive(Debug)]
 pub(super) struct Binaries {
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     /// The version, such as 15.
     pub(super) major: u32,
 }

@@ -5,10 +5,12 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
-use super::ClusterError;
+use super::{ClusterError, mode};
 
 /// Users to run the server as, best first; each needs a line in `/etc/passwd`, or `initdb` refuses.
-const USERS: [&str; 2] = ["postgres", "nobody"];
+const USERS: [&str; 2] = ["postgres", NOBODY];
+/// The user of programs that have none of their own.
+const NOBODY: &str = "nobody";
 
 /// Another user than the one this process runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,9 +33,12 @@ impl Owner {
                 .ok_or(ClusterError::NoOwner);
         }
         match present {
-            Some(found) if found.uid() != rustix::process::geteuid().as_raw() => {
-                Err(ClusterError::Foreign { path: directory.to_owned(), uid: found.uid() })
-            }
+            Some(found) if found.uid() != rustix::process::geteuid().as_raw() => Err(ClusterError::Foreign {
+                path: directory.to_owned(),
+                uid: found.uid(),
+                mode: mode(&found),
+                wanted: rustix::process::geteuid().as_raw(),
+            }),
             _ => Ok(None),
         }
     }
@@ -46,6 +51,17 @@ impl Owner {
             Some(blocked) => {
                 Err(ClusterError::Unreachable { user: self.name.clone(), directory: blocked.to_owned() })
             }
+        }
+    }
+
+    /// Warns when other programs run as the owner, too: whoever does can read and change the files of the database,
+    /// and no credential would keep it out.
+    pub(super) fn warn_if_shared(&self) {
+        if self.name == NOBODY {
+            tracing::warn!(
+                "there is no user postgres, so PostgreSQL runs as nobody, and so may other programs, which can then \
+                 read the database: before the first start, `useradd --system postgres`"
+            );
         }
     }
 

@@ -4,9 +4,13 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::limits::Limits;
+use super::server_log::FILE_MIB_MAX;
+
 /// The file of our settings inside the cluster; written again at each start.
 const FILE: &str = "farmiq.conf";
-const MIB: u64 = 1024 * 1024;
+/// Less room in `/dev/shm` than this is not relied on.
+const SHARED_MEMORY_MIB_MIN: u64 = 256;
 
 /// Makes the cluster read our settings. What an operator adds below that line, or sets with ALTER SYSTEM, wins.
 pub(super) fn include_ours(cluster: &Path) -> io::Result<()> {
@@ -18,20 +22,20 @@ pub(super) fn include_ours(cluster: &Path) -> io::Result<()> {
 /// Writes the settings for the next start.
 pub(super) fn write(cluster: &Path, socket_directory: &Path) -> io::Result<()> {
     let path = cluster.join(FILE);
-    fs::write(&path, text(socket_directory, memory_mib()))?;
+    fs::write(&path, text(socket_directory, Limits::of_this_process()))?;
     // Root writes it, the owner of the cluster reads it.
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
 }
 
-fn memory_mib() -> u64 {
-    let info = rustix::system::sysinfo();
-    info.totalram * u64::from(info.mem_unit) / MIB
-}
-
-fn text(socket_directory: &Path, memory_mib: u64) -> String {
+fn text(socket_directory: &Path, limits: Limits) -> String {
     let socket_directory = socket_directory.display().to_string().replace('\'', "''");
-    let buffers = (memory_mib / 8).clamp(128, 1024);
-    let cache = (memory_mib / 2).max(256);
+    let memory_mib = limits.memory_mib;
+    let buffers = (memory_mib / 8).clamp(32, 1024);
+    let cache = (memory_mib / 2).max(64);
+    let log_buffers = (memory_mib / 64).clamp(4, 16);
+    let work = (memory_mib / 128).clamp(2, 8);
+    let maintenance = (memory_mib / 16).clamp(16, 64);
+    let shared_memory = if limits.shared_memory_mib < SHARED_MEMORY_MIB_MIN { "sysv" } else { "posix" };
     format!(
         "# Written by farmiq-edge at each start: change postgresql.conf instead.
 
@@ -53,13 +57,16 @@ max_wal_size = 2GB
 min_wal_size = 256MB
 checkpoint_timeout = 15min
 wal_compression = off
-wal_buffers = 16MB
+wal_buffers = {log_buffers}MB
 
+# Shares of the memory of this machine or container.
 shared_buffers = {buffers}MB
 effective_cache_size = {cache}MB
-work_mem = 8MB
-maintenance_work_mem = 64MB
+work_mem = {work}MB
+maintenance_work_mem = {maintenance}MB
 random_page_cost = 1.1
+# Shared memory that comes and goes: not in a /dev/shm that is too small for it.
+dynamic_shared_memory_type = {shared_memory}
 
 # Often and a little: the outbox changes each row twice, the history tables only grow.
 autovacuum_max_workers = 2
@@ -71,15 +78,46 @@ autovacuum_vacuum_cost_limit = 1000
 timezone = 'UTC'
 log_timezone = 'UTC'
 
-# One file per weekday, written over a week later.
+# A file a day, and another one when it is full; the engine removes old ones.
 logging_collector = on
 log_directory = 'log'
-log_filename = 'postgresql-%a.log'
-log_truncate_on_rotation = on
+log_filename = 'postgresql-%Y%m%d-%H%M%S.log'
 log_rotation_age = 1d
-log_rotation_size = 0
+log_rotation_size = {FILE_MIB_MAX}MB
 log_line_prefix = '%m [%p] '
 ",
         port = super::PORT
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_fit_the_memory_there_is() {
+        let check = |memory_mib, shared_memory_mib, expected: [&str; 5]| {
+            let text = text(Path::new("/s"), Limits { memory_mib, shared_memory_mib });
+            for line in expected {
+                assert!(text.lines().any(|found| found == line), "{memory_mib}: no {line} in {text}");
+            }
+        };
+        let posix = "dynamic_shared_memory_type = posix";
+        let sysv = "dynamic_shared_memory_type = sysv";
+        let (buffers, cache) = ("shared_buffers = 1024MB", "effective_cache_size = 12000MB");
+        check(24_000, 12_000, [buffers, cache, "work_mem = 8MB", "wal_buffers = 16MB", posix]);
+        let (buffers, cache) = ("shared_buffers = 64MB", "effective_cache_size = 256MB");
+        check(512, 64, [buffers, cache, "work_mem = 4MB", "maintenance_work_mem = 32MB", sysv]);
+        check(
+            128,
+            0,
+            [
+                "shared_buffers = 32MB",
+                "effective_cache_size = 64MB",
+                "work_mem = 2MB",
+                "wal_buffers = 4MB",
+                sysv,
+            ],
+        );
+    }
 }

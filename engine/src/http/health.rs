@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::time::Time;
+use crate::cluster::Stage;
 
 /// How long an answer of the media store is good for.
 const MEDIA_ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
@@ -66,6 +67,10 @@ pub(super) struct Readiness {
     cloud: &'static str,
     /// When the cloud last took something; null when it never did.
     cloud_last_success_at: Option<Time>,
+    /// What it waits for while it is not ready: `initdb`, `postgres` or `recovery` of a private database, else
+    /// `database`, `mqtt` or `media`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_for: Option<&'static str>,
 }
 
 /// Says whether the engine can do its work; a barn stays ready while its cloud is away.
@@ -73,13 +78,15 @@ pub(super) struct Readiness {
     responses((status = 200, description = "Ready", body = Readiness),
         (status = 503, description = "Not ready: a status document, not an error", body = Readiness,
             example = json!({"status": "not_ready", "db": "down", "mqtt": true, "outbox": "error", "bucket": "farmiq-media",
-                "presign": "ok", "s3": "up", "cloud": "down", "cloud_last_success_at": null}))))]
+                "presign": "ok", "s3": "up", "cloud": "down", "cloud_last_success_at": null, "waits_for": "database"}))))]
 pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Json<Readiness>) {
     let is_database_up = state.database.is_up();
     let is_mqtt_connected = (state.is_mqtt_connected)();
     let is_media_up = state.media_probe.is_up().await;
     let cloud = state.sync.view();
-    let is_ready = is_database_up && is_mqtt_connected && is_media_up;
+    let stage = state.cluster.as_ref().map(|stage| *stage.borrow());
+    let waits_for = waits_for(stage, is_database_up, is_mqtt_connected, is_media_up);
+    let is_ready = waits_for.is_none();
     let body = Readiness {
         status: if is_ready { "ready" } else { "not_ready" },
         db: up_or_down(is_database_up),
@@ -90,6 +97,7 @@ pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Js
         s3: up_or_down(is_media_up),
         cloud: word(cloud.state),
         cloud_last_success_at: cloud.last_success_at.map(Time),
+        waits_for,
     };
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body))
@@ -100,9 +108,26 @@ pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Js
     responses((status = 200, description = "Ready", body = Readiness),
         (status = 503, description = "Not ready: a status document, not an error", body = Readiness,
             example = json!({"status": "not_ready", "db": "down", "mqtt": true, "outbox": "error", "bucket": "farmiq-media",
-                "presign": "ok", "s3": "up", "cloud": "down", "cloud_last_success_at": null}))))]
+                "presign": "ok", "s3": "up", "cloud": "down", "cloud_last_success_at": null, "waits_for": "database"}))))]
 pub(super) async fn short_ready(state: State<Arc<AppState>>) -> (StatusCode, Json<Readiness>) {
     ready(state).await
+}
+
+/// The first thing that is missing: what comes after it may well be missing because of it.
+fn waits_for(
+    cluster: Option<Stage>,
+    is_database_up: bool,
+    is_mqtt_connected: bool,
+    is_media_up: bool,
+) -> Option<&'static str> {
+    match cluster {
+        Some(Stage::Making) => Some("initdb"),
+        Some(Stage::Starting) => Some("postgres"),
+        Some(Stage::Recovering) => Some("recovery"),
+        Some(Stage::Ready) | None if !is_database_up => Some("database"),
+        Some(Stage::Ready) | None if !is_mqtt_connected => Some("mqtt"),
+        Some(Stage::Ready) | None => (!is_media_up).then_some("media"),
+    }
 }
 
 fn word(cloud: CloudState) -> &'static str {

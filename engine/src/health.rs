@@ -1,0 +1,134 @@
+//! Asks the engine that runs on this machine how it is: for containers, which may have no shell.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::http::header::HOST;
+use broker::tls::connect_unverified;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::config::Http;
+
+/// Longest wait for an answer.
+const ANSWER: Duration = Duration::from_secs(4);
+/// Bytes of an answer.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Whether the process lives.
+    Lives,
+    /// Whether it can do its work.
+    IsReady,
+}
+
+/// Why there is no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HealthError {
+    /// Nobody answers.
+    #[error("no engine answers on {address}: {source}")]
+    Silent {
+        /// Who was asked.
+        address: SocketAddr,
+        /// What happened instead.
+        source: io::Error,
+    },
+    /// Something answers, but not as it should.
+    #[error("{address} answers {status}{detail}")]
+    Unwell {
+        /// Who was asked.
+        address: SocketAddr,
+        /// The status of its answer.
+        status: StatusCode,
+        /// What it says it waits for.
+        detail: String,
+    },
+}
+
+/// Asks the engine that listens as configured, over TLS where its port speaks nothing else.
+///
+/// # Errors
+/// When it does not answer, or not well.
+pub async fn ask(http: &Http, question: Question) -> Result<&'static str, HealthError> {
+    let (path, good) = match question {
+        Question::Lives => ("/api/health", "healthy"),
+        Question::IsReady => ("/api/ready", "ready"),
+    };
+    let address = local(http.listen);
+    let silent = |source| HealthError::Silent { address, source };
+    let asked = timeout(ANSWER, get(address, http.tls_cert.is_some(), path)).await;
+    let (status, body) = asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(silent)?;
+    let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    if status == StatusCode::OK && said["status"] == good {
+        return Ok(good);
+    }
+    let detail = said["waits_for"].as_str().map(|what| format!(", it waits for: {what}")).unwrap_or_default();
+    Err(HealthError::Unwell { address, status, detail })
+}
+
+async fn get(address: SocketAddr, is_encrypted: bool, path: &str) -> io::Result<(StatusCode, Bytes)> {
+    let stream = TcpStream::connect(address).await?;
+    if is_encrypted {
+        request(connect_unverified(stream, address.ip()).await?, address, path).await
+    } else {
+        request(stream, address, path).await
+    }
+}
+
+async fn request<S>(stream: S, address: SocketAddr, path: &str) -> io::Result<(StatusCode, Bytes)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let request = Request::get(path).header(HOST, address.to_string()).body(Empty::<Bytes>::new());
+    let request = request.expect("a path and an address make a request");
+    let answer = async {
+        let answer = sender.send_request(request).await.map_err(io::Error::other)?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+        Ok((status, body.map_err(io::Error::other)?.to_bytes()))
+    };
+    tokio::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => answer,
+        ended = connection => {
+            ended.map_err(io::Error::other)?;
+            answer.await
+        }
+    }
+}
+
+/// Where a listener is reached from this machine.
+fn local(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_interface_is_asked_at_the_loopback_address() {
+        let check = |listen: &str, expected: &str| {
+            assert_eq!(local(listen.parse().unwrap()), expected.parse().unwrap());
+        };
+        check("0.0.0.0:3000", "127.0.0.1:3000");
+        check("[::]:3000", "[::1]:3000");
+        check("192.0.2.7:80", "192.0.2.7:80");
+    }
+}

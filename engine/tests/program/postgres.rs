@@ -1,0 +1,226 @@
+//! `up` looks after its PostgreSQL: whatever happens to it, and wherever the box runs.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::box_under_test::{BoxUnderTest, children_of, data_dir, send};
+
+/// What SIGTERM may take at most.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_killed_server_is_started_again_and_nothing_is_lost() {
+    let up = BoxUnderTest::start();
+    up.until_ready();
+    up.let_device_in();
+    let is_over = AtomicBool::new(false);
+    let acknowledged = std::thread::scope(|scope| {
+        let publishers: Vec<_> = (0..4)
+            .map(|publisher| {
+                let (up, is_over) = (&up, &is_over);
+                scope.spawn(move || {
+                    let numbers = (0..).take_while(|_| !is_over.load(Ordering::Relaxed));
+                    let ids = numbers.map(|number| format!("e-{publisher}-{number}"));
+                    ids.filter(|id| up.store_reading(id)).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        for _ in 0..3 {
+            let before = readings(&up);
+            up.until("stored more", || readings(&up) > before);
+            let killed = up.kill_postmaster();
+            let is_another = || up.postmaster().is_some_and(|pid| pid != killed);
+            up.until("started again", || is_another() && up.get("/api/ready").is_some_and(|(status, _)| status == 200));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        publishers.into_iter().flat_map(|publisher| publisher.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(!acknowledged.is_empty());
+    let stored = up.ask("SELECT string_agg(event_id, ' ') FROM telemetry_raw");
+    let stored: std::collections::HashSet<_> = stored.split(' ').collect();
+    let lost: Vec<_> = acknowledged.iter().filter(|id| !stored.contains(id.as_str())).collect();
+    assert!(lost.is_empty(), "{} of {} acknowledged are lost: {lost:?}", lost.len(), acknowledged.len());
+    let (status, took, said) = up.stop();
+    assert!(status.code() == Some(0) && took < STOP_MAX, "{status} after {took:?}: {said}");
+    assert_eq!(said.matches("PostgreSQL ended, starting it again").count(), 3, "{said}");
+    assert!(said.contains("SIGKILL"), "the reason is not told: {said}");
+}
+
+/// How many readings it says it has; none while its database is away.
+fn readings(up: &BoxUnderTest) -> u64 {
+    let stats = up.get("/api/v1/telemetry/stats?tenant_id=t-001").map(|(_, body)| body).unwrap_or_default();
+    let stats: serde_json::Value = serde_json::from_str(&stats).unwrap_or_default();
+    stats["total_readings"].as_u64().unwrap_or(0)
+}
+
+#[test]
+fn http_answers_before_the_database_is_there_and_says_what_it_waits_for() {
+    let up = BoxUnderTest::start();
+    up.until("alive", || up.get("/api/health").is_some_and(|(status, _)| status == 200));
+    let (status, body) = up.get("/api/ready").unwrap();
+    assert_eq!(status, 503, "{body}");
+    assert!(body.contains(r#""waits_for":"initdb""#), "{body}");
+    let health = |arguments: &[&str]| {
+        let output = up.program(&[&["health"], arguments].concat()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(health(&[]), (Some(0), "healthy\n".to_owned()));
+    let (code, line) = health(&["--ready"]);
+    assert!(code == Some(1) && line.contains("503 Service Unavailable, it waits for: "), "{line}");
+    up.until_ready();
+    assert_eq!(health(&["--ready"]), (Some(0), "ready\n".to_owned()));
+    let (status, _, said) = up.stop();
+    assert_eq!(status.code(), Some(0), "{said}");
+}
+
+#[test]
+fn health_says_that_nobody_answers() {
+    let output = super::farmiq_edge(&["health", "--http-listen", "127.0.0.1:1"]).output().unwrap();
+    let line = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(1) && line.starts_with("no engine answers on 127.0.0.1:1: "), "{line}");
+}
+
+#[test]
+fn a_signal_while_the_database_is_made_ends_the_program_in_order() {
+    let up = BoxUnderTest::start();
+    up.until("making its database", || up.get("/api/ready").is_some_and(|(_, body)| body.contains("initdb")));
+    let data_dir = up.data_dir();
+    let (status, took, said) = up.stop();
+    assert!(status.code() == Some(0) && took < STOP_MAX, "{status} after {took:?}: {said}");
+    let again = BoxUnderTest::start_in(data_dir, &[]);
+    again.until_ready();
+    let (status, _, said) = again.stop();
+    assert_eq!(status.code(), Some(0), "{said}");
+}
+
+#[test]
+fn a_signal_while_the_server_recovers_ends_the_program_in_order() {
+    let up = BoxUnderTest::start();
+    up.until_ready();
+    up.ask("CREATE TABLE much AS SELECT n, repeat('x', 200) AS text FROM generate_series(1, 400000) n");
+    let server = up.postmaster().expect("PostgreSQL runs");
+    let data_dir = up.kill();
+    send(server, Signal::KILL);
+    let again = BoxUnderTest::start_in(data_dir, &[]);
+    again.until("recovering", || again.get("/api/ready").is_some_and(|(_, body)| body.contains("recovery")));
+    let data_dir = again.data_dir();
+    let (status, took, said) = again.stop();
+    assert!(status.code() == Some(0) && took < STOP_MAX, "{status} after {took:?}: {said}");
+    let last = BoxUnderTest::start_in(data_dir, &[]);
+    last.until_ready();
+    assert_eq!(last.ask("SELECT count(*) FROM much"), "400000");
+    let (status, _, said) = last.stop();
+    assert_eq!(status.code(), Some(0), "{said}");
+}
+
+#[test]
+fn a_signal_while_the_server_cannot_start_ends_the_program_in_order() {
+    let up = BoxUnderTest::start();
+    up.until_ready();
+    // Only a file that a server reads at its start, so that the one that runs goes on until it is killed.
+    let control = up.cluster().join("global/pg_control");
+    let hidden = up.cluster().join("global/pg_control.hidden");
+    fs::rename(&control, &hidden).unwrap();
+    up.kill_postmaster();
+    up.until("complaining", || up.said().contains("PostgreSQL does not start, trying again"));
+    let ready = up.get("/api/ready").unwrap();
+    assert_eq!((ready.0, up.get("/api/health").unwrap().0), (503, 200), "{}", ready.1);
+    let data_dir = up.data_dir();
+    let (status, took, said) = up.stop();
+    assert!(status.code() == Some(0) && took < STOP_MAX, "{status} after {took:?}: {said}");
+    assert!(said.contains("pg_control"), "the reason is not told: {said}");
+
+    // And when a person has helped, it goes on by itself.
+    let again = BoxUnderTest::start_in(data_dir, &[]);
+    again.until("complaining", || again.said().contains("PostgreSQL does not start, trying again"));
+    fs::rename(&hidden, &control).unwrap();
+    again.until_ready();
+    let (status, _, said) = again.stop();
+    assert_eq!(status.code(), Some(0), "{said}");
+}
+
+#[test]
+fn settings_that_postgres_refuses_end_the_program_with_the_reason() {
+    let up = BoxUnderTest::start();
+    up.until_ready();
+    let (conf, data_dir) = (up.cluster().join("postgresql.conf"), up.data_dir());
+    up.stop();
+    let mut text = fs::read_to_string(&conf).unwrap();
+    text.push_str("no_such_setting = on\n");
+    fs::write(&conf, text).unwrap();
+    let output = super::farmiq_edge(&["up", "--data-dir", data_dir.path().to_str().unwrap()])
+        .args(["--http-listen", "127.0.0.1:0", "--mqtt-listen", "127.0.0.1:0"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let reason = r#"farmiq-edge: run the private database: postgres failed: unrecognized configuration parameter "no_such_setting""#;
+    assert!(said.replace("LOG:  ", "").contains(reason), "{said}");
+}
+
+#[test]
+fn a_volume_that_was_handed_to_a_group_and_a_torn_file_do_not_stop_the_next_start() {
+    let up = BoxUnderTest::start();
+    up.until_ready();
+    let (data_dir, cluster) = (up.data_dir(), up.cluster());
+    up.stop();
+    let path = data_dir.path().to_str().unwrap();
+    for command in [&["chmod", "-R", "g+rwX", path][..], &["find", path, "-type", "d", "-exec", "chmod", "g+s", "{}", "+"]] {
+        assert!(Command::new(command[0]).args(&command[1..]).status().unwrap().success());
+    }
+    fs::write(cluster.join("postmaster.pid"), "").unwrap();
+    let again = BoxUnderTest::start_in(data_dir, &[]);
+    again.until_ready();
+    assert_eq!(fs::metadata(&cluster).unwrap().permissions().mode() & 0o7777, 0o700);
+    let (status, _, said) = again.stop();
+    assert_eq!(status.code(), Some(0), "{said}");
+}
+
+#[test]
+fn as_the_first_process_of_a_container_it_buries_orphans_and_ends_in_order() {
+    let wrapper = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    if !is_allowed(&wrapper) {
+        return eprintln!("skipped: this user may not make pid namespaces");
+    }
+    let up = BoxUnderTest::start_in(data_dir(), &wrapper);
+    up.until_ready();
+    let first = up.program_id();
+    let [engine] = children_of(first)[..] else { panic!("the first process has one child") };
+    let server = children_of(engine)[0];
+    send(server, Signal::KILL);
+    up.until("started again", || children_of(engine).iter().any(|child| *child != server));
+    up.until_ready();
+    up.until("rid of its zombies", || children_of(first) == [engine]);
+    let (status, took, said) = up.stop();
+    assert!(status.code() == Some(0) && took < STOP_MAX, "{status} after {took:?}: {said}");
+}
+
+#[test]
+fn without_the_right_to_look_at_other_users_processes_a_living_server_is_adopted() {
+    let wrapper = ["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"];
+    if !rustix::process::geteuid().is_root() || !is_allowed(&wrapper) {
+        return eprintln!("skipped: only root can give a capability up");
+    }
+    let up = BoxUnderTest::start();
+    up.until_ready();
+    let server = up.postmaster();
+    let again = BoxUnderTest::start_in(up.kill(), &wrapper);
+    again.until_ready();
+    assert_eq!(again.postmaster(), server, "the living server was not adopted");
+    again.kill_postmaster();
+    again.until("started again", || again.postmaster().is_some_and(|pid| Some(pid) != server));
+    again.until_ready();
+    let (status, took, said) = again.stop();
+    assert!(status.code() == Some(0) && took < STOP_MAX, "{status} after {took:?}: {said}");
+}
+
+/// Whether a command may run another one here.
+fn is_allowed(wrapper: &[&str]) -> bool {
+    let status = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").status();
+    status.is_ok_and(|status| status.success())
+}
