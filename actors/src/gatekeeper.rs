@@ -46,8 +46,17 @@ impl Gatekeeper for DeviceGatekeeper {
     }
 
     async fn still_accepts(&self, credentials: &[CredentialId]) -> Option<Vec<bool>> {
-        let answers = self.credentials.still_accepts(credentials).await;
-        answers.inspect_err(|error| tracing::warn!(%error, "passwords in use could not be checked")).ok()
+        let is_operator = |credential: &&CredentialId| Operators::is_asked(&credential.username);
+        let passwords: Vec<_> = credentials.iter().filter(|id| !is_operator(id)).cloned().collect();
+        let answers = self.credentials.still_accepts(&passwords).await;
+        let answers =
+            answers.inspect_err(|error| tracing::warn!(%error, "passwords in use could not be checked"));
+        let mut answers = answers.ok()?.into_iter();
+        let answer = |credential: &CredentialId| match is_operator(&credential) {
+            true => self.operators.still_accept(credential),
+            false => answers.next().unwrap_or(true),
+        };
+        Some(credentials.iter().map(answer).collect())
     }
 
     fn stalled_for(&self) -> Duration {
@@ -82,8 +91,10 @@ impl DeviceGatekeeper {
     /// Whoever shows a device's certificate is that device, and no operator.
     fn operator(&self, username: &str, shown: Shown<'_>) -> Login {
         let found = self.operators.find(username, shown.password.unwrap_or_default());
-        let operator = found.filter(|_| shown.certificate.is_none());
-        operator.map_or(Login::Refused, |operator| Login::Operator(operator.clone()))
+        match found.filter(|_| shown.certificate.is_none()) {
+            Some((operator, credential)) => Login::Operator { operator, credential: Some(credential) },
+            None => Login::Refused,
+        }
     }
 
     /// A credential alone is not enough: the device's row must be there and enabled.

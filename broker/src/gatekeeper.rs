@@ -101,7 +101,12 @@ pub enum Login {
         credential: Option<CredentialId>,
     },
     /// The credential belongs to an operator.
-    Operator(Operator),
+    Operator {
+        /// The operator.
+        operator: Operator,
+        /// Its key; `None` when it cannot be taken away.
+        credential: Option<CredentialId>,
+    },
     /// A wrong credential, or none where one is needed.
     Refused,
     /// Nobody can tell now; the client should come back later.

@@ -57,7 +57,8 @@ pub(crate) mod tls;
 pub use server::serve;
 pub use tls::Encryption;
 
-use auth::{Authority, Class, KeyFileError};
+pub use auth::CurrentAuthority;
+use auth::{Class, KeyFileError};
 use error::{Code, Error};
 use health::MediaProbe;
 use limit::{InFlight, REQUESTS_IN_FLIGHT_MAX};
@@ -76,8 +77,8 @@ pub struct AppState {
     database: DatabaseHealth,
     /// What the private cluster is busy with, when there is one.
     cluster: Option<watch::Receiver<Stage>>,
-    /// Who may call.
-    authority: Authority,
+    /// Who may call, as it stands now.
+    authority: CurrentAuthority,
     /// Which devices may act.
     allowlist: Allowlist,
     /// Passwords of devices.
@@ -121,7 +122,7 @@ impl AppState {
             store: parts.store.clone(),
             database: parts.database.clone(),
             cluster: parts.cluster.clone(),
-            authority: Authority::new(&config.auth)?,
+            authority: CurrentAuthority::new(&config.auth)?,
             allowlist: parts.allowlist.clone(),
             credentials: parts.credentials.clone(),
             desk: parts.desk.clone(),
@@ -137,6 +138,13 @@ impl AppState {
             edge: EdgeCheck::new(config),
             render_metrics: config.metrics.prometheus.then(|| Arc::new(observe::render_metrics) as Render),
         })
+    }
+}
+
+impl AppState {
+    /// Who decides who may call, for whoever puts another one in its place.
+    pub fn authority(&self) -> CurrentAuthority {
+        self.authority.clone()
     }
 }
 

@@ -12,4 +12,5 @@ pub mod http;
 pub mod init;
 pub mod model;
 pub mod observe;
+pub mod reload;
 pub mod tree;

@@ -1,6 +1,7 @@
 //! The program: reads the command line and the configuration, and runs the engine until it is told to stop.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +12,8 @@ use engine::cli::{BrokerConfigCommand, Cli, Command, ModelCheck, ModelCommand};
 use engine::cluster::{Cluster, Stage};
 use engine::config::{self, Config, Environment, Loaded, Secret};
 use engine::health::Question;
+use engine::reload::Reload;
+use engine::tree::Beside;
 use engine::{broker_config, device, doctor, greeting, health, init, model, observe, tree};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -41,7 +44,8 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         });
     }
-    let loaded = match config::load(&cli.inputs(Environment::of_process())) {
+    let inputs = cli.inputs(Environment::of_process());
+    let loaded = match config::load(&inputs) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             complain(&mistakes.report(io::stderr().is_terminal()));
@@ -51,7 +55,8 @@ fn main() -> ExitCode {
     if let Command::CheckConfig { .. } = cli.command {
         return check_config(&loaded);
     }
-    match in_runtime(cli.command, loaded) {
+    let reload = Reload::new(inputs, loaded.config.clone());
+    match in_runtime(cli.command, loaded, reload) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "gave up");
@@ -83,24 +88,27 @@ fn check_model(wish: &ModelCheck, config: &Config) -> ExitCode {
     }
 }
 
-fn in_runtime(command: Command, loaded: Loaded) -> anyhow::Result<ExitCode> {
+fn in_runtime(command: Command, loaded: Loaded, reload: Reload) -> anyhow::Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
-    let outcome = runtime.block_on(execute(command, loaded));
+    let outcome = runtime.block_on(execute(command, loaded, reload));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
-async fn execute(command: Command, loaded: Loaded) -> anyhow::Result<ExitCode> {
+async fn execute(command: Command, loaded: Loaded, reload: Reload) -> anyhow::Result<ExitCode> {
+    let beside = Beside { auth: Some(reload.auth()), ..Beside::default() };
     match command {
-        Command::Up(_) => up(loaded).await,
+        Command::Up(_) => obeying_hangups(reload, up(loaded, beside)).await,
         Command::Run => {
             start_logging(&loaded, observe::LogStyle::Json);
-            run_until_signal(Role::Engine, loaded.config, None, &mut Signals::listen()?).await
+            let signals = &mut Signals::listen()?;
+            obeying_hangups(reload, run_until_signal(Role::Engine, loaded.config, beside, signals)).await
         }
         Command::Worker => {
             start_logging(&loaded, observe::LogStyle::Json);
-            run_until_signal(Role::Worker, loaded.config, None, &mut Signals::listen()?).await
+            let signals = &mut Signals::listen()?;
+            obeying_hangups(reload, run_until_signal(Role::Worker, loaded.config, beside, signals)).await
         }
         Command::Migrate => {
             start_logging(&loaded, style_for_people());
@@ -140,21 +148,22 @@ async fn execute(command: Command, loaded: Loaded) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs with everything embedded. HTTP answers before the private database does, which is stopped last.
-async fn up(mut loaded: Loaded) -> anyhow::Result<ExitCode> {
+async fn up(mut loaded: Loaded, mut beside: Beside) -> anyhow::Result<ExitCode> {
     start_logging(&loaded, style_for_people());
     let mut signals = Signals::listen()?;
     if loaded.config.database.url.is_some() {
         complain(&greeting::of(&loaded.config, None));
-        return run_until_signal(Role::Engine, loaded.config, None, &mut signals).await;
+        return run_until_signal(Role::Engine, loaded.config, beside, &mut signals).await;
     }
     let cluster = Cluster::hold(&loaded.config.edge.data_dir).await?;
     loaded.config.database.url = Some(Secret::from(cluster.url()));
     let greeting = greeting::of(&loaded.config, Some(&cluster.url()));
     let stage = cluster.stage();
+    beside.cluster = Some(stage.clone());
     let (tell, told) = oneshot::channel();
     let mut kept = std::pin::pin!(cluster.keep(async { told.await.unwrap_or_else(|_| Instant::now()) }));
     let outcome = tokio::select! {
-        outcome = run_until_signal(Role::Engine, loaded.config, Some(stage.clone()), &mut signals) => outcome,
+        outcome = run_until_signal(Role::Engine, loaded.config, beside, &mut signals) => outcome,
         ended = &mut kept => return ended.map(|()| ExitCode::FAILURE).context("run the private database"),
         never = greet(stage, &greeting) => match never {},
     };
@@ -171,6 +180,21 @@ async fn greet(mut stage: watch::Receiver<Stage>, greeting: &str) -> Infallible 
     std::future::pending().await
 }
 
+/// Runs, and reads the configuration again whenever a SIGHUP says so.
+async fn obeying_hangups(
+    mut reload: Reload,
+    running: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    let mut hangup = signal(SignalKind::hangup()).context("listen for signals")?;
+    let mut running = std::pin::pin!(running);
+    loop {
+        tokio::select! {
+            outcome = &mut running => return outcome,
+            _ = hangup.recv() => reload.again(),
+        }
+    }
+}
+
 /// What a process is.
 #[derive(Clone, Copy)]
 enum Role {
@@ -184,7 +208,7 @@ enum Role {
 async fn run_until_signal(
     role: Role,
     config: Config,
-    private: Option<watch::Receiver<Stage>>,
+    beside: Beside,
     signals: &mut Signals,
 ) -> anyhow::Result<ExitCode> {
     let metrics = observe::metrics(&config);
@@ -201,8 +225,8 @@ async fn run_until_signal(
     let shutdown = async { drop(told.await) };
     let running = async {
         match role {
-            Role::Engine => tree::run_beside(config, private, shutdown).await,
-            Role::Worker => tree::run_worker(config, shutdown).await,
+            Role::Engine => tree::run_beside(config, beside, shutdown).await,
+            Role::Worker => tree::run_worker(config, beside, shutdown).await,
         }
     };
     let outcome = tokio::select! {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::{Registry, reload};
 
 use crate::config::{Config, HostPort, LogLevel};
 
@@ -42,18 +43,12 @@ pub enum LogStyle {
     Terminal,
 }
 
+/// What is logged, while it can be changed.
+static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
 /// Starts logging. A second call in the same process changes nothing: tests start many engines.
 pub fn log(config: &Config, style: LogStyle) {
-    let level = match config.log.level {
-        LogLevel::Trace => LevelFilter::TRACE,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Error => LevelFilter::ERROR,
-    };
-    let quiet = CHATTY.map(|target| (target, level.min(LevelFilter::WARN)));
-    let filter =
-        Targets::new().with_default(level).with_targets(quiet).with_target(TALKATIVE, LevelFilter::OFF);
+    let (filter, handle) = reload::Layer::new(filter(config.log.level));
     let registry = tracing_subscriber::registry();
     let started = match style {
         LogStyle::Json => {
@@ -66,7 +61,28 @@ pub fn log(config: &Config, style: LogStyle) {
             registry.with(lines.with_filter(filter)).try_init()
         }
     };
-    drop(started);
+    if started.is_ok() {
+        let _ = FILTER.set(handle);
+    }
+}
+
+/// Logs from this level on, from now on.
+pub fn set_log_level(level: LogLevel) {
+    if let Some(Err(error)) = FILTER.get().map(|handle| handle.reload(filter(level))) {
+        tracing::error!(%error, "change the level of the log");
+    }
+}
+
+fn filter(level: LogLevel) -> Targets {
+    let level = match level {
+        LogLevel::Trace => LevelFilter::TRACE,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    };
+    let quiet = CHATTY.map(|target| (target, level.min(LevelFilter::WARN)));
+    Targets::new().with_default(level).with_targets(quiet).with_target(TALKATIVE, LevelFilter::OFF)
 }
 
 /// The metrics of this process; there is one recorder, however many engines a test starts.

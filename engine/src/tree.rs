@@ -71,8 +71,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cluster::Stage;
-use crate::config::{self, Broker, Config, MediaBackend, Mqtt, MqttMode, Secret};
-use crate::http::{self, AppState};
+use crate::config::{self, Auth, Broker, Config, MediaBackend, Mqtt, MqttMode, Secret};
+use crate::http::{self, AppState, CurrentAuthority};
 
 pub(crate) mod inference;
 mod media;
@@ -113,6 +113,8 @@ pub struct Parts {
     pub allowlist: Allowlist,
     /// Who is who.
     pub credentials: Credentials,
+    /// Whose tools may listen.
+    pub operators: Operators,
     /// Where devices get their passwords.
     pub desk: DeviceDesk,
     /// Where units of work go.
@@ -162,6 +164,7 @@ impl Parts {
             cluster: None,
             allowlist,
             credentials: Credentials::new(store.clone(), clock.clone()),
+            operators: Operators::new(operators(&config.auth)),
             desk: desk(config, &store, &clock),
             writers: TelemetryWriters::new(config.telemetry.writers, clock.clone()),
             sessions: Sessions::default(),
@@ -253,31 +256,60 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
 /// # Errors
 /// When a listener cannot be opened, the database is newer than this program, or parts fail again and again.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-    run_beside(config, None, shutdown).await
+    run_beside(config, Beside::default(), shutdown).await
 }
 
-/// As [`run`], beside a private cluster whose stage is told.
+/// What stands beside the engine and changes while it runs.
+#[derive(Default)]
+pub struct Beside {
+    /// What the private cluster is busy with, when there is one.
+    pub cluster: Option<watch::Receiver<Stage>>,
+    /// Who may call, when that can change.
+    pub auth: Option<watch::Receiver<Arc<Auth>>>,
+}
+
+/// As [`run`], beside what changes meanwhile.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn run_beside(
     config: Config,
-    cluster: Option<watch::Receiver<Stage>>,
+    beside: Beside,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let parts = Parts { cluster, ..Parts::new(&config)? };
-    let router = http::router(AppState::of(&config, &parts)?);
-    serve(&config, &parts, router, children, shutdown).await
+    let parts = Parts { cluster: beside.cluster, ..Parts::new(&config)? };
+    let state = AppState::of(&config, &parts)?;
+    let reloads = take_up(beside.auth, state.authority(), parts.clone());
+    serve(&config, &parts, http::router(state), reloads, children, shutdown).await
 }
 
 /// Runs inference workers alone, from here to `shutdown`: no devices, no cloud, and over HTTP only health and metrics.
 ///
 /// # Errors
 /// When the listener cannot be opened, the database is newer than this program, or parts fail again and again.
-pub async fn run_worker(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run_worker(
+    config: Config,
+    beside: Beside,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let parts = Parts::new(&config)?;
-    let router = http::worker_router(AppState::of(&config, &parts)?);
-    serve(&config, &parts, router, worker_children, shutdown).await
+    let state = AppState::of(&config, &parts)?;
+    let reloads = take_up(beside.auth, state.authority(), parts.clone());
+    serve(&config, &parts, http::worker_router(state), reloads, worker_children, shutdown).await
+}
+
+/// Lets others call whenever the settings say so, and puts out whoever is connected with a key that has gone.
+async fn take_up(auth: Option<watch::Receiver<Arc<Auth>>>, authority: CurrentAuthority, parts: Parts) {
+    let Some(mut auth) = auth else { return };
+    while auth.changed().await.is_ok() {
+        let settings = Arc::clone(&auth.borrow_and_update());
+        if let Err(error) = authority.replace(&settings) {
+            tracing::error!(%error, "the settings of who may call are of no use, those before stay in force");
+            continue;
+        }
+        parts.operators.replace(operators(&settings));
+        parts.way_in.recheck(None).await;
+    }
 }
 
 /// What runs, once the database is there.
@@ -288,9 +320,12 @@ async fn serve(
     config: &Config,
     parts: &Parts,
     router: Router,
+    reloads: impl Future<Output = ()> + Send + 'static,
     children: Children,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
+    let mut beside = JoinSet::new();
+    beside.spawn(reloads);
     let encryption = http::Encryption::open(&config.http, parts.allowlist.clone()).await?;
     let listener = TcpListener::bind(config.http.listen).await;
     let listener = listener.with_context(|| format!("listen for HTTP on {}", config.http.listen))?;
@@ -594,7 +629,7 @@ fn way_in(config: &Config, parts: &Parts, ingress: Address<ingress::Msg>) -> any
         MqttMode::Embedded => {
             let gatekeeper = Arc::new(DeviceGatekeeper {
                 credentials: parts.credentials.clone(),
-                operators: operators(config),
+                operators: parts.operators.clone(),
                 allowlist: parts.allowlist.clone(),
                 database: parts.database.clone(),
                 is_anonymous_allowed: config.broker.allow_anonymous,
@@ -614,16 +649,15 @@ pub(crate) fn door_files(broker: &Broker) -> Option<TlsFiles> {
 }
 
 /// The operators that may listen over MQTT: those whose keys have a name.
-fn operators(config: &Config) -> Operators {
-    let named = config.auth.operator_keys.iter().filter_map(|key| {
+fn operators(auth: &Auth) -> impl Iterator<Item = (Operator, &str)> {
+    auth.operator_keys.iter().filter_map(|key| {
         let tenants = if key.tenants.iter().any(|tenant| tenant == "*") {
             Tenants::All
         } else {
             Tenants::Of(key.tenants.iter().filter_map(|id| TenantId::new(id).ok()).collect())
         };
         Some((Operator { name: key.name.as_deref()?.into(), tenants }, key.key.expose()))
-    });
-    Operators::new(named)
+    })
 }
 
 fn door_settings(config: &Config) -> DoorSettings {

@@ -302,7 +302,7 @@ fn identify(shared: &Shared, version: Version, login: Login) -> Result<Known, Re
         Login::Anonymous | Login::Refused => {
             Err(Refused::Answer(version, ConnectCode::NotAuthorized, Refusal::Credential))
         }
-        Login::Operator(operator) => Ok((Principal::Operator(operator), None, None)),
+        Login::Operator { operator, credential } => Ok((Principal::Operator(operator), None, credential)),
         Login::Device { identity, credential } => match shared.gatekeeper.scope(&identity) {
             Some(scope) => Ok((Principal::Device(identity), Some(scope), credential)),
             None => Err(Refused::Answer(version, ConnectCode::NotAuthorized, Refusal::Revoked)),

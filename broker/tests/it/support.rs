@@ -164,7 +164,7 @@ impl Gatekeeper for House {
 }
 
 fn operator(tenants: Tenants) -> Login {
-    Login::Operator(Operator { name: "ops".into(), tenants })
+    Login::Operator { operator: Operator { name: "ops".into(), tenants }, credential: None }
 }
 
 pub(crate) fn identity(device: &str) -> Identity {

@@ -16,7 +16,9 @@ const FILES_MAX: usize = 14;
 /// Size of a file of the log.
 pub(super) const FILE_MIB_MAX: u64 = 10;
 /// What a line says that tells why a program failed.
-const REASONS: [&str; 9] = [
+const REASONS: [&str; 11] = [
+    "unrecognized configuration parameter",
+    "invalid value for parameter",
     "PANIC:",
     "FATAL:",
     "ERROR:",

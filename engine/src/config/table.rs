@@ -107,6 +107,13 @@ macro_rules! settings {
                 Self { $($section: $struct { $($name: sources.take(next()),)+ },)+ }
             }
 
+            /// The keys whose values differ.
+            pub fn changed_keys(&self, other: &Self) -> Vec<&'static str> {
+                let are_equal = [$($(self.$section.$name == other.$section.$name,)+)+];
+                let keys = every_key().zip(are_equal).filter(|(_, is_equal)| !is_equal);
+                keys.map(|(key, _)| key.path).collect()
+            }
+
             /// Every key with its value as it would stand in the file, secrets masked.
             pub fn entries(&self) -> Vec<(&'static $crate::config::table::Key, toml::Value)> {
                 let values = [$($($crate::config::value::Setting::to_toml(&self.$section.$name),)+)+];

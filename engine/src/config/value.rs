@@ -240,7 +240,7 @@ impl Setting for Fraction {
 }
 
 /// Extra HTTP headers, by name; their values are secrets because one of them may be a token.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers(BTreeMap<String, Secret>);
 
 impl Headers {
@@ -271,7 +271,7 @@ impl Setting for Headers {
 }
 
 /// A key for people and programs that watch or repair the box over HTTP, or listen over MQTT.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperatorKey {
     /// Whose it is; over MQTT it belongs to the user `operator:name`, and to nobody without a name.
     pub name: Option<String>,

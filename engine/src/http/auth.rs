@@ -1,6 +1,6 @@
 //! Who may call what: the classes of routes, the credentials, and the decision that joins them.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::HeaderMap;
@@ -137,6 +137,35 @@ enum Verified {
     Operator(Operator),
 }
 
+/// The authority that decides now. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct CurrentAuthority(Arc<RwLock<Arc<Authority>>>);
+
+impl CurrentAuthority {
+    /// The authority of these settings, until others take their place.
+    ///
+    /// # Errors
+    /// When a public key file cannot be read.
+    pub fn new(auth: &Auth) -> Result<Self, KeyFileError> {
+        Ok(Self(Arc::new(RwLock::new(Arc::new(Authority::new(auth)?)))))
+    }
+
+    /// Who decides about the request at hand.
+    pub(super) fn now(&self) -> Arc<Authority> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Decides by other settings from the next request on.
+    ///
+    /// # Errors
+    /// When a public key file cannot be read; then nothing changes.
+    pub fn replace(&self, auth: &Auth) -> Result<(), KeyFileError> {
+        let authority = Arc::new(Authority::new(auth)?);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = authority;
+        Ok(())
+    }
+}
+
 impl Authority {
     /// Reads the public keys and keeps hashes of the operator keys.
     ///
@@ -216,7 +245,8 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let caller = match state.authority.admit(class, shown(&request), state.clock.now()) {
+    let authority = state.authority.now();
+    let caller = match authority.admit(class, shown(&request), state.clock.now()) {
         Ok(caller) => caller,
         Err(refusal) => return refused(refusal.code, refusal.reason, refusal.message).into_response(),
     };
@@ -228,7 +258,7 @@ pub(super) async fn guard(
     if request.uri().path().contains(NUL_ENCODED) {
         return Error::new(Code::NotFound, "nothing is stored under such a name").into_response();
     }
-    let is_compat = state.authority.mode == AuthMode::Compat && class != Class::Public;
+    let is_compat = authority.mode == AuthMode::Compat && class != Class::Public;
     if is_compat && matches!(caller, Caller::Compat | Caller::Anyone) {
         metrics::auth_compat_calls(route).increment(1);
     }

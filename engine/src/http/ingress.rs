@@ -122,7 +122,8 @@ pub(super) async fn device_token(
     if is_revoked(&state, &identity).await.map_err(IntoResponse::into_response)? {
         return Err(unauthorized());
     }
-    let tokens = &state.authority.tokens;
+    let authority = state.authority.now();
+    let tokens = &authority.tokens;
     let token = tokens.issue(&identity, credential.as_ref(), state.clock.now()).ok_or_else(|| {
         Error::new(Code::ConfigError, "auth.jwt_secrets is not set, so no token can be signed")
             .into_response()

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
+use super::auth::Authority;
 use super::auth::ClientCertificate;
 use super::*;
 use crate::config::{AuthMode, OperatorKey, Role, Secret};
@@ -491,7 +492,8 @@ async fn readiness_is_a_status_document() {
     let (status, body) = json_answer(&app, request("GET", "/api/ready")).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     let expected = json!({"status": "not_ready", "db": "down", "mqtt": true, "outbox": "error",
-        "bucket": "farmiq-media", "presign": "ok", "s3": "up", "cloud": "disabled", "cloud_last_success_at": null});
+        "bucket": "farmiq-media", "presign": "ok", "s3": "up", "cloud": "disabled", "cloud_last_success_at": null,
+        "waits_for": "database"});
     assert_eq!(body, expected);
     let state = state(&open_config());
     state.database.works();

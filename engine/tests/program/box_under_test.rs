@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,13 +21,13 @@ pub(crate) struct BoxUnderTest {
     address: Ipv4Addr,
     child: Child,
     said: Arc<Mutex<String>>,
-    listener: JoinHandle<()>,
+    listeners: Vec<JoinHandle<()>>,
 }
 
 /// A data directory that the server's user can reach, as root has to run it as another one.
 pub(crate) fn data_dir() -> Arc<tempfile::TempDir> {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("its mode");
     Arc::new(directory)
 }
 
@@ -42,25 +42,24 @@ impl BoxUnderTest {
         // Each test is a process of its own, and so has an address of its own.
         let [_, high, middle, low] = std::process::id().to_be_bytes();
         let address = Ipv4Addr::new(127, 128 | high, middle, low.max(1));
-        let program = [env!("CARGO_BIN_EXE_farmiq-edge"), "up", "--data-dir", data_dir.path().to_str().unwrap()];
+        let program = [
+            env!("CARGO_BIN_EXE_farmiq-edge"),
+            "up",
+            "--data-dir",
+            data_dir.path().to_str().expect("a plain path"),
+        ];
         let line = [wrapper, &program].concat();
         let mut command = Command::new(line[0]);
         command.args(&line[1..]).args(["--http-listen", &format!("{address}:3000")]);
         command.args(["--mqtt-listen", &format!("{address}:1883")]).env_clear();
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("FARMIQ_AUTH__MODE", "compat");
         command.env("FARMIQ_METRICS__STATSD_ADDRESS", "").env("FARMIQ_RETENTION__FREE_DISK_GB_MIN", "0");
-        let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program");
         let said = Arc::new(Mutex::new(String::new()));
-        let listener = std::thread::spawn({
-            let said = Arc::clone(&said);
-            move || {
-                for line in lines.map_while(Result::ok) {
-                    said.lock().unwrap().push_str(&(line + "\n"));
-                }
-            }
-        });
-        Self { data_dir, address, child, said, listener }
+        let (log, greeting) =
+            (child.stdout.take().expect("its log"), child.stderr.take().expect("its greeting"));
+        let listeners = vec![listen(log, Arc::clone(&said)), listen(greeting, Arc::clone(&said))];
+        Self { data_dir, address, child, said, listeners }
     }
 
     pub(crate) fn data_dir(&self) -> Arc<tempfile::TempDir> {
@@ -69,7 +68,7 @@ impl BoxUnderTest {
 
     /// What it logged and showed so far.
     pub(crate) fn said(&self) -> String {
-        self.said.lock().unwrap().clone()
+        self.said.lock().expect("no listener panics").clone()
     }
 
     /// Waits until something holds, and fails with what was said when it never does.
@@ -91,6 +90,11 @@ impl BoxUnderTest {
         self.http(&format!("GET {path} HTTP/1.1\r\n"), "")
     }
 
+    /// Asks over HTTP as the operator with this key.
+    pub(crate) fn get_as(&self, path: &str, key: &str) -> Option<(u16, String)> {
+        self.http(&format!("GET {path} HTTP/1.1\r\nx-api-key: {key}\r\n"), "")
+    }
+
     /// Stores a reading; whether that was acknowledged.
     pub(crate) fn store_reading(&self, event_id: &str) -> bool {
         let now = Clock::system().now().to_rfc3339();
@@ -108,7 +112,8 @@ impl BoxUnderTest {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         let length = body.len();
-        write!(stream, "{head}host: box\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}").ok()?;
+        write!(stream, "{head}host: box\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
+            .ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -126,7 +131,7 @@ impl BoxUnderTest {
     /// Lets the device in that [`Self::store_reading`] speaks for.
     pub(crate) fn let_device_in(&self) {
         let device = ["--tenant", "t-001", "--farm", "f-001", "--barn", "b-001", "--device", "d-001"];
-        let output = self.program(&[&["device", "add"][..], &device].concat()).output().unwrap();
+        let output = self.program(&[&["device", "add"][..], &device].concat()).output().expect("the program");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
@@ -134,9 +139,9 @@ impl BoxUnderTest {
     pub(crate) fn ask(&self, sql: &str) -> String {
         let socket = self.data_dir.path().join("socket");
         let url = format!("host={} user=farmiq dbname=farmiq", socket.display());
-        let output = Command::new("psql").args([&url, "-XAtc", sql]).output().unwrap();
+        let output = Command::new("psql").args([&url, "-XAtc", sql]).output().expect("psql");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 
     /// The directory of its cluster.
@@ -160,7 +165,7 @@ impl BoxUnderTest {
     /// The process id of the program, inside of what it was started through.
     pub(crate) fn program_id(&self) -> u32 {
         let started = self.child.id();
-        let name = std::fs::read_to_string(format!("/proc/{started}/comm")).unwrap();
+        let name = std::fs::read_to_string(format!("/proc/{started}/comm")).expect("it runs");
         if name.trim() == "unshare" { children_of(started)[0] } else { started }
     }
 
@@ -170,30 +175,60 @@ impl BoxUnderTest {
 
     /// Kills the program.
     pub(crate) fn kill(mut self) -> Arc<tempfile::TempDir> {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.data_dir
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("a child of ours");
+        Arc::clone(&self.data_dir)
     }
 
     /// Asks it to stop, and waits for that: how it ended, after how long, and all it said.
     pub(crate) fn stop(mut self) -> (ExitStatus, Duration, String) {
         let since = Instant::now();
         self.signal(Signal::TERM);
-        let status = self.child.wait().unwrap();
+        let status = self.child.wait().expect("a child of ours");
         let took = since.elapsed();
-        self.listener.join().unwrap();
-        let said = self.said.lock().unwrap().clone();
+        self.listeners.drain(..).for_each(|listener| listener.join().expect("no listener panics"));
+        let said = self.said.lock().expect("no listener panics").clone();
         (status, took, said)
     }
 }
 
+impl Drop for BoxUnderTest {
+    /// A test that failed leaves nothing running.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.child.kill();
+            // The number may be one of another namespace, where it is somebody else's.
+            let is_server = |pid: &u32| {
+                std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == self.cluster())
+            };
+            let server = self.postmaster().filter(is_server);
+            if let Some(pid) = server.and_then(|pid| Pid::from_raw(pid.try_into().ok()?)) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+/// Keeps what comes out of the program, line by line.
+fn listen(from: impl Read + Send + 'static, said: Arc<Mutex<String>>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            said.lock().expect("no reader panics").push_str(&(line + "\n"));
+        }
+    })
+}
+
 pub(crate) fn send(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
+    let pid = Pid::from_raw(pid.try_into().expect("a process id")).expect("a process id");
+    kill_process(pid, signal).expect("it may be signaled");
 }
 
 /// The children of a process, also those that have ended and were not buried.
 pub(crate) fn children_of(pid: u32) -> Vec<u32> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(Result::unwrap);
-    let children = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
-    children.flat_map(|text| text.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()).collect()
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let children =
+        tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    children
+        .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -35,7 +36,9 @@ fn a_killed_server_is_started_again_and_nothing_is_lost() {
             up.until("stored more", || readings(&up) > before);
             let killed = up.kill_postmaster();
             let is_another = || up.postmaster().is_some_and(|pid| pid != killed);
-            up.until("started again", || is_another() && up.get("/api/ready").is_some_and(|(status, _)| status == 200));
+            up.until("started again", || {
+                is_another() && up.get("/api/ready").is_some_and(|(status, _)| status == 200)
+            });
         }
         is_over.store(true, Ordering::Relaxed);
         publishers.into_iter().flat_map(|publisher| publisher.join().unwrap()).collect::<Vec<_>>()
@@ -82,7 +85,10 @@ fn http_answers_before_the_database_is_there_and_says_what_it_waits_for() {
 fn health_says_that_nobody_answers() {
     let output = super::farmiq_edge(&["health", "--http-listen", "127.0.0.1:1"]).output().unwrap();
     let line = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.code() == Some(1) && line.starts_with("no engine answers on 127.0.0.1:1: "), "{line}");
+    assert!(
+        output.status.code() == Some(1) && line.starts_with("no engine answers on 127.0.0.1:1: "),
+        "{line}"
+    );
 }
 
 #[test]
@@ -170,7 +176,10 @@ fn a_volume_that_was_handed_to_a_group_and_a_torn_file_do_not_stop_the_next_star
     let (data_dir, cluster) = (up.data_dir(), up.cluster());
     up.stop();
     let path = data_dir.path().to_str().unwrap();
-    for command in [&["chmod", "-R", "g+rwX", path][..], &["find", path, "-type", "d", "-exec", "chmod", "g+s", "{}", "+"]] {
+    for command in [
+        &["chmod", "-R", "g+rwX", path][..],
+        &["find", path, "-type", "d", "-exec", "chmod", "g+s", "{}", "+"],
+    ] {
         assert!(Command::new(command[0]).args(&command[1..]).status().unwrap().success());
     }
     fs::write(cluster.join("postmaster.pid"), "").unwrap();
@@ -223,4 +232,92 @@ fn without_the_right_to_look_at_other_users_processes_a_living_server_is_adopted
 fn is_allowed(wrapper: &[&str]) -> bool {
     let status = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").status();
     status.is_ok_and(|status| status.success())
+}
+
+#[test]
+fn in_a_small_container_the_server_takes_its_share_and_no_more() {
+    let Some(group) = MemoryGroup::make(512) else {
+        return eprintln!("skipped: this user may not make groups that limit memory");
+    };
+    let up = BoxUnderTest::start_in(data_dir(), &group.wrapper());
+    up.until_ready();
+    assert_eq!(up.ask("SHOW shared_buffers"), "64MB");
+    up.ask("CREATE TABLE much AS SELECT n, repeat('x', 200) AS text FROM generate_series(1, 400000) n");
+    assert_eq!(up.ask("SELECT count(DISTINCT text) FROM much"), "1");
+    let (status, took, said) = up.stop();
+    assert!(status.code() == Some(0) && took < STOP_MAX, "{status} after {took:?}: {said}");
+    assert!(!said.contains("PostgreSQL ended"), "{said}");
+}
+
+/// A control group whose processes have so much memory together.
+struct MemoryGroup {
+    path: PathBuf,
+    enter: String,
+}
+
+impl MemoryGroup {
+    fn make(limit_mib: u64) -> Option<Self> {
+        let name = format!("farmiq-test-{}", std::process::id());
+        [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")]
+            .into_iter()
+            .find_map(|(tree, limit)| {
+                let path = Path::new(tree).join(&name);
+                fs::create_dir(&path).ok()?;
+                let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", path.display());
+                let group = Self { path, enter };
+                // Writing makes the file in a directory that is no group.
+                let limit = group.path.join(limit);
+                (limit.exists() && fs::write(limit, (limit_mib << 20).to_string()).is_ok()).then_some(group)
+            })
+    }
+
+    fn wrapper(&self) -> [&str; 4] {
+        ["sh", "-c", &self.enter, "sh"]
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // It cannot be removed while anything runs in it, which the test has told then.
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+#[test]
+fn a_hangup_has_keys_read_again_and_ends_nothing() {
+    let data_dir = data_dir();
+    let file = data_dir.path().join("edge.toml");
+    let (before, after) = ("a-key-of-before-that-is-long-enough", "a-key-of-after-that-is-long-enough");
+    let write = |key: &str, more: &str| {
+        let keys = format!(
+            r#"operator_keys = [{{ name = "ops", key = "{key}", role = "admin", tenants = ["*"] }}]"#
+        );
+        fs::write(&file, format!("[auth]\n{keys}\n{more}")).unwrap();
+    };
+    write(before, "");
+    let config = format!("FARMIQ_CONFIG={}", file.display());
+    let up = BoxUnderTest::start_in(data_dir, &["env", &config]);
+    up.until("alive", || up.get("/api/health").is_some_and(|(status, _)| status == 200));
+    up.signal(Signal::HUP);
+    up.until("reading again while it starts", || up.said().contains("read the configuration again"));
+    up.until_ready();
+    let status = |key: &str| up.get_as("/metrics", key).map(|(status, _)| status);
+    assert_eq!((status(before), status(after)), (Some(200), Some(401)));
+
+    write(after, "[broker]\nconnections_max = 77\n");
+    up.signal(Signal::HUP);
+    up.until("taking up the key", || status(after) == Some(200));
+    assert_eq!(status(before), Some(401));
+    assert!(
+        up.said().contains("broker.connections_max"),
+        "what waits for a restart is not told: {}",
+        up.said()
+    );
+
+    fs::write(&file, "[auth]\nadmin_enabled = 7\n").unwrap();
+    up.signal(Signal::HUP);
+    up.until("complaining", || up.said().contains("the one before stays in force"));
+    assert_eq!(status(after), Some(200));
+    let (status, _, said) = up.stop();
+    assert_eq!(status.code(), Some(0), "{said}");
 }
