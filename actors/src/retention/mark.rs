@@ -100,17 +100,14 @@ impl Janitor {
     /// Whether a store without a marker may get one.
     async fn may_mark(&self, identity: Identity) -> Result<bool, PassError> {
         let has_images = self.store.run("has_images", async |conn| images::any(conn).await).await?;
-        // The marker is elsewhere, and so are they.
-        if has_images && identity.marks_count > 0 {
-            return Ok(false);
-        }
+        let is_first = identity.marks_count == 0;
         let ours = self.ours().await?;
         let (mut sample, mut after) = (Sample::default(), None::<String>);
         for _ in 0..SAMPLED_PAGES_MAX {
             let page = self.media.list(after.as_deref(), LISTED_PER_PAGE).await?;
             let unknown = self.unknown(page.iter()).await?;
             for object in page.iter().filter(|object| object.place != MARKER) {
-                sample.add(!unknown.contains(&object.place), ours.is_named(&object.place));
+                sample.add(!unknown.contains(&object.place), ours.is_image(&object.place));
             }
             if page.len() < LISTED_PER_PAGE {
                 sample.is_whole = true;
@@ -118,7 +115,7 @@ impl Janitor {
             }
             after = page.into_iter().next_back().map(|object| object.place);
         }
-        Ok(sample.may_be_marked(has_images))
+        Ok(sample.may_be_marked(is_first, has_images))
     }
 }
 
@@ -141,16 +138,17 @@ impl Sample {
 
     /// Decides.
     ///
-    /// | the store has | the database, which never marked one, has images | it has none, and may have marked one |
-    /// |---|---|---|
-    /// | no image | do not: theirs are elsewhere | mark: a new place |
-    /// | images, of which the database knows nine in ten | mark: an older program kept them | |
-    /// | other images, or too many files to see | do not | do not |
-    fn may_be_marked(self, has_images: bool) -> bool {
-        if has_images {
-            return self.known > 0 && self.unknown * 10 <= self.known + self.unknown;
+    /// | the store has | it is marked if |
+    /// |---|---|
+    /// | no image | the database has none either: a new place. Otherwise they are elsewhere |
+    /// | images, of which the database knows nine in ten | it never marked one: an older program kept them |
+    /// | other images, or too many files to see | never |
+    fn may_be_marked(self, is_first: bool, has_images: bool) -> bool {
+        let images = self.known + self.unknown;
+        if images == 0 {
+            return self.is_whole && !has_images;
         }
-        self.is_whole && self.known + self.unknown == 0
+        is_first && self.unknown * 10 <= images
     }
 }
 
@@ -197,17 +195,22 @@ mod tests {
 
     #[test]
     fn a_store_is_marked_when_it_is_new_or_its_images_are_known() {
-        let check = |known, unknown, is_whole, has_images, expected: bool| {
+        let check = |known, unknown, is_whole, is_first, has_images, expected: bool| {
             let sample = Sample { known, unknown, is_whole };
-            assert_eq!(sample.may_be_marked(has_images), expected, "{sample:?}");
+            assert_eq!(sample.may_be_marked(is_first, has_images), expected, "{sample:?}");
         };
-        check(0, 0, true, false, true);
-        check(0, 0, false, false, false);
-        check(0, 1, true, false, false);
-        check(0, 0, true, true, false);
-        check(1, 0, true, true, true);
-        check(900, 100, false, true, true);
-        check(899, 101, true, true, false);
+        for is_first in [true, false] {
+            check(0, 0, true, is_first, false, true);
+            check(0, 0, false, is_first, false, false);
+            check(0, 0, true, is_first, true, false);
+            check(0, 1, true, is_first, false, false);
+        }
+        // An upload may come before the first look.
+        check(1, 0, true, true, false, true);
+        check(1, 0, true, true, true, true);
+        check(1, 0, true, false, true, false);
+        check(900, 100, false, true, true, true);
+        check(899, 101, true, true, true, false);
     }
 
     #[test]

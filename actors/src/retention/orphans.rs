@@ -201,19 +201,28 @@ pub(super) enum Ours {
 
 impl Ours {
     /// Whether the engine could have given a file this name.
-    pub(super) fn is_named(&self, place: &str) -> bool {
+    fn is_named(&self, place: &str) -> bool {
+        self.is_image(place) || self.is_draft(place)
+    }
+
+    /// Whether it could have given it to an image.
+    pub(super) fn is_image(&self, place: &str) -> bool {
         match self {
-            Self::Directory => name::is_path(place) || name::is_draft_path(place),
+            Self::Directory => name::is_path(place),
             Self::Bucket(prefixes) => {
                 name::is_key(place) && prefixes.iter().any(|prefix| place.starts_with(prefix))
             }
         }
     }
 
+    /// Whether it could have given it to a file that is still being written.
+    fn is_draft(&self, place: &str) -> bool {
+        matches!(self, Self::Directory) && name::is_draft_path(place)
+    }
+
     /// Whether a file has such a name, and an age at which nobody comes back for it.
     fn is_abandoned(&self, object: &ListedObject, now: Timestamp) -> bool {
-        let is_draft = matches!(self, Self::Directory) && name::is_draft_path(&object.place);
-        let age = if is_draft { DRAFT_AGE } else { ORPHAN_AGE };
+        let age = if self.is_draft(&object.place) { DRAFT_AGE } else { ORPHAN_AGE };
         self.is_named(&object.place) && object.modified_at < now - age
     }
 }
