@@ -6,6 +6,7 @@ use actors::credentials::desk::{Issued, Newcomer};
 use anyhow::Context;
 use schema::clock::Timestamp;
 use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
+use schema::store::audit::Author;
 use schema::store::credential::Known;
 use schema::wire::time::format;
 use serde_json::{Value, json};
@@ -25,11 +26,14 @@ const PAGE_ROWS: i64 = 1000;
 pub async fn run(wish: &DeviceCommand, config: &Config) -> anyhow::Result<String> {
     let config = with_database(config)?;
     let desk = tree::desk_alone(&config)?;
+    let author = author();
     Ok(match wish {
         DeviceCommand::Add(add) => {
             let (name, newcomer) = (&add.name, newcomer(add)?);
-            let issued =
-                desk.add(&newcomer).await.with_context(|| told("add", &name.tenant, &name.device))?;
+            let issued = desk
+                .add(&newcomer, &author)
+                .await
+                .with_context(|| told("add", &name.tenant, &name.device))?;
             show_issued(&issued, &name.tenant, &name.device, name.json)
         }
         DeviceCommand::List { tenant, json } => {
@@ -50,12 +54,12 @@ pub async fn run(wish: &DeviceCommand, config: &Config) -> anyhow::Result<String
             if name.json { lines(&[known]) } else { card(&known) }
         }
         DeviceCommand::Rotate { device: name, overlap } => {
-            let issued = desk.rotate(&name.tenant, &name.device, *overlap).await;
+            let issued = desk.rotate(&name.tenant, &name.device, *overlap, &author).await;
             let issued = issued.with_context(|| told("rotate", &name.tenant, &name.device))?;
             show_issued(&issued, &name.tenant, &name.device, name.json)
         }
         DeviceCommand::Revoke(name) => {
-            let revoked = desk.revoke(&name.tenant, &name.device).await;
+            let revoked = desk.revoke(&name.tenant, &name.device, &author).await;
             revoked.with_context(|| told("revoke", &name.tenant, &name.device))?;
             if name.json {
                 format!("{}\n", json!({"tenant_id": name.tenant, "device_id": name.device, "revoked": true}))
@@ -67,6 +71,13 @@ pub async fn run(wish: &DeviceCommand, config: &Config) -> anyhow::Result<String
             }
         }
     })
+}
+
+/// Whoever typed the command.
+fn author() -> Author {
+    let uid = rustix::process::getuid().as_raw();
+    let host = rustix::system::uname();
+    Author { actor: format!("shell:{uid}"), origin: host.nodename().to_string_lossy().into_owned() }
 }
 
 /// The same configuration with the private database of a `farmiq-edge up`, when none is named.

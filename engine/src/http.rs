@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::observe;
 use crate::tree::Parts;
 
+mod audit;
 pub mod auth;
 mod body;
 mod device;
@@ -249,6 +250,7 @@ fn table() -> Vec<Route> {
         row(Admin, "/api/v1/sync/redrive", routes!(sync::redrive)),
         row(Admin, "/api/v1/sync/dlq/redrive", routes!(sync::redrive_dead)),
         row(Admin, "/api/v1/sync/unclaim-stuck", routes!(sync::unclaim_stuck)),
+        row(Admin, "/api/v1/audit", routes!(audit::list_audit)),
     ]
 }
 

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod aggregate;
+pub mod audit;
 pub mod bench;
 pub mod credential;
 pub mod dead_letter;
@@ -37,6 +38,7 @@ pub use crate::store::error::{DatabaseError, StoreError};
 /// Every statement with its name, so that a test can prepare each against the migrated schema.
 pub const STATEMENTS: &[&[&str]] = &[
     aggregate::STATEMENTS,
+    audit::STATEMENTS,
     bench::STATEMENTS,
     credential::STATEMENTS,
     dead_letter::STATEMENTS,

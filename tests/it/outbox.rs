@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use chrono::{DateTime, Duration};
 use schema::clock::Timestamp;
 use schema::id;
-use schema::store::Store;
 use schema::store::outbox::claim::{self, Batch, ClaimRequest, Claimed};
 use schema::store::outbox::queries::{self, Status};
 use schema::store::outbox::settle::{Failure, Fate, Rejection, Settlement, settle};
 use schema::store::outbox::slot::Slot;
 use schema::store::outbox::{groups_of, measure};
+use schema::store::{Conn, Store};
 use tests::postgres::{self, Database};
 use uuid::Uuid;
 
@@ -424,7 +424,10 @@ async fn stuck_rows_are_unclaimed_when_their_lease_ended_long_enough_ago() {
     let id = reading(&db, "d-1", 0).await;
     drop(claim_now(&db).await.expect("a batch that is lost"));
     let unclaim = async |before: Timestamp| {
-        let work = async |conn: &mut _| queries::unclaim_stuck(conn, before, None, now()).await;
+        let work = async |conn: &mut Conn| {
+            conn.transaction("unclaim", async |conn| queries::unclaim_stuck(conn, before, None, now()).await)
+                .await
+        };
         db.store.run("unclaim", work).await.unwrap()
     };
     assert_eq!(unclaim(now() + seconds(300)).await, 0);

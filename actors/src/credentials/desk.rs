@@ -7,6 +7,7 @@ use argon2::{Argon2, PasswordHasher};
 use rand::Rng;
 use schema::clock::{Clock, Timestamp};
 use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
+use schema::store::audit::Author;
 use schema::store::credential::{self, Hashes, Known, NewDevice};
 use schema::store::{Store, StoreError};
 
@@ -97,7 +98,7 @@ impl DeviceDesk {
     ///
     /// # Errors
     /// [`DeskError`] when it has a password, the user name will not do, or the database fails.
-    pub async fn add(&self, newcomer: &Newcomer) -> Result<Issued, DeskError> {
+    pub async fn add(&self, newcomer: &Newcomer, author: &Author) -> Result<Issued, DeskError> {
         let (tenant_id, device_id) = (newcomer.tenant_id.as_str(), newcomer.device_id.as_str());
         let username = newcomer.username.clone().unwrap_or_else(|| format!("{tenant_id}/{device_id}"));
         if !is_username(&username) {
@@ -112,7 +113,8 @@ impl DeviceDesk {
             station_id: newcomer.station_id.as_ref().map(StationId::as_str),
         };
         let now = self.clock.now();
-        let write = async |conn: &mut _| credential::add(conn, new, &username, minted.hashes(), now).await;
+        let write =
+            async |conn: &mut _| credential::add(conn, new, &username, minted.hashes(), author, now).await;
         match self.store.run("add_device", write).await {
             Ok(true) => Ok(Issued { username, password: minted.password, old_is_good_until: None }),
             Ok(false) => Err(DeskError::HasPassword),
@@ -130,6 +132,7 @@ impl DeviceDesk {
         tenant_id: &str,
         device_id: &str,
         overlap: Option<Duration>,
+        author: &Author,
     ) -> Result<Issued, DeskError> {
         let now = self.clock.now();
         let overlap = overlap.unwrap_or(self.overlap);
@@ -139,7 +142,7 @@ impl DeviceDesk {
         let minted = Minted::new().await;
         let device = (tenant_id, device_id);
         let write = async |conn: &mut _| {
-            credential::rotate(conn, device, minted.hashes(), overlap_ends_at, now).await
+            credential::rotate(conn, device, minted.hashes(), overlap_ends_at, author, now).await
         };
         match self.store.run("rotate_credential", write).await? {
             Some(username) => {
@@ -161,9 +164,9 @@ impl DeviceDesk {
     ///
     /// # Errors
     /// [`DeskError`] when nobody knows it, or the database fails.
-    pub async fn revoke(&self, tenant_id: &str, device_id: &str) -> Result<(), DeskError> {
+    pub async fn revoke(&self, tenant_id: &str, device_id: &str, author: &Author) -> Result<(), DeskError> {
         let now = self.clock.now();
-        let write = async |conn: &mut _| credential::revoke(conn, tenant_id, device_id, now).await;
+        let write = async |conn: &mut _| credential::revoke(conn, tenant_id, device_id, author, now).await;
         if self.store.run("revoke_device", write).await? { Ok(()) } else { Err(DeskError::Unknown) }
     }
 

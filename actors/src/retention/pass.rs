@@ -27,6 +27,8 @@ use crate::media::store::{MediaStore, MediaStoreError};
 const UPLOAD_DAYS: u64 = 7;
 /// How long a job of inference is kept after its completion.
 const JOB_DAYS: u64 = 30;
+/// How long it is known who did what.
+const AUDIT_DAYS: u64 = 400;
 /// How long a dead letter is kept after it was applied again.
 const REDRIVEN_DAYS: u64 = 30;
 /// Attempts to drop a table in one pass, while nothing has been in the way yet.
@@ -186,6 +188,7 @@ impl Janitor {
         }
         for (rule, days) in [
             (rows::AGGREGATES, settings.telemetry_agg_days),
+            (rows::AUDIT, AUDIT_DAYS),
             (rows::UPLOADS, UPLOAD_DAYS),
             (rows::JOBS, JOB_DAYS),
             (rows::DEAD_LETTERS, REDRIVEN_DAYS),

@@ -11,12 +11,14 @@ use axum::response::{IntoResponse, Response};
 use broker::Identity;
 use schema::clock::Timestamp;
 use schema::metrics;
+use schema::store::audit::Author;
 use schema::store::device::Allowed;
 use tokio::time::Instant;
 
 use super::AppState;
 use super::error::{Code, Error};
 use super::frame::{CallIds, CalledBy};
+use super::server::Peer;
 use crate::config::{Auth, AuthMode, Role};
 
 mod key;
@@ -58,6 +60,8 @@ pub(super) enum Class {
 /// An operator, as its key describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Operator {
+    /// The name of its key, or its place among the keys.
+    pub name: Arc<str>,
     /// What it may do.
     pub role: Role,
     /// Whose rows it may see.
@@ -322,6 +326,21 @@ pub(super) struct Call {
     pub tenant_header: Option<String>,
     /// Request and trace id.
     pub ids: CallIds,
+    /// Where the call comes from; `None` when it came over no socket.
+    pub peer: Option<Peer>,
+}
+
+impl Call {
+    /// Who is written down as having done what the call does.
+    pub(super) fn author(&self) -> Author {
+        let actor = match &self.caller {
+            Caller::Operator(operator) => format!("operator:{}", operator.name),
+            Caller::Device(scope) => format!("device:{}/{}", scope.tenant_id, scope.device_id),
+            Caller::Anyone | Caller::Compat => "anyone".to_owned(),
+        };
+        let origin = self.peer.map_or_else(|| "unknown".to_owned(), |peer| peer.0.to_string());
+        Author { actor, origin }
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Call {
@@ -331,7 +350,8 @@ impl<S: Sync> FromRequestParts<S> for Call {
         let ids = CallIds::from_request_parts(parts, state).await?;
         let caller =
             parts.extensions.get::<Caller>().expect("handlers that take a call stand behind the guard");
-        Ok(Self { caller: caller.clone(), tenant_header: tenant_header(&parts.headers)?, ids })
+        let peer = parts.extensions.get::<Peer>().copied();
+        Ok(Self { caller: caller.clone(), tenant_header: tenant_header(&parts.headers)?, ids, peer })
     }
 }
 

@@ -191,7 +191,7 @@ pub(super) async fn add_device(
         station_id: station_id.map(|id| StationId::new(&id).expect(checked)),
         username: None,
     };
-    let issued = state.desk.add(&newcomer).await?;
+    let issued = state.desk.add(&newcomer, &call.author()).await?;
     tracing::info!(tenant_id, device_id, "device let in");
     Ok(IssuedBody::answer(StatusCode::CREATED, tenant_id, device_id, issued))
 }
@@ -254,7 +254,8 @@ pub(super) async fn rotate_device(
     }
     fields.finish()?;
     let tenant_id = call.tenant(tenant_id.as_deref())?;
-    let issued = state.desk.rotate(&tenant_id, &device_id, seconds.map(Duration::from_secs)).await?;
+    let overlap = seconds.map(Duration::from_secs);
+    let issued = state.desk.rotate(&tenant_id, &device_id, overlap, &call.author()).await?;
     tracing::info!(tenant_id, device_id, "password of a device replaced");
     Ok(IssuedBody::answer(StatusCode::OK, tenant_id, device_id, issued))
 }
@@ -283,7 +284,7 @@ pub(super) async fn revoke_device(
     let tenant_id = fields.optional_id("tenant_id");
     fields.finish()?;
     let tenant_id = call.tenant(tenant_id.as_deref())?;
-    state.desk.revoke(&tenant_id, &device_id).await?;
+    state.desk.revoke(&tenant_id, &device_id, &call.author()).await?;
     tracing::info!(tenant_id, device_id, "device revoked");
     let known = state.desk.find(&tenant_id, &device_id).await?;
     Ok(Json(known.ok_or(DeskError::Unknown)?.into()))

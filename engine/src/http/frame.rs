@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::AppState;
 use super::error::{self, Error};
+use super::server::Peer;
 
 /// Names the request: taken from the caller or made, and echoed.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -104,6 +105,7 @@ struct Seen {
     route: Option<MatchedPath>,
     method: &'static str,
     content_length: Option<u64>,
+    peer: Option<Peer>,
 }
 
 impl Seen {
@@ -113,6 +115,7 @@ impl Seen {
             route: request.extensions().get::<MatchedPath>().cloned(),
             method: method_label(request.method()),
             content_length: length.and_then(|text| text.parse().ok()),
+            peer: request.extensions().get::<Peer>().copied(),
         }
     }
 
@@ -136,6 +139,7 @@ impl Seen {
                     tenant_id = by.and_then(|by| by.tenant_id.as_deref()),
                     device_id = by.and_then(|by| by.device_id.as_deref()),
                     content_length = self.content_length,
+                    peer = self.peer.map(|peer| tracing::field::display(peer.0)),
                     error_code = error.map(|error| error.code.as_str()),
                     cause,
                     "request answered"

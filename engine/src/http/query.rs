@@ -4,6 +4,7 @@ use axum::extract::{FromRequestParts, Query};
 use axum::http::Uri;
 use axum::http::request::Parts;
 use schema::clock::Timestamp;
+use schema::id::Uuid;
 use schema::{id, wire};
 
 use super::error::Error;
@@ -80,6 +81,15 @@ impl Params {
             self.problems.push(name, "is required");
         }
         id.unwrap_or_default()
+    }
+
+    /// A parameter that is the id of a row.
+    pub(super) fn uuid(&mut self, name: &str) -> Option<Uuid> {
+        let uuid = Uuid::try_parse(&self.text(name)?).ok();
+        if uuid.is_none() {
+            self.problems.push(name, "must be a UUID");
+        }
+        uuid
     }
 
     /// A parameter that is a time.

@@ -7,13 +7,16 @@ use actors::retention::PassOrder;
 use actors::retention::report::Report;
 use axum::Json;
 use axum::extract::State;
+use schema::store::audit::Action;
 use serde::Serialize;
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
-use super::AppState;
+use super::auth::Call;
 use super::error::{Code, Error};
 use super::query::Params;
 use super::time::Time;
+use super::{AppState, audit};
 
 /// How a pass is run.
 #[derive(Debug, IntoParams)]
@@ -78,6 +81,7 @@ impl From<&Report> for JanitorRun {
         (status = 503, description = "NOT_READY: the pass goes on, or others wait already; its result is the state")))]
 pub(super) async fn run_janitor(
     State(state): State<Arc<AppState>>,
+    call: Call,
     mut params: Params,
 ) -> Result<Json<JanitorRunBody>, Error> {
     let mut flag = |name| params.one_of(name, &[("true", true), ("false", false)]);
@@ -88,6 +92,9 @@ pub(super) async fn run_janitor(
         adopts_store: flag("adopt_store").unwrap_or(false),
     };
     params.finish()?;
+    let detail = json!({"dry_run": order.is_dry_run, "confirm_clock": order.confirms_clock,
+        "confirm_orphans": order.confirms_orphans, "adopt_store": order.adopts_store});
+    audit::note(&state, &call, Action::JanitorRun, detail).await?;
     let report = state.retention.order(order).await.ok_or_else(|| {
         Error::new(Code::NotReady, "the pass has no result yet, look at /api/v1/janitor/state later")
     })?;

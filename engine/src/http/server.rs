@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tower::Layer;
 
 use super::tls::{Encryption, Greeted};
 
@@ -31,6 +33,10 @@ const CONNECTION_SECONDS_MAX: u64 = 600;
 const CONNECTION_END_SECONDS_MAX: u64 = 90;
 /// Wait after the listener failed, usually for want of file descriptors.
 const ACCEPT_RETRY_SECONDS: u64 = 1;
+
+/// Where a request comes from; an extension of every request of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
 
 /// Serves until `shutdown` completes, then lets the requests in flight end. A listener that fails is asked again. With
 /// `encryption` the port speaks TLS and nothing else.
@@ -56,12 +62,12 @@ pub async fn serve(
             () = &mut shutdown => break,
             never = &mut watch => match never {},
             Some(ended) = connections.join_next() => report(ended),
-            (stream, permit) = accept(&listener, &permits) => {
+            (stream, peer, permit) = accept(&listener, &permits) => {
                 let (router, encryption, closed) = (router.clone(), encryption.clone(), closed.clone());
                 connections.spawn(async move {
                     match encryption {
-                        Some(encryption) => encrypted(stream, router, &encryption, closed).await,
-                        None => connection(stream, router, std::future::pending(), closed).await,
+                        Some(encryption) => encrypted(stream, peer, router, &encryption, closed).await,
+                        None => connection(stream, peer, router, std::future::pending(), closed).await,
                     }
                     drop(permit);
                 });
@@ -77,14 +83,14 @@ pub async fn serve(
     }
 }
 
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, Peer, OwnedSemaphorePermit) {
     let permit = Arc::clone(permits).acquire_owned().await.expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
                 // Answers are small; without this the last part of one waits for an acknowledgement.
                 drop(stream.set_nodelay(true));
-                return (stream, permit);
+                return (stream, Peer(address), permit);
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed, trying again");
@@ -97,6 +103,7 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream,
 /// Serves one connection behind TLS; its requests carry whom the client's certificate names.
 async fn encrypted(
     stream: TcpStream,
+    peer: Peer,
     router: Router,
     encryption: &Encryption,
     mut closed: watch::Receiver<bool>,
@@ -111,7 +118,7 @@ async fn encrypted(
                 Some(certificate) => router.layer(Extension(certificate)),
                 None => router,
             };
-            connection(stream, router, encryption.distrusts(chain.as_ref()), closed).await;
+            connection(stream, peer, router, encryption.distrusts(chain.as_ref()), closed).await;
         }
         Err(error) => {
             let cause = error.source().map(ToString::to_string);
@@ -124,17 +131,19 @@ async fn encrypted(
 /// the request it is at is answered.
 async fn connection<S>(
     stream: S,
+    peer: Peer,
     router: Router,
     distrusted: impl Future<Output = ()>,
     mut closed: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let service = Extension(peer).layer(router);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(HEADER_READ_SECONDS_MAX))
         .max_buf_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     tokio::select! {
         ended = &mut connection => return log_end(ended),

@@ -8,11 +8,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use schema::clock::Timestamp;
 use schema::id::Uuid;
-use schema::store::StoreError;
+use schema::store::audit::{self, Action, Deed};
 use schema::store::outbox::queries::{self, Counts, Dead, Entry, Status};
 use schema::store::sync_state::{self, Summary};
+use schema::store::{Conn, StoreError};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
@@ -351,7 +352,15 @@ pub(super) async fn redrive(
     let redrive = Redrive::of(&body.object()?)?;
     let (tenants, now) = (call.tenants(None)?, state.clock.now());
     let (rows, tenants) = (redrive.rows(), tenants.as_slice());
-    let write = async |conn: &mut _| queries::redrive(conn, rows, tenants, now).await;
+    let detail = rows.map_or_else(|| json!({"all": true}), |ids| json!({"ids": ids}));
+    let (author, deed) = (call.author(), Deed { action: Action::Redrive, tenants, target: None, detail });
+    let write = async |conn: &mut Conn| {
+        conn.transaction("redrive", async |conn| {
+            audit::record(conn, &author, &deed, now).await?;
+            queries::redrive(conn, rows, tenants, now).await
+        })
+        .await
+    };
     let events = state.store.run("redrive", write).await?;
     let orders = state.sessions.redrive(&state.store, rows, tenants).await?;
     let jobs = state.inference.redrive(&state.store, &state.clock, rows, tenants).await?;
@@ -401,9 +410,16 @@ pub(super) async fn unclaim_stuck(
 ) -> Result<Json<Unclaimed>, Error> {
     let seconds = older_than_seconds(&body.object()?)?;
     let (tenants, now) = (call.tenants(None)?, state.clock.now());
-    let ended_before = now - chrono::Duration::seconds(seconds);
-    let write =
-        async |conn: &mut _| queries::unclaim_stuck(conn, ended_before, tenants.as_slice(), now).await;
+    let (ended_before, tenants) = (now - chrono::Duration::seconds(seconds), tenants.as_slice());
+    let detail = json!({"older_than_seconds": seconds});
+    let (author, deed) = (call.author(), Deed { action: Action::Unclaim, tenants, target: None, detail });
+    let write = async |conn: &mut Conn| {
+        conn.transaction("unclaim", async |conn| {
+            audit::record(conn, &author, &deed, now).await?;
+            queries::unclaim_stuck(conn, ended_before, tenants, now).await
+        })
+        .await
+    };
     let unclaimed_count = state.store.run("unclaim_stuck", write).await?;
     state.sync.wake();
     let message = format!("Unclaimed {unclaimed_count} stuck entries");
@@ -432,9 +448,10 @@ pub(super) struct Message {
 /// Makes one attempt to send what is due, whether or not sending is paused.
 #[utoipa::path(post, path = "/api/v1/sync/trigger", tag = "sync",
     responses((status = 200, description = "The attempt was made", body = Message)))]
-pub(super) async fn trigger(State(state): State<Arc<AppState>>) -> Json<Message> {
+pub(super) async fn trigger(State(state): State<Arc<AppState>>, call: Call) -> Result<Json<Message>, Error> {
+    super::audit::note(&state, &call, Action::SyncTrigger, json!({})).await?;
     state.sync.trigger().await;
-    Json(Message { message: "Sync cycle triggered" })
+    Ok(Json(Message { message: "Sync cycle triggered" }))
 }
 
 /// What the cloud answered to a greeting.

@@ -1,9 +1,12 @@
 //! Credentials of devices: made, replaced and taken back, and what is known of the devices that have them.
 
+use serde_json::{Value, json};
 use tokio_postgres::Row;
 
 use crate::clock::Timestamp;
+use crate::store::audit::{self, Action, Author, Deed};
 use crate::store::{Conn, StoreError};
+use crate::wire::time;
 
 /// Every statement of this module.
 pub const STATEMENTS: &[&str] = &[KNOWN, ALLOW, ADD, ROTATE, REVOKE, SHUT_OUT, BROKER_USERS];
@@ -155,6 +158,7 @@ pub async fn add(
     new: NewDevice<'_>,
     username: &str,
     hashes: Hashes<'_>,
+    author: &Author,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     let NewDevice { tenant_id, device_id, farm_id, barn_id, station_id } = new;
@@ -167,6 +171,8 @@ pub async fn add(
                 return Ok(None);
             }
             conn.execute(ALLOW, &[&tenant_id, &device_id, &farm_id, &barn_id, &station_id, &now]).await?;
+            let detail = json!({"username": username, "farm_id": farm_id, "barn_id": barn_id, "station_id": station_id});
+            note(conn, author, (tenant_id, device_id), Action::DeviceAdd, detail, now).await?;
             Ok(Some(()))
         })
         .await?;
@@ -190,17 +196,24 @@ RETURNING username";
 /// # Errors
 /// When the database fails.
 pub async fn rotate(
-    conn: &Conn,
+    conn: &mut Conn,
     (tenant_id, device_id): (&str, &str),
     hashes: Hashes<'_>,
     overlap_ends_at: Option<Timestamp>,
+    author: &Author,
     now: Timestamp,
 ) -> Result<Option<String>, StoreError> {
     let Hashes { argon2, mosquitto } = hashes;
-    let row = conn
-        .query_opt(ROTATE, &[&tenant_id, &device_id, &argon2, &mosquitto, &overlap_ends_at, &now])
-        .await?;
-    Ok(row.map(|row| row.get(0)))
+    conn.transaction_from("rotate_credential", "BEGIN", async |conn| {
+        let row = conn
+            .query_opt(ROTATE, &[&tenant_id, &device_id, &argon2, &mosquitto, &overlap_ends_at, &now])
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let detail = json!({"old_password_good_until": overlap_ends_at.map(time::format)});
+        note(conn, author, (tenant_id, device_id), Action::DeviceRotate, detail, now).await?;
+        Ok(Some(row.get(0)))
+    })
+    .await
 }
 
 const REVOKE: &str = "-- revoke_credential
@@ -217,14 +230,35 @@ pub async fn revoke(
     conn: &mut Conn,
     tenant_id: &str,
     device_id: &str,
+    author: &Author,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    conn.transaction("revoke_device", async |conn| {
-        let credentials = conn.execute(REVOKE, &[&tenant_id, &device_id, &now]).await?;
-        let rows = conn.execute(SHUT_OUT, &[&tenant_id, &device_id, &now]).await?;
-        Ok(credentials + rows > 0)
-    })
-    .await
+    let revoked = conn
+        .transaction_from("revoke_device", "BEGIN", async |conn| {
+            let credentials = conn.execute(REVOKE, &[&tenant_id, &device_id, &now]).await?;
+            let rows = conn.execute(SHUT_OUT, &[&tenant_id, &device_id, &now]).await?;
+            if credentials + rows == 0 {
+                return Ok(None);
+            }
+            note(conn, author, (tenant_id, device_id), Action::DeviceRevoke, json!({}), now).await?;
+            Ok(Some(()))
+        })
+        .await?;
+    Ok(revoked.is_some())
+}
+
+/// Writes down what was done to a device.
+async fn note(
+    conn: &Conn,
+    author: &Author,
+    (tenant_id, device_id): (&str, &str),
+    action: Action,
+    detail: Value,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let tenants = [tenant_id.to_owned()];
+    let deed = Deed { action, tenants: Some(&tenants), target: Some(device_id), detail };
+    audit::record(conn, author, &deed, now).await
 }
 
 /// A device that may log in at a broker.

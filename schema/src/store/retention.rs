@@ -39,6 +39,8 @@ pub const STATEMENTS: &[&str] = &[
     passes::NEWEST_ROW,
     rows::AGGREGATES.count,
     rows::AGGREGATES.delete,
+    rows::AUDIT.count,
+    rows::AUDIT.delete,
     rows::UPLOADS.count,
     rows::UPLOADS.delete,
     rows::JOBS.count,

@@ -69,6 +69,8 @@ async fn furnish(face: &Face) {
              VALUES ('{id}', 't-001', '{session_id}', 1, now(), 's3cr3t-event', now());
          INSERT INTO media_objects (id, tenant_id, farm_id, barn_id, device_id, session_id, bucket, object_key, mime_type, captured_at, created_at)
              VALUES ('{id}', {place}, '{session_id}', 's3cr3t-bucket', '{object_key}', 'image/jpeg', now(), now());
+         INSERT INTO audit_log (id, happened_at, actor, origin, action, tenant_id, target, detail_json)
+             VALUES ('{id}', now(), 's3cr3t-actor', 's3cr3t-origin', 'device.add', 't-001', 's3cr3t-device', '{{}}');
          INSERT INTO device_credentials (username, tenant_id, device_id, password_hash, created_at, updated_at)
              VALUES ('s3cr3t-user', 't-001', 's3cr3t-device', 's3cr3t-hash', now(), now());
          INSERT INTO media_uploads (media_id, tenant_id, farm_id, barn_id, device_id, bucket, object_key, content_type, status, expires_at, created_at)
@@ -228,7 +230,9 @@ fn query_value(name: &str, way: Way, names: &Names) -> Option<String> {
         // Nothing is deleted, whoever may order it.
         "dry_run" => Some("true".to_owned()),
         // These narrow a list further.
-        "device_id" | "after" | "event_type" | "start_time" | "end_time" | "window" | "limit" => None,
+        "device_id" | "after" | "before" | "event_type" | "start_time" | "end_time" | "window" | "limit" => {
+            None
+        }
         _ => panic!("this test does not know the parameter {name}"),
     }
 }

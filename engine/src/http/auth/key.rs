@@ -22,11 +22,12 @@ impl Keys {
     /// Keeps what is needed of each key.
     #[must_use]
     pub(in crate::http) fn new(keys: &[OperatorKey]) -> Self {
-        let entry = |key: &OperatorKey| {
-            let operator = Operator { role: key.role, tenants: Tenants::of_key(&key.tenants) };
+        let entry = |(place, key): (usize, &OperatorKey)| {
+            let name = key.name.clone().unwrap_or_else(|| format!("#{}", place + 1)).into();
+            let operator = Operator { name, role: key.role, tenants: Tenants::of_key(&key.tenants) };
             (hash(key.key.expose().as_bytes()), operator)
         };
-        Self(keys.iter().map(entry).collect())
+        Self(keys.iter().enumerate().map(entry).collect())
     }
 
     /// Whether no key is configured.

@@ -170,6 +170,7 @@ mod tests {
             caller,
             tenant_header: header.map(str::to_owned),
             ids: CallIds { request_id: id.clone(), trace_id: id, is_trace_given: false },
+            peer: None,
         }
     }
 
@@ -179,7 +180,7 @@ mod tests {
 
     fn operator(tenants: &[&str]) -> Caller {
         let tenants: Vec<String> = tenants.iter().map(|&tenant| tenant.to_owned()).collect();
-        Caller::Operator(Operator { role: Role::Read, tenants: Tenants::of_key(&tenants) })
+        Caller::Operator(Operator { name: "#1".into(), role: Role::Read, tenants: Tenants::of_key(&tenants) })
     }
 
     #[test]

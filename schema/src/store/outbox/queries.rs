@@ -368,20 +368,18 @@ pub async fn redrive(
     conn.execute(REDRIVE, &[&now, &ids, &tenants]).await
 }
 
-/// Puts rows back to pending whose lease ended before `before`, and frees their lane groups. Returns how many rows.
+/// Puts rows back to pending whose lease ended before `before`, and frees their lane groups, as part of the caller's
+/// transaction. Returns how many rows.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn unclaim_stuck(
-    conn: &mut Conn,
+    conn: &Conn,
     before: Timestamp,
     tenants: Option<&[String]>,
     now: Timestamp,
 ) -> Result<u64, StoreError> {
-    conn.transaction("unclaim", async |conn| {
-        let rows = conn.execute(UNCLAIM, &[&now, &before, &tenants]).await?;
-        conn.execute(UNCLAIM_GROUPS, &[&before, &tenants]).await?;
-        Ok(rows)
-    })
-    .await
+    let rows = conn.execute(UNCLAIM, &[&now, &before, &tenants]).await?;
+    conn.execute(UNCLAIM_GROUPS, &[&before, &tenants]).await?;
+    Ok(rows)
 }

@@ -52,6 +52,8 @@ pub const AGGREGATES: Rule = rule!(
     "telemetry_agg",
     r#"r."window" IN ('1m', '1h', '1d') AND r.bucket_start_at < $1 AND r.bucket_end_at < $1"#
 );
+/// Rows of the audit log.
+pub const AUDIT: Rule = rule!("audit_log", "r.happened_at < $1");
 /// Offers of uploads, from their completion on.
 pub const UPLOADS: Rule = rule!("media_uploads", "r.status = 'completed' AND r.completed_at < $1");
 /// Jobs of inference, from their completion on; their results stay. A job is completed after it was due, by which the

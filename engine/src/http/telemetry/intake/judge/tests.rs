@@ -18,7 +18,7 @@ fn event(changes: &Value) -> Value {
 
 fn call(caller: Caller) -> Call {
     let ids = CallIds { request_id: "r".into(), trace_id: "trace".into(), is_trace_given: true };
-    Call { caller, tenant_header: None, ids }
+    Call { caller, tenant_header: None, ids, peer: None }
 }
 
 fn token(farm_id: Option<&str>) -> Caller {
@@ -105,7 +105,11 @@ fn a_message_names_its_field_once() {
 fn tenant_goes_before_scope_and_scope_before_the_allowlist() {
     let good = row(Some("f"), Some("b"));
     let disabled = Allowed { is_enabled: false, ..good.clone() };
-    let foreign = Caller::Operator(Operator { role: Role::Admin, tenants: Tenants::Of(vec!["t-2".into()]) });
+    let foreign = Caller::Operator(Operator {
+        name: "#1".into(),
+        role: Role::Admin,
+        tenants: Tenants::Of(vec!["t-2".into()]),
+    });
     let check = |changes: Value, caller: Caller, row: Option<&Allowed>, expected: &str| {
         assert_eq!(code(&changes, caller.clone(), row), expected, "{changes} {caller:?} {row:?}");
     };

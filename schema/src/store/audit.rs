@@ -1,0 +1,149 @@
+//! The audit log: who did what, to which, when and from where.
+//!
+//! A row is written in the transaction of what it tells of, or before it, so that nothing is done without one.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::id;
+use crate::store::{Conn, StoreError};
+
+/// Every statement of this module.
+pub const STATEMENTS: &[&str] = &[RECORD, LIST];
+
+/// Rows of one list at most.
+const LIST_ROWS_MAX: i64 = 1000;
+
+/// Who does something, and from where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// `operator:` and the name of a key, `shell:` and a user id, or `anyone`, where no key is needed.
+    pub actor: String,
+    /// An address, or the name of a machine.
+    pub origin: String,
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A device is let in.
+    DeviceAdd,
+    /// A device gets another password.
+    DeviceRotate,
+    /// A device is put out.
+    DeviceRevoke,
+    /// Dead letters are taken up again.
+    Redrive,
+    /// Dead letters are thrown away.
+    Discard,
+    /// Rows of a sender that was lost are freed.
+    Unclaim,
+    /// A pass over what has become old is ordered.
+    JanitorRun,
+    /// An attempt to send is ordered.
+    SyncTrigger,
+}
+
+impl Action {
+    /// The text in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DeviceAdd => "device.add",
+            Self::DeviceRotate => "device.rotate",
+            Self::DeviceRevoke => "device.revoke",
+            Self::Redrive => "redrive",
+            Self::Discard => "discard",
+            Self::Unclaim => "unclaim",
+            Self::JanitorRun => "janitor.run",
+            Self::SyncTrigger => "sync.trigger",
+        }
+    }
+}
+
+/// Something that somebody does.
+#[derive(Clone, Debug)]
+pub struct Deed<'a> {
+    /// What.
+    pub action: Action,
+    /// To whose rows; `None` means the whole box, or every tenant.
+    pub tenants: Option<&'a [String]>,
+    /// To which: a device, for example.
+    pub target: Option<&'a str>,
+    /// How, as an object. No secret belongs here.
+    pub detail: Value,
+}
+
+const RECORD: &str = "-- audit_record
+INSERT INTO audit_log (id, happened_at, actor, origin, action, tenant_id, target, detail_json)
+SELECT t.id, $3, $4, $5, $6, t.tenant_id, $7, $8 FROM unnest($1::uuid[], $2::text[]) AS t (id, tenant_id)";
+
+/// Writes a deed down, one row for each tenant, as part of the caller's transaction.
+///
+/// # Errors
+/// When the database fails.
+pub async fn record(conn: &Conn, author: &Author, deed: &Deed<'_>, now: Timestamp) -> Result<(), StoreError> {
+    let tenants: Vec<Option<&str>> = match deed.tenants {
+        Some(tenants) => tenants.iter().map(|tenant_id| Some(tenant_id.as_str())).collect(),
+        None => vec![None],
+    };
+    let ids: Vec<Uuid> = tenants.iter().map(|_| id::new_id()).collect();
+    let Author { actor, origin } = author;
+    conn.execute(
+        RECORD,
+        &[&ids, &tenants, &now, actor, origin, &deed.action.as_str(), &deed.target, &deed.detail],
+    )
+    .await?;
+    Ok(())
+}
+
+/// A row of the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Row id; ids grow with time.
+    pub id: Uuid,
+    /// When.
+    pub happened_at: Timestamp,
+    /// Who.
+    pub actor: String,
+    /// From where.
+    pub origin: String,
+    /// What, as [`Action::as_str`] says it.
+    pub action: String,
+    /// Whose rows; `None` means the whole box.
+    pub tenant_id: Option<String>,
+    /// To which.
+    pub target: Option<String>,
+    /// How.
+    pub detail: Value,
+}
+
+const LIST: &str = "-- audit_list
+SELECT id, happened_at, actor, origin, action, tenant_id, target, detail_json FROM audit_log
+WHERE ($1::text[] IS NULL OR tenant_id = ANY ($1)) AND ($2::uuid IS NULL OR id < $2)
+ORDER BY id DESC LIMIT $3";
+
+/// Rows of these tenants, newest first, behind `before`; `None` means every row, also those of the whole box.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(
+    conn: &Conn,
+    tenants: Option<&[String]>,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Entry>, StoreError> {
+    let rows = conn.query(LIST, &[&tenants, &before, &limit.clamp(0, LIST_ROWS_MAX)]).await?;
+    let entry = |row: &tokio_postgres::Row| Entry {
+        id: row.get(0),
+        happened_at: row.get(1),
+        actor: row.get(2),
+        origin: row.get(3),
+        action: row.get(4),
+        tenant_id: row.get(5),
+        target: row.get(6),
+        detail: row.get(7),
+    };
+    Ok(rows.iter().map(entry).collect())
+}
