@@ -104,7 +104,7 @@ impl Cloud {
     pub(crate) async fn post(&self, tenant_id: &str, batch_id: Uuid, body: String) -> Answer {
         let mut headers = self.headers.clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let Ok(tenant) = HeaderValue::from_str(tenant_id) else {
+        let Ok(tenant) = HeaderValue::from_bytes(tenant_id.as_bytes()) else {
             return Answer::Lost { is_timeout: false, text: "the tenant id fits into no header".to_owned() };
         };
         headers.insert("x-tenant-id", tenant);

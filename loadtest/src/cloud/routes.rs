@@ -233,7 +233,9 @@ fn take_batch(shared: &Shared, mode: &Mode, headers: &HeaderMap, body: &[u8]) ->
 }
 
 fn check_headers(headers: &HeaderMap, batch: &Batch<'_>) -> Result<(), String> {
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let header = |name: &str| {
+        headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok()).unwrap_or_default()
+    };
     let tenant_id = batch.tenant_id.as_deref().unwrap_or_default();
     if tenant_id.is_empty() {
         return Err("tenant_id is missing".to_owned());

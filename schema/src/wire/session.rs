@@ -67,7 +67,7 @@ impl Step {
 fn batch_id(payload: &Value) -> Option<String> {
     let aliases = ["batchId", "batch_id"].iter().filter_map(|key| payload.get(key));
     let batch_id = aliases.filter_map(Value::as_str).next()?;
-    id::is_event_id(batch_id).then(|| batch_id.to_owned())
+    id::is_id(batch_id).then(|| batch_id.to_owned())
 }
 
 fn weight_kg(payload: &Value) -> Result<f64, Reject> {

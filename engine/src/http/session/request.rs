@@ -49,7 +49,7 @@ impl CreateBody {
             device_id: fields.id("device_id"),
             station_id: fields.id("station_id"),
             start_at: fields.time("start_at"),
-            batch_id: fields.optional_event_id("batch_id"),
+            batch_id: fields.optional_id("batch_id"),
         };
         fields.finish()?;
         Ok(create)

@@ -71,7 +71,7 @@ ORDER BY o.occurred_at, o.seq LIMIT $2"
 );
 
 pub(super) const ACKED_TABLES: &str = "-- acked_tables
-SELECT c.relname::text FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+SELECT c.oid::regclass::text FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'sync_outbox'::regclass ORDER BY c.relname DESC";
 
 pub(super) const DEAD: &str = "-- dead_letters_newest

@@ -50,7 +50,7 @@ impl Kind {
 }
 
 pub(super) const CHILDREN: &str = "-- retention_children
-SELECT c.relname::text FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+SELECT c.oid::regclass::text FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
 WHERE i.inhparent = $1::text::regclass ORDER BY c.relname";
 
 // The head of the table exactly, the rest as the server's statistics have it.
