@@ -338,6 +338,8 @@ fn order(
         event_id: envelope.event_id.clone(),
         station_id: Some(station_id.to_owned()),
         device_id: Some(device_id.to_owned()),
+        farm_id: Some(place.farm_id.to_string()),
+        barn_id: Some(place.barn_id.to_string()),
         occurred_at: envelope.occurred_at,
         received_at: delivery.arrived_at,
         trace_id: trace_id(envelope),

@@ -27,9 +27,6 @@ ALTER TABLE session_media_bindings
     ADD COLUMN device_id text,
     ADD COLUMN farm_id text,
     ADD COLUMN barn_id text;
-ALTER TABLE session_parked
-    ADD COLUMN farm_id text,
-    ADD COLUMN barn_id text;
 
 -- Stations are told of like devices. A station has many devices, so everybody is judged again.
 CREATE FUNCTION farmiq_tell_stations() RETURNS trigger LANGUAGE plpgsql AS $$

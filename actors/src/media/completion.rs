@@ -8,7 +8,8 @@ use schema::metrics::{self, Label};
 use schema::store::inference::{self, NewJob};
 use schema::store::media::{self as rows, MediaObject, Upload, UploadStatus};
 use schema::store::outbox::put::{self, NewEvent};
-use schema::store::{Store, StoreError, session};
+use schema::store::session::Sender;
+use schema::store::{Conn, Store, StoreError, session};
 use schema::wire::event::{self, MediaStored};
 use sha2::{Digest, Sha256};
 
@@ -245,17 +246,19 @@ impl Completer {
             return Err(CompletionError::TypeMismatch { stored: object.mime_type });
         }
         if let (None, Some(session_id)) = (&object.session_id, &completion.session_id) {
-            let (tenant_id, now) = (&object.tenant_id, self.clock.now());
-            self.store
+            let (tenant_id, now) = (object.tenant_id.as_str(), self.clock.now());
+            let is_adopted = self
+                .store
                 .run("media_adopt", async |conn| {
                     conn.transaction("media_adopt", async |conn| {
                         session::lock(conn, tenant_id, session_id).await?;
-                        session::adopt_image(conn, tenant_id, session_id, object.id, now).await
+                        let (session, sender) = ((tenant_id, session_id.as_str()), Sender::default());
+                        session::adopt_image(conn, session, object.id, &sender, now).await
                     })
                     .await
                 })
                 .await?;
-            object.session_id = Some(session_id.clone());
+            object.session_id = is_adopted.then(|| session_id.clone());
         }
         Ok(Completed { object, inference_job_id: None })
     }
@@ -342,9 +345,7 @@ impl Completer {
                     }
                     let hashes = rows::declared_hashes(conn, &object.tenant_id, object.id).await?;
                     let mut object = object.with_declared(&hashes);
-                    if object.session_id.is_none() {
-                        object.session_id = session::of_image(conn, &object.tenant_id, object.id).await?;
-                    }
+                    object.session_id = session_of(conn, &object).await?;
                     if !rows::put_object(conn, &object).await? {
                         return Ok(None);
                     }
@@ -375,6 +376,19 @@ impl Completer {
         }
         Ok(Some(completed))
     }
+}
+
+/// The session an image goes to: the one that is said, else the one that its barn has bound it to, unless that belongs to
+/// another barn.
+async fn session_of(conn: &Conn, object: &MediaObject) -> Result<Option<String>, StoreError> {
+    let MediaObject { tenant_id, farm_id, barn_id, .. } = object;
+    let session_id = match &object.session_id {
+        Some(session_id) => Some(session_id.clone()),
+        None => session::of_image(conn, tenant_id, object.id, farm_id, barn_id).await?,
+    };
+    let Some(session_id) = session_id else { return Ok(None) };
+    let is_elsewhere = session::is_elsewhere(conn, (tenant_id, &session_id), farm_id, barn_id).await?;
+    Ok((!is_elsewhere).then_some(session_id))
 }
 
 fn check_size(completion: &Completion, stored: i64) -> Result<(), CompletionError> {

@@ -140,12 +140,12 @@ async fn load(conn: &Conn, order: &Order) -> Result<State, StoreError> {
         Command::Finalize { .. } => {
             state.outer_weights = session::outer_weights(conn, tenant_id, session_id).await?;
         }
-        Command::Create { .. } if state.session.is_none() => {
+        Command::Create { ref farm_id, ref barn_id, .. } if state.session.is_none() => {
             state.waiting = Waiting {
                 weights: session::unbound_weights(conn, tenant_id, session_id).await?,
                 images: session::unbound_images(conn, tenant_id, session_id).await?,
                 parked: session::parked(conn, tenant_id, session_id).await?,
-                result_id: session::newest_result(conn, tenant_id, session_id).await?,
+                result_id: session::newest_result(conn, (tenant_id, session_id), farm_id, barn_id).await?,
             };
         }
         Command::Expire => state.waiting.parked = session::parked(conn, tenant_id, session_id).await?,
@@ -172,15 +172,15 @@ async fn write(
         session::put(conn, session).await?;
         applied.is_cancelled = session.status == Status::Cancelled;
         if changes.is_binding {
-            session::bind_children(conn, &session.tenant_id, &session.session_id, &session.station_id)
-                .await?;
+            session::bind_children(conn, &session.tenant_id, &session.session_id, &changes.foreign).await?;
             applied.has_bound_image = session.image_count > 0;
         }
     }
     if let Some(image) = &changes.image
         && let Ok(media_id) = Uuid::try_parse(&image.media_object_id)
     {
-        session::adopt_image(conn, &image.tenant_id, &image.session_id, media_id, at.now).await?;
+        let session = (image.tenant_id.as_str(), image.session_id.as_str());
+        session::adopt_image(conn, session, media_id, &image.sender, at.now).await?;
     }
     if let Some(parked) = &changes.park {
         session::park(conn, parked).await?;

@@ -2,6 +2,7 @@
 
 use schema::clock::Timestamp;
 use schema::id::Uuid;
+use schema::store::session::Sender;
 use schema::wire::event::{IMAGE_CAPTURED, SESSION_CREATED, SESSION_FINALIZED, WEIGHT_RECORDED};
 use schema::wire::session::Step;
 use serde::{Deserialize, Serialize};
@@ -15,10 +16,16 @@ pub struct Order {
     pub session_id: String,
     /// Normal form of the event id.
     pub event_id: String,
-    /// The station, where it is named: over HTTP only by a create.
+    /// The station, where it is known: over HTTP by a create, or the only one of the device.
     pub station_id: Option<String>,
-    /// The device, where it is named.
+    /// The device, where it is known.
     pub device_id: Option<String>,
+    /// The farm where it may act, where that is known.
+    #[serde(default)]
+    pub farm_id: Option<String>,
+    /// The barn where it may act, where that is known.
+    #[serde(default)]
+    pub barn_id: Option<String>,
     /// When it happened, by the device's clock.
     pub occurred_at: Timestamp,
     /// When it arrived.
@@ -160,6 +167,8 @@ impl Order {
             event_id: String::new(),
             station_id: None,
             device_id: None,
+            farm_id: None,
+            barn_id: None,
             occurred_at: now,
             received_at: now,
             trace_id: String::new(),
@@ -167,6 +176,24 @@ impl Order {
             mark: None,
             letter_id: None,
         }
+    }
+
+    /// Who sends it, as far as it is known.
+    #[must_use]
+    pub fn sender(&self) -> Sender {
+        Sender {
+            station_id: self.station_id.clone(),
+            device_id: self.device_id.clone(),
+            farm_id: self.farm_id.clone(),
+            barn_id: self.barn_id.clone(),
+        }
+    }
+
+    /// The same order from this sender.
+    #[must_use]
+    pub fn sent_by(self, sender: Sender) -> Self {
+        let Sender { station_id, device_id, farm_id, barn_id } = sender;
+        Self { station_id, device_id, farm_id, barn_id, ..self }
     }
 }
 

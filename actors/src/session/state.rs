@@ -63,8 +63,10 @@ pub struct Changes {
     pub weight: Option<Weight>,
     /// A new image.
     pub image: Option<Image>,
-    /// Whether the children that wait for the session are bound, and those of other stations removed.
+    /// Whether the children that wait for the session are bound, and those that do not fit removed.
     pub is_binding: bool,
+    /// Rows of children that wait for the session and do not fit it.
+    pub foreign: Vec<Uuid>,
     /// A finalize that is to wait.
     pub park: Option<Parked>,
     /// Events of finalizes that no longer wait.
@@ -88,7 +90,7 @@ pub struct Letter {
 ///
 /// | session | order | then | what happens |
 /// |---|---|---|---|
-/// | none | create | created | row; waiting children are bound (those of another station become dead letters), the newest inference result attached; `session.created`, `weight.recorded` per weight; then the finalize that was parked first is applied |
+/// | none | create | created | row; waiting children are bound (those of another station or barn become dead letters), the newest inference result attached; `session.created`, `weight.recorded` per weight; then the finalize that was parked first is applied |
 /// | none | weight, image | none | an unbound child |
 /// | none | finalize | none | parked |
 /// | none | expire | none | finalizes that have waited too long become dead letters |
@@ -103,7 +105,7 @@ pub struct Letter {
 /// | finalized | weight, image | finalized | bound, everything anew; `weight.recorded` for a weight, `session.amended` |
 /// | finalized | attach | finalized | image as above, inference result set |
 /// | created, finalized | weight, image, attach that is known | unchanged | nothing but the inference result |
-/// | created, finalized | anything that names another station | unchanged | refused as `SESSION_CONFLICT` |
+/// | created, finalized | anything from another station or barn | unchanged | refused as `SESSION_CONFLICT` |
 /// | cancelled | anything from outside | cancelled | refused as `SESSION_CLOSED` |
 ///
 /// # Errors
@@ -114,7 +116,7 @@ pub fn decide(state: &State, order: &Order, at: At) -> Result<Changes, Reject> {
     if session.status == Status::Cancelled {
         return if own { Ok(Changes::default()) } else { Err(Reason::SessionClosed.into()) };
     }
-    if order.station_id.as_ref().is_some_and(|station_id| *station_id != session.station_id) {
+    if !order.sender().fits(session) {
         return Err(Reason::SessionConflict.into());
     }
     let draft = Draft { session: session.clone(), changes: Changes::default(), at };
@@ -206,18 +208,18 @@ impl Draft {
         let event = self.event(id, SESSION_CREATED, at, &order.trace_id, &payload);
         self.changes.events.push(event);
         self.changes.is_binding = true;
-        let is_own = |station_id: &Option<String>| {
-            station_id.as_ref().is_none_or(|station_id| *station_id == self.session.station_id)
-        };
         let (weights, foreign_weights): (Vec<_>, Vec<_>) =
-            waiting.weights.iter().partition(|weight| is_own(&weight.station_id));
+            waiting.weights.iter().partition(|weight| weight.sender.fits(&self.session));
         let (images, foreign_images): (Vec<_>, Vec<_>) =
-            waiting.images.iter().partition(|image| is_own(&image.station_id));
+            waiting.images.iter().partition(|image| image.sender.fits(&self.session));
         let (parked, foreign_parked): (Vec<_>, Vec<_>) =
-            waiting.parked.iter().partition(|parked| is_own(&parked.station_id));
+            waiting.parked.iter().map(unparked).partition(|order| order.sender().fits(&self.session));
+        self.changes.foreign = (foreign_weights.iter().map(|weight| weight.id))
+            .chain(foreign_images.iter().map(|image| image.id))
+            .collect();
         let foreign = (foreign_weights.into_iter().map(weight_order))
             .chain(foreign_images.into_iter().map(image_order))
-            .chain(foreign_parked.into_iter().map(unparked));
+            .chain(foreign_parked);
         let reason = Reason::SessionConflict.code();
         self.changes.letters.extend(foreign.map(|order| Letter { reason, order }));
         self.changes.unpark = waiting.parked.iter().map(|parked| parked.event_id.clone()).collect();
@@ -227,10 +229,10 @@ impl Draft {
             let event = self.weight_event(weight, &order.trace_id);
             self.changes.events.push(event);
         }
-        if let Some(order) = parked.first().map(|parked| unparked(parked))
+        if let Some(order) = parked.first()
             && let Command::Finalize { finalized_at } = order.command
         {
-            self = self.finalize(&order, finalized_at, weights.last().map(|weight| weight.weight_kg));
+            self = self.finalize(order, finalized_at, weights.last().map(|weight| weight.weight_kg));
         }
         self.done()
     }
@@ -386,7 +388,7 @@ fn weight(order: &Order, weight_kg: f64, is_bound: bool, at: At) -> Weight {
         id: at.row_id,
         tenant_id: order.tenant_id.clone(),
         session_id: order.session_id.clone(),
-        station_id: order.station_id.clone(),
+        sender: order.sender(),
         weight_kg,
         occurred_at: order.occurred_at,
         event_id: order.event_id.clone(),
@@ -404,7 +406,7 @@ fn image(order: &Order, media_object_id: &str, is_bound: bool, at: At) -> Image 
         tenant_id: order.tenant_id.clone(),
         session_id: order.session_id.clone(),
         media_object_id: media_object_id.to_owned(),
-        station_id: order.station_id.clone(),
+        sender: order.sender(),
         occurred_at: order.occurred_at,
         event_id: order.event_id.clone(),
         image_role,
@@ -453,8 +455,8 @@ fn unparked(parked: &Parked) -> Order {
 fn weight_order(weight: &Weight) -> Order {
     let ids = [&*weight.tenant_id, &weight.session_id, &weight.event_id];
     let command = Command::Weight { weight_kg: weight.weight_kg };
-    let order = child(ids, weight.trace_id.as_deref(), [weight.occurred_at, weight.created_at], command);
-    Order { station_id: weight.station_id.clone(), ..order }
+    child(ids, weight.trace_id.as_deref(), [weight.occurred_at, weight.created_at], command)
+        .sent_by(weight.sender.clone())
 }
 
 fn image_order(image: &Image) -> Order {
@@ -464,8 +466,8 @@ fn image_order(image: &Image) -> Order {
         image_role: image.image_role.clone(),
         sha256: image.sha256.clone(),
     };
-    let order = child(ids, image.trace_id.as_deref(), [image.occurred_at, image.created_at], command);
-    Order { station_id: image.station_id.clone(), ..order }
+    child(ids, image.trace_id.as_deref(), [image.occurred_at, image.created_at], command)
+        .sent_by(image.sender.clone())
 }
 
 fn child(

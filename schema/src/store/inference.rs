@@ -18,6 +18,7 @@ pub const STATEMENTS: &[&str] = &[
     IMAGE,
     PUT_RESULT,
     RESULTS,
+    RESULT_PLACE,
     STATS,
     QUEUE,
     claim::CLAIM,
@@ -277,10 +278,12 @@ pub struct StoredResult {
 }
 
 const RESULTS: &str = "-- inference_results
-SELECT * FROM inference_results WHERE session_id = $2 AND ($1::text IS NULL OR tenant_id = $1)
-ORDER BY occurred_at DESC, id LIMIT $3";
+SELECT * FROM inference_results AS r WHERE r.session_id = $2 AND ($1::text IS NULL OR r.tenant_id = $1)
+    AND NOT EXISTS (SELECT FROM weight_sessions AS s WHERE s.tenant_id = r.tenant_id AND s.session_id = r.session_id
+        AND (s.farm_id, s.barn_id) <> (r.farm_id, r.barn_id))
+ORDER BY r.occurred_at DESC, r.id LIMIT $3";
 
-/// Results of a session, newest first; those of a tenant, or of all.
+/// Results of a session, newest first; those of a tenant, or of all. What another barn named it for is not among them.
 ///
 /// # Errors
 /// When the database fails.
@@ -307,6 +310,22 @@ pub async fn results(
         metadata: row.get("metadata"),
     };
     Ok(rows.iter().map(read).collect())
+}
+
+const RESULT_PLACE: &str = "-- inference_result_place
+SELECT farm_id, barn_id FROM inference_results WHERE tenant_id = $1 AND id = $2";
+
+/// Farm and barn of a result of a tenant.
+///
+/// # Errors
+/// When the database fails.
+pub async fn result_place(
+    conn: &Conn,
+    tenant_id: &str,
+    id: Uuid,
+) -> Result<Option<(String, String)>, StoreError> {
+    let row = conn.query_opt(RESULT_PLACE, &[&tenant_id, &id]).await?;
+    Ok(row.map(|row| (row.get(0), row.get(1))))
 }
 
 const STATS: &str = "-- inference_stats

@@ -19,6 +19,7 @@ pub const STATEMENTS: &[&str] = &[
     ADOPT_IMAGE,
     ADOPT_RESULTS,
     ATTACH_ADOPTED,
+    IS_ELSEWHERE,
     SESSION_OF_IMAGE,
     NEWEST_RESULT,
     WEIGHTS,
@@ -123,6 +124,41 @@ pub struct Session {
     pub updated_at: Timestamp,
 }
 
+/// Who sent something to a session, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sender {
+    /// The station.
+    pub station_id: Option<String>,
+    /// The device.
+    pub device_id: Option<String>,
+    /// The farm where it may act.
+    pub farm_id: Option<String>,
+    /// The barn where it may act.
+    pub barn_id: Option<String>,
+}
+
+impl Sender {
+    /// Whether a session may take what it sent: its station decides where it names one, else its device, else its farm
+    /// and barn. Who names nothing is taken: an operator, a device in compat mode, an engine that did not note it.
+    #[must_use]
+    pub fn fits(&self, session: &Session) -> bool {
+        let is = |named: &Option<String>, own: &str| named.as_deref() == Some(own);
+        match &self.station_id {
+            Some(station_id) => *station_id == session.station_id,
+            None => {
+                is(&self.device_id, &session.device_id) || self.is_at_home(&session.farm_id, &session.barn_id)
+            }
+        }
+    }
+
+    /// Whether it may act in this barn, as far as it is known.
+    #[must_use]
+    pub fn is_at_home(&self, farm_id: &str, barn_id: &str) -> bool {
+        let agrees = |named: &Option<String>, own: &str| named.as_deref().is_none_or(|named| named == own);
+        agrees(&self.farm_id, farm_id) && agrees(&self.barn_id, barn_id)
+    }
+}
+
 /// A weight of a session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weight {
@@ -132,8 +168,8 @@ pub struct Weight {
     pub tenant_id: String,
     /// Session.
     pub session_id: String,
-    /// The station that sent it; over HTTP none is named.
-    pub station_id: Option<String>,
+    /// Who sent it.
+    pub sender: Sender,
     /// A finite number, kg.
     pub weight_kg: f64,
     /// When the scale said so.
@@ -159,8 +195,8 @@ pub struct Image {
     pub session_id: String,
     /// The media id, unique in the session.
     pub media_object_id: String,
-    /// The station that sent it; over HTTP none is named.
-    pub station_id: Option<String>,
+    /// Who sent it.
+    pub sender: Sender,
     /// When it was taken.
     pub occurred_at: Timestamp,
     /// Its event, unique in the tenant.
@@ -316,8 +352,13 @@ pub async fn attach_result(
     Ok(conn.execute(ATTACH_RESULT, &[&tenant_id, &session_id, &result_id, &now]).await? > 0)
 }
 
+// An image goes to no session of another barn, and to none that a sender from elsewhere names.
 const ADOPT_IMAGE: &str = "-- session_adopt_image
-UPDATE media_objects SET session_id = $2 WHERE tenant_id = $1 AND id = $3 AND session_id IS NULL";
+UPDATE media_objects AS o SET session_id = $2
+WHERE o.tenant_id = $1 AND o.id = $3 AND o.session_id IS NULL
+    AND ($4::text IS NULL OR o.farm_id = $4) AND ($5::text IS NULL OR o.barn_id = $5)
+    AND NOT EXISTS (SELECT FROM weight_sessions AS s WHERE s.tenant_id = $1 AND s.session_id = $2
+        AND (s.farm_id, s.barn_id) <> (o.farm_id, o.barn_id))";
 
 // A result is younger than its image, whichever clocks told their times: that keeps the search short.
 const ADOPT_RESULTS: &str = "-- session_adopt_results
@@ -326,60 +367,89 @@ WHERE o.tenant_id = $1 AND o.id = $3 AND r.tenant_id = $1 AND r.device_id = o.de
     AND r.occurred_at >= o.created_at - interval '1 day' AND r.media_id = o.id::text AND r.session_id IS NULL";
 
 const ATTACH_ADOPTED: &str = "-- session_attach_adopted
-UPDATE weight_sessions SET updated_at = $3, inference_result_id = (
-    SELECT id::text FROM inference_results WHERE tenant_id = $1 AND session_id = $2
-    ORDER BY occurred_at DESC, id DESC LIMIT 1)
-WHERE tenant_id = $1 AND session_id = $2 AND status <> 'cancelled' AND inference_result_id IS NULL";
+UPDATE weight_sessions AS s SET updated_at = $3, inference_result_id = (
+    SELECT r.id::text FROM inference_results AS r WHERE r.tenant_id = $1 AND r.session_id = $2
+        AND (r.farm_id, r.barn_id) = (s.farm_id, s.barn_id)
+    ORDER BY r.occurred_at DESC, r.id DESC LIMIT 1)
+WHERE s.tenant_id = $1 AND s.session_id = $2 AND s.status <> 'cancelled' AND s.inference_result_id IS NULL";
 
 /// Gives an image that was completed without a session to this one, with what was read from it, as part of the caller's
-/// transaction, which holds the session's lock. An image that is not complete yet finds its session when it is.
+/// transaction, which holds the session's lock. An image that is not complete yet finds its session when it is. `false`:
+/// it has a session, is not there, or lies in another barn than the session or its sender.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn adopt_image(
     conn: &Conn,
-    tenant_id: &str,
-    session_id: &str,
+    (tenant_id, session_id): (&str, &str),
     media_id: Uuid,
+    sender: &Sender,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     // Either this waits for the completion, or the completion waits for this and then finds the binding.
     media::lock_upload(conn, tenant_id, media_id).await?;
-    if conn.execute(ADOPT_IMAGE, &[&tenant_id, &session_id, &media_id]).await? > 0
-        && conn.execute(ADOPT_RESULTS, &[&tenant_id, &session_id, &media_id]).await? > 0
-    {
+    let Sender { farm_id, barn_id, .. } = sender;
+    if conn.execute(ADOPT_IMAGE, &[&tenant_id, &session_id, &media_id, farm_id, barn_id]).await? == 0 {
+        return Ok(false);
+    }
+    if conn.execute(ADOPT_RESULTS, &[&tenant_id, &session_id, &media_id]).await? > 0 {
         conn.execute(ATTACH_ADOPTED, &[&tenant_id, &session_id, &now]).await?;
     }
-    Ok(())
+    Ok(true)
+}
+
+const IS_ELSEWHERE: &str = "-- session_is_elsewhere
+SELECT EXISTS (SELECT FROM weight_sessions
+    WHERE tenant_id = $1 AND session_id = $2 AND (farm_id, barn_id) <> ($3, $4))";
+
+/// Whether a session is there and belongs to another barn than this one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_elsewhere(
+    conn: &Conn,
+    (tenant_id, session_id): (&str, &str),
+    farm_id: &str,
+    barn_id: &str,
+) -> Result<bool, StoreError> {
+    Ok(conn.query_one(IS_ELSEWHERE, &[&tenant_id, &session_id, &farm_id, &barn_id]).await?.get(0))
 }
 
 const SESSION_OF_IMAGE: &str = "-- session_of_image
 SELECT session_id FROM session_media_bindings WHERE tenant_id = $1 AND media_object_id = $2
+    AND (farm_id IS NULL OR farm_id = $3) AND (barn_id IS NULL OR barn_id = $4)
 ORDER BY created_at, id LIMIT 1";
 
-/// The session to which an event of the device bound an image first.
+/// The session to which an event of the barn bound an image first.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn of_image(conn: &Conn, tenant_id: &str, media_id: Uuid) -> Result<Option<String>, StoreError> {
-    let row = conn.query_opt(SESSION_OF_IMAGE, &[&tenant_id, &media_id.to_string()]).await?;
-    Ok(row.map(|row| row.get(0)))
+pub async fn of_image(
+    conn: &Conn,
+    tenant_id: &str,
+    media_id: Uuid,
+    farm_id: &str,
+    barn_id: &str,
+) -> Result<Option<String>, StoreError> {
+    let params: [&(dyn ToSql + Sync); 4] = [&tenant_id, &media_id.to_string(), &farm_id, &barn_id];
+    Ok(conn.query_opt(SESSION_OF_IMAGE, &params).await?.map(|row| row.get(0)))
 }
 
 const NEWEST_RESULT: &str = "-- session_newest_result
-SELECT id::text FROM inference_results WHERE tenant_id = $1 AND session_id = $2
+SELECT id::text FROM inference_results WHERE tenant_id = $1 AND session_id = $2 AND farm_id = $3 AND barn_id = $4
 ORDER BY occurred_at DESC, id DESC LIMIT 1";
 
-/// The newest inference result of a session, which came before the session itself.
+/// The newest inference result of a session of this barn, which came before the session itself.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn newest_result(
     conn: &Conn,
-    tenant_id: &str,
-    session_id: &str,
+    (tenant_id, session_id): (&str, &str),
+    farm_id: &str,
+    barn_id: &str,
 ) -> Result<Option<String>, StoreError> {
-    let row = conn.query_opt(NEWEST_RESULT, &[&tenant_id, &session_id]).await?;
+    let row = conn.query_opt(NEWEST_RESULT, &[&tenant_id, &session_id, &farm_id, &barn_id]).await?;
     Ok(row.map(|row| row.get(0)))
 }
 
@@ -388,7 +458,8 @@ macro_rules! weight {
         concat!(
             "-- ",
             $name,
-            "\nSELECT id, tenant_id, session_id, station_id, weight_kg, occurred_at, event_id, trace_id, is_bound, created_at
+            "\nSELECT id, tenant_id, session_id, station_id, weight_kg, occurred_at, event_id, trace_id, is_bound, created_at,
+    device_id, farm_id, barn_id
 FROM session_weights WHERE tenant_id = $1 AND ",
             $where
         )
@@ -404,12 +475,21 @@ const LAST_WEIGHT: &str =
 const UNBOUND_WEIGHTS: &str =
     weight!("session_unbound_weights", "session_id = $2 AND NOT is_bound ORDER BY occurred_at, id");
 
+fn sender(row: &Row) -> Sender {
+    Sender {
+        station_id: row.get("station_id"),
+        device_id: row.get("device_id"),
+        farm_id: row.get("farm_id"),
+        barn_id: row.get("barn_id"),
+    }
+}
+
 fn weight(row: &Row) -> Weight {
     Weight {
         id: row.get(0),
         tenant_id: row.get(1),
         session_id: row.get(2),
-        station_id: row.get(3),
+        sender: sender(row),
         weight_kg: row.get(4),
         occurred_at: row.get(5),
         event_id: row.get(6),
@@ -465,25 +545,29 @@ pub async fn unbound_weights(
 
 const PUT_WEIGHT: &str = "-- session_put_weight
 INSERT INTO session_weights (id, tenant_id, session_id, station_id, weight_kg, occurred_at, event_id, trace_id, is_bound,
-    created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    created_at, device_id, farm_id, barn_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 
 /// Writes a new weight, as part of the caller's transaction.
 ///
 /// # Errors
 /// When the database fails; also when its event has a weight.
 pub async fn put_weight(conn: &Conn, weight: &Weight) -> Result<(), StoreError> {
-    let params: [&(dyn ToSql + Sync); 10] = [
+    let sender = &weight.sender;
+    let params: [&(dyn ToSql + Sync); 13] = [
         &weight.id,
         &weight.tenant_id,
         &weight.session_id,
-        &weight.station_id,
+        &sender.station_id,
         &weight.weight_kg,
         &weight.occurred_at,
         &weight.event_id,
         &weight.trace_id,
         &weight.is_bound,
         &weight.created_at,
+        &sender.device_id,
+        &sender.farm_id,
+        &sender.barn_id,
     ];
     conn.execute(PUT_WEIGHT, &params).await?;
     Ok(())
@@ -495,7 +579,7 @@ macro_rules! image {
             "-- ",
             $name,
             "\nSELECT id, tenant_id, session_id, media_object_id, station_id, occurred_at, event_id, image_role, trace_id,
-    is_bound, created_at, sha256
+    is_bound, created_at, sha256, device_id, farm_id, barn_id
 FROM session_media_bindings WHERE tenant_id = $1 AND ",
             $where
         )
@@ -515,7 +599,7 @@ fn image(row: &Row) -> Image {
         tenant_id: row.get(1),
         session_id: row.get(2),
         media_object_id: row.get(3),
-        station_id: row.get(4),
+        sender: sender(row),
         occurred_at: row.get(5),
         event_id: row.get(6),
         image_role: row.get(7),
@@ -556,20 +640,21 @@ pub async fn unbound_images(
 
 const PUT_IMAGE: &str = "-- session_put_image
 INSERT INTO session_media_bindings (id, tenant_id, session_id, media_object_id, station_id, occurred_at, event_id, image_role,
-    trace_id, is_bound, created_at, sha256)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    trace_id, is_bound, created_at, sha256, device_id, farm_id, barn_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
 
 /// Writes a new image, as part of the caller's transaction.
 ///
 /// # Errors
 /// When the database fails; also when its event or its session has it.
 pub async fn put_image(conn: &Conn, image: &Image) -> Result<(), StoreError> {
-    let params: [&(dyn ToSql + Sync); 12] = [
+    let sender = &image.sender;
+    let params: [&(dyn ToSql + Sync); 15] = [
         &image.id,
         &image.tenant_id,
         &image.session_id,
         &image.media_object_id,
-        &image.station_id,
+        &sender.station_id,
         &image.occurred_at,
         &image.event_id,
         &image.image_role,
@@ -577,6 +662,9 @@ pub async fn put_image(conn: &Conn, image: &Image) -> Result<(), StoreError> {
         &image.is_bound,
         &image.created_at,
         &image.sha256,
+        &sender.device_id,
+        &sender.farm_id,
+        &sender.barn_id,
     ];
     conn.execute(PUT_IMAGE, &params).await?;
     Ok(())
@@ -603,17 +691,16 @@ pub async fn declare_hash(
 }
 
 const DROP_FOREIGN: &str = "-- session_drop_foreign_children
-WITH weights AS (
-    DELETE FROM session_weights WHERE tenant_id = $1 AND session_id = $2 AND NOT is_bound AND station_id <> $3)
-DELETE FROM session_media_bindings WHERE tenant_id = $1 AND session_id = $2 AND NOT is_bound AND station_id <> $3";
+WITH weights AS (DELETE FROM session_weights WHERE tenant_id = $1 AND session_id = $2 AND NOT is_bound AND id = ANY ($3))
+DELETE FROM session_media_bindings WHERE tenant_id = $1 AND session_id = $2 AND NOT is_bound AND id = ANY ($3)";
 
 const BIND: &str = "-- session_bind_children
 WITH weights AS (
     UPDATE session_weights SET is_bound = true WHERE tenant_id = $1 AND session_id = $2 AND NOT is_bound)
 UPDATE session_media_bindings SET is_bound = true WHERE tenant_id = $1 AND session_id = $2 AND NOT is_bound";
 
-/// Binds what waited for a session and removes what another station sent, as part of the caller's transaction, which
-/// holds the session's lock.
+/// Binds what waited for a session and removes what others sent, the rows `foreign`, as part of the caller's
+/// transaction, which holds the session's lock.
 ///
 /// # Errors
 /// When the database fails.
@@ -621,9 +708,11 @@ pub async fn bind_children(
     conn: &Conn,
     tenant_id: &str,
     session_id: &str,
-    station_id: &str,
+    foreign: &[Uuid],
 ) -> Result<(), StoreError> {
-    conn.execute(DROP_FOREIGN, &[&tenant_id, &session_id, &station_id]).await?;
+    if !foreign.is_empty() {
+        conn.execute(DROP_FOREIGN, &[&tenant_id, &session_id, &foreign]).await?;
+    }
     conn.execute(BIND, &[&tenant_id, &session_id]).await?;
     Ok(())
 }

@@ -67,9 +67,8 @@ impl Rows {
         self.weights.extend(changes.weight);
         self.images.extend(changes.image);
         if changes.is_binding {
-            let station = changes.session.as_ref().map(|session| session.station_id.clone());
-            self.weights.retain(|weight| weight.station_id.is_none() || weight.station_id == station);
-            self.images.retain(|image| image.station_id.is_none() || image.station_id == station);
+            self.weights.retain(|weight| !changes.foreign.contains(&weight.id));
+            self.images.retain(|image| !changes.foreign.contains(&image.id));
             self.weights.iter_mut().for_each(|weight| weight.is_bound = true);
             self.images.iter_mut().for_each(|image| image.is_bound = true);
         }

@@ -107,7 +107,8 @@ UPDATE inference_jobs SET status = 'completed', result_id = $2, claimed_by = NUL
 WHERE tenant_id = $1 AND id = $2 AND attempt_count = $3 AND status = 'processing'";
 
 /// Stores the result of a claimed job with its event, and notes it in its session: one transaction. The session is that
-/// of the job, else the one that the image has got since; the event is made with it. `false`: the lease had run out and
+/// of the job, else the one that the image has got since, unless it belongs to another barn; the event is made with it.
+/// `false`: the lease had run out and
 /// somebody else has the job, so nothing was stored.
 ///
 /// # Errors
@@ -128,10 +129,16 @@ pub async fn complete(
         if job.session_id.is_none() {
             job.session_id = media::session(tx, &job.tenant_id, job.media_id).await?;
         }
+        if let Some(session_id) = &job.session_id {
+            session::lock(tx, &job.tenant_id, session_id).await?;
+            let named = (job.tenant_id.as_str(), session_id.as_str());
+            if session::is_elsewhere(tx, named, &job.farm_id, &job.barn_id).await? {
+                job.session_id = None;
+            }
+        }
         put_result(tx, &job, result, now).await?;
         put::put(tx, &[event(&job)], now).await?;
         if let Some(session_id) = &job.session_id {
-            session::lock(tx, &job.tenant_id, session_id).await?;
             session::attach_result(tx, &job.tenant_id, session_id, job.id, now).await?;
         }
         Ok(true)
