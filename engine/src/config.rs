@@ -17,7 +17,7 @@ mod source;
 mod table;
 mod value;
 
-pub use kept::{KeptError, kept_secret};
+pub use kept::{Kept, KeptError, KeptOrigin, SECRET_BYTES_MIN, kept_secret};
 pub use keys::{
     Auth, Broker, Cloud, Config, Database, Device, Edge, Http, Inference, Ingress, Log, Media, Metrics, Mqtt,
     Ops, Outbox, Retention, SECTIONS, Session, Telemetry, every_key,
@@ -55,8 +55,15 @@ pub struct Loaded {
     pub config: Config,
     /// Where each key got its value.
     pub origins: BTreeMap<&'static str, Origin>,
-    /// What should be logged once at start: variables without meaning, settings that are not safe.
-    pub notices: Vec<String>,
+    /// What was met on the way: variables without meaning, a name that was made anew.
+    met: Vec<String>,
+}
+
+impl Loaded {
+    /// What should be logged once at start: what was met on the way, and settings that are not safe.
+    pub fn notices(&self) -> Vec<String> {
+        self.met.iter().cloned().chain(insecure_settings(&self.config)).collect()
+    }
 }
 
 /// Reads and checks everything.
@@ -81,9 +88,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Mistakes> {
     if !sources.mistakes.is_empty() {
         return Err(Mistakes { mistakes: sources.mistakes });
     }
-    let mut notices = sources.notices;
-    notices.extend(insecure_settings(&config));
-    Ok(Loaded { config, origins: sources.origins, notices })
+    Ok(Loaded { config, origins: sources.origins, met: sources.notices })
 }
 
 /// Fills in what the box knows about itself.
@@ -96,7 +101,14 @@ fn name_this_box(config: &mut Config, sources: &mut Sources<'_>) {
     }
     if config.edge.id.is_empty() {
         match kept::kept_name(&config.edge.data_dir) {
-            Ok(name) => config.edge.id = name,
+            Ok(kept) => {
+                if kept.origin == KeptOrigin::MadeAnew {
+                    let file = config.edge.data_dir.join("edge-id");
+                    let notice = format!("{} held no name and was made anew: {}", file.display(), kept.value);
+                    sources.notices.push(notice);
+                }
+                config.edge.id = kept.value;
+            }
             Err(error) => sources.blame("edge.id", &format!("is not set, and {error}"), "set edge.id"),
         }
     }
@@ -110,7 +122,27 @@ fn host_name() -> String {
 
 fn insecure_settings(config: &Config) -> Vec<String> {
     let embedded = config.mqtt.mode == MqttMode::Embedded;
+    let auth = &config.auth;
+    let takes_passwords = auth.mode != AuthMode::Mtls && !auth.jwt_secrets.is_empty();
+    let takes_tokens = takes_passwords || !auth.jwt_public_key_files.is_empty();
+    let is_short = |secret: &Secret, bytes_min| secret.expose().len() < bytes_min;
     let remarks = [
+        (
+            config.http.tls_cert.is_none() && (takes_tokens || !auth.operator_keys.is_empty()),
+            "http.listen is not encrypted, and passwords, tokens and keys travel on it: in production, set http.tls_cert or end TLS in a proxy before it",
+        ),
+        (
+            matches!(auth.mode, AuthMode::Jwt | AuthMode::JwtOrMtls) && !takes_tokens,
+            "neither auth.jwt_secrets nor auth.jwt_public_key_files is set: no device can get or use a token over HTTP",
+        ),
+        (
+            auth.operator_keys.iter().any(|key| is_short(&key.key, OPERATOR_KEY_BYTES_MIN)),
+            "auth.operator_keys has a key of less than 16 bytes, which may be guessed: make one with `openssl rand -hex 32`",
+        ),
+        (
+            config.media.upload_secret.as_ref().is_some_and(|secret| is_short(secret, SECRET_BYTES_MIN)),
+            "media.upload_secret has less than 32 bytes, and may be guessed by whoever sees an upload URL: make one with `openssl rand -hex 32`",
+        ),
         (
             config.auth.mode == AuthMode::Compat,
             "auth.mode is compat: HTTP calls without a credential are accepted",
@@ -130,6 +162,9 @@ fn insecure_settings(config: &Config) -> Vec<String> {
     ];
     remarks.into_iter().filter(|(applies, _)| *applies).map(|(_, remark)| remark.to_owned()).collect()
 }
+
+/// Bytes of the shortest operator key that is not remarked on: it is sent to the box to be tried, a few times a second.
+const OPERATOR_KEY_BYTES_MIN: usize = 16;
 
 impl Default for Config {
     /// Every key at its default.

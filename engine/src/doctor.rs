@@ -73,7 +73,7 @@ pub async fn examine(loaded: &Loaded) -> Vec<Finding> {
     let config = &loaded.config;
     let mut findings = vec![Finding::ok("configuration", "no mistake")];
     let remarks =
-        loaded.notices.iter().map(|notice| Finding::new(Verdict::Warn, "configuration", notice, ""));
+        loaded.notices().into_iter().map(|notice| Finding::new(Verdict::Warn, "configuration", notice, ""));
     findings.extend(remarks);
     findings.extend(database(config).await);
     findings.push(listener("http", config.http.listen, config).await);

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod config;
 pub mod device;
 pub mod doctor;
+pub mod first_keys;
 pub mod greeting;
 pub mod health;
 pub mod http;

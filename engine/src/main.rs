@@ -10,7 +10,8 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use engine::cli::{BrokerConfigCommand, Cli, Command, ModelCheck, ModelCommand};
 use engine::cluster::{Cluster, Stage};
-use engine::config::{self, Config, Environment, Loaded, Secret};
+use engine::config::{self, Config, Environment, Inputs, Loaded, Secret};
+use engine::first_keys::{self, FirstKeys};
 use engine::health::Question;
 use engine::reload::Reload;
 use engine::tree::Beside;
@@ -55,8 +56,7 @@ fn main() -> ExitCode {
     if let Command::CheckConfig { .. } = cli.command {
         return check_config(&loaded);
     }
-    let reload = Reload::new(inputs, loaded.config.clone());
-    match in_runtime(cli.command, loaded, reload) {
+    match start(cli.command, inputs, loaded) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "gave up");
@@ -71,7 +71,7 @@ fn is_long_running(command: &Command) -> bool {
 }
 
 fn check_config(loaded: &Loaded) -> ExitCode {
-    for notice in &loaded.notices {
+    for notice in loaded.notices() {
         complain(&format!("note: {notice}\n"));
     }
     say(&loaded.effective())
@@ -88,18 +88,36 @@ fn check_model(wish: &ModelCheck, config: &Config) -> ExitCode {
     }
 }
 
-fn in_runtime(command: Command, loaded: Loaded, reload: Reload) -> anyhow::Result<ExitCode> {
+fn start(command: Command, inputs: Inputs, mut loaded: Loaded) -> anyhow::Result<ExitCode> {
+    let first_keys = match command {
+        Command::Up(_) => Some(first_keys::provide(&mut loaded.config)?),
+        Command::Run
+        | Command::Worker
+        | Command::Migrate
+        | Command::CheckConfig { .. }
+        | Command::Doctor
+        | Command::Health(_)
+        | Command::Device(_)
+        | Command::BrokerConfig(_)
+        | Command::Model(_) => None,
+    };
+    let reload = Reload::new(inputs, loaded.config.clone(), first_keys.is_some());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
-    let outcome = runtime.block_on(execute(command, loaded, reload));
+    let outcome = runtime.block_on(execute(command, loaded, reload, first_keys.unwrap_or_default()));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
-async fn execute(command: Command, loaded: Loaded, reload: Reload) -> anyhow::Result<ExitCode> {
+async fn execute(
+    command: Command,
+    loaded: Loaded,
+    reload: Reload,
+    first_keys: FirstKeys,
+) -> anyhow::Result<ExitCode> {
     let beside = Beside { auth: Some(reload.auth()), ..Beside::default() };
     match command {
-        Command::Up(_) => obeying_hangups(reload, up(loaded, beside)).await,
+        Command::Up(_) => obeying_hangups(reload, up(loaded, beside, first_keys)).await,
         Command::Run => {
             start_logging(&loaded, observe::LogStyle::Json);
             let signals = &mut Signals::listen()?;
@@ -148,16 +166,18 @@ async fn execute(command: Command, loaded: Loaded, reload: Reload) -> anyhow::Re
 }
 
 /// Runs with everything embedded. HTTP answers before the private database does, which is stopped last.
-async fn up(mut loaded: Loaded, mut beside: Beside) -> anyhow::Result<ExitCode> {
+async fn up(mut loaded: Loaded, mut beside: Beside, first_keys: FirstKeys) -> anyhow::Result<ExitCode> {
     start_logging(&loaded, style_for_people());
+    first_keys.remark();
     let mut signals = Signals::listen()?;
+    let operator = first_keys.operator.as_ref();
     if loaded.config.database.url.is_some() {
-        complain(&greeting::of(&loaded.config, None));
+        complain(&greeting::of(&loaded.config, None, operator));
         return run_until_signal(Role::Engine, loaded.config, beside, &mut signals).await;
     }
     let cluster = Cluster::hold(&loaded.config.edge.data_dir).await?;
     loaded.config.database.url = Some(Secret::from(cluster.url()));
-    let greeting = greeting::of(&loaded.config, Some(&cluster.url()));
+    let greeting = greeting::of(&loaded.config, Some(&cluster.url()), operator);
     let stage = cluster.stage();
     beside.cluster = Some(stage.clone());
     let (tell, told) = oneshot::channel();
@@ -271,7 +291,7 @@ impl Signals {
 /// Starts logging, with what the configuration wants to have said once.
 fn start_logging(loaded: &Loaded, style: observe::LogStyle) {
     observe::log(&loaded.config, style);
-    for notice in &loaded.notices {
+    for notice in loaded.notices() {
         tracing::warn!(notice, "configuration");
     }
     let edge = &loaded.config.edge;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::config::{self, Auth, Config, Inputs};
-use crate::observe;
+use crate::{first_keys, observe};
 
 /// The settings that are taken up without a restart: this one, and the section of all that decides who may call.
 const LOG_LEVEL: &str = "log.level";
@@ -16,14 +16,16 @@ const AUTH: &str = "auth.";
 pub struct Reload {
     inputs: Inputs,
     config: Config,
+    /// Whether what the configuration leaves out is filled in with the secrets of the box.
+    has_first_keys: bool,
     auth: watch::Sender<Arc<Auth>>,
 }
 
 impl Reload {
     /// Reads from the same inputs as the configuration in force.
-    pub fn new(inputs: Inputs, config: Config) -> Self {
+    pub fn new(inputs: Inputs, config: Config, has_first_keys: bool) -> Self {
         let auth = watch::Sender::new(Arc::new(config.auth.clone()));
-        Self { inputs, config, auth }
+        Self { inputs, config, has_first_keys, auth }
     }
 
     /// Who may call, now and later.
@@ -33,7 +35,7 @@ impl Reload {
 
     /// Reads everything again and takes up what can be; what is of no use leaves everything as it was.
     pub fn again(&mut self) {
-        let config = match config::load(&self.inputs) {
+        let mut config = match config::load(&self.inputs) {
             Ok(loaded) => loaded.config,
             Err(mistakes) => {
                 let report = mistakes.report(false);
@@ -43,6 +45,17 @@ impl Reload {
                 );
             }
         };
+        if self.has_first_keys {
+            match first_keys::provide(&mut config) {
+                Ok(first_keys) => first_keys.remark(),
+                Err(error) => {
+                    return tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "the secrets of the box cannot be read, the settings before stay in force"
+                    );
+                }
+            }
+        }
         let changed = self.config.changed_keys(&config);
         let (now, later): (Vec<_>, Vec<_>) =
             changed.into_iter().partition(|key| *key == LOG_LEVEL || key.starts_with(AUTH));
@@ -69,7 +82,7 @@ mod tests {
         let write = |text: &str| std::fs::write(&file, text).unwrap();
         write("[auth]\nadmin_enabled = false\n");
         let inputs = Inputs { file: Some(file.clone()), ..Inputs::default() };
-        let mut reload = Reload::new(inputs.clone(), load(&inputs).unwrap().config);
+        let mut reload = Reload::new(inputs.clone(), load(&inputs).unwrap().config, false);
         let auth = reload.auth();
 
         write(

@@ -2,6 +2,7 @@
 
 use actors::inference::rabbitmq::RabbitUrl;
 
+use super::kept::SECRET_BYTES_MIN;
 use super::keys::Config;
 use super::source::Sources;
 use super::value::{AuthMode, CloudAuth, InferenceQueue, MediaBackend, MqttMode, Url};
@@ -52,6 +53,11 @@ fn check_http(config: &Config, sources: &mut Sources<'_>) {
             "keep the new one and the one before it",
         );
     }
+    // Whoever has seen one token can try secrets at home, as fast as a machine computes.
+    if config.auth.jwt_secrets.iter().any(|secret| secret.expose().len() < SECRET_BYTES_MIN) {
+        let what = format!("has a secret of less than {SECRET_BYTES_MIN} bytes");
+        sources.blame("auth.jwt_secrets", &what, "make one with `openssl rand -hex 32`");
+    }
     check_origins("http.allowed_origins", &http.allowed_origins, sources);
 }
 
@@ -100,6 +106,10 @@ fn check_operators(config: &Config, sources: &mut Sources<'_>) {
         if key.name.is_some() && key.tenants.iter().any(|id| id != "*" && !schema::id::is_id(id)) {
             let what = format!("has a tenant in key {number} that is no id");
             sources.blame("auth.operator_keys", &what, "list the tenants, or [\"*\"] for all");
+        }
+        if key.key.expose().is_empty() {
+            let what = format!("has an empty key {number}");
+            sources.blame("auth.operator_keys", &what, "make one with `openssl rand -hex 32`");
         }
         if keys[..position].iter().any(|other| other.key == key.key) {
             let what = format!("has key {number} twice");

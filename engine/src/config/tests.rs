@@ -7,6 +7,9 @@ use tempfile::NamedTempFile;
 
 use super::*;
 
+/// A secret that nobody guesses.
+const LONG_ENOUGH: &str = "0123456789abcdef0123456789abcdef";
+
 fn file(text: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
@@ -33,7 +36,7 @@ fn mistakes_of(text: &str) -> Vec<String> {
 #[test]
 fn every_default_is_readable_and_has_no_mistake() {
     let loaded = load(&Inputs::default()).unwrap();
-    assert!(loaded.notices.is_empty());
+    assert_eq!(loaded.notices().len(), 1, "no token can be had: {:?}", loaded.notices());
     assert_eq!(loaded.config.http.listen.to_string(), "0.0.0.0:3000");
     assert_eq!(loaded.config.http.allowed_origins.len(), 5);
     assert_eq!(loaded.config.broker.listen_tls, None);
@@ -170,7 +173,7 @@ fn variables_of_the_old_services_that_mean_nothing_are_said_once_and_do_no_harm(
     let loaded =
         load(&inputs([("RUN_MODE", "x"), ("PORT", "1"), ("EDGE_FEED_URL", "x"), ("PATH", "/bin")])).unwrap();
     assert_eq!(
-        loaded.notices,
+        loaded.notices()[..3],
         [
             "EDGE_FEED_URL is set and no longer used",
             "PORT is set and no longer used",
@@ -185,11 +188,11 @@ fn a_secret_may_be_in_a_file_named_by_the_environment_or_by_the_configuration() 
     let path = secret.path().to_str().unwrap();
     let loaded = load(&inputs([("FARMIQ_CLOUD__API_KEY_FILE", path)])).unwrap();
     assert_eq!(loaded.config.cloud.api_key.unwrap().expose(), "s3cret");
-    let secrets = file("new\nold\n");
+    let secrets = file(&format!("{LONG_ENOUGH}1\n{LONG_ENOUGH}2\n"));
     let named = file(&format!("[auth]\njwt_secrets_file = {:?}\n", secrets.path().to_str().unwrap()));
     let loaded = load(&Inputs { file: Some(named.path().to_owned()), ..Inputs::default() }).unwrap();
     let exposed: Vec<_> = loaded.config.auth.jwt_secrets.iter().map(Secret::expose).collect();
-    assert_eq!(exposed, ["new", "old"]);
+    assert_eq!(exposed, [format!("{LONG_ENOUGH}1"), format!("{LONG_ENOUGH}2")]);
 }
 
 #[test]
@@ -211,7 +214,7 @@ fn operator_keys_come_from_the_file_or_as_text() {
 
 #[test]
 fn no_secret_is_ever_shown() {
-    let text = "[database]\nurl = \"postgres://u:hush1@h/d\"\n[auth]\njwt_secrets = [\"hush2\"]\n\
+    let text = "[database]\nurl = \"postgres://u:hush1@h/d\"\n[auth]\njwt_secrets = [\"hush2 hush2 hush2 hush2 hush2 hush2\"]\n\
                 operator_keys = [{ key = \"hush3\", role = \"read\", tenants = [\"t-001\"] }]\n\
                 [mqtt]\nurl = \"mqtt://u:hush4@h\"\n[inference]\nrabbitmq_url = \"amqp://u:hush11@h\"\n\
                 [cloud]\nheaders_json = '{\"x\":\"hush5\"}'\nauthorization = \"hush6\"\napi_key = \"hush7\"\n";
@@ -239,7 +242,7 @@ fn every_mistake_is_reported_at_once_with_place_and_way_out() {
         "file:8:2: `clod` is not a section of the configuration; did you mean `[cloud]`?",
         "file:2:1: `outbox.lease_second` is not a key of the configuration; did you mean `outbox.lease_seconds`?",
         "file:10:24: `auth.jwt_lifetime_seconds` is 60; expected a number from 300 to 900",
-        "file:11:17: `auth.operator_keys` is not readable; expected a list, each item one of read, admin",
+        "file:11:17: `auth.operator_keys` is not readable; expected a list, each item one of read, write, admin",
         "file:3:23: `outbox.backoff_seconds_max` is 3600; expected a number from 1 to 300",
         "file:4:11: `outbox.poll_ms` is \"1000\"; expected a whole number, without quotes",
         "file:6:7: `cloud.url` begins with ftp://; it must begin with http:// or https://",
@@ -295,6 +298,11 @@ fn rules_between_keys_are_checked() {
         ("[auth]\nmode = \"plain\"", "auth.mode"),
         ("[auth]\nmode = \"mtls\"", "auth.mode"),
         ("[auth]\njwt_secrets = [\"a\", \"b\", \"c\"]", "auth.jwt_secrets"),
+        ("[auth]\njwt_secrets = [\"0123456789012345678901234567890\"]", "auth.jwt_secrets"),
+        (
+            "[auth]\noperator_keys = [{ key = \"\", role = \"read\", tenants = [\"*\"] }]",
+            "auth.operator_keys",
+        ),
         ("[auth]\noperator_keys = [{ key = \"k\", role = \"read\", tenants = [] }]", "auth.operator_keys"),
         ("[media]\nbackend = \"s3\"\naccess_key = \"a\"", "media.secret_key"),
         ("[inference]\nqueue = \"kafka\"", "inference.queue"),
@@ -322,7 +330,19 @@ fn what_is_not_safe_is_said_at_start() {
         ("FARMIQ_MQTT__MODE", "embedded"),
         ("FARMIQ_BROKER__ALLOW_ANONYMOUS", "true"),
     ]));
-    assert_eq!(loaded.unwrap().notices.len(), 3);
+    assert_eq!(loaded.unwrap().notices().len(), 3);
+    let weak = load(&inputs([
+        ("FARMIQ_AUTH__OPERATOR_KEYS", "[{ key = 'k', role = 'write', tenants = ['*'] }]"),
+        ("FARMIQ_AUTH__JWT_SECRETS", LONG_ENOUGH),
+        ("FARMIQ_MEDIA__UPLOAD_SECRET", "secret"),
+    ]));
+    let notices = weak.unwrap().notices();
+    for (notice, expected) in
+        notices.iter().zip(["http.listen is not encrypted", "a key of less than 16", "media.upload_secret"])
+    {
+        assert!(notice.contains(expected), "{notice}");
+    }
+    assert_eq!(notices.len(), 3);
 }
 
 #[test]
@@ -365,6 +385,6 @@ fn what_is_generated_is_kept() {
     let directory = tempfile::tempdir().unwrap();
     let below = directory.path().join("not/yet/there");
     let first = kept_secret(&below, "upload-secret").unwrap();
-    assert_eq!(first.expose().len(), 64);
-    assert_eq!(kept_secret(&below, "upload-secret").unwrap(), first);
+    assert_eq!(first.value.expose().len(), 64);
+    assert_eq!(kept_secret(&below, "upload-secret").unwrap().value, first.value);
 }

@@ -284,7 +284,7 @@ pub struct OperatorKey {
 }
 
 /// What an operator key must look like.
-const OPERATOR_KEY_SHAPE: &str = "{ key = \"…\", role = \"read\" or \"admin\", tenants = [\"t-001\"] or [\"*\"] }, with or without a name = \"…\"";
+const OPERATOR_KEY_SHAPE: &str = "{ key = \"…\", role = \"read\", \"write\" or \"admin\", tenants = [\"t-001\"] or [\"*\"] }, with or without a name = \"…\"";
 
 impl Setting for OperatorKey {
     const SECRET: bool = true;
@@ -518,6 +518,8 @@ choices! {
     Role {
         /// Look.
         Read = "read",
+        /// Look, and call in a device's stead.
+        Write = "write",
         /// Look, trigger and repair.
         Admin = "admin",
     }

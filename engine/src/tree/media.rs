@@ -6,7 +6,8 @@ use actors::media::filesystem::{FilesystemSettings, FilesystemStore};
 use actors::media::s3::{S3Settings, S3Store};
 use actors::media::store::MediaStore;
 
-use crate::config::{Config, KeptError, MediaBackend, Secret, Url, kept_secret};
+use crate::config::{Config, KeptError, MediaBackend, Secret, Url};
+use crate::first_keys;
 
 /// The file in `edge.data_dir` that keeps a generated `media.upload_secret`.
 const UPLOAD_SECRET: &str = "upload-secret";
@@ -41,7 +42,7 @@ fn directory(config: &Config) -> Result<FilesystemSettings, KeptError> {
     let media = &config.media;
     let secret = match &media.upload_secret {
         Some(secret) => secret.clone(),
-        None => kept_secret(&config.edge.data_dir, UPLOAD_SECRET)?,
+        None => first_keys::kept(&config.edge.data_dir, UPLOAD_SECRET)?,
     };
     Ok(FilesystemSettings {
         root: media.root.clone(),

@@ -44,9 +44,6 @@ SELECT tenant_id, device_id, farm_id, barn_id, station_id, enabled, provision_st
 const STATIONS: &str = "-- station_allowlist
 SELECT tenant_id, station_id, farm_id, barn_id, NULL::text, enabled, provision_state = 'pending' FROM station_allowlist";
 
-/// The device of [`crate::wire::topic::EXAMPLE`] let in, as a person may type it to try the engine out.
-pub const ALLOW_EXAMPLE: &str = "INSERT INTO device_allowlist (tenant_id, device_id, farm_id, barn_id) VALUES ('t-001', 'd-001', 'f-001', 'b-001')";
-
 /// Both allowlists, whole: devices, then stations.
 ///
 /// # Errors

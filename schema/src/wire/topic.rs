@@ -8,6 +8,10 @@ pub const ROOT: &str = "iot/";
 
 /// A topic as a person may type it to try the engine out.
 pub const EXAMPLE: &str = "iot/telemetry/t-001/f-001/b-001/d-001/temperature";
+/// Tenant of [`EXAMPLE`].
+pub const EXAMPLE_TENANT: &str = "t-001";
+/// Device of [`EXAMPLE`].
+pub const EXAMPLE_DEVICE: &str = "d-001";
 
 /// The subscriptions of the engine at an external broker, one per topic kind.
 pub const FILTERS: [&str; 4] = [
