@@ -104,12 +104,35 @@ impl Allowlist {
         id: &str,
         asked_at: Instant,
     ) -> Result<Option<Allowed>, StoreError> {
-        let row = self.known_device(tenant_id, id);
+        self.row(List::Devices, tenant_id, id, asked_at).await
+    }
+
+    /// A station's row as of `asked_at` or later, like [`Allowlist::device_row`].
+    ///
+    /// # Errors
+    /// When the station is not enabled by the snapshot and the database cannot be asked.
+    pub async fn station_row(
+        &self,
+        tenant_id: &str,
+        id: &str,
+        asked_at: Instant,
+    ) -> Result<Option<Allowed>, StoreError> {
+        self.row(List::Stations, tenant_id, id, asked_at).await
+    }
+
+    async fn row(
+        &self,
+        list: List,
+        tenant_id: &str,
+        id: &str,
+        asked_at: Instant,
+    ) -> Result<Option<Allowed>, StoreError> {
+        let row = self.known(list, tenant_id, id);
         if row.as_ref().is_some_and(|row| row.is_enabled) {
             return Ok(row);
         }
         self.look_again(asked_at).await?;
-        Ok(self.known_device(tenant_id, id))
+        Ok(self.known(list, tenant_id, id))
     }
 
     /// The tenant that has a device of this id; `None` when none has, or several have.

@@ -20,6 +20,7 @@ mod ending;
 pub mod gatekeeper;
 pub mod inference;
 pub mod ingress;
+pub mod last_seen;
 pub mod media;
 pub mod operators;
 pub mod retention;

@@ -116,6 +116,19 @@ impl ClientChain {
     pub fn subject(&self) -> Option<Subject> {
         self.0.first().and_then(subject)
     }
+
+    /// The certificate itself, in DER.
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        self.0.first().map_or(&[], AsRef::as_ref)
+    }
+
+    /// When it is over, as seconds of the Unix epoch.
+    #[must_use]
+    pub fn ends_at_seconds(&self) -> i64 {
+        let parsed = X509Certificate::from_der(self.certificate());
+        parsed.map_or(0, |(_, own)| own.validity().not_after.timestamp())
+    }
 }
 
 /// Whom a verified client certificate names: the device by its common name, the tenant by its organization.

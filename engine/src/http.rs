@@ -8,6 +8,7 @@ use actors::credentials::desk::DeviceDesk;
 use actors::database::DatabaseHealth;
 use actors::inference::InferenceHub;
 use actors::ingress::stats::IngressStats;
+use actors::last_seen::SignsOfLife;
 use actors::retention::RetentionHub;
 use actors::session::Sessions;
 use actors::sync::SyncHub;
@@ -86,6 +87,8 @@ pub struct AppState {
     credentials: Credentials,
     /// Makes them.
     desk: DeviceDesk,
+    /// When devices last called.
+    signs_of_life: SignsOfLife,
     /// Where readings are stored.
     telemetry: TelemetryWriters,
     /// Where orders of weighing sessions go.
@@ -127,6 +130,7 @@ impl AppState {
             allowlist: parts.allowlist.clone(),
             credentials: parts.credentials.clone(),
             desk: parts.desk.clone(),
+            signs_of_life: parts.signs_of_life.clone(),
             telemetry: parts.writers.clone(),
             sessions: parts.sessions.clone(),
             ingress: Arc::clone(&parts.stats),
@@ -233,7 +237,7 @@ fn table() -> Vec<Route> {
         row(Read, "/api/v1/inference/jobs/{id}", routes!(inference::show_job)),
         row(Read, "/api/v1/inference/results", routes!(inference::list_results)),
         row(Read, "/api/v1/inference/stats", routes!(inference::inference_stats)),
-        row(Read, "/api/v1/sync/diagnostics/cloud", routes!(sync::diagnose_cloud)),
+        row(Box, "/api/v1/sync/diagnostics/cloud", routes!(sync::diagnose_cloud)),
         row(Read, "/api/v1/media/stats", routes!(media::media_stats)),
         row(Read, "/api/v1/media/objects/by-key", routes!(media::show_by_key)),
         row(Read, "/api/v1/media/objects/{media_id}", routes!(media::show_media)),

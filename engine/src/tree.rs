@@ -4,6 +4,7 @@
 //! database                     asks the database when nobody else does
 //! allowlist  access            reads the allowlists again, puts out whoever is revoked
 //! partitions  cleanup          make room ahead, remove what has expired
+//! signs_of_life                writes when devices last called over HTTP
 //! disk  retention              watches the volumes, deletes what has become old
 //! aggregate                    closes minutes, hours and days
 //! uploads                      completes images that nobody completed
@@ -41,6 +42,7 @@ use actors::gatekeeper::DeviceGatekeeper;
 use actors::inference::InferenceHub;
 use actors::ingress::stats::IngressStats;
 use actors::ingress::{self, Ingress, IngressIntake};
+use actors::last_seen::SignsOfLife;
 use actors::media::completion::Completer;
 use actors::media::store::MediaStore;
 use actors::media::watch::UploadWatch;
@@ -117,6 +119,8 @@ pub struct Parts {
     pub operators: Operators,
     /// Where devices get their passwords.
     pub desk: DeviceDesk,
+    /// When devices last called over HTTP.
+    pub signs_of_life: SignsOfLife,
     /// Where units of work go.
     pub writers: TelemetryWriters,
     /// Where orders of weighing sessions go.
@@ -166,6 +170,11 @@ impl Parts {
             credentials: Credentials::new(store.clone(), clock.clone()),
             operators: Operators::new(operators(&config.auth)),
             desk: desk(config, &store, &clock),
+            signs_of_life: SignsOfLife::new(
+                store.clone(),
+                clock.clone(),
+                Duration::from_secs(config.device.last_seen_write_seconds),
+            ),
             writers: TelemetryWriters::new(config.telemetry.writers, clock.clone()),
             sessions: Sessions::default(),
             media_wake: Wake::default(),
@@ -455,6 +464,7 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
         rejects_rows_max: i64::try_from(config.ingress.rejects_rows_max).unwrap_or(i64::MAX),
     };
     let mut chores = vec![chore(probe), chore(parts.allowlist.clone()), chore(partitions), chore(cleanup)];
+    chores.push(chore(parts.signs_of_life.clone()));
     if config.telemetry.aggregate {
         let is_emitting = config.telemetry.emit_aggregates;
         chores.push(chore(Aggregation { store: store.clone(), clock: clock.clone(), is_emitting }));

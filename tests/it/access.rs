@@ -1,14 +1,20 @@
 //! Who is put out: at once, on every replica, and nobody else with him.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use loadtest::mqtt::Login;
 use schema::store::access::Touched;
 use tests::barn::admit;
 use tests::device::{Device, login, new_event_id, reading};
 use tests::engine::{Engine, binary};
+use tests::http::exchange;
 use tests::postgres::Database;
 use tests::settings::Settings;
+use tests::wait::until;
+use tokio::net::TcpStream;
 
 /// Looking now and then would take an hour.
 const NEVER_SECONDS: &str = "3600";
@@ -148,6 +154,8 @@ async fn the_command_line_lets_in_and_puts_out_and_explains_itself() {
     }
     let (_, text) = device(&[&["show"], name.as_slice()].concat()).await;
     assert!(text.contains("revoked"), "{text}");
+    let deeds = "SELECT count(*) FROM audit_log WHERE target = 'new' AND actor LIKE 'shell:%' AND action IN ('device.add', 'device.revoke')";
+    assert_eq!(site.db.count(deeds).await, 2);
     for (arguments, told) in [
         (["revoke", "--tenant", "t-001", "--device", "nobody"], "there is no such device"),
         (["show", "--tenant", "a/b", "--device", "d"], "an id has 1 to 128 bytes"),
@@ -157,6 +165,44 @@ async fn the_command_line_lets_in_and_puts_out_and_explains_itself() {
         assert!(code != Some(0) && text.contains(told), "{arguments:?}: {text}");
     }
     site.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_loses_its_row_is_out_over_http_as_soon_as_over_mqtt() {
+    let db = Database::fresh().await;
+    admit(&db).await;
+    let settings = Settings::of(&db.url)
+        .set("auth.mode", "jwt")
+        .set("auth.jwt_secrets", "a secret that is as long as it must be")
+        .set("device.access_refresh_seconds", NEVER_SECONDS);
+    let mut engine = Engine::start(settings).await;
+    let http = engine.settings.http;
+    for (device, out) in [
+        ("d-1", "DELETE FROM device_allowlist WHERE device_id = 'd-1'"),
+        ("d-2", "UPDATE device_allowlist SET enabled = false WHERE device_id = 'd-2'"),
+    ] {
+        db.set_password("t-001", device, device, "secret").await;
+        let login = STANDARD.encode(format!("{device}:secret"));
+        let (issue, basic) = ("/api/v1/ingress/device-token", format!("Basic {login}"));
+        let (status, body) = call(http, "POST", issue, &basic).await;
+        assert_eq!(status, 200, "{body}");
+        let token: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        let bearer = format!("Bearer {}", token["token"].as_str().expect("a token"));
+        let read = "/api/v1/telemetry/readings?tenant_id=t-001";
+        assert_eq!(call(http, "GET", read, &bearer).await.0, 200);
+        db.execute(out).await;
+        until("the device is out", async || call(http, "GET", read, &bearer).await.0 == 403).await;
+        assert_eq!(call(http, "POST", issue, &basic).await.0, 401);
+    }
+    assert_eq!(engine.terminate().await.code, Some(0));
+}
+
+/// The answer to a call that shows a credential.
+async fn call(http: SocketAddr, method: &str, path: &str, authorization: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(http).await.expect("the engine listens");
+    let head = format!("{method} {path} HTTP/1.1\r\nauthorization: {authorization}");
+    let answer = exchange(&mut stream, &head, "").await.expect("an answer");
+    (answer.status, answer.body)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,4 +268,7 @@ async fn one_statement_is_told_as_one_change_when_it_touches_many() {
     check("UPDATE device_credentials SET enabled = false", &[one("c")]).await;
     check("DELETE FROM device_credentials", &[one("c")]).await;
     check("TRUNCATE device_credentials", &[Touched::Anybody]).await;
+    check("INSERT INTO station_allowlist (tenant_id, station_id) VALUES ('t', 's')", &[Touched::Anybody])
+        .await;
+    check("UPDATE station_allowlist SET enabled = false", &[Touched::Anybody]).await;
 }

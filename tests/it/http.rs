@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::allowlist::Allowlist;
+use actors::last_seen::SignsOfLife;
 use actors::retention::RetentionHub;
 use actors::supervisor::{ChildSpec, Supervised};
 use actors::telemetry::{self, TelemetryWriter};
@@ -22,6 +23,7 @@ mod device;
 mod media;
 mod ops;
 mod retention;
+mod rights;
 mod session;
 mod sync;
 mod telemetry_intake;
@@ -35,6 +37,7 @@ struct Face {
     writers: Supervised,
     retention: RetentionHub,
     allowlist: Allowlist,
+    signs_of_life: SignsOfLife,
 }
 
 fn key(key: &str, role: Role, tenants: &[&str]) -> OperatorKey {
@@ -83,8 +86,8 @@ impl Face {
         let writers = Supervised::start(writers).await.expect("the writers start");
         parts.database.works();
         let state = AppState::of(&config, &parts).expect("no key files");
-        let (retention, allowlist) = (parts.retention, parts.allowlist);
-        Self { db, router: router(state), writers, retention, allowlist }
+        let (retention, allowlist, signs_of_life) = (parts.retention, parts.allowlist, parts.signs_of_life);
+        Self { db, router: router(state), writers, retention, allowlist, signs_of_life }
     }
 
     async fn end(self) {

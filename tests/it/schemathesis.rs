@@ -20,7 +20,7 @@ async fn every_answer_is_described_and_none_is_a_server_error() {
     let barn = Barn::start_with(|settings| {
         settings
             .set("auth.mode", "jwt_or_mtls")
-            .set("auth.jwt_secrets", "secret")
+            .set("auth.jwt_secrets", "a secret that is as long as it must be")
             .set("auth.admin_enabled", "true")
             .set("auth.operator_keys", &keys)
     })

@@ -74,6 +74,7 @@ async fn a_device_is_known_by_its_certificate_whichever_authority_signed_it() {
         }
     }
     let foreign = site.device_cas[0].device("d-1", Some("t-002"));
+    barn.db.allow_device("t-002", "d-1", "f-001", "b-001").await;
     let (_, body) = site.post(&barn, &TLS13, Some(&foreign), "d-1").await.expect("it is let in");
     assert_eq!(body["rejected"][0]["code"], "TENANT_MISMATCH", "{body}");
     assert_eq!(barn.db.count("SELECT count(*) FROM telemetry_raw").await, 4);
@@ -197,4 +198,40 @@ async fn an_engine_whose_certificate_is_of_no_use_does_not_start_and_says_why() 
     std::fs::remove_file(site.directory.path().join("cert.pem")).expect("it was written");
     let ended = engine::tree::run(settings.config(), std::future::pending()).await;
     assert!(format!("{:#}", ended.expect_err("it does not start")).starts_with("read "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_given_for_a_certificate_is_good_beside_it_and_ends_with_it() {
+    const TOKEN: &str = "POST /api/v1/ingress/device-token HTTP/1.1";
+    let site = Site::new();
+    let revoked = site.directory.path().join("revoked.pem");
+    let ca = &site.device_cas[0];
+    std::fs::write(&revoked, ca.revocation_list(&[])).expect("a file can be written");
+    let crl = revoked.display().to_string();
+    let settings = |settings| {
+        site.settings(settings)
+            .set("http.client_crl", &crl)
+            .set("auth.mode", "jwt")
+            .set("auth.jwt_secrets", "a secret that is as long as it must be")
+    };
+    let barn = Barn::start_with(settings).await;
+    let (own, other) = (ca.device("d-1", Some("t-001")), ca.device("d-2", Some("t-001")));
+    let open = async |own: Option<&Signed>| {
+        connect(barn.settings.http, &site.server_ca, &TLS13, own).await.expect("it is let in")
+    };
+    let mut stream = open(Some(&own)).await;
+    let answer = exchange(&mut stream, TOKEN, "").await.expect("an answer");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert!(answer.head.contains("cache-control: no-store"), "{}", answer.head);
+    let token: Value = serde_json::from_str(&answer.body).expect("JSON");
+    let post = format!("{READINGS}\r\nauthorization: Bearer {}", token["token"].as_str().expect("a token"));
+    for (shown, expected) in [(Some(&own), 200), (Some(&other), 401), (None, 401)] {
+        let answer = exchange(&mut open(shown).await, &post, &reading("d-1")).await.expect("an answer");
+        assert_eq!(answer.status, expected, "{}", answer.body);
+    }
+    std::fs::write(&revoked, ca.revocation_list(&[&own])).expect("a file can be written");
+    let ended = stream.read(&mut [0; 16]).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    assert_eq!(barn.db.count("SELECT count(*) FROM telemetry_raw").await, 1);
+    barn.finish().await;
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN};
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -12,12 +12,11 @@ use broker::Identity;
 use schema::clock::Timestamp;
 use schema::metrics;
 use schema::store::audit::Author;
-use schema::store::device::Allowed;
 use tokio::time::Instant;
 
 use super::AppState;
 use super::error::{Code, Error};
-use super::frame::{CallIds, CalledBy};
+use super::frame::{CallIds, CalledBy, text_of};
 use super::server::Peer;
 use crate::config::{Auth, AuthMode, Role};
 
@@ -27,10 +26,10 @@ mod scope;
 mod token;
 
 use key::Keys;
-pub(super) use place::{DevicePlace, scope_mismatch};
+pub(super) use place::{DevicePlace, device_not_allowed, scope_mismatch};
 pub(super) use scope::{Tenants, agrees_with_token, tenant_mismatch};
 pub use token::KeyFileError;
-pub(super) use token::{Scope, Tokens};
+pub(super) use token::{Grounds, Scope, Token, Tokens};
 
 /// The header that names the tenant of the caller.
 pub(super) const TENANT_ID: &str = "x-tenant-id";
@@ -81,9 +80,16 @@ pub(super) enum Caller {
     Operator(Operator),
 }
 
-/// The device of a verified client certificate; an extension of the requests of its connection.
+/// A client certificate that was verified; an extension of the requests of its connection.
 #[derive(Clone, Debug)]
-pub struct ClientCertificate(pub Identity);
+pub struct ClientCertificate {
+    /// The device it stands for.
+    pub identity: Identity,
+    /// SHA-256 of it.
+    pub sha256: [u8; 32],
+    /// When it is over, as seconds of the Unix epoch.
+    pub ends_at_seconds: i64,
+}
 
 /// Why a caller is turned away. The label is closed; the credential is never echoed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,10 +102,16 @@ struct Refusal {
 impl Refusal {
     const NO_CREDENTIAL: Self = Self::unauthorized("no_credential", "a credential is required");
     const BAD_KEY: Self = Self::unauthorized("bad_key", "x-api-key is not valid");
-    const BAD_TOKEN: Self = Self::unauthorized("bad_token", "the token is not valid or has expired");
+    const BAD_TOKEN: Self = Self::unauthorized(
+        "bad_token",
+        "the token is not valid, has expired, or was given for a certificate that is not shown",
+    );
     const NO_TOKENS: Self = Self::unauthorized("token_not_accepted", "tokens are not accepted here");
-    const ROLE: Self = Self::forbidden("role", "needs an operator key of the role admin");
+    const NO_ADMIN: Self = Self::forbidden("role", "needs an operator key of the role admin");
+    const NO_WRITER: Self = Self::forbidden("role", "needs an operator key of the role write or admin");
     const NO_DEVICE: Self = Self::forbidden("device_credential", "not for devices");
+    const CROSS_SITE: Self =
+        Self::forbidden("cross_site", "the page that calls is not of http.allowed_origins");
     const ADMIN_DISABLED: Self = Self::forbidden("admin_disabled", "auth.admin_enabled is off");
 
     const fn unauthorized(reason: &'static str, message: &'static str) -> Self {
@@ -132,7 +144,7 @@ pub struct Authority {
 struct Shown<'a> {
     authorization: Option<&'a [u8]>,
     api_key: Option<&'a [u8]>,
-    certificate: Option<&'a Identity>,
+    certificate: Option<&'a ClientCertificate>,
 }
 
 /// A credential that was verified.
@@ -207,9 +219,8 @@ impl Authority {
                 None => return Err(Refusal::NO_CREDENTIAL),
             },
         };
-        let is_acting = matches!(class, Class::Act | Class::Admin);
-        if is_acting && matches!(&caller, Caller::Operator(operator) if operator.role != Role::Admin) {
-            return Err(Refusal::ROLE);
+        if let Caller::Operator(operator) = &caller {
+            check_role(class, operator.role)?;
         }
         if class == Class::Admin && !self.is_admin_enabled {
             return Err(Refusal::ADMIN_DISABLED);
@@ -218,7 +229,7 @@ impl Authority {
     }
 
     /// The credential that is shown. One that is shown must be good, whatever else is shown beside it; an operator key
-    /// goes before a token, a token before a certificate.
+    /// goes before a token, a token before a certificate. A key may come as a bearer, which is all that some monitors send.
     fn verify(&self, shown: Shown<'_>, now: Timestamp) -> Result<Option<Verified>, Refusal> {
         // The operator page may send a key to a box that knows none.
         if let Some(key) = shown.api_key.filter(|_| !self.is_open()) {
@@ -226,15 +237,30 @@ impl Authority {
             return Ok(Some(Verified::Operator(operator.clone())));
         }
         if let Some(header) = shown.authorization {
+            let bearer = bearer(header);
+            if let Some(operator) = bearer.and_then(|bearer| self.keys.find(bearer.as_bytes())) {
+                return Ok(Some(Verified::Operator(operator.clone())));
+            }
             if self.mode == AuthMode::Mtls {
                 return Err(Refusal::NO_TOKENS);
             }
-            let token = bearer(header).ok_or(Refusal::BAD_TOKEN)?;
-            let scope = self.tokens.verify(token, now).ok_or(Refusal::BAD_TOKEN)?;
-            return Ok(Some(Verified::Device(scope)));
+            let certificate = shown.certificate.map(|certificate| &certificate.sha256);
+            let scope = bearer.and_then(|token| self.tokens.verify(token, certificate, now));
+            return Ok(Some(Verified::Device(scope.ok_or(Refusal::BAD_TOKEN)?)));
         }
         let certificate = shown.certificate.filter(|_| self.mode != AuthMode::Jwt);
-        Ok(certificate.map(|identity| Verified::Device(Scope::of(identity))))
+        Ok(certificate.map(|certificate| Verified::Device(Scope::of(&certificate.identity))))
+    }
+}
+
+/// What an operator's role lets it do: look, act in a device's stead, or all of it.
+fn check_role(class: Class, role: Role) -> Result<(), Refusal> {
+    match (class, role) {
+        (Class::Act | Class::Admin, Role::Read | Role::Write) => Err(Refusal::NO_ADMIN),
+        (Class::Device, Role::Read) => Err(Refusal::NO_WRITER),
+        (Class::Device, Role::Write)
+        | (Class::Public | Class::Box | Class::Read, Role::Read | Role::Write)
+        | (_, Role::Admin) => Ok(()),
     }
 }
 
@@ -254,16 +280,21 @@ pub(super) async fn guard(
         Ok(caller) => caller,
         Err(refusal) => return refused(refusal.code, refusal.reason, refusal.message).into_response(),
     };
-    if let Caller::Device(scope) = &caller
-        && let Err(error) = check_not_revoked(&state, class, scope).await
-    {
-        return error.into_response();
+    if let Caller::Device(scope) = &caller {
+        if let Err(error) = check_still_in(&state, scope).await {
+            return error.into_response();
+        }
+        state.signs_of_life.note(&scope.tenant_id, &scope.device_id, route);
+    }
+    let is_unknown = class != Class::Public && matches!(caller, Caller::Compat | Caller::Anyone);
+    if is_unknown && is_cross_site(&request, &state.settings.allowed_origins) {
+        let Refusal { code, reason, message } = Refusal::CROSS_SITE;
+        return refused(code, reason, message).into_response();
     }
     if request.uri().path().contains(NUL_ENCODED) {
         return Error::new(Code::NotFound, "nothing is stored under such a name").into_response();
     }
-    let is_compat = authority.mode == AuthMode::Compat && class != Class::Public;
-    if is_compat && matches!(caller, Caller::Compat | Caller::Anyone) {
+    if is_unknown && authority.mode == AuthMode::Compat {
         metrics::auth_compat_calls(route).increment(1);
     }
     let called_by = called_by(&caller, request.headers());
@@ -273,34 +304,34 @@ pub(super) async fn guard(
     response
 }
 
-/// Whether a device that showed a good token or certificate was put out since. Where it acts, its row is looked at with
-/// the place it names; where it only reads, here.
-async fn check_not_revoked(state: &AppState, class: Class, scope: &Scope) -> Result<(), Error> {
+/// Whether a device that showed a good token or certificate was put out since: its password must still be stored, and its
+/// row in the allowlist be there and enabled.
+async fn check_still_in(state: &AppState, scope: &Scope) -> Result<(), Error> {
     if let Some(login) = &scope.login
         && !state.credentials.is_current(login).await?
     {
         return Err(refused(Code::Unauthorized, "revoked", Refusal::BAD_TOKEN.message));
     }
-    if class != Class::Read {
-        return Ok(());
-    }
-    let allowlist = &state.allowlist;
-    let is_shut_out = |row: Option<Allowed>| row.is_some_and(|row| !row.is_enabled);
-    // Whoever is let in by the snapshot, or unknown to it, does not wait for the database.
-    if is_shut_out(allowlist.known_device(&scope.tenant_id, &scope.device_id))
-        && is_shut_out(allowlist.device_row(&scope.tenant_id, &scope.device_id, Instant::now()).await?)
-    {
-        return Err(refused(Code::DeviceNotAllowed, "device", "device is not enabled"));
-    }
-    Ok(())
+    let row = state.allowlist.device_row(&scope.tenant_id, &scope.device_id, Instant::now()).await?;
+    if row.is_some_and(|row| row.is_enabled) { Ok(()) } else { Err(device_not_allowed()) }
+}
+
+/// Whether a page of another site has its reader's browser act here. Whoever shows a credential is no reader of such a page,
+/// and what only reads shows that page nothing.
+fn is_cross_site(request: &Request, allowed: &[HeaderValue]) -> bool {
+    let headers = request.headers();
+    let Some(origin) = headers.get(ORIGIN).filter(|_| !request.method().is_safe()) else { return false };
+    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest);
+    let is_own = authority.is_some_and(|own| headers.get(HOST).is_some_and(|host| host == own));
+    !is_own && !allowed.contains(origin)
 }
 
 fn shown(request: &Request) -> Shown<'_> {
-    let header = |name: &str| request.headers().get(name).map(axum::http::HeaderValue::as_bytes);
+    let header = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
     Shown {
         authorization: header(AUTHORIZATION.as_str()),
         api_key: header(API_KEY).filter(|key| !key.is_empty()),
-        certificate: request.extensions().get::<ClientCertificate>().map(|certificate| &certificate.0),
+        certificate: request.extensions().get::<ClientCertificate>(),
     }
 }
 
@@ -310,9 +341,7 @@ fn called_by(caller: &Caller, headers: &HeaderMap) -> CalledBy {
             CalledBy { tenant_id: Some(scope.tenant_id.clone()), device_id: Some(scope.device_id.clone()) }
         }
         Caller::Anyone | Caller::Compat | Caller::Operator(_) => {
-            let named = headers.get(TENANT_ID).and_then(|value| value.to_str().ok());
-            let tenant_id = named.filter(|text| schema::id::is_id(text)).map(str::to_owned);
-            CalledBy { tenant_id, device_id: None }
+            CalledBy { tenant_id: tenant_header(headers).ok().flatten(), device_id: None }
         }
     }
 }
@@ -357,7 +386,7 @@ impl<S: Sync> FromRequestParts<S> for Call {
 
 fn tenant_header(headers: &HeaderMap) -> Result<Option<String>, Error> {
     let Some(value) = headers.get(TENANT_ID).filter(|value| !value.is_empty()) else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| schema::id::is_id(text));
+    let text = text_of(value).filter(|text| schema::id::is_id(text));
     let text = text.ok_or_else(|| Error::validation("x-tenant-id: is not a tenant id"))?;
     Ok(Some(text.to_owned()))
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::header::{
-    CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-    X_FRAME_OPTIONS,
+    CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
@@ -24,6 +24,9 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 pub(super) const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 /// Names the build.
 pub(super) const COMMIT_ID: HeaderName = HeaderName::from_static("x-commit-id");
+
+/// What an answer that is no page may do in a browser.
+const NOTHING: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
 /// The route of metrics and logs when no route fits.
 const UNMATCHED: &str = "unmatched";
@@ -56,8 +59,13 @@ impl CallIds {
 
 /// An id the caller chose; one that no column or log line can hold counts as absent.
 fn taken(headers: &HeaderMap, name: &HeaderName) -> Option<Arc<str>> {
-    let text = headers.get(name)?.to_str().ok()?;
+    let text = text_of(headers.get(name)?)?;
     id::is_event_id(text).then(|| Arc::from(text))
+}
+
+/// The text of a header, in whichever script it is.
+pub(super) fn text_of(value: &HeaderValue) -> Option<&str> {
+    std::str::from_utf8(value.as_bytes()).ok()
 }
 
 impl<S: Sync> FromRequestParts<S> for CallIds {
@@ -88,7 +96,7 @@ pub(super) async fn frame(State(state): State<Arc<AppState>>, mut request: Reque
 }
 
 fn set_headers(headers: &mut HeaderMap, ids: &CallIds, commit: &HeaderValue) {
-    let value = |text: &str| HeaderValue::from_str(text).ok();
+    let value = |text: &str| HeaderValue::from_bytes(text.as_bytes()).ok();
     for (name, id) in [(REQUEST_ID, &ids.request_id), (TRACE_ID, &ids.trace_id)] {
         if let Some(id) = value(id) {
             headers.insert(name, id);
@@ -97,6 +105,7 @@ fn set_headers(headers: &mut HeaderMap, ids: &CallIds, commit: &HeaderValue) {
     headers.insert(COMMIT_ID, commit.clone());
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(NOTHING);
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
 }
 

@@ -13,10 +13,11 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
-use super::auth::{Call, DevicePlace};
+use super::auth::{Call, DevicePlace, agrees_with_token, scope_mismatch};
 use super::body::JsonBody;
 use super::error::{Code, Error};
 use super::query::Params;
+use super::session::scope::check_named;
 use super::telemetry::TenantQuery;
 use super::time::Time;
 
@@ -35,13 +36,13 @@ pub(super) struct NewJobBody {
     media_id: Option<Uuid>,
     /// The key of the image.
     object_key: Option<String>,
-    /// Absent: that of the image.
+    /// When it is there, that of the image.
     farm_id: Option<String>,
-    /// Absent: that of the image.
+    /// When it is there, that of the image.
     barn_id: Option<String>,
-    /// Absent: that of the image.
+    /// When it is there, that of the image.
     device_id: Option<String>,
-    /// Absent: that of the image.
+    /// A session of the image's barn. Absent: that of the image.
     session_id: Option<String>,
     /// Absent: the call's `x-trace-id`.
     trace_id: Option<String>,
@@ -66,6 +67,7 @@ pub(super) struct JobMade {
 /// Asks the model about an image. The same image and model are the same job, however often they are posted.
 #[utoipa::path(post, path = "/api/v1/inference/jobs", tag = "inference", request_body = NewJobBody,
     responses((status = 200, description = "The job", body = JobMade),
+        (status = 403, description = "SCOPE_MISMATCH, DEVICE_NOT_ALLOWED"),
         (status = 404, description = "NOT_FOUND: the tenant has no such image")))]
 pub(super) async fn create_job(
     State(state): State<Arc<AppState>>,
@@ -78,6 +80,7 @@ pub(super) async fn create_job(
     let Image { farm_id, barn_id, device_id, .. } = &image;
     let place = DevicePlace { tenant_id: &tenant_id, farm_id, barn_id, device_id, station_id: None };
     call.check_device(&state, place).await?;
+    check_named(&state, &call, place, request.session_id.as_deref()).await?;
     let now = state.clock.now();
     let version = state.inference.model_version();
     let trace_id = request.trace_id.as_deref().unwrap_or(&call.ids.trace_id);
@@ -111,20 +114,20 @@ async fn put(
     rows::job(conn, Some(tenant_id), id).await
 }
 
-/// The image that is meant, with what the request says of its place.
+/// The image that is meant, for the session that the request names. Its place is its own: a request may repeat it.
 async fn image(state: &AppState, tenant_id: &str, request: &Request) -> Result<Image, Error> {
     let key = request.object_key.as_deref().unwrap_or_default();
     let find = async |conn: &mut _| rows::image(conn, tenant_id, request.media_id, key).await;
     let image = state.store.run("inference_image", find).await?;
     let image = image.ok_or_else(|| Error::new(Code::NotFound, "the tenant has no such image"))?;
-    let or = |named: &Option<String>, own: String| named.clone().unwrap_or(own);
-    Ok(Image {
-        farm_id: or(&request.farm_id, image.farm_id),
-        barn_id: or(&request.barn_id, image.barn_id),
-        device_id: or(&request.device_id, image.device_id),
-        session_id: request.session_id.clone().or(image.session_id),
-        ..image
-    })
+    let is = |named: &Option<String>, own: &str| agrees_with_token(named.as_deref(), Some(own));
+    let is_its_own = is(&request.farm_id, &image.farm_id)
+        && is(&request.barn_id, &image.barn_id)
+        && is(&request.device_id, &image.device_id);
+    if !is_its_own {
+        return Err(scope_mismatch());
+    }
+    Ok(Image { session_id: request.session_id.clone().or(image.session_id), ..image })
 }
 
 fn no_job() -> Error {

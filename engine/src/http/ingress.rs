@@ -6,19 +6,22 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use broker::{CredentialId, Identity};
+use broker::Identity;
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::AppState;
-use super::auth::{ClientCertificate, refused};
+use super::auth::{ClientCertificate, Grounds, Token, refused};
 use super::error::{Code, Error};
 use super::time::Time;
+
+/// The route of tokens, as signs of life name it.
+const DEVICE_TOKEN: &str = "/api/v1/ingress/device-token";
 
 /// What came in since the process started. The four counters at the top are what the operator page reads.
 #[derive(Debug, Serialize, ToSchema)]
@@ -113,32 +116,31 @@ pub(super) async fn device_token(
     State(state): State<Arc<AppState>>,
     headers: HeaderMap,
     certificate: Option<axum::Extension<ClientCertificate>>,
-) -> Result<Json<DeviceToken>, Response> {
+) -> Result<Response, Response> {
     let shown = match headers.get(AUTHORIZATION) {
         Some(header) => login(&state, header).await.map_err(IntoResponse::into_response)?,
-        None => certificate.map(|axum::Extension(certificate)| (certificate.0, None)),
+        None => certificate.map(|axum::Extension(certificate)| Grounds::Certificate(certificate)),
     };
-    let (identity, credential) = shown.ok_or_else(unauthorized)?;
-    if is_revoked(&state, &identity).await.map_err(IntoResponse::into_response)? {
+    let grounds = shown.ok_or_else(unauthorized)?;
+    let identity = grounds.identity();
+    if !is_let_in(&state, identity).await.map_err(IntoResponse::into_response)? {
         return Err(unauthorized());
     }
-    let authority = state.authority.now();
-    let tokens = &authority.tokens;
-    let token = tokens.issue(&identity, credential.as_ref(), state.clock.now()).ok_or_else(|| {
+    state.signs_of_life.note(identity.tenant_id.as_str(), identity.device_id.as_str(), DEVICE_TOKEN);
+    let token = state.authority.now().tokens.issue(&grounds, state.clock.now()).ok_or_else(|| {
         Error::new(Code::ConfigError, "auth.jwt_secrets is not set, so no token can be signed")
             .into_response()
     })?;
-    Ok(Json(DeviceToken { token, token_type: "Bearer", expires_in: tokens.lifetime_seconds() }))
+    let Token { text: token, lifetime_seconds: expires_in } = token;
+    let body = Json(DeviceToken { token, token_type: "Bearer", expires_in });
+    Ok(([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], body).into_response())
 }
 
 /// The device a login belongs to, and its password.
-async fn login(
-    state: &AppState,
-    header: &HeaderValue,
-) -> Result<Option<(Identity, Option<CredentialId>)>, Error> {
+async fn login(state: &AppState, header: &HeaderValue) -> Result<Option<Grounds>, Error> {
     let Some((username, password)) = basic(header.as_bytes()) else { return Ok(None) };
     let verified = state.credentials.verify(&username, &password).await?;
-    Ok(verified.map(|verified| (verified.identity, Some(verified.credential))))
+    Ok(verified.map(|verified| Grounds::Password(verified.identity, verified.credential)))
 }
 
 /// User name and password of an HTTP Basic header; a user name that no column can hold belongs to nobody.
@@ -153,13 +155,13 @@ fn basic(header: &[u8]) -> Option<(String, Vec<u8>)> {
     (!username.contains('\0')).then(|| (username, decoded[colon + 1..].to_vec()))
 }
 
-/// Whether the allowlist says that this device may not act; it need not say anything yet.
-async fn is_revoked(state: &AppState, identity: &Identity) -> Result<bool, Error> {
+/// Whether the allowlist has an enabled row of the device.
+async fn is_let_in(state: &AppState, identity: &Identity) -> Result<bool, Error> {
     let row = state
         .allowlist
         .device_row(identity.tenant_id.as_str(), identity.device_id.as_str(), Instant::now())
         .await?;
-    Ok(row.is_some_and(|row| !row.is_enabled))
+    Ok(row.is_some_and(|row| row.is_enabled))
 }
 
 fn unauthorized() -> Response {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use axum::extract::Path;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde_json::{Value, json};
@@ -22,6 +22,7 @@ const DEVICE_TOKEN: &str = "deviceToken";
 const DEVICE_PASSWORD: &str = "devicePassword";
 const CLIENT_CERTIFICATE: &str = "clientCertificate";
 const OPERATOR_KEY: &str = "operatorKey";
+const OPERATOR_BEARER: &str = "operatorBearer";
 
 /// The shape of errors.
 const ERROR_BODY: &str = "#/components/schemas/ErrorBody";
@@ -76,6 +77,11 @@ pub(super) fn skeleton() -> OpenApi {
         },
     );
     components.add_security_scheme(OPERATOR_KEY, SecurityScheme::ApiKey(ApiKey::Header(api_key)));
+    let operator_bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("An operator's key, from a tool that cannot send x-api-key"))
+        .build();
+    components.add_security_scheme(OPERATOR_BEARER, SecurityScheme::Http(operator_bearer));
     api
 }
 
@@ -123,8 +129,8 @@ pub(super) fn describe(class: Class, path: &str, operation: &mut Operation) {
 fn requirements(class: Class) -> Vec<SecurityRequirement> {
     let names: &[&str] = match class {
         Class::Public => &[],
-        Class::Device | Class::Read => &[DEVICE_TOKEN, CLIENT_CERTIFICATE, OPERATOR_KEY],
-        Class::Box | Class::Act | Class::Admin => &[OPERATOR_KEY],
+        Class::Device | Class::Read => &[DEVICE_TOKEN, CLIENT_CERTIFICATE, OPERATOR_KEY, OPERATOR_BEARER],
+        Class::Box | Class::Act | Class::Admin => &[OPERATOR_KEY, OPERATOR_BEARER],
     };
     names.iter().map(|name| SecurityRequirement::new(*name, [""; 0])).collect()
 }
@@ -147,6 +153,9 @@ fn errors(class: Class, path: &str, has_body: bool) -> Vec<(u16, Vec<Code>)> {
         errors.push((400, vec![Code::ValidationError, Code::MissingTenant]));
         errors.push((401, vec![Code::Unauthorized]));
         errors.push((403, vec![Code::Forbidden, Code::TenantMismatch]));
+    }
+    if matches!(class, Class::Device | Class::Read) {
+        errors.push((403, vec![Code::DeviceNotAllowed]));
     }
     if path.contains('{') {
         errors.push((404, vec![Code::NotFound]));
@@ -271,9 +280,16 @@ pub(super) async fn description(Extension(description): Extension<Description>) 
     Json(&*description.0).into_response()
 }
 
-/// Where the page finds the description.
+/// Where the page finds the description. It asks nobody else: unless told otherwise, its library has the description
+/// checked by a machine on the internet.
 static PAGE: LazyLock<Arc<Config<'static>>> =
-    LazyLock::new(|| Arc::new(Config::from("/api-docs/openapi.json")));
+    LazyLock::new(|| Arc::new(Config::from("/api-docs/openapi.json").validator_url("none")));
+
+/// What the page may do: load its own files, ask this box alone, and set styles, as its library does while it draws.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+     connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'",
+);
 
 /// Shows the description as a page.
 #[utoipa::path(get, path = "/api-docs", tag = "documentation",
@@ -282,13 +298,18 @@ pub(super) async fn page() -> Result<Response, Error> {
     let (content_type, html) = file("index.html")?;
     // The page asks for its files relative to itself, and its own path has no slash at the end.
     let html = String::from_utf8_lossy(&html).replacen("<head>", "<head><base href=\"/api-docs/\">", 1);
-    Ok(([(CONTENT_TYPE, content_type)], html).into_response())
+    Ok(of_page(content_type, html))
 }
 
 /// Serves the files of the page.
 pub(super) async fn asset(Path(path): Path<String>) -> Result<Response, Error> {
     let (content_type, bytes) = file(&path)?;
-    Ok(([(CONTENT_TYPE, content_type)], bytes).into_response())
+    Ok(of_page(content_type, bytes))
+}
+
+fn of_page(content_type: String, body: impl IntoResponse) -> Response {
+    let content_type = HeaderValue::from_str(&content_type).expect("the library names types as headers do");
+    ([(CONTENT_TYPE, content_type), (CONTENT_SECURITY_POLICY, PAGE_POLICY)], body).into_response()
 }
 
 fn file(path: &str) -> Result<(String, Vec<u8>), Error> {

@@ -22,7 +22,7 @@ use super::query::Params;
 
 mod answer;
 mod request;
-mod scope;
+pub(super) mod scope;
 
 use answer::{Attachment, ImageRow, ParkedFinalize, SessionRow, SessionView, WeightRow};
 use request::{AttachBody, BindMediaBody, BindWeightBody, CreateBody, FinalizeBody, Report};
@@ -70,7 +70,7 @@ pub(super) async fn create(
     params(("id" = String, Path, description = "Session", example = "20260212_093215")), request_body = BindWeightBody,
     responses((status = 200, description = "The weight", body = WeightRow),
         (status = 400, description = "VALIDATION_ERROR, BODY_NOT_JSON, UNSUPPORTED_CONTENT_TYPE", body = ErrorBody),
-        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH, DEVICE_NOT_ALLOWED", body = ErrorBody),
+        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH, DEVICE_NOT_ALLOWED, STATION_NOT_ALLOWED", body = ErrorBody),
         (status = 409, description = "SESSION_CLOSED: the session is cancelled", body = ErrorBody)))]
 pub(super) async fn bind_weight(
     State(state): State<Arc<AppState>>,
@@ -90,7 +90,7 @@ pub(super) async fn bind_weight(
     params(("id" = String, Path, description = "Session", example = "20260212_093215")), request_body = BindMediaBody,
     responses((status = 200, description = "The binding", body = ImageRow),
         (status = 400, description = "VALIDATION_ERROR, BODY_NOT_JSON, UNSUPPORTED_CONTENT_TYPE", body = ErrorBody),
-        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH, DEVICE_NOT_ALLOWED", body = ErrorBody),
+        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH, DEVICE_NOT_ALLOWED, STATION_NOT_ALLOWED", body = ErrorBody),
         (status = 409, description = "SESSION_CLOSED: the session is cancelled", body = ErrorBody)))]
 pub(super) async fn bind_media(
     State(state): State<Arc<AppState>>,
@@ -110,7 +110,7 @@ pub(super) async fn bind_media(
     params(("id" = String, Path, description = "Session", example = "20260212_093215")), request_body = AttachBody,
     responses((status = 200, description = "The session and the binding", body = Attachment),
         (status = 400, description = "VALIDATION_ERROR, BODY_NOT_JSON, MISSING_TENANT, UNSUPPORTED_CONTENT_TYPE", body = ErrorBody),
-        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH, DEVICE_NOT_ALLOWED", body = ErrorBody),
+        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH, DEVICE_NOT_ALLOWED, STATION_NOT_ALLOWED", body = ErrorBody),
         (status = 404, description = "NOT_FOUND", body = ErrorBody),
         (status = 409, description = "SESSION_CLOSED: the session is cancelled", body = ErrorBody)))]
 pub(super) async fn attach(
@@ -121,13 +121,15 @@ pub(super) async fn attach(
 ) -> Result<Json<Attachment>, Error> {
     let attach = AttachBody::of(&session_id, &body)?;
     let tenant_id = call.tenant(None)?;
-    scope::check_session(&state, &call, &tenant_id, &session_id).await?;
+    let sender = scope::check_session(&state, &call, &tenant_id, &session_id).await?;
+    let (media_id, result_id) = (attach.media_id.as_deref(), attach.inference_result_id.as_deref());
+    scope::check_parts(&state, (&tenant_id, &session_id), &sender, media_id, result_id).await?;
     let event_id = match &attach.media_id {
         Some(media_id) => format!("attach:{session_id}:{media_id}"),
         None => format!("attach:{session_id}"),
     };
     let command = Command::Attach { media_object_id: attach.media_id, result_id: attach.inference_result_id };
-    let order = order(&state, &call, [&tenant_id, &session_id], &event_id, command);
+    let order = order(&state, &call, [&tenant_id, &session_id], &event_id, command).sent_by(sender);
     let order = Order { occurred_at: attach.captured_at.unwrap_or(order.received_at), ..order };
     let Reply::Attached(session, image) = ask(&state, order).await? else { return Err(not_found()) };
     Ok(Json(Attachment { session: (*session).into(), media_binding: image.map(ImageRow::from) }))
@@ -139,7 +141,7 @@ pub(super) async fn attach(
     responses((status = 200, description = "The session", body = SessionRow),
         (status = 202, description = "The finalize waits for its session", body = ParkedFinalize),
         (status = 400, description = "VALIDATION_ERROR, BODY_NOT_JSON, UNSUPPORTED_CONTENT_TYPE", body = ErrorBody),
-        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH, DEVICE_NOT_ALLOWED", body = ErrorBody),
+        (status = 403, description = "TENANT_MISMATCH, SCOPE_MISMATCH, DEVICE_NOT_ALLOWED, STATION_NOT_ALLOWED", body = ErrorBody),
         (status = 409, description = "SESSION_CLOSED: the session is cancelled", body = ErrorBody)))]
 pub(super) async fn finalize(
     State(state): State<Arc<AppState>>,
@@ -200,8 +202,11 @@ async fn tell(
     body: &JsonBody,
 ) -> Result<Reply, Error> {
     let Report { tenant_id, event_id, occurred_at, command } = report;
-    scope::check_session(state, call, &tenant_id, session_id).await?;
-    let order = Order { occurred_at, ..order(state, call, [&tenant_id, session_id], &event_id, command) };
+    let sender = scope::check_session(state, call, &tenant_id, session_id).await?;
+    let media_id = command.media_object_id();
+    scope::check_parts(state, (&tenant_id, session_id), &sender, media_id, None).await?;
+    let order = order(state, call, [&tenant_id, session_id], &event_id, command).sent_by(sender);
+    let order = Order { occurred_at, ..order };
     ask(state, marked(order, &format!("/api/v1/weighvision/sessions/{{id}}/{step}"), body)).await
 }
 
@@ -215,7 +220,6 @@ fn order(
     Order {
         event_id: id::normal_form(event_id),
         trace_id: call.ids.trace_id.to_string(),
-        device_id: call.scope().map(|scope| scope.device_id.clone()),
         ..Order::own(tenant_id, session_id, command, state.clock.now())
     }
 }

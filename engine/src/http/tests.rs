@@ -4,15 +4,14 @@ use std::collections::BTreeSet;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
-use broker::Identity;
+use broker::{CredentialId, Identity};
 use schema::id::{DeviceId, TenantId};
 use schema::wire;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
-use super::auth::Authority;
-use super::auth::ClientCertificate;
+use super::auth::{Authority, ClientCertificate, Grounds};
 use super::*;
 use crate::config::{AuthMode, OperatorKey, Role, Secret};
 
@@ -39,7 +38,8 @@ fn config(mode: AuthMode) -> Config {
     config.auth.mode = mode;
     config.auth.admin_enabled = true;
     config.auth.jwt_secrets = vec![Secret::from("secret".to_owned())];
-    config.auth.operator_keys = vec![key("reader", Role::Read), key("admin", Role::Admin)];
+    config.auth.operator_keys =
+        vec![key("reader", Role::Read), key("writer", Role::Write), key("admin", Role::Admin)];
     config.edge.commit = "abc123".to_owned();
     config.media.root = std::env::temp_dir();
     config.media.upload_secret = Some(Secret::from("secret".to_owned()));
@@ -225,8 +225,11 @@ fn shows(app: &Authority) -> Vec<Show> {
         tenant_id: TenantId::new("t-001").expect("an id"),
         device_id: DeviceId::new("d-001").expect("an id"),
     };
+    let credential = CredentialId { username: "d-001".into(), mark: [0; 32] };
+    let grounds = Grounds::Password(identity.clone(), credential);
+    let certificate = ClientCertificate { identity, sha256: [7; 32], ends_at_seconds: i64::MAX };
     let now = wire::time::parse("2026-02-12T09:00:00Z").expect("a time");
-    let token = format!("Bearer {}", app.tokens.issue(&identity, None, now).expect("a secret"));
+    let token = format!("Bearer {}", app.tokens.issue(&grounds, now).expect("a secret").text);
     let header = |name: &'static str, value: String| -> Show {
         Box::new(move |request| {
             request.headers_mut().insert(name, value.parse().expect("a header value"));
@@ -237,28 +240,34 @@ fn shows(app: &Authority) -> Vec<Show> {
         header("authorization", token),
         header("authorization", "Bearer a.b.c".to_owned()),
         Box::new(move |request| {
-            request.extensions_mut().insert(ClientCertificate(identity.clone()));
+            request.extensions_mut().insert(certificate.clone());
         }),
         header("x-api-key", "reader".to_owned()),
+        header("x-api-key", "writer".to_owned()),
         header("x-api-key", "admin".to_owned()),
         header("x-api-key", "nobody".to_owned()),
+        header("authorization", "bearer reader".to_owned()),
     ]
 }
 
-/// One letter per way to show oneself: nothing, token, bad token, certificate, read key, admin key, bad key.
+/// One letter per way to show oneself: nothing, token, bad token, certificate, read, write and admin key, bad key, read key
+/// as a bearer.
 fn expected(mode: AuthMode, class: Class) -> &'static str {
     match (mode, class) {
-        (_, Class::Public) => "+++++++",
-        (AuthMode::Jwt, Class::Device | Class::Read) => "1+11++1",
-        (AuthMode::Jwt, Class::Box) => "1311++1",
-        (AuthMode::Jwt, Class::Act | Class::Admin) => "13113+1",
-        (AuthMode::Mtls, Class::Device | Class::Read) => "111+++1",
-        (AuthMode::Mtls, Class::Box) => "1113++1",
-        (AuthMode::Mtls, Class::Act | Class::Admin) => "11133+1",
-        (AuthMode::JwtOrMtls, Class::Device | Class::Read) | (AuthMode::Compat, Class::Read) => "1+1+++1",
-        (AuthMode::Compat, Class::Device) => "++1+++1",
-        (AuthMode::JwtOrMtls | AuthMode::Compat, Class::Box) => "1313++1",
-        (AuthMode::JwtOrMtls | AuthMode::Compat, Class::Act | Class::Admin) => "13133+1",
+        (_, Class::Public) => "+++++++++",
+        (AuthMode::Jwt, Class::Device) => "1+113++13",
+        (AuthMode::Jwt, Class::Read) => "1+11+++1+",
+        (AuthMode::Jwt, Class::Box) => "1311+++1+",
+        (AuthMode::Jwt, Class::Act | Class::Admin) => "131133+13",
+        (AuthMode::Mtls, Class::Device) => "111+3++13",
+        (AuthMode::Mtls, Class::Read) => "111++++1+",
+        (AuthMode::Mtls, Class::Box) => "1113+++1+",
+        (AuthMode::Mtls, Class::Act | Class::Admin) => "111333+13",
+        (AuthMode::JwtOrMtls, Class::Device) => "1+1+3++13",
+        (AuthMode::Compat, Class::Device) => "++1+3++13",
+        (AuthMode::JwtOrMtls | AuthMode::Compat, Class::Read) => "1+1++++1+",
+        (AuthMode::JwtOrMtls | AuthMode::Compat, Class::Box) => "1313+++1+",
+        (AuthMode::JwtOrMtls | AuthMode::Compat, Class::Act | Class::Admin) => "131333+13",
     }
 }
 
@@ -389,12 +398,10 @@ async fn refusals_of_credentials_and_tenants_have_their_codes() {
         request.headers_mut().insert("x-tenant-id", tenant.parse().expect("a header value"));
         request
     };
-    check_error(&app, with(1, request("GET", uri), "t-002"), 403, "TENANT_MISMATCH").await;
-    check_error(&app, with(5, request("GET", uri), "t-002"), 403, "TENANT_MISMATCH").await;
-    check_error(&app, with(1, request("GET", uri), "a/b"), 400, "VALIDATION_ERROR").await;
-    let empty = r#"{"events":[]}"#;
-    let list = post("/api/v1/telemetry/readings", empty);
-    check_error(&app, with(1, list, "t-002"), 403, "TENANT_MISMATCH").await;
+    // Whether a device is let in still, only the database can tell.
+    check_error(&app, with(1, request("GET", uri), "t-001"), 503, "DATABASE_UNAVAILABLE").await;
+    check_error(&app, with(6, request("GET", uri), "t-002"), 403, "TENANT_MISMATCH").await;
+    check_error(&app, with(6, request("GET", uri), "a/b"), 400, "VALIDATION_ERROR").await;
     check_error(&app, with(1, post("/api/v1/sync/trigger", ""), "t-001"), 403, "FORBIDDEN").await;
 }
 
@@ -424,6 +431,7 @@ async fn every_answer_carries_ids_and_security_headers() {
             ("x-commit-id", "abc123"),
             ("x-content-type-options", "nosniff"),
             ("x-frame-options", "DENY"),
+            ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
             ("referrer-policy", "strict-origin-when-cross-origin"),
         ];
         for (name, value) in expected {
@@ -453,6 +461,23 @@ async fn browsers_of_the_configured_origins_may_call() {
     assert_eq!(headers["access-control-allow-headers"], allowed);
     let (_, headers, _) = answer(&app, preflight("http://elsewhere")).await;
     assert!(!headers.contains_key("access-control-allow-origin"));
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_does_nothing_in_the_name_of_its_reader() {
+    let app = app(&open_config());
+    let check = async |method: &str, origin: &str, is_refused: bool| {
+        let mut sent = request(method, "/api/v1/janitor/run");
+        sent.headers_mut().insert("origin", origin.parse().expect("a header value"));
+        sent.headers_mut().insert("host", "barn-7:3000".parse().expect("a header value"));
+        let (status, _, _) = answer(&app, sent).await;
+        assert_eq!(status == StatusCode::FORBIDDEN, is_refused, "{method} {origin} {status}");
+    };
+    check("POST", "http://elsewhere", true).await;
+    check("POST", "null", true).await;
+    check("POST", "http://barn-7:3000", false).await;
+    check("POST", "http://localhost:5113", false).await;
+    check("OPTIONS", "http://elsewhere", false).await;
 }
 
 #[tokio::test]
@@ -532,6 +557,14 @@ async fn the_documentation_needs_no_network() {
     assert_eq!((status, headers["content-type"].as_bytes()), (StatusCode::OK, b"text/html".as_slice()));
     let page = String::from_utf8(page).expect("text");
     assert!(page.contains("<base href=\"/api-docs/\">"));
+    let policy = headers["content-security-policy"].to_str().expect("text");
+    assert!(
+        policy.starts_with("default-src 'none'; script-src 'self';") && !policy.contains("http"),
+        "{policy}"
+    );
+    let (_, _, settings) = answer(&app, request("GET", "/api-docs/swagger-initializer.js")).await;
+    let settings = String::from_utf8(settings).expect("text");
+    assert!(settings.contains(r#""validatorUrl": "none""#), "{settings}");
     for file in ["swagger-ui.css", "swagger-ui-bundle.js", "swagger-initializer.js"] {
         assert!(page.contains(file), "{file}");
         assert_eq!(

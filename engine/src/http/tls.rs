@@ -2,14 +2,20 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actors::allowlist::Allowlist;
 use broker::tls::{ClientChain, HandshakeError, Tls, TlsError, TlsFiles, TlsStream};
 use schema::store::StoreError;
+use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use super::auth::ClientCertificate;
 use crate::config::Http;
+
+/// How often a certificate is judged again whose files do not change: it may be over.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// What encrypts the port. Cloning shares it.
 #[derive(Clone)]
@@ -62,7 +68,12 @@ impl Encryption {
             Some(subject) => self.allowlist.identity(&subject).await?,
             None => None,
         };
-        Ok(Greeted { stream, certificate: identity.map(ClientCertificate), chain })
+        let certificate = identity.zip(chain.as_ref()).map(|(identity, chain)| ClientCertificate {
+            identity,
+            sha256: Sha256::digest(chain.certificate()).into(),
+            ends_at_seconds: chain.ends_at_seconds(),
+        });
+        Ok(Greeted { stream, certificate, chain })
     }
 
     /// Waits until a client's certificate is not trusted any more; for ever, when it has shown none.
@@ -70,7 +81,10 @@ impl Encryption {
         let Some(chain) = chain else { return std::future::pending().await };
         let mut taken_up = self.tls.taken_up();
         while self.tls.still_trusts(chain) {
-            taken_up.changed().await.expect("the sender is as old as the files");
+            tokio::select! {
+                changed = taken_up.changed() => changed.expect("the sender is as old as the files"),
+                () = sleep(LOOK_EVERY) => {}
+            }
         }
     }
 }

@@ -46,6 +46,7 @@ fn readings(device_id: &str, farm_id: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_becomes_a_token() {
     let face = face().await;
+    face.db.allow_device("t-001", "d-001", "f-001", "b-001").await;
     let (status, body) = token(&face, "dev:pass:word").await;
     assert_eq!(status, StatusCode::OK, "{body}");
     assert_eq!((&body["token_type"], &body["expires_in"]), (&json!("Bearer"), &json!(600)));

@@ -130,7 +130,11 @@ fn ways() -> Vec<Way> {
 fn certificate() -> ClientCertificate {
     let tenant_id = TenantId::new(STRANGER).expect("an id");
     let device_id = DeviceId::new("d-2").expect("an id");
-    ClientCertificate(Identity { tenant_id, device_id })
+    ClientCertificate {
+        identity: Identity { tenant_id, device_id },
+        sha256: [7; 32],
+        ends_at_seconds: i64::MAX,
+    }
 }
 
 /// A token of the stranger's device.
@@ -186,7 +190,8 @@ impl Operation<'_> {
             None => ("application/json".to_owned(), String::new()),
         };
         let mut request = request.header("content-type", kind).body(Body::from(body)).expect("a request");
-        if way.shown == Shown::Certificate {
+        // A token that was given for a certificate is good beside it alone.
+        if way.shown != Shown::Key {
             request.extensions_mut().insert(certificate());
         }
         request

@@ -71,7 +71,7 @@ async fn a_job_is_asked_for_once_per_image_and_only_for_ones_own() {
     check(json!({"tenant_id": "t-002", "object_key": format!("key/{media_id}")}), 404, "NOT_FOUND").await;
     check(json!({"tenant_id": "t-001", "media_id": id::new_id()}), 404, "NOT_FOUND").await;
     let other = json!({"tenant_id": "t-001", "media_id": media_id, "device_id": "unknown"});
-    check(other, 403, "DEVICE_NOT_ALLOWED").await;
+    check(other, 403, "SCOPE_MISMATCH").await;
     let shown = get(barn.settings.http, &format!("/api/v1/inference/jobs/{expected}?tenant_id=t-001")).await;
     assert!(shown.0 == 200 && shown.1.contains("\"device_id\":\"wv-001\""), "{shown:?}");
     for path in [format!("{expected}?tenant_id=t-002"), "no-id?tenant_id=t-001".to_owned()] {

@@ -39,9 +39,10 @@ impl Call {
         }
         let row = state.allowlist.device_row(place.tenant_id, place.device_id, Instant::now()).await?;
         let row = row.filter(|row| row.is_enabled);
-        let row = row.ok_or_else(|| refused(Code::DeviceNotAllowed, "device", "device is not enabled"))?;
+        let row = row.ok_or_else(device_not_allowed)?;
         let is_in_place = row.farm_id.as_deref().is_none_or(|farm_id| farm_id == place.farm_id)
-            && row.barn_id.as_deref().is_none_or(|barn_id| barn_id == place.barn_id);
+            && row.barn_id.as_deref().is_none_or(|barn_id| barn_id == place.barn_id)
+            && agrees_with_token(row.station_id.as_deref(), place.station_id);
         if is_in_place { Ok(()) } else { Err(scope_mismatch()) }
     }
 }
@@ -51,6 +52,11 @@ fn agrees(scope: &Scope, place: DevicePlace<'_>) -> bool {
         && agrees_with_token(scope.farm_id.as_deref(), Some(place.farm_id))
         && agrees_with_token(scope.barn_id.as_deref(), Some(place.barn_id))
         && agrees_with_token(scope.station_id.as_deref(), place.station_id)
+}
+
+/// A call of a device, or for one, that has no enabled row.
+pub(in crate::http) fn device_not_allowed() -> Error {
+    refused(Code::DeviceNotAllowed, "device", "device is not enabled")
 }
 
 /// A call that reaches beyond its place.

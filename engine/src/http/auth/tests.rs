@@ -1,6 +1,6 @@
 //! The table of the contract: class of the route by credential by mode.
 
-use broker::Identity;
+use broker::{CredentialId, Identity};
 use schema::id::{DeviceId, TenantId};
 use schema::wire;
 
@@ -11,11 +11,19 @@ fn now() -> Timestamp {
     wire::time::parse("2026-02-12T09:00:00Z").expect("a time")
 }
 
-fn identity() -> Identity {
-    Identity {
+fn certificate() -> ClientCertificate {
+    let identity = Identity {
         tenant_id: TenantId::new("t-001").expect("an id"),
         device_id: DeviceId::new("d-001").expect("an id"),
-    }
+    };
+    ClientCertificate { identity, sha256: [7; 32], ends_at_seconds: i64::MAX }
+}
+
+/// A token that was given for a password.
+fn token(authority: &Authority) -> String {
+    let credential = CredentialId { username: "d-001".into(), mark: [0; 32] };
+    let grounds = Grounds::Password(certificate().identity, credential);
+    authority.tokens.issue(&grounds, now()).expect("there is a secret").text
 }
 
 fn key(key: &str, role: Role) -> OperatorKey {
@@ -28,7 +36,8 @@ fn authority(mode: AuthMode, has_keys: bool, is_admin_enabled: bool) -> Authorit
     auth.admin_enabled = is_admin_enabled;
     auth.jwt_secrets = vec![Secret::from("secret".to_owned())];
     if has_keys {
-        auth.operator_keys = vec![key("reader", Role::Read), key("admin", Role::Admin)];
+        auth.operator_keys =
+            vec![key("reader", Role::Read), key("writer", Role::Write), key("admin", Role::Admin)];
     }
     Authority::new(&auth).expect("no key files")
 }
@@ -42,25 +51,28 @@ enum Show {
     Basic,
     Certificate,
     ReadKey,
+    WriteKey,
     AdminKey,
     BadKey,
+    ReadKeyAsBearer,
 }
 
 /// Letters: `+` let in, `1` turned away with 401, `3` with 403.
 fn outcome(authority: &Authority, class: Class, show: Show) -> char {
-    let token = authority.tokens.issue(&identity(), None, now()).expect("there is a secret");
-    let bearer = format!("Bearer {token}");
-    let identity = identity();
+    let bearer = format!("Bearer {}", token(authority));
+    let certificate = certificate();
     let nothing = Shown::default();
     let shown = match show {
         Show::Nothing => nothing,
         Show::Token => Shown { authorization: Some(bearer.as_bytes()), ..nothing },
         Show::BadToken => Shown { authorization: Some(b"Bearer x.y.z"), ..nothing },
         Show::Basic => Shown { authorization: Some(b"Basic eDp5"), ..nothing },
-        Show::Certificate => Shown { certificate: Some(&identity), ..nothing },
+        Show::Certificate => Shown { certificate: Some(&certificate), ..nothing },
         Show::ReadKey => Shown { api_key: Some(b"reader"), ..nothing },
+        Show::WriteKey => Shown { api_key: Some(b"writer"), ..nothing },
         Show::AdminKey => Shown { api_key: Some(b"admin"), ..nothing },
         Show::BadKey => Shown { api_key: Some(b"admin "), ..nothing },
+        Show::ReadKeyAsBearer => Shown { authorization: Some(b"Bearer reader"), ..nothing },
     };
     match authority.admit(class, shown, now()) {
         Ok(_) => '+',
@@ -70,15 +82,17 @@ fn outcome(authority: &Authority, class: Class, show: Show) -> char {
     }
 }
 
-const SHOWS: [Show; 8] = [
+const SHOWS: [Show; 10] = [
     Show::Nothing,
     Show::Token,
     Show::BadToken,
     Show::Basic,
     Show::Certificate,
     Show::ReadKey,
+    Show::WriteKey,
     Show::AdminKey,
     Show::BadKey,
+    Show::ReadKeyAsBearer,
 ];
 
 /// One line per class; the columns are those of [`SHOWS`].
@@ -89,19 +103,19 @@ fn check(authority: &Authority, table: [(Class, &str); 6]) {
     }
 }
 
-// Columns: nothing, token, bad token, basic, certificate, read key, admin key, bad key.
+// Columns: nothing, token, bad token, basic, certificate, read key, write key, admin key, bad key, read key as bearer.
 
 #[test]
 fn with_jwt_a_device_shows_a_token() {
     check(
         &authority(AuthMode::Jwt, true, true),
         [
-            (Class::Public, "++++++++"),
-            (Class::Device, "1+111++1"),
-            (Class::Read, "1+111++1"),
-            (Class::Box, "13111++1"),
-            (Class::Act, "131113+1"),
-            (Class::Admin, "131113+1"),
+            (Class::Public, "++++++++++"),
+            (Class::Device, "1+1113++13"),
+            (Class::Read, "1+111+++1+"),
+            (Class::Box, "13111+++1+"),
+            (Class::Act, "1311133+13"),
+            (Class::Admin, "1311133+13"),
         ],
     );
 }
@@ -111,12 +125,12 @@ fn with_mtls_a_device_shows_a_certificate() {
     check(
         &authority(AuthMode::Mtls, true, true),
         [
-            (Class::Public, "++++++++"),
-            (Class::Device, "1111+++1"),
-            (Class::Read, "1111+++1"),
-            (Class::Box, "11113++1"),
-            (Class::Act, "111133+1"),
-            (Class::Admin, "111133+1"),
+            (Class::Public, "++++++++++"),
+            (Class::Device, "1111+3++13"),
+            (Class::Read, "1111++++1+"),
+            (Class::Box, "11113+++1+"),
+            (Class::Act, "1111333+13"),
+            (Class::Admin, "1111333+13"),
         ],
     );
 }
@@ -126,12 +140,12 @@ fn with_both_a_device_shows_either() {
     check(
         &authority(AuthMode::JwtOrMtls, true, false),
         [
-            (Class::Public, "++++++++"),
-            (Class::Device, "1+11+++1"),
-            (Class::Read, "1+11+++1"),
-            (Class::Box, "13113++1"),
-            (Class::Act, "131133+1"),
-            (Class::Admin, "13113331"),
+            (Class::Public, "++++++++++"),
+            (Class::Device, "1+11+3++13"),
+            (Class::Read, "1+11++++1+"),
+            (Class::Box, "13113+++1+"),
+            (Class::Act, "1311333+13"),
+            (Class::Admin, "1311333313"),
         ],
     );
 }
@@ -141,23 +155,23 @@ fn without_any_key_only_compat_opens_what_needs_an_operator() {
     check(
         &authority(AuthMode::JwtOrMtls, false, true),
         [
-            (Class::Public, "++++++++"),
-            (Class::Device, "1+11+111"),
-            (Class::Read, "1+11+111"),
-            (Class::Box, "13113111"),
-            (Class::Act, "13113111"),
-            (Class::Admin, "13113111"),
+            (Class::Public, "++++++++++"),
+            (Class::Device, "1+11+11111"),
+            (Class::Read, "1+11+11111"),
+            (Class::Box, "1311311111"),
+            (Class::Act, "1311311111"),
+            (Class::Admin, "1311311111"),
         ],
     );
     check(
         &authority(AuthMode::Compat, false, true),
         [
-            (Class::Public, "++++++++"),
-            (Class::Device, "++11++++"),
-            (Class::Read, "++11++++"),
-            (Class::Box, "++++++++"),
-            (Class::Act, "++++++++"),
-            (Class::Admin, "++++++++"),
+            (Class::Public, "++++++++++"),
+            (Class::Device, "++11+++++1"),
+            (Class::Read, "++11+++++1"),
+            (Class::Box, "++++++++++"),
+            (Class::Act, "++++++++++"),
+            (Class::Admin, "++++++++++"),
         ],
     );
 }
@@ -167,12 +181,12 @@ fn in_compat_mode_a_configured_key_is_asked_for() {
     check(
         &authority(AuthMode::Compat, true, false),
         [
-            (Class::Public, "++++++++"),
-            (Class::Device, "++11+++1"),
-            (Class::Read, "1+11+++1"),
-            (Class::Box, "13113++1"),
-            (Class::Act, "131133+1"),
-            (Class::Admin, "13113331"),
+            (Class::Public, "++++++++++"),
+            (Class::Device, "++11+3++13"),
+            (Class::Read, "1+11++++1+"),
+            (Class::Box, "13113+++1+"),
+            (Class::Act, "1311333+13"),
+            (Class::Admin, "1311333313"),
         ],
     );
     assert_eq!(outcome(&authority(AuthMode::Compat, false, false), Class::Admin, Show::Nothing), '3');
@@ -181,11 +195,27 @@ fn in_compat_mode_a_configured_key_is_asked_for() {
 #[test]
 fn a_key_goes_before_a_token_and_both_must_be_good() {
     let authority = authority(AuthMode::JwtOrMtls, true, false);
-    let token =
-        format!("Bearer {}", authority.tokens.issue(&identity(), None, now()).expect("there is a secret"));
+    let token = format!("Bearer {}", token(&authority));
     let with_key =
         |key| Shown { authorization: Some(token.as_bytes()), api_key: Some(key), certificate: None };
-    let good = authority.admit(Class::Device, with_key(b"reader"), now());
+    let good = authority.admit(Class::Read, with_key(b"reader"), now());
     assert!(matches!(good, Ok(Caller::Operator(operator)) if operator.role == Role::Read));
     assert_eq!(authority.admit(Class::Device, with_key(b"nobody"), now()), Err(Refusal::BAD_KEY));
+}
+
+#[test]
+fn a_token_that_was_given_for_a_certificate_is_good_beside_that_certificate_alone() {
+    let authority = authority(AuthMode::Jwt, false, false);
+    let certificate = certificate();
+    let token = authority.tokens.issue(&Grounds::Certificate(certificate.clone()), now());
+    let bearer = format!("Bearer {}", token.expect("there is a secret").text);
+    let other = ClientCertificate { sha256: [8; 32], ..certificate.clone() };
+    let check = |certificate: Option<&ClientCertificate>, is_good: bool| {
+        let shown = Shown { authorization: Some(bearer.as_bytes()), api_key: None, certificate };
+        let outcome = authority.admit(Class::Device, shown, now());
+        assert_eq!(outcome.is_ok(), is_good, "{certificate:?} {outcome:?}");
+    };
+    check(Some(&certificate), true);
+    check(Some(&other), false);
+    check(None, false);
 }

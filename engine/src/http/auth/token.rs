@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use broker::{CredentialId, Identity};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use schema::clock::Timestamp;
 use schema::id;
 use serde::{Deserialize, Serialize};
 
+use super::ClientCertificate;
 use crate::config::Auth;
 
 /// The issuer of the tokens made here.
@@ -73,6 +76,24 @@ struct Claims {
     iss: String,
     aud: Option<Audience>,
     login: Option<LoginClaim>,
+    cnf: Option<Confirmation>,
+}
+
+/// The certificate that a token was given for, as RFC 8705 names it: the token is good beside it alone.
+#[derive(Debug, Deserialize, Serialize)]
+struct Confirmation {
+    #[serde(rename = "x5t#S256")]
+    sha256: String,
+}
+
+impl Confirmation {
+    fn of(certificate: &ClientCertificate) -> Self {
+        Self { sha256: URL_SAFE_NO_PAD.encode(certificate.sha256) }
+    }
+
+    fn is(&self, shown: Option<&[u8; 32]>) -> bool {
+        shown.is_some_and(|shown| URL_SAFE_NO_PAD.encode(shown) == self.sha256)
+    }
 }
 
 /// A password that a token was given for, by the hash of its hash.
@@ -123,6 +144,37 @@ struct Issued<'a> {
     aud: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     login: Option<LoginClaim>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation>,
+}
+
+/// What a device shows to get a token.
+#[derive(Clone, Debug)]
+pub(in crate::http) enum Grounds {
+    /// Its password.
+    Password(Identity, CredentialId),
+    /// Its certificate.
+    Certificate(ClientCertificate),
+}
+
+impl Grounds {
+    /// The device.
+    #[must_use]
+    pub(in crate::http) fn identity(&self) -> &Identity {
+        match self {
+            Self::Password(identity, _) => identity,
+            Self::Certificate(certificate) => &certificate.identity,
+        }
+    }
+}
+
+/// A token that was made.
+#[derive(Debug)]
+pub(in crate::http) struct Token {
+    /// What the device sends.
+    pub text: String,
+    /// Seconds it is good for.
+    pub lifetime_seconds: i64,
 }
 
 /// Verifies and signs device tokens.
@@ -157,39 +209,50 @@ impl Tokens {
         })
     }
 
-    /// Seconds a token made here lives.
+    /// The scope of a token that is signed by one of ours, meant for us, and neither too long nor over. One that was
+    /// given for a certificate is good for who shows that certificate, of which this is the SHA-256.
     #[must_use]
-    pub(in crate::http) fn lifetime_seconds(&self) -> i64 {
-        self.lifetime_seconds
-    }
-
-    /// The scope of a token that is signed by one of ours, meant for us, and neither too long nor over.
-    #[must_use]
-    pub(in crate::http) fn verify(&self, token: &str, now: Timestamp) -> Option<Scope> {
+    pub(in crate::http) fn verify(
+        &self,
+        token: &str,
+        certificate: Option<&[u8; 32]>,
+        now: Timestamp,
+    ) -> Option<Scope> {
         let claims = self.signed_claims(token)?;
+        if claims.cnf.as_ref().is_some_and(|confirmation| !confirmation.is(certificate)) {
+            return None;
+        }
         self.accept(claims, now)
     }
 
-    /// A new token for a device, which came with a password or without; `None` when there is no secret to sign it with.
+    /// A new token for a device; `None` when there is no secret to sign it with. It does not outlive the certificate
+    /// that it is given for.
     #[must_use]
-    pub(in crate::http) fn issue(
-        &self,
-        identity: &Identity,
-        login: Option<&CredentialId>,
-        now: Timestamp,
-    ) -> Option<String> {
-        let iat = now.timestamp();
+    pub(in crate::http) fn issue(&self, grounds: &Grounds, now: Timestamp) -> Option<Token> {
+        let (iat, identity) = (now.timestamp(), grounds.identity());
+        let (lifetime_seconds, login, cnf) = match grounds {
+            Grounds::Password(_, credential) => {
+                (self.lifetime_seconds, Some(LoginClaim::of(credential)), None)
+            }
+            Grounds::Certificate(certificate) => {
+                let left_seconds = certificate.ends_at_seconds.saturating_sub(iat).max(1);
+                (self.lifetime_seconds.min(left_seconds), None, Some(Confirmation::of(certificate)))
+            }
+        };
         let claims = Issued {
             sub: identity.device_id.as_str(),
             tenant_id: identity.tenant_id.as_str(),
             iat,
-            exp: iat + self.lifetime_seconds,
+            exp: iat + lifetime_seconds,
             iss: ISSUER,
             aud: self.audience.as_deref(),
-            login: login.map(LoginClaim::of),
+            login,
+            cnf,
         };
-        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, self.signing.as_ref()?);
-        Some(token.expect("claims of texts and numbers always serialize, and a secret fits its algorithm"))
+        let text = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, self.signing.as_ref()?);
+        let text =
+            text.expect("claims of texts and numbers always serialize, and a secret fits its algorithm");
+        Some(Token { text, lifetime_seconds })
     }
 
     /// The token's own algorithm chooses among our keys of that kind alone, so that a public key never serves as a

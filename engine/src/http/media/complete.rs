@@ -16,6 +16,7 @@ use crate::http::auth::{Call, DevicePlace, scope_mismatch};
 use crate::http::body::JsonBody;
 use crate::http::error::Error;
 use crate::http::fields::{Fields, Vocabulary};
+use crate::http::session::scope::check_named;
 
 /// The body; as with presign, it may speak `camelCase` throughout.
 #[derive(Debug, ToSchema)]
@@ -95,6 +96,7 @@ pub(in crate::http) async fn complete(
     if !object_key.starts_with(&owner.key_prefix()) || object_key.contains("..") {
         return Err(scope_mismatch());
     }
+    check_named(&state, &call, place, completion.session_id.as_deref()).await?;
     state.media.check_bucket()?;
     Ok(Json(state.media.completer.complete(&completion).await?.into()))
 }

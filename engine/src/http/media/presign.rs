@@ -20,6 +20,7 @@ use crate::http::auth::{Call, DevicePlace};
 use crate::http::body::JsonBody;
 use crate::http::error::{Code, Error};
 use crate::http::fields::{Fields, Vocabulary};
+use crate::http::session::scope::check_named;
 use crate::http::time::Time;
 
 /// The body in `snake_case`; with `tenantId` in place of `tenant_id`, it is in `camelCase` and `filename` optional.
@@ -150,6 +151,7 @@ pub(in crate::http) async fn presign(
     // What comes of the offer belongs to what the device was doing, whoever completes it.
     wish.trace_id = wish.trace_id.or_else(|| call.ids.given_trace_id());
     check_scope(&state, &call, wish.place(), wish.vocabulary).await?;
+    check_named(&state, &call, wish.place(), wish.session_id.as_deref()).await?;
     let desk = &state.media;
     check_wish(desk, &wish)?;
     desk.check_bucket()?;

@@ -66,7 +66,7 @@ fn claims_are_taken_as_they_are_listed() {
     let tokens = tokens(&["secret"], Some("farmiq-edge"));
     let check = |changes: Value, is_good: bool| {
         let token = signed(Algorithm::HS256, "secret", &claims(&changes));
-        assert_eq!(tokens.verify(&token, now()).is_some(), is_good, "{changes}");
+        assert_eq!(tokens.verify(&token, None, now()).is_some(), is_good, "{changes}");
     };
     let iat = now().timestamp();
     check(json!({}), true);
@@ -104,7 +104,7 @@ fn a_token_is_good_until_a_minute_after_its_end() {
     let token = signed(Algorithm::HS256, "secret", &claims(&json!({})));
     let check = |seconds, is_good| {
         assert_eq!(
-            tokens.verify(&token, now() + Duration::seconds(seconds)).is_some(),
+            tokens.verify(&token, None, now() + Duration::seconds(seconds)).is_some(),
             is_good,
             "{seconds} s"
         );
@@ -121,7 +121,7 @@ fn without_a_configured_audience_any_will_do() {
     let tokens = tokens(&["secret"], None);
     for aud in [json!("else"), json!(null), json!(["a"])] {
         let token = signed(Algorithm::HS256, "secret", &claims(&json!({"aud": aud})));
-        assert!(tokens.verify(&token, now()).is_some(), "{aud}");
+        assert!(tokens.verify(&token, None, now()).is_some(), "{aud}");
     }
 }
 
@@ -130,7 +130,7 @@ fn both_secrets_verify_while_they_rotate() {
     let tokens = tokens(&["new", "old"], None);
     let check = |secret, is_good| {
         let token = signed(Algorithm::HS256, secret, &claims(&json!({})));
-        assert_eq!(tokens.verify(&token, now()).is_some(), is_good, "{secret}");
+        assert_eq!(tokens.verify(&token, None, now()).is_some(), is_good, "{secret}");
     };
     check("new", true);
     check("old", true);
@@ -141,7 +141,7 @@ fn both_secrets_verify_while_they_rotate() {
 #[test]
 fn a_token_that_is_not_signed_as_agreed_is_refused() {
     let tokens = tokens(&["secret"], None);
-    let refused = |token: &str| assert_eq!(tokens.verify(token, now()), None, "{token}");
+    let refused = |token: &str| assert_eq!(tokens.verify(token, None, now()), None, "{token}");
     let claims = claims(&json!({}));
     for alg in ["none", "None", "NONE", ""] {
         refused(&unsigned(&json!({"alg": alg, "typ": "JWT"}), &claims));
@@ -164,14 +164,14 @@ fn a_token_that_is_not_signed_as_agreed_is_refused() {
 #[test]
 fn a_public_key_verifies_and_never_serves_as_a_secret() {
     let tokens = with_public_key();
-    let scope = tokens.verify(SIGNED, now()).expect("a good token");
+    let scope = tokens.verify(SIGNED, None, now()).expect("a good token");
     assert_eq!((scope.tenant_id.as_str(), scope.device_id.as_str()), ("t-001", "d-001"));
     assert_eq!((scope.farm_id.as_deref(), scope.barn_id), (Some("f-001"), None));
-    assert_eq!(tokens.verify(SIGNED, at("2026-02-12T09:12:00Z")), None);
+    assert_eq!(tokens.verify(SIGNED, None, at("2026-02-12T09:12:00Z")), None);
     let confused = signed(Algorithm::HS256, PUBLIC_KEY, &claims(&json!({})));
-    assert_eq!(tokens.verify(&confused, now()), None);
+    assert_eq!(tokens.verify(&confused, None, now()), None);
     let without_key = super::tests::tokens(&["secret"], None);
-    assert_eq!(without_key.verify(SIGNED, now()), None);
+    assert_eq!(without_key.verify(SIGNED, None, now()), None);
 }
 
 #[test]
@@ -187,15 +187,41 @@ fn a_file_without_a_public_key_is_named() {
     assert!(error(path).contains("key.pem"));
 }
 
+fn identity() -> Identity {
+    Identity {
+        tenant_id: TenantId::new("t-001").expect("an id"),
+        device_id: DeviceId::new("d-001").expect("an id"),
+    }
+}
+
 #[test]
 fn a_token_made_here_is_accepted_here() {
     let tokens = tokens(&["new", "old"], Some("farmiq-edge"));
-    let identity = Identity {
-        tenant_id: TenantId::new("t-001").expect("an id"),
-        device_id: DeviceId::new("d-001").expect("an id"),
+    let credential = CredentialId { username: "d-001".into(), mark: [7; 32] };
+    let grounds = Grounds::Password(identity(), credential.clone());
+    let token = tokens.issue(&grounds, now()).expect("there is a secret");
+    let scope = Scope { login: Some(credential), ..Scope::of(&identity()) };
+    assert_eq!(tokens.verify(&token.text, None, now()), Some(scope));
+    assert_eq!(token.lifetime_seconds, 600);
+    assert!(super::tests::tokens(&[], None).issue(&grounds, now()).is_none());
+}
+
+#[test]
+fn a_token_names_the_certificate_it_was_given_for_and_ends_with_it() {
+    let tokens = tokens(&["secret"], None);
+    let check = |left_seconds: i64, expected: i64| {
+        let ends_at_seconds = now().timestamp() + left_seconds;
+        let certificate = ClientCertificate { identity: identity(), sha256: [0xab; 32], ends_at_seconds };
+        let token = tokens.issue(&Grounds::Certificate(certificate), now()).expect("there is a secret");
+        assert_eq!(token.lifetime_seconds, expected);
+        let claims = URL_SAFE_NO_PAD.decode(token.text.split('.').nth(1).expect("claims")).expect("base64");
+        let claims: Value = serde_json::from_slice(&claims).expect("JSON");
+        assert_eq!(claims["exp"], now().timestamp() + expected);
+        assert_eq!(claims["cnf"]["x5t#S256"], URL_SAFE_NO_PAD.encode([0xab; 32]));
+        assert!(tokens.verify(&token.text, Some(&[0xab; 32]), now()).is_some());
+        assert!(tokens.verify(&token.text, Some(&[0xac; 32]), now()).is_none());
     };
-    let token = tokens.issue(&identity, None, now()).expect("there is a secret");
-    assert_eq!(tokens.verify(&token, now()), Some(Scope::of(&identity)));
-    assert_eq!(tokens.lifetime_seconds(), 600);
-    assert_eq!(super::tests::tokens(&[], None).issue(&identity, None, now()), None);
+    check(86_400, 600);
+    check(600, 600);
+    check(90, 90);
 }
