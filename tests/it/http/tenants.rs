@@ -234,6 +234,7 @@ fn query_value(name: &str, way: Way, names: &Names) -> Option<String> {
         "status" => Some("failed".to_owned()),
         // Nothing is deleted, whoever may order it.
         "dry_run" => Some("true".to_owned()),
+        "confirm_clock" | "confirm_orphans" | "adopt_store" => None,
         // These narrow a list further.
         "device_id" | "after" | "before" | "event_type" | "start_time" | "end_time" | "window" | "limit" => {
             None
