@@ -46,15 +46,15 @@ impl Gatekeeper for DeviceGatekeeper {
     }
 
     async fn still_accepts(&self, credentials: &[CredentialId]) -> Option<Vec<bool>> {
-        let is_operator = |credential: &&CredentialId| Operators::is_asked(&credential.username);
+        let is_operator = |credential: &CredentialId| Operators::is_asked(&credential.username);
         let passwords: Vec<_> = credentials.iter().filter(|id| !is_operator(id)).cloned().collect();
-        let answers = self.credentials.still_accepts(&passwords).await;
-        let answers =
-            answers.inspect_err(|error| tracing::warn!(%error, "passwords in use could not be checked"));
-        let mut answers = answers.ok()?.into_iter();
-        let answer = |credential: &CredentialId| match is_operator(&credential) {
-            true => self.operators.still_accept(credential),
-            false => answers.next().unwrap_or(true),
+        let mut passwords = self.still_accepts_passwords(&passwords).await.into_iter();
+        let answer = |credential: &CredentialId| {
+            if is_operator(credential) {
+                self.operators.still_accept(credential)
+            } else {
+                passwords.next().expect("there is an answer for each")
+            }
         };
         Some(credentials.iter().map(answer).collect())
     }
@@ -65,6 +65,17 @@ impl Gatekeeper for DeviceGatekeeper {
 }
 
 impl DeviceGatekeeper {
+    /// Nobody is put out for want of an answer.
+    async fn still_accepts_passwords(&self, passwords: &[CredentialId]) -> Vec<bool> {
+        if passwords.is_empty() {
+            return Vec::new();
+        }
+        self.credentials.still_accepts(passwords).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "passwords in use could not be checked");
+            vec![true; passwords.len()]
+        })
+    }
+
     async fn identify(&self, shown: Shown<'_>) -> Result<Login, StoreError> {
         if let Some(name) = shown.username.filter(|name| Operators::is_asked(name)) {
             return Ok(self.operator(name, shown));
@@ -119,4 +130,42 @@ fn scope(row: &Allowed) -> Option<Scope> {
         barn_id: row.barn_id.as_deref().map(BarnId::new).transpose().ok()?,
         station_id: row.station_id.as_deref().map(StationId::new).transpose().ok()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use broker::{Operator, Tenants};
+    use schema::clock::Clock;
+    use schema::store::{Store, StoreSettings};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_that_has_gone_is_not_accepted_any_more_whatever_the_database_says() {
+        let store = Store::new(&StoreSettings {
+            url: "host=/nonexistent user=nobody dbname=nothing".into(),
+            pool_max: 1,
+            statement_timeout_seconds: 1,
+            application_name: "test".into(),
+        });
+        let store = store.expect("the address can be read");
+        let operator = |name: &str| Operator { name: name.into(), tenants: Tenants::All };
+        let operators = Operators::new([(operator("ops"), "one"), (operator("console"), "two")]);
+        let (_, ops) = operators.find("operator:ops", b"one").expect("it is known");
+        let (_, console) = operators.find("operator:console", b"two").expect("it is known");
+        let device = CredentialId { username: "t-001/d-001".into(), mark: [7; 32] };
+        let (clock, refresh) = (Clock::system(), Duration::from_secs(5));
+        let gatekeeper = DeviceGatekeeper {
+            credentials: Credentials::new(store.clone(), clock.clone()),
+            operators: operators.clone(),
+            allowlist: Allowlist::new(store, clock, false, refresh),
+            database: DatabaseHealth::default(),
+            is_anonymous_allowed: false,
+        };
+        let shown = [ops.clone(), device.clone(), console.clone()];
+        assert_eq!(gatekeeper.still_accepts(&shown).await, Some(vec![true, true, true]));
+        operators.replace([(operator("console"), "two")]);
+        assert_eq!(gatekeeper.still_accepts(&shown).await, Some(vec![false, true, true]));
+        assert_eq!(gatekeeper.still_accepts(&[ops, console]).await, Some(vec![false, true]));
+    }
 }

@@ -174,6 +174,8 @@ pub struct Cluster {
     socket_directory: PathBuf,
     stage: watch::Sender<Stage>,
     server: Option<Server>,
+    /// Whether there was little room on the disk when the server was last started.
+    is_room_little: bool,
     /// Held as long as the process lives, so that no two engines share a directory.
     _lock: File,
 }
@@ -196,7 +198,17 @@ impl Cluster {
         let binaries = Binaries::find(&directory).await?;
         let socket_directory = socket_directory(&data_dir, owner.as_ref());
         let stage = watch::Sender::new(Stage::Starting);
-        Ok(Self { binaries, owner, data_dir, directory, socket_directory, stage, server: None, _lock: lock })
+        Ok(Self {
+            binaries,
+            owner,
+            data_dir,
+            directory,
+            socket_directory,
+            stage,
+            server: None,
+            is_room_little: false,
+            _lock: lock,
+        })
     }
 
     /// The connection string: for psql and for every driver that knows key-value strings.

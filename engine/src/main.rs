@@ -28,7 +28,7 @@ const EXIT_CONFIGURATION: u8 = 2;
 /// Longest time from the first signal to the end, the private database not counted.
 const SHUTDOWN_SECONDS_MAX: u64 = 10;
 /// From the first signal to the end of the private database.
-const DATABASE_STOP: Duration = Duration::from_millis(9_500);
+const DATABASE_STOP: Duration = Duration::from_secs(9);
 /// What the private database has to end, however long everything else took.
 const DATABASE_STOP_MIN: Duration = Duration::from_secs(2);
 

@@ -1,5 +1,7 @@
 //! TLS on the HTTP port: versions, client certificates, deadlines, and files that change.
 
+use engine::config::Http;
+use engine::health::{Question, ask};
 use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
@@ -233,5 +235,18 @@ async fn a_token_that_was_given_for_a_certificate_is_good_beside_it_and_ends_wit
     let ended = stream.read(&mut [0; 16]).await;
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
     assert_eq!(barn.db.count("SELECT count(*) FROM telemetry_raw").await, 1);
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_health_of_an_engine_is_asked_over_tls_too() {
+    let site = Site::new();
+    let barn = Barn::start_with(|settings| site.settings(settings)).await;
+    let http = barn.settings.config().http;
+    assert_eq!(ask(&http, Question::Lives).await.expect("it lives"), "healthy");
+    assert_eq!(ask(&http, Question::IsReady).await.expect("it is ready"), "ready");
+    let plain = Http { tls_cert: None, ..http };
+    let error = ask(&plain, Question::Lives).await.expect_err("the port speaks TLS and nothing else");
+    assert!(error.to_string().starts_with("no engine answers on "), "{error}");
     barn.finish().await;
 }

@@ -11,9 +11,9 @@ use super::{Cluster, ClusterError, Stage};
 /// The wait before the second try to start; it doubles with each more.
 const RETRY: Duration = Duration::from_millis(250);
 /// The longest wait between two tries.
-const RETRY_MAX: Duration = Duration::from_secs(30);
+const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Doublings after which the wait is the longest.
-const DOUBLINGS_MAX: u32 = 7;
+const DOUBLINGS_MAX: u32 = 6;
 /// Tries when another one cannot help before a person does something.
 const HOPELESS_TRIES_MAX: u32 = 3;
 /// A server that ran for so long was started well.
@@ -73,8 +73,8 @@ impl Cluster {
 struct Failures {
     count: u32,
     hopeless: u32,
-    /// The last reason, which is logged once.
-    reason: String,
+    /// The gist of the last reason, which is logged once.
+    gist: String,
 }
 
 impl Failures {
@@ -90,9 +90,10 @@ impl Failures {
         self.hopeless = if error.is_permanent() { self.hopeless + 1 } else { 0 };
         let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
         let reason = format!("{error}{source}");
-        if reason != self.reason {
+        let gist = gist(&reason);
+        if gist != self.gist {
             tracing::error!(reason, "PostgreSQL does not start, trying again");
-            self.reason = reason;
+            self.gist = gist;
         }
         self.hopeless >= HOPELESS_TRIES_MAX
     }
@@ -104,6 +105,11 @@ impl Failures {
             Some(doublings) => (RETRY * 2_u32.pow(doublings.min(DOUBLINGS_MAX))).min(RETRY_MAX),
         }
     }
+}
+
+/// A reason without its numbers, such as those of processes, which differ each time.
+fn gist(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
 #[cfg(test)]
@@ -125,7 +131,7 @@ mod tests {
                 failures.wait().as_millis()
             })
             .collect();
-        assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
+        assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000, 10_000, 10_000]);
         failures.ended_after(STEADY);
         assert_eq!(failures.wait(), Duration::ZERO);
         failures.ended_after(Duration::from_secs(1));

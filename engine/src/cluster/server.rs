@@ -116,7 +116,7 @@ impl Cluster {
         let written = settings::write(&self.directory, &self.socket_directory);
         written.map_err(files("write the settings in", &self.directory))?;
         ServerLog::prune(&self.directory);
-        self.warn_of_little_room();
+        self.warn_once_of_little_room();
         self.spawn_server()?;
         loop {
             if let Some(ended) = self.ended() {
@@ -275,10 +275,12 @@ impl Cluster {
         server_log::reason(&said, "", ended) + &self.room_if_little().unwrap_or_default()
     }
 
-    fn warn_of_little_room(&self) {
-        if let Some(room) = self.room_if_little() {
+    fn warn_once_of_little_room(&mut self) {
+        let little = self.room_if_little();
+        if let (Some(room), false) = (&little, self.is_room_little) {
             tracing::warn!("PostgreSQL may stop for want of room{room}");
         }
+        self.is_room_little = little.is_some();
     }
 
     fn room_if_little(&self) -> Option<String> {

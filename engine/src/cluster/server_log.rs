@@ -29,6 +29,15 @@ const REASONS: [&str; 11] = [
     "DETAIL:",
     "HINT:",
 ];
+/// What a line says that tells nothing of it: where the log is, who asked in vain meanwhile, and a guess that frightens
+/// whoever reads it after a second power cut.
+const NOISE: [&str; 5] = [
+    "Future log output will appear",
+    "the database system is starting up",
+    "the database system is not yet accepting connections",
+    "Consistent recovery state has not been yet reached",
+    "This probably means that some data is corrupted",
+];
 /// What a line says that tells why a server ended which served before: refused statements are daily business.
 const LAST_WORDS: [&str; 3] = ["PANIC:", "terminated by signal", "No space left on device"];
 
@@ -86,7 +95,8 @@ pub(super) fn last_words(text: &str) -> Option<String> {
 fn lines_with(text: &str, words: &[&str]) -> String {
     let mut lines: Vec<&str> = Vec::new();
     for line in text.lines().map(|line| without_prefix(line.trim())).filter(|line| !line.is_empty()) {
-        if words.iter().any(|word| line.contains(word)) && lines.last() != Some(&line) {
+        let is_noise = NOISE.iter().any(|noise| line.contains(noise));
+        if !is_noise && words.iter().any(|word| line.contains(word)) && lines.last() != Some(&line) {
             lines.push(line);
         }
     }
@@ -136,6 +146,11 @@ mod tests {
             on device\nchild process exited with exit code 1\ninitdb: removing contents of data directory \"/d\"\n";
         let told = reason(stderr, progress, "exit status: 1");
         assert_eq!(told, "FATAL:  could not write to file \"pg_wal/xlogtemp.12\": No space left on device");
+        let full = format!(
+            "HINT:  Future log output will appear in directory \"log\".\n{stderr}\
+             2026-11-30 09:00:01.000 UTC [13] FATAL:  the database system is starting up\n"
+        );
+        assert_eq!(reason(&full, "", "exit status: 1"), told);
         assert_eq!(reason("", "one\n\ntwo\n", "exit status: 1"), "one; two");
         assert_eq!(reason(" \n", "", "signal: 9 (SIGKILL)"), "signal: 9 (SIGKILL), and it said nothing");
     }
