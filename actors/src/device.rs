@@ -314,7 +314,7 @@ impl DeviceContext {
             event_type: envelope.event_type.clone(),
             occurred_at: envelope.occurred_at,
             trace_id: trace_id(envelope),
-            payload_json: payload::event_json(&envelope.payload)?,
+            payload_json: payload::event_json(&delivery.payload)?,
             topic: delivery.topic.to_string(),
             hash,
             is_forwarded: self.settings.forward_events.contains(&envelope.event_type),

@@ -7,6 +7,7 @@ use axum::extract::State;
 use schema::id::Uuid;
 use schema::store::telemetry::{self as rows, StoredEvent};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
@@ -54,7 +55,7 @@ pub(super) struct EventRow {
     ingested_at: Time,
     /// What the device sent along.
     #[schema(value_type = Option<Object>)]
-    payload: Option<serde_json::Value>,
+    payload: Option<Box<RawValue>>,
 }
 
 impl From<StoredEvent> for EventRow {

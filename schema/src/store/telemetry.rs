@@ -1,7 +1,8 @@
 //! Readings and generic device events: the one statement that stores them, and the queries over them.
 
 use chrono::Duration;
-use tokio_postgres::types::ToSql;
+use serde_json::value::RawValue;
+use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -425,7 +426,7 @@ pub struct StoredEvent {
     /// When it was stored.
     pub ingested_at: Timestamp,
     /// The payload as the device sent it.
-    pub payload: Option<serde_json::Value>,
+    pub payload: Option<Box<RawValue>>,
 }
 
 const EVENTS: &str = "-- events
@@ -459,7 +460,7 @@ pub async fn events(
         event_type: row.get(6),
         occurred_at: row.get(7),
         ingested_at: row.get(8),
-        payload: row.get(9),
+        payload: row.get::<_, Option<Json<_>>>(9).map(|Json(payload)| payload),
     };
     Ok(rows.iter().map(event).collect())
 }

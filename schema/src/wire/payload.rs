@@ -1,8 +1,15 @@
 //! What each kind of message must carry in its payload.
 
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::wire::reject::{Reason, Reject};
+
+mod verbatim;
 
 /// Bytes of a generic device event's payload that are kept.
 pub const EVENT_PAYLOAD_BYTES_MAX: usize = 64 * 1024;
@@ -110,30 +117,48 @@ fn text(payload: &Value, key: &str) -> Option<String> {
     Some(text[..end].replace('\0', ""))
 }
 
-/// The payload of a generic event, written as JSON, or `None` when it has none.
+/// The payload of a generic event as the device wrote it, digit by digit, or `None` when it has none. `body` is the whole
+/// message, which was read before.
 ///
 /// # Errors
 /// `MESSAGE_TOO_LARGE` above [`EVENT_PAYLOAD_BYTES_MAX`]; `PAYLOAD_KEY_INVALID` for an escaped NUL, which `jsonb` cannot hold.
-pub fn event_json(payload: &Value) -> Result<Option<String>, Reject> {
-    if payload.is_null() {
-        return Ok(None);
-    }
-    let json = payload.to_string();
+pub fn event_json(body: &[u8]) -> Result<Option<String>, Reject> {
+    let found: Found<'_> = serde_json::from_slice(body).map_err(|_| Reject::from(Reason::BodyNotJson))?;
+    let Some(payload) = found.payload.filter(|payload| payload.get() != "null") else { return Ok(None) };
+    let json = verbatim::json(payload).ok_or(Reject::of(Reason::PayloadKeyInvalid, "payload"))?;
     if json.len() > EVENT_PAYLOAD_BYTES_MAX {
         return Err(Reject::of(Reason::MessageTooLarge, "payload"));
-    }
-    if json.contains("\\u0000") && contains_nul(payload) {
-        return Err(Reject::of(Reason::PayloadKeyInvalid, "payload"));
     }
     Ok(Some(json))
 }
 
-fn contains_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(contains_nul),
-        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || contains_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+/// The text of the payload in a message. Of a repeated key the last one counts.
+struct Found<'a> {
+    payload: Option<&'a RawValue>,
+}
+
+impl<'de> Deserialize<'de> for Found<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FoundVisitor;
+        impl<'de> Visitor<'de> for FoundVisitor {
+            type Value = Found<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut payload = None;
+                while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+                    if key == "payload" {
+                        payload = Some(map.next_value()?);
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(Found { payload })
+            }
+        }
+        deserializer.deserialize_map(FoundVisitor)
     }
 }
 
@@ -170,14 +195,34 @@ mod tests {
     }
 
     #[test]
+    fn an_event_payload_is_kept_digit_by_digit() {
+        let check = |payload: &str, expected: &str| {
+            let body = format!("{{\"event_id\": \"e-1\", \"payload\": {payload} }}");
+            assert_eq!(event_json(body.as_bytes()), Ok(Some(expected.to_owned())), "{payload}");
+        };
+        check(r#"{ "iccid": 89660012345678901234 }"#, r#"{"iccid":89660012345678901234}"#);
+        check("[18446744073709551616, -9223372036854775809]", "[18446744073709551616,-9223372036854775809]");
+        check("[1.10, 0.1000000000000000055, 1E+2, -0]", "[1.10,0.1000000000000000055,1E+2,-0]");
+        check("\t17 ", "17");
+        check(r#"{"a b": "x \" 1e-500 \\", "e": true}"#, r#"{"a b":"x \" 1e-500 \\","e":true}"#);
+        // No double is that small, and a decimal of so many digits would be large.
+        check("[1e-500, -1.5E-99999, 0e999, 1e300]", "[0.0,-0.0,0.0,1e300]");
+    }
+
+    #[test]
     fn an_event_payload_keeps_what_the_database_can_hold() {
-        assert_eq!(event_json(&json!(null)), Ok(None));
-        assert_eq!(event_json(&json!({"a": "\\u0000"})), Ok(Some(r#"{"a":"\\u0000"}"#.to_owned())));
-        assert_eq!(
-            event_json(&json!(["\0"])).map_err(|reject| reject.reason),
-            Err(Reason::PayloadKeyInvalid)
-        );
-        let large = json!("x".repeat(EVENT_PAYLOAD_BYTES_MAX));
-        assert_eq!(event_json(&large).map_err(|reject| reject.reason), Err(Reason::MessageTooLarge));
+        let of = |payload: &str| event_json(format!("{{\"payload\":{payload}}}").as_bytes());
+        let reason = |payload: &str| of(payload).map_err(|reject| reject.reason);
+        assert_eq!(of("null"), Ok(None));
+        assert_eq!(event_json(b"{}"), Ok(None));
+        assert_eq!(of("null,\"payload\":1"), Ok(Some("1".to_owned())));
+        assert_eq!(of(r#"{"a":"\\u0000"}"#), Ok(Some(r#"{"a":"\\u0000"}"#.to_owned())));
+        assert_eq!(reason(r#"["\u0000"]"#), Err(Reason::PayloadKeyInvalid));
+        assert_eq!(reason(r#"{"\u0000":1}"#), Err(Reason::PayloadKeyInvalid));
+        assert_eq!(reason(r#"{"a":"\u0000","a":1}"#), Err(Reason::PayloadKeyInvalid));
+        let large = format!("\"{}\"", "x".repeat(EVENT_PAYLOAD_BYTES_MAX));
+        assert_eq!(reason(&large), Err(Reason::MessageTooLarge));
+        let spacious = format!("[1{}]", " ".repeat(EVENT_PAYLOAD_BYTES_MAX));
+        assert_eq!(reason(&spacious), Ok(Some("[1]".to_owned())));
     }
 }
