@@ -134,6 +134,7 @@ async fn bodies_that_cannot_be_read_are_refused_by_name() {
         read(FieldInvalid, "retry_count", with("retry_count", json!(-1))),
         read(FieldType, "retry_count", with("retry_count", json!("1"))),
         read(FieldType, "value", flat("value", json!("1.5"))),
+        read(FieldType, "value", flat("value", Value::Null)),
         read(FieldInvalid, "event_id", with("event_id", json!(""))),
         read(FieldInvalid, "event_id", with("event_id", json!("e".repeat(201)))),
         read(FieldInvalid, "trace_id", with("trace_id", json!(""))),
@@ -260,10 +261,13 @@ async fn a_dialect_that_is_switched_off_is_refused_and_the_others_are_not() {
     let cases = [
         flat("unit", json!("celsius")),
         with("trace_id", Value::Null),
+        with("ts", Value::Null).replacen('{', r#"{"occurred_at":"2026-02-12T09:00:00Z","#, 1),
         with("ts", json!("2026-02-12T09:00:00+00:00")),
     ];
     let cases = cases.map(|body| case(Reason::DialectDisabled, "", &topic, body));
     check(&barn, &mut device, cases.into()).await;
+    let empty = case(Reason::FieldInvalid, "occurred_at", &topic, with("occurred_at", json!("")));
+    check(&barn, &mut device, vec![empty]).await;
     barn.finish().await;
 }
 

@@ -164,6 +164,15 @@ impl<'a> Field<'a> {
         matches!(self, Self::Text(_) | Self::Other(_))
     }
 
+    /// Whether its key is there, be it with a null.
+    fn is_named(&self) -> bool {
+        !matches!(self, Self::Absent)
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Text(text) if text.is_empty())
+    }
+
     /// The text of an optional field; absent and null are the same.
     fn optional(&self, name: &'static str) -> Result<Option<&str>, Reject> {
         match self {
@@ -296,8 +305,7 @@ fn require(
     for (name, field) in required.iter().chain(optional) {
         field.optional(name)?;
     }
-    let is_empty = |field: &Field<'_>| matches!(field, Field::Text(text) if text.is_empty());
-    if let Some((name, _)) = required.iter().find(|(_, field)| is_empty(field)) {
+    if let Some((name, _)) = required.iter().find(|(_, field)| field.is_empty()) {
         return Err(Reject::of(Reason::FieldInvalid, name));
     }
     Ok(())
@@ -313,8 +321,8 @@ impl<'a> Fields<'a> {
 
     fn dialect(&self, kind: Kind) -> Dialect {
         let is_bare = self.payload.is_null() && !self.event_type.is_there();
-        let is_flat = (kind == Kind::Telemetry && self.value.is_there())
-            || (kind == Kind::Status && self.status.is_there());
+        let is_flat = (kind == Kind::Telemetry && self.value.is_named())
+            || (kind == Kind::Status && self.status.is_named());
         if is_bare && is_flat {
             return Dialect::Flat;
         }
@@ -322,8 +330,14 @@ impl<'a> Fields<'a> {
     }
 
     fn has_null_fields(&self) -> bool {
-        let optional =
-            [&self.trace_id, &self.occurred_at, &self.content_hash, &self.retry_count, &self.produced_at];
+        let optional = [
+            &self.trace_id,
+            &self.ts,
+            &self.occurred_at,
+            &self.content_hash,
+            &self.retry_count,
+            &self.produced_at,
+        ];
         let is_offset =
             |field: &Field<'_>| matches!(field, Field::Text(text) if time::has_numeric_offset(text));
         let used_time = if self.ts.is_there() { &self.ts } else { &self.occurred_at };
@@ -347,6 +361,10 @@ impl<'a> Fields<'a> {
                 ("produced_at", &self.produced_at),
             ],
         )?;
+        if self.occurred_at.is_empty() {
+            // Also where `ts` goes before it.
+            return Err(Reject::of(Reason::FieldInvalid, "occurred_at"));
+        }
         self.check_retry_count()?;
         let event_type = event_id_of(&self.event_type, "event_type")?.to_owned();
         let (envelope, tenant_id) = self.named(dialect, event_type, self.payload.clone())?;
@@ -649,7 +667,32 @@ mod tests {
         refused(TELEMETRY, &without(canonical(), "ts"), Reason::TsMissing, Some("ts"));
         refused(TELEMETRY, &with("ts", json!("yesterday")), Reason::TsInvalid, Some("ts"));
         refused(TELEMETRY, &with("ts", json!("")), Reason::FieldInvalid, Some("ts"));
+        refused(TELEMETRY, &with("occurred_at", json!("")), Reason::FieldInvalid, Some("occurred_at"));
         assert!(decode(TELEMETRY, &with("retry_count", json!(3))).is_ok());
+    }
+
+    #[test]
+    fn a_null_in_place_of_a_time_is_of_the_dialect_of_nulls() {
+        let strict = Dialects { null_fields: false, flat: false, ..Dialects::default() };
+        let mut body = with("occurred_at", json!("2026-02-12T10:00:00Z"));
+        body["ts"] = Value::Null;
+        let envelope = decode(TELEMETRY, &body).expect("it is accepted");
+        assert_eq!((envelope.dialect, envelope.is_ts_alias), (Dialect::NullFields, true));
+        let refusal = |body: &Value| {
+            decode_bytes(TELEMETRY, body.to_string().as_bytes(), strict).expect_err("refused").reason
+        };
+        assert_eq!(refusal(&body), Reason::DialectDisabled);
+        assert_eq!(refusal(&with("occurred_at", json!(""))), Reason::FieldInvalid);
+        assert_eq!(refusal(&with("ts", json!("2026-02-12T16:32:15+07:00"))), Reason::DialectDisabled);
+    }
+
+    #[test]
+    fn a_null_in_place_of_the_value_is_named() {
+        let flat = json!({"event_id": "e-1", "tenant_id": "t-001", "device_id": "d-001", "value": null,
+            "ts": "2026-02-12T09:00:00Z"});
+        refused(TELEMETRY, &flat, Reason::FieldType, Some("value"));
+        let status = json!({"device_id": "d-001", "status": null});
+        refused("iot/status/t-001/f-001/b-001/d-001", &status, Reason::FieldMissing, Some("status"));
     }
 
     #[test]
