@@ -26,6 +26,8 @@ pub const ORDERS: &str = "farmiq.inference";
 pub const DEAD: &str = "farmiq.inference.dead";
 /// Where Debian and Ubuntu have the program that runs under any user.
 const PROGRAM: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+/// Where they have the program that tells a server what to do.
+const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 
 /// How long one attempt to connect may take: a server that is just starting may accept and never answer.
 const ATTEMPT: Duration = Duration::from_secs(5);
@@ -92,7 +94,7 @@ impl RabbitMq {
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             .env("ERL_EPMD_PORT", self.epmd.port().to_string())
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
-            .env("RABBITMQ_NODENAME", format!("test{}@localhost", self.address.port()))
+            .env("RABBITMQ_NODENAME", self.name())
             .env("RABBITMQ_DIST_PORT", self.node.port().to_string())
             .env("RABBITMQ_MNESIA_BASE", home.join("mnesia"))
             .env("RABBITMQ_LOG_BASE", home)
@@ -134,6 +136,40 @@ impl RabbitMq {
     /// When it does not run.
     pub async fn kill(&mut self) {
         self.server.take().expect("it runs").kill().await.expect("a child can be killed");
+    }
+
+    /// Tells the server something, as an administrator does, and returns what it answers.
+    ///
+    /// # Panics
+    /// When it refuses.
+    pub async fn control(&self, arguments: &[&str]) -> String {
+        let output = Command::new(CONTROL)
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("LANG", "C.UTF-8")
+            .env("HOME", self.directory.path())
+            .env("ERL_EPMD_PORT", self.epmd.port().to_string())
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .args(["-q", "-n", &self.name()])
+            .args(arguments)
+            .output()
+            .await;
+        let output = output.expect("RabbitMQ is installed");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        said
+    }
+
+    /// How many clients are connected, this test not among them.
+    ///
+    /// # Panics
+    /// When the server does not answer.
+    pub async fn connections(&self) -> usize {
+        self.control(&["list_connections", "pid"]).await.lines().filter(|line| line.starts_with('<')).count()
+    }
+
+    fn name(&self) -> String {
+        format!("test{}@localhost", self.address.port())
     }
 
     /// Its address, with a password.

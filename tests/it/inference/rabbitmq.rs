@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use actors::inference::rabbitmq::{RabbitUrl, link};
 use hyper::Request;
 use loadtest::cloud::{self, PretendCloud};
 use serde_json::{Value, json};
@@ -237,6 +238,50 @@ async fn workers_share_the_orders_and_take_over_the_job_of_one_that_is_killed() 
     let again = format!("SELECT count(*) FROM inference_jobs WHERE id = '{held}' AND attempt_count > 1");
     assert_eq!(farm.db.count(&again).await, 1, "it was held when its worker was killed");
     farm.finish(200, vec![two]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_blocks_whoever_publishes_costs_time_and_no_connections() {
+    let farm = Farm::start().await;
+    let worker = farm.worker().await;
+    farm.images(2).await;
+    farm.completed(2).await;
+    let connections = farm.rabbit.connections().await;
+    farm.rabbit.control(&["set_vm_memory_high_watermark", "0.00001"]).await;
+    // The first order is what the server blocks for.
+    farm.images(3).await;
+    farm.knows_the_server(&farm.engine, false).await;
+    assert!(!farm.is_inference_ready().await);
+    farm.images(10).await;
+    farm.completed(15).await;
+    let told = |text: &str| farm.engine.log().matches(text).count();
+    assert_eq!(told("blocks whoever publishes"), 1);
+    assert_eq!(farm.rabbit.connections().await, connections, "nobody connects again and again");
+    farm.rabbit.control(&["set_vm_memory_high_watermark", "0.6"]).await;
+    farm.knows_the_server(&farm.engine, true).await;
+    farm.images(5).await;
+    farm.completed(20).await;
+    assert_eq!((told("rabbitmq takes work orders again"), told("rabbitmq is away")), (1, 0));
+    assert_eq!(farm.rabbit.connections().await, connections);
+    farm.finish(20, vec![worker]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_let_its_queues_be_made_is_told_of_with_what_to_do() {
+    let rabbit = RabbitMq::start().await;
+    let url = |text: &str| RabbitUrl::parse(text).expect("an address");
+    link::probe(&url(&rabbit.url())).await.expect("a guest may do everything");
+    rabbit.control(&["add_user", "poor", "secret"]).await;
+    rabbit.control(&["set_permissions", "poor", "", ".*", ".*"]).await;
+    rabbit.control(&["add_vhost", "other", "--default-queue-type", "quorum"]).await;
+    rabbit.control(&["set_permissions", "-p", "other", "guest", ".*", ".*", ".*"]).await;
+    let poor = rabbit.url().replace("guest:guest", "poor:secret");
+    let other = rabbit.url().replace("%2f", "other");
+    for (address, expected) in [(poor, "rights to configure"), (other, "default queue type")] {
+        let error = link::probe(&url(&address)).await.expect_err("it is refused");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    until("every connection is closed", async || rabbit.connections().await == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

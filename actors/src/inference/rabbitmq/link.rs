@@ -1,6 +1,6 @@
 //! The link to RabbitMQ: carries work orders to the server and from it, and connects again for as long as it takes.
 //!
-//! Owns: the connection, and what was sent and is not confirmed.
+//! Owns: the connections, and what was sent and is not confirmed.
 //! Accepts: `Ended` from its own work; orders come through [`Orders`] and need no mailbox.
 //! Sends: hints to the workers.
 //! Dies: of a bug only. Orders that were not settled are handed out again by the server.
@@ -8,24 +8,28 @@
 use std::future::Future;
 use std::time::Duration;
 
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Connection, ConnectionProperties, ErrorKind};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::session::Session;
+use super::session::{self, Session};
 use super::{Orders, Outgoing, RabbitUrl};
 use crate::ending::Ending;
 use crate::inference::InferenceHub;
 use crate::sync::backoff;
 
 /// How long the server may take to answer.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// The longest wait between two tries to connect.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// A connection that stood so long was a good one: the waits begin anew.
 const STABLE_AFTER: Duration = Duration::from_secs(60);
+/// AMQP's code for a user that lacks a right.
+const ACCESS_REFUSED: u16 = 403;
+/// AMQP's code for a queue that is there and is another one.
+const PRECONDITION_FAILED: u16 = 406;
 /// From the wish to stop to the end of the connection.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
@@ -36,8 +40,14 @@ pub enum LinkError {
     #[error("connect to RabbitMQ")]
     Connect(#[source] lapin::Error),
     /// The queues are not as they should be, or the connection broke meanwhile.
-    #[error("prepare the queues of RabbitMQ")]
-    Prepare(#[source] lapin::Error),
+    #[error("prepare the queues of RabbitMQ{}", .advice.map(|advice| format!(" ({advice})")).unwrap_or_default())]
+    Prepare {
+        /// What a person can do about it.
+        advice: Option<&'static str>,
+        /// What the server said.
+        #[source]
+        source: lapin::Error,
+    },
     /// The connection broke.
     #[error("carry work orders")]
     Carry(#[source] lapin::Error),
@@ -47,6 +57,24 @@ pub enum LinkError {
     /// Somebody deleted the queue, or the connection is gone without a word.
     #[error("the connection or the queue of RabbitMQ is gone")]
     Gone,
+}
+
+impl LinkError {
+    pub(super) fn prepare(source: lapin::Error) -> Self {
+        let code =
+            if let ErrorKind::ProtocolError(error) = source.kind() { Some(error.get_id()) } else { None };
+        let advice = match code {
+            Some(ACCESS_REFUSED) => Some(
+                "the user needs the rights to configure, write and read farmiq.inference.* in the virtual host, and amq.default to write",
+            ),
+            Some(PRECONDITION_FAILED) => Some(
+                "the default queue type of the virtual host must be classic; delete farmiq.inference and \
+                 farmiq.inference.dead if somebody made them in another way",
+            ),
+            Some(_) | None => None,
+        };
+        Self::Prepare { advice, source }
+    }
 }
 
 /// What a link starts with.
@@ -115,16 +143,19 @@ impl Actor for RabbitLink {
     }
 }
 
-/// Connects to a server and takes leave again.
+/// Connects to a server, makes the queues as a link does, and takes leave again.
 ///
 /// # Errors
 /// When it cannot be reached or refuses.
 pub async fn probe(url: &RabbitUrl) -> Result<(), LinkError> {
     let connection = connect(url, "farmiq-edge doctor").await?;
-    answer(connection.close(200, "".into())).await?.map_err(LinkError::Carry)
+    let trying = async { session::declare(&connection.create_channel().await?).await };
+    let tried = answer(trying).await.and_then(|tried| tried.map_err(LinkError::prepare));
+    session::leave(&connection).await;
+    tried
 }
 
-async fn connect(url: &RabbitUrl, name: &str) -> Result<Connection, LinkError> {
+pub(super) async fn connect(url: &RabbitUrl, name: &str) -> Result<Connection, LinkError> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     answer(Connection::connect_uri(url.0.clone(), properties)).await?.map_err(LinkError::Connect)
 }
@@ -166,8 +197,7 @@ impl Link {
     }
 
     async fn connect_and_carry(&mut self, outgoing: &mut mpsc::Receiver<Outgoing>) -> Result<(), LinkError> {
-        let connection = connect(&self.args.url, &self.args.name).await?;
-        let session = Session::open(connection, &self.args).await?;
+        let session = Session::open(&self.args).await?;
         self.is_away = false;
         self.args.orders.set_connected(true);
         tracing::info!(server = %self.args.url, "rabbitmq carries the work orders");

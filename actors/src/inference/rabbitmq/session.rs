@@ -1,4 +1,7 @@
-//! One connection to RabbitMQ, from the preparation of the queues to its end.
+//! A session with RabbitMQ, from the preparation of the queues to its end.
+//!
+//! Orders go out over one connection and come in over another: a server that runs short of memory or disk stops reading
+//! from whoever publishes, and orders in hand are to be settled all the same.
 
 use std::time::Duration;
 
@@ -12,9 +15,9 @@ use lapin::{Acker, BasicProperties, Channel, Confirmation, Connection, Consumer,
 use schema::metrics;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::interval;
+use tokio::time::{Instant, interval, timeout};
 
-use super::link::{Args, LinkError, answer};
+use super::link::{ANSWER_MAX, Args, LinkError, answer, connect};
 use super::{DEAD, Fate, Orders, Outgoing, QUEUE, Taken, WorkOrder};
 use crate::inference::InferenceHub;
 
@@ -27,63 +30,171 @@ const PERSISTENT: u8 = 2;
 /// The higher of two priorities, that of interactive jobs.
 const PRIORITY_MAX: u8 = 1;
 
-/// A connection whose queues are as they should be.
+/// Two connections whose queues are as they should be.
 pub(super) struct Session {
-    connection: Connection,
-    publishing: Channel,
-    confirms: JoinSet<Result<Confirmation, LinkError>>,
+    outward: Outward,
+    inward: Option<Inward>,
     settled: mpsc::UnboundedReceiver<(Acker, Fate)>,
     broken: mpsc::Receiver<LinkError>,
+    orders: Orders,
     hub: InferenceHub,
+}
+
+/// Where orders go out.
+struct Outward {
+    connection: Connection,
+    channel: Channel,
+    confirms: JoinSet<lapin::Result<Confirmation>>,
+    /// Since when the server could have confirmed something and did not.
+    silent_since: Option<Instant>,
+    /// Whether the server was last seen to block whoever publishes.
+    is_blocked: bool,
+}
+
+/// Where orders come in.
+struct Inward {
+    connection: Connection,
     /// Dropping it would end the deliveries.
-    _consumer: Option<Consumer>,
+    _consumer: Consumer,
 }
 
 impl Session {
-    /// Prepares the queues, and has orders delivered if this engine takes any.
-    pub(super) async fn open(connection: Connection, args: &Args) -> Result<Self, LinkError> {
+    /// Connects, prepares the queues, and has orders delivered if this engine takes any.
+    pub(super) async fn open(args: &Args) -> Result<Self, LinkError> {
         let (settle, settled) = mpsc::unbounded_channel();
         let (breaks, broken) = mpsc::channel(1);
         let inbox = Inbox { orders: args.orders.clone(), hub: args.hub.clone(), settle, breaks };
-        let opening = async {
-            let publishing = connection.create_channel().await?;
-            publishing.confirm_select(ConfirmSelectOptions::default()).await?;
-            declare(&publishing).await?;
-            let consumer = match args.prefetch {
-                Some(prefetch) => Some(consume(&connection, prefetch, inbox).await?),
-                None => None,
-            };
-            Ok::<_, lapin::Error>((publishing, consumer))
+        let outward = Outward::open(connect(&args.url, &args.name).await?).await?;
+        let inward = match args.prefetch {
+            Some(prefetch) => match Inward::open(args, prefetch, inbox).await {
+                Ok(inward) => Some(inward),
+                Err(error) => {
+                    outward.close().await;
+                    return Err(error);
+                }
+            },
+            None => None,
         };
-        let (publishing, _consumer) = answer(opening).await?.map_err(LinkError::Prepare)?;
-        let (confirms, hub) = (JoinSet::new(), args.hub.clone());
-        Ok(Self { connection, publishing, confirms, settled, broken, hub, _consumer })
+        let (orders, hub) = (args.orders.clone(), args.hub.clone());
+        Ok(Self { outward, inward, settled, broken, orders, hub })
     }
 
-    /// Carries orders both ways until the connection breaks or the link is stopped.
+    /// Carries orders both ways until a connection breaks or the link is stopped.
     pub(super) async fn carry(
         mut self,
         outgoing: &mut mpsc::Receiver<Outgoing>,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), LinkError> {
+        let outcome = self.work(outgoing, stop).await;
+        self.close(outgoing, outcome.is_ok()).await;
+        outcome
+    }
+
+    async fn work(
+        &mut self,
+        outgoing: &mut mpsc::Receiver<Outgoing>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), LinkError> {
         let mut look = interval(LOOK_EVERY);
         loop {
-            let has_room = self.confirms.len() < UNCONFIRMED_MAX;
+            let has_room = self.outward.confirms.len() < UNCONFIRMED_MAX && !self.outward.is_blocked;
             tokio::select! {
                 Some((acker, fate)) = self.settled.recv() => settle(&acker, fate).await?,
-                Some(message) = outgoing.recv(), if has_room => self.publish(message).await?,
-                Some(confirmed) = self.confirms.join_next() => self.confirmed(confirmed)?,
+                Some(message) = outgoing.recv(), if has_room => self.outward.publish(message).await?,
+                Some(confirmed) = self.outward.confirms.join_next() => self.confirmed(confirmed)?,
                 Some(error) = self.broken.recv() => return Err(error),
-                _ = look.tick() => self.check()?,
-                () = stopped(stop) => return self.close(outgoing).await,
+                _ = look.tick() => self.look()?,
+                () = stopped(stop) => return Ok(()),
             }
         }
     }
 
     /// A connection that only sends is told of nothing when it breaks.
-    fn check(&self) -> Result<(), LinkError> {
-        let stands = self.connection.status().connected() && self.publishing.status().connected();
-        if stands { Ok(()) } else { Err(LinkError::Gone) }
+    fn look(&mut self) -> Result<(), LinkError> {
+        let is_blocked = self.outward.look()?;
+        if std::mem::replace(&mut self.outward.is_blocked, is_blocked) != is_blocked {
+            // Nobody waits for a server that reads nothing: its jobs are found in the database.
+            self.orders.set_connected(!is_blocked);
+            self.hub.wake();
+            if is_blocked {
+                tracing::warn!(
+                    "rabbitmq is short of memory or disk and blocks whoever publishes, workers look for jobs in the database"
+                );
+            } else {
+                tracing::info!("rabbitmq takes work orders again");
+            }
+        }
+        Ok(())
+    }
+
+    fn confirmed(
+        &mut self,
+        confirmed: Result<lapin::Result<Confirmation>, JoinError>,
+    ) -> Result<(), LinkError> {
+        let confirmation = confirmed.expect("waiting for an answer does not panic and is not cut off");
+        self.outward.heard();
+        if let Ok(Confirmation::Ack(None)) = confirmation {
+            metrics::inference_orders("sent").increment(1);
+            return Ok(());
+        }
+        metrics::inference_orders("lost").increment(1);
+        // Its job is found in the database.
+        self.hub.wake();
+        match confirmation.map_err(LinkError::Carry)? {
+            // It was returned, since its queue is not there.
+            Confirmation::Ack(_) => Err(LinkError::Gone),
+            Confirmation::Nack(_) | Confirmation::NotRequested => Ok(()),
+        }
+    }
+
+    /// Sends and settles what there is, if all is well, and takes leave of the server.
+    async fn close(mut self, outgoing: &mut mpsc::Receiver<Outgoing>, is_well: bool) {
+        if is_well && self.finish(outgoing).await.is_err() {
+            // What was not sent is found in the database, what was not settled is handed out again.
+            metrics::inference_orders("lost").increment(self.outward.confirms.len() as u64);
+        }
+        if let Some(inward) = self.inward {
+            inward.close().await;
+        }
+        self.outward.close().await;
+    }
+
+    async fn finish(&mut self, outgoing: &mut mpsc::Receiver<Outgoing>) -> Result<(), LinkError> {
+        while let Ok((acker, fate)) = self.settled.try_recv() {
+            settle(&acker, fate).await?;
+        }
+        while !self.outward.is_blocked
+            && let Ok(message) = outgoing.try_recv()
+        {
+            self.outward.publish(message).await?;
+        }
+        while !self.outward.is_blocked
+            && let Some(confirmed) = answer(self.outward.confirms.join_next()).await?
+        {
+            self.confirmed(confirmed)?;
+        }
+        Ok(())
+    }
+}
+
+impl Outward {
+    async fn open(connection: Connection) -> Result<Self, LinkError> {
+        let opening = async {
+            let channel = connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            declare(&channel).await?;
+            Ok::<_, lapin::Error>(channel)
+        };
+        match answer(opening).await.and_then(|opened| opened.map_err(LinkError::prepare)) {
+            Ok(channel) => {
+                let confirms = JoinSet::new();
+                Ok(Self { connection, channel, confirms, silent_since: None, is_blocked: false })
+            }
+            Err(error) => {
+                leave(&connection).await;
+                Err(error)
+            }
+        }
     }
 
     async fn publish(&mut self, outgoing: Outgoing) -> Result<(), LinkError> {
@@ -97,43 +208,73 @@ impl Session {
             .with_delivery_mode(PERSISTENT)
             .with_priority(priority);
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let sent = self.publishing.basic_publish(exchange.into(), QUEUE.into(), options, &body, properties);
-        let confirm = answer(sent).await?.map_err(LinkError::Carry)?;
-        self.confirms.spawn(async { answer(confirm).await?.map_err(LinkError::Carry) });
-        Ok(())
-    }
-
-    fn confirmed(
-        &mut self,
-        confirmed: Result<Result<Confirmation, LinkError>, JoinError>,
-    ) -> Result<(), LinkError> {
-        let confirmation = confirmed.expect("waiting for an answer does not panic and is not cut off");
-        if let Ok(Confirmation::Ack(None)) = confirmation {
-            metrics::inference_orders("sent").increment(1);
-            return Ok(());
-        }
-        metrics::inference_orders("lost").increment(1);
-        // Its job is found in the database.
-        self.hub.wake();
-        match confirmation? {
-            // It was returned, since its queue is not there.
-            Confirmation::Ack(_) => Err(LinkError::Gone),
-            Confirmation::Nack(_) | Confirmation::NotRequested => Ok(()),
+        let sent = self.channel.basic_publish(exchange.into(), QUEUE.into(), options, &body, properties);
+        match timeout(ANSWER_MAX, sent).await {
+            Ok(confirm) => {
+                let confirm = confirm.map_err(LinkError::Carry)?;
+                self.confirms.spawn(confirm);
+                self.silent_since.get_or_insert_with(Instant::now);
+                Ok(())
+            }
+            // It may still go out when the server reads again, and its job is found in the database before.
+            Err(_) if self.connection.status().blocked() => {
+                metrics::inference_orders("lost").increment(1);
+                Ok(())
+            }
+            Err(_) => Err(LinkError::Silent),
         }
     }
 
-    /// Sends and settles what there is, and takes leave of the server.
-    async fn close(mut self, outgoing: &mut mpsc::Receiver<Outgoing>) -> Result<(), LinkError> {
-        while let Ok((acker, fate)) = self.settled.try_recv() {
-            settle(&acker, fate).await?;
+    /// Whether the server blocks whoever publishes.
+    fn look(&mut self) -> Result<bool, LinkError> {
+        if !(self.connection.status().connected() && self.channel.status().connected()) {
+            return Err(LinkError::Gone);
         }
-        while let Ok(message) = outgoing.try_recv() {
-            self.publish(message).await?;
+        let is_blocked = self.connection.status().blocked();
+        if is_blocked || self.is_blocked {
+            self.heard();
         }
-        while let Some(confirmed) = self.confirms.join_next().await {
-            self.confirmed(confirmed)?;
+        match self.silent_since {
+            Some(since) if since.elapsed() >= ANSWER_MAX => Err(LinkError::Silent),
+            Some(_) | None => Ok(is_blocked),
         }
-        answer(self.connection.close(200, "the engine stops".into())).await?.map_err(LinkError::Carry)
+    }
+
+    /// The server has said something, or may not be expected to.
+    fn heard(&mut self) {
+        self.silent_since = (!self.confirms.is_empty()).then(Instant::now);
+    }
+
+    /// A server that blocks reads no goodbye; it lets go when it reads again, or with this process.
+    async fn close(self) {
+        if !self.connection.status().blocked() {
+            leave(&self.connection).await;
+        }
+    }
+}
+
+impl Inward {
+    async fn open(args: &Args, prefetch: u16, inbox: Inbox) -> Result<Self, LinkError> {
+        let connection = connect(&args.url, &args.name).await?;
+        let opening = answer(consume(&connection, prefetch, inbox)).await;
+        match opening.and_then(|opened| opened.map_err(LinkError::prepare)) {
+            Ok(_consumer) => Ok(Self { connection, _consumer }),
+            Err(error) => {
+                leave(&connection).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn close(self) {
+        leave(&self.connection).await;
+    }
+}
+
+/// Takes leave of the server, which may be gone.
+pub(super) async fn leave(connection: &Connection) {
+    if connection.status().connected() {
+        drop(answer(connection.close(200, "the engine takes leave".into())).await);
     }
 }
 
@@ -143,7 +284,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Orders with two priorities; what is rejected goes to the dead ones, which wait for a person.
-async fn declare(channel: &Channel) -> lapin::Result<()> {
+pub(super) async fn declare(channel: &Channel) -> lapin::Result<()> {
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let exchange = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     channel.exchange_declare(DEAD.into(), ExchangeKind::Fanout, exchange, FieldTable::default()).await?;
