@@ -32,6 +32,9 @@ async fn the_state_of_the_box_names_its_parts_by_the_services_they_replaced() {
     assert_eq!(is_up(0), (&json!(false), &json!(false)));
     assert_eq!(is_up(1), (&json!(true), &json!(true)));
     assert_eq!(data["overall"], "DEGRADED");
+    let latencies: Vec<_> = services.iter().map(|service| service["latency_ms"].is_u64()).collect();
+    assert_eq!(latencies, [false, true, true, true, true, true], "{data}");
+    assert!(services[0]["latency_ms"].is_null(), "nobody is asked for it");
     assert_eq!(data["last_check_at"], services[5]["last_check_at"]);
     for resource in ["cpu_load_1m", "cpu_load_15m", "memory_free_bytes", "disk_total_bytes"] {
         assert!(data["resources"][resource].is_number(), "{resource} {data}");

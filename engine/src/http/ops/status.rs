@@ -77,9 +77,9 @@ struct Service {
     health_ok: bool,
     /// Whether it can do all of its work now.
     ready_ok: bool,
-    /// Milliseconds it took to find out.
+    /// Milliseconds it took to find out; null where nobody had to be asked.
     #[schema(example = 3)]
-    latency_ms: u64,
+    latency_ms: Option<u64>,
     /// When.
     last_check_at: Time,
     /// What else there is to say; left out where there is nothing.
@@ -242,33 +242,34 @@ impl EdgeCheck {
             timed(async { Some(state.media.has_room().await) }),
             resources(self.disk_path.clone())
         );
-        let mqtt = timed(async { (state.is_mqtt_connected)().then_some(()) }).await;
+        let is_mqtt_up = (state.is_mqtt_connected)();
         let is_cloud_away = state.sync.view().state == CloudState::Down;
         // A volume that does not answer is no reason to say that it is full.
         let has_room = has_room.found.unwrap_or(true);
-        let service = |name, latency: Duration, health_ok, is_ready| Service {
+        let service = |name, latency: Option<Duration>, health_ok, is_ready| Service {
             name,
             base_url: self.base_url.clone(),
             health_ok,
             ready_ok: health_ok && is_ready,
-            latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
+            latency_ms: latency.map(|latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX)),
             last_check_at: at.into(),
             details: None,
         };
         let part = |name, answer: &Answer<()>, is_ready| {
-            service(name, answer.latency, answer.found.is_some(), is_ready)
+            service(name, Some(answer.latency), answer.found.is_some(), is_ready)
         };
         let vision = vision_details(state, queue.found, at);
         let is_vision_up = queue.found.is_some() && (self.workers == 0 || vision.workers > 0);
         let is_vision_ready = is_abreast(&vision, self.workers);
         let media_details = MediaDetails { backend: state.media.backend(), has_room };
         let services = vec![
-            part("edge-ingress-gateway", &mqtt, true),
+            // Whether clients are served is known without asking anybody.
+            service("edge-ingress-gateway", None, is_mqtt_up, true),
             part("edge-telemetry-timeseries", &database, true),
             part("edge-weighvision-session", &database, true),
             Service {
                 details: Some(Details::Vision(vision)),
-                ..service("edge-vision-inference", queue.latency, is_vision_up, is_vision_ready)
+                ..service("edge-vision-inference", Some(queue.latency), is_vision_up, is_vision_ready)
             },
             Service {
                 details: Some(Details::Media(media_details)),
@@ -377,7 +378,7 @@ mod tests {
             base_url: String::new(),
             health_ok,
             ready_ok,
-            latency_ms: 0,
+            latency_ms: None,
             last_check_at: schema::wire::time::parse("2026-02-12T09:00:00Z").expect("a time").into(),
             details: None,
         };
