@@ -242,6 +242,9 @@ where
     S: AsyncRead + AsyncWrite,
 {
     loop {
+        if let Some(spoken) = other_protocol(&transport.inbox) {
+            return Err(Refused::Malformed(spoken));
+        }
         let header =
             packet::header(&transport.inbox, None).map_err(|_| Refused::Malformed("fixed header"))?;
         if let Some(header) = header {
@@ -261,6 +264,20 @@ where
             Ok(true) => {}
             Ok(false) | Err(_) => return Err(Refused::Gone),
         }
+    }
+}
+
+/// What speaks here instead of MQTT, for the line in the log: no CONNECT begins so.
+fn other_protocol(first_bytes: &[u8]) -> Option<&'static str> {
+    const METHODS: [&[u8]; 6] = [b"GET ", b"PUT ", b"POST", b"HEAD", b"OPTI", b"PRI "];
+    match first_bytes {
+        [0x16, 3, ..] => {
+            Some("a TLS handshake at a port that speaks plain MQTT: it belongs to broker.listen_tls")
+        }
+        _ if METHODS.iter().any(|method| first_bytes.starts_with(method)) => {
+            Some("HTTP at a port that speaks MQTT: WebSockets belong to broker.listen_ws")
+        }
+        _ => None,
     }
 }
 
@@ -335,4 +352,24 @@ fn check_will(
 
 fn unavailable(version: Version) -> Refused {
     Refused::Answer(version, ConnectCode::Unavailable, Refusal::Unavailable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::other_protocol;
+
+    #[test]
+    fn tls_and_http_at_a_plain_port_are_told_by_their_first_bytes() {
+        let check = |bytes: &[u8], expected: Option<&str>| {
+            let told = other_protocol(bytes);
+            assert_eq!(told.is_some(), expected.is_some(), "{bytes:?}");
+            assert!(told.unwrap_or_default().contains(expected.unwrap_or_default()), "{told:?}");
+        };
+        check(b"\x16\x03\x01\x02\0\x01\0", Some("a TLS handshake"));
+        check(b"GET /mqtt HTTP/1.1\r\n", Some("HTTP"));
+        check(b"PRI * HTTP/2.0\r\n", Some("HTTP"));
+        check(b"\x10\x0c\0\x04MQTT\x04\x02\0\x3c\0\0", None);
+        check(b"", None);
+        check(b"\x16", None);
+    }
 }
