@@ -23,6 +23,7 @@ pub mod ingress;
 pub mod last_seen;
 pub mod media;
 pub mod operators;
+pub mod picture;
 pub mod retention;
 pub mod session;
 pub mod supervisor;

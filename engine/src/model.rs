@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use actors::inference::model::{Model, ModelError, Source};
 use actors::inference::settings::{Colors, Input, Layout, Output, SelfTest};
-use actors::inference::{Found, Prediction, image};
+use actors::inference::{Found, Prediction};
 use serde::Serialize;
 
 use crate::cli::ModelCheck;
@@ -139,7 +139,7 @@ fn pictures(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<u8>)>, Unfit> {
 fn look(model: &Model, path: &Path, bytes: &[u8]) -> Result<Look, Unfit> {
     let file = path.display().to_string();
     let work = || {
-        let image = image::decode(bytes).map_err(|refusal| match std::error::Error::source(&refusal) {
+        let image = model.decode(bytes).map_err(|refusal| match std::error::Error::source(&refusal) {
             Some(cause) => format!("{refusal}: {cause}"),
             None => refusal.to_string(),
         })?;
@@ -160,7 +160,7 @@ fn run(model: &Model, pictures: &[(PathBuf, Vec<u8>)], workers: u8) -> Run {
         let mut times = Vec::new();
         for (_, bytes) in pictures.iter().cycle() {
             let begun = Instant::now();
-            let Ok(image) = image::decode(bytes) else { break };
+            let Ok(image) = model.decode(bytes) else { break };
             let decoded = begun.elapsed();
             if model.predict(&image).is_err() {
                 break;

@@ -13,15 +13,17 @@ use serde_json::{Value, json};
 use tests::barn::Barn;
 use tests::objects::{ACCESS_KEY, BUCKET, Objects, SECRET_KEY};
 use tests::onnx::picture;
+use tests::picture::jpeg_of;
 use tests::settings::Settings;
 use tests::wait::until;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 mod declared;
+mod refused;
 mod trace;
 
-const IMAGE: &[u8] = &[0x5a; 200_000];
+static IMAGE: &[u8] = &jpeg_of::<200_000>();
 
 /// A barn that keeps images in a directory and has nobody look at them.
 fn in_directory(settings: Settings) -> Settings {

@@ -98,6 +98,16 @@ impl Barn {
         String::from_utf8_lossy(&complaints).contains(text)
     }
 
+    /// How many lines of the log, warnings and worse, say this.
+    ///
+    /// # Panics
+    /// When a writer of the log has panicked.
+    #[must_use]
+    pub fn complaints(&self, text: &str) -> usize {
+        let complaints = COMPLAINTS.lock().expect("no writer panics");
+        String::from_utf8_lossy(&complaints).lines().filter(|line| line.contains(text)).count()
+    }
+
     /// Waits until the cloud has taken so many events.
     ///
     /// # Panics

@@ -12,6 +12,7 @@ pub mod mosquitto;
 pub mod objects;
 pub mod onnx;
 pub mod paho;
+pub mod picture;
 pub mod postgres;
 pub mod python;
 pub mod rabbitmq;

@@ -3,9 +3,11 @@
 use std::io::Cursor;
 
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
 
 use super::settings::{Colors, Input, Layout};
+use crate::picture::{self, PictureFault, PictureType};
 
 /// The largest image file that is decoded, bytes.
 pub const IMAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -34,6 +36,9 @@ pub enum ImageRefusal {
     /// It is none of the formats that are taken.
     #[error("the file is no JPEG, PNG or WebP image")]
     UnknownFormat,
+    /// A part of it is missing, which a decoder would paint gray.
+    #[error("decode the image")]
+    Broken(#[source] PictureFault),
     /// It is broken, or asks for more memory than a decoder gets.
     #[error("decode the image")]
     Undecodable(#[source] ImageError),
@@ -46,36 +51,39 @@ impl ImageRefusal {
         match self {
             Self::TooManyBytes { .. } | Self::TooManyPixels { .. } => "IMAGE_TOO_LARGE",
             Self::UnknownFormat => "IMAGE_FORMAT_UNKNOWN",
-            Self::Undecodable(_) => "IMAGE_UNDECODABLE",
+            Self::Broken(_) | Self::Undecodable(_) => "IMAGE_UNDECODABLE",
         }
     }
 }
 
-/// Decodes a JPEG, PNG or WebP image; what it is, its first bytes say.
+/// Decodes a JPEG, PNG or WebP image; what it is, its first bytes say. With `is_turned` it stands as its EXIF data says.
 ///
 /// # Errors
 /// [`ImageRefusal`].
-pub fn decode(bytes: &[u8]) -> Result<DynamicImage, ImageRefusal> {
+pub fn decode(bytes: &[u8], is_turned: bool) -> Result<DynamicImage, ImageRefusal> {
     if bytes.len() > IMAGE_BYTES_MAX {
         return Err(ImageRefusal::TooManyBytes { bytes: bytes.len() as u64 });
     }
-    let format = image::guess_format(bytes).map_err(|_| ImageRefusal::UnknownFormat)?;
-    if ![ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP].contains(&format) {
-        return Err(ImageRefusal::UnknownFormat);
-    }
-    let reader = |bytes| {
-        let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-        let mut limits = Limits::default();
-        limits.max_alloc = Some(DECODER_BYTES_MAX);
-        reader.limits(limits);
-        reader
-    };
+    let picture = PictureType::of(bytes).ok_or(ImageRefusal::UnknownFormat)?;
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), picture.format());
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(DECODER_BYTES_MAX);
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder().map_err(ImageRefusal::Undecodable)?;
     // The header alone says how large it is, before anything is allocated for it.
-    let (width, height) = reader(bytes).into_dimensions().map_err(ImageRefusal::Undecodable)?;
+    let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > IMAGE_PIXELS_MAX {
         return Err(ImageRefusal::TooManyPixels { width, height });
     }
-    reader(bytes).decode().map_err(ImageRefusal::Undecodable)
+    limits.reserve(decoder.total_bytes()).map_err(ImageRefusal::Undecodable)?;
+    picture::check(bytes).map_err(ImageRefusal::Broken)?;
+    // EXIF data that cannot be read turns nothing.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(ImageRefusal::Undecodable)?;
+    if is_turned {
+        image.apply_orientation(orientation);
+    }
+    Ok(image)
 }
 
 /// The numbers of an image in the order that the model takes them.
@@ -107,7 +115,7 @@ pub fn tensor(image: &DynamicImage, input: &Input) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use image::{Rgb, RgbImage};
+    use image::{ImageFormat, Rgb, RgbImage};
 
     use super::*;
 
@@ -120,31 +128,97 @@ mod tests {
 
     fn input(layout: Layout, colors: Colors) -> Input {
         let (mean, std) = (vec![0.5; colors.channels()], vec![0.25; colors.channels()]);
-        Input { width: 4, height: 2, layout, colors, scale: 255.0, mean, std }
+        Input { width: 4, height: 2, layout, colors, scale: 255.0, mean, std, exif_orientation: true }
     }
 
     #[test]
     fn jpeg_png_and_webp_are_taken_and_nothing_else() {
         for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP] {
-            let image = decode(&encoded(format)).unwrap();
+            let image = decode(&encoded(format), true).unwrap();
             assert_eq!((image.width(), image.height()), (40, 30), "{format:?}");
         }
         for bytes in [&b""[..], b"GIF89a\x01\x00\x01\x00", b"<svg/>", b"not an image at all"] {
-            assert!(matches!(decode(bytes), Err(ImageRefusal::UnknownFormat)), "{bytes:?}");
+            assert!(matches!(decode(bytes, true), Err(ImageRefusal::UnknownFormat)), "{bytes:?}");
         }
     }
 
     #[test]
-    fn an_image_that_is_cut_off_is_refused() {
-        for format in [ImageFormat::Png, ImageFormat::WebP] {
+    fn an_image_of_which_a_part_is_missing_is_refused() {
+        for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP] {
             let whole = encoded(format);
-            for length in [20, whole.len() / 2] {
-                let refusal = decode(&whole[..length]).unwrap_err();
-                assert_eq!(refusal.code(), "IMAGE_UNDECODABLE", "{format:?} at {length}");
+            for length in [20, whole.len() / 2, whole.len() * 9 / 10] {
+                let cut = &whole[..length];
+                let mut filled = cut.to_vec();
+                filled.resize(whole.len().max(cut.len() + 64), 0);
+                for bytes in [cut, &filled] {
+                    let refusal = decode(bytes, true).unwrap_err();
+                    assert_eq!(refusal.code(), "IMAGE_UNDECODABLE", "{format:?} at {length}");
+                }
             }
         }
-        let jpeg = encoded(ImageFormat::Jpeg);
-        assert_eq!(decode(&jpeg[..jpeg.len() / 2]).unwrap_err().code(), "IMAGE_UNDECODABLE");
+    }
+
+    #[test]
+    fn a_missing_end_mark_or_bytes_behind_it_are_no_reason() {
+        for (format, mark_bytes) in [(ImageFormat::Jpeg, 2), (ImageFormat::Png, 0), (ImageFormat::WebP, 0)] {
+            let whole = encoded(format);
+            let image = decode(&whole, true).unwrap();
+            let behind = [&*whole, b"and so on", &[0; 100]].concat();
+            for bytes in [&whole[..whole.len() - mark_bytes], &behind] {
+                assert!(decode(bytes, true).unwrap() == image, "{format:?}");
+            }
+        }
+    }
+
+    /// The picture with EXIF data that says how it stands.
+    fn oriented(jpeg: &[u8], orientation: u8) -> Vec<u8> {
+        let exif =
+            [b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0", &[orientation][..], &[0; 7]].concat();
+        let length = u16::try_from(exif.len() + 2).unwrap().to_be_bytes();
+        [&jpeg[..2], &[0xff, 0xe1], &length, &exif, &jpeg[2..]].concat()
+    }
+
+    #[test]
+    fn an_image_is_turned_as_its_exif_data_says_unless_that_is_switched_off() {
+        // Red is where the first row and column meet, blue is at the end of that row.
+        let image = RgbImage::from_fn(48, 32, |x, y| match (x < 16, x >= 32, y < 16) {
+            (true, _, true) => Rgb([250, 0, 0]),
+            (_, true, true) => Rgb([0, 0, 250]),
+            _ => Rgb([0, 0, 0]),
+        });
+        let mut jpeg = Cursor::new(Vec::new());
+        image.write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
+        let jpeg = jpeg.into_inner();
+        // Where red and blue are: right, then down.
+        let corners = [
+            ("left top", "right top"),
+            ("right top", "left top"),
+            ("right bottom", "left bottom"),
+            ("left bottom", "right bottom"),
+            ("left top", "left bottom"),
+            ("right top", "right bottom"),
+            ("right bottom", "right top"),
+            ("left bottom", "left top"),
+        ];
+        for (orientation, (red, blue)) in (1..).zip(corners) {
+            let bytes = oriented(&jpeg, orientation);
+            let turned = decode(&bytes, true).unwrap().to_rgb8();
+            let lies = orientation >= 5;
+            assert_eq!(turned.dimensions(), if lies { (32, 48) } else { (48, 32) }, "{orientation}");
+            let found = |channel: usize| {
+                let (width, height) = turned.dimensions();
+                let at = |x, y| turned.get_pixel(x, y).0[channel] > 125;
+                let places = [
+                    ("left top", 4, 4),
+                    ("right top", width - 5, 4),
+                    ("left bottom", 4, height - 5),
+                    ("right bottom", width - 5, height - 5),
+                ];
+                places.iter().find(|(_, x, y)| at(*x, *y)).map(|(name, ..)| *name)
+            };
+            assert_eq!((found(0), found(2)), (Some(red), Some(blue)), "{orientation}");
+            assert!(decode(&bytes, false).unwrap() == decode(&jpeg, true).unwrap(), "{orientation}");
+        }
     }
 
     #[test]
@@ -155,7 +229,7 @@ mod tests {
         png[20..24].copy_from_slice(&60_000_u32.to_be_bytes());
         let checksum = crc32(&png[12..29]);
         png[29..33].copy_from_slice(&checksum.to_be_bytes());
-        let refusal = decode(&png).unwrap_err();
+        let refusal = decode(&png, true).unwrap_err();
         assert!(
             matches!(refusal, ImageRefusal::TooManyPixels { width: 60_000, height: 60_000 }),
             "{refusal:?}"

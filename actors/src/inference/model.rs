@@ -179,7 +179,7 @@ impl Model {
     }
 
     fn self_test(&self, image: &[u8]) -> Result<(), ModelError> {
-        let image = image::decode(image).map_err(ModelError::SelfTestImage)?;
+        let image = self.decode(image).map_err(ModelError::SelfTestImage)?;
         let weight_kg = self.predict(&image)?.weight_kg;
         let SelfTest { image, weight_kg_min: min, weight_kg_max: max } = self.settings.self_test.clone();
         if weight_kg.is_some_and(|weight_kg| (min..=max).contains(&weight_kg)) {
@@ -187,6 +187,14 @@ impl Model {
         }
         let weight = weight_kg.map_or_else(|| "nothing".to_owned(), |weight_kg| format!("{weight_kg:.3} kg"));
         Err(ModelError::SelfTest { image, weight, min, max })
+    }
+
+    /// Decodes an image as this model wants it. It keeps a processor busy: call it off the runtime.
+    ///
+    /// # Errors
+    /// [`ImageRefusal`].
+    pub fn decode(&self, bytes: &[u8]) -> Result<DynamicImage, ImageRefusal> {
+        image::decode(bytes, self.settings.input.exif_orientation)
     }
 
     /// Looks at an image. It keeps a processor busy: call it off the runtime.
@@ -391,7 +399,7 @@ mod tests {
         );
         let (_, said) = card.split_once("kg, the model says ").unwrap();
         let trained_kg: f64 = said.split_once(" kg").unwrap().0.parse().unwrap();
-        let image = image::decode(&model.self_test_image().unwrap()).unwrap();
+        let image = model.decode(&model.self_test_image().unwrap()).unwrap();
         let weight_kg = model.predict(&image).unwrap().weight_kg.unwrap();
         // Another decoder and another scaler; the self-test itself allows 0.05 kg.
         assert!((weight_kg - trained_kg).abs() < 0.01, "{weight_kg} kg, {trained_kg} kg after training");

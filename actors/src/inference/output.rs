@@ -162,6 +162,7 @@ mod tests {
         scale: 255.0,
         mean: Vec::new(),
         std: Vec::new(),
+        exif_orientation: true,
     };
 
     fn table(extra: &str) -> Detection {

@@ -67,6 +67,13 @@ pub struct Input {
     /// What it is divided by last, per channel; 1 unless given.
     #[serde(default)]
     pub std: Vec<f32>,
+    /// Whether a picture is turned as its EXIF data says.
+    #[serde(default = "exif_orientation_default")]
+    pub exif_orientation: bool,
+}
+
+fn exif_orientation_default() -> bool {
+    true
 }
 
 fn scale_default() -> f32 {
@@ -207,6 +214,8 @@ pub struct Overrides {
     pub confidence_threshold: Option<f64>,
     /// Overlap above which two boxes are one.
     pub nms_threshold: Option<f64>,
+    /// Whether a picture is turned as its EXIF data says.
+    pub exif_orientation: Option<bool>,
 }
 
 /// Why settings are of no use.
@@ -251,6 +260,7 @@ impl Settings {
         if let Output::Detection(meaning) = &mut self.output {
             (meaning.confidence_threshold, meaning.nms_threshold) = (*confidence, *nms);
         }
+        self.input.exif_orientation = overrides.exif_orientation.unwrap_or(self.input.exif_orientation);
         let channels = self.input.colors.channels();
         let fill = |numbers: &mut Vec<f32>, number| {
             if numbers.is_empty() {
@@ -330,6 +340,23 @@ fn demand(is_met: bool, key: &'static str, problem: &str) -> Result<(), Settings
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pictures_are_turned_unless_the_package_or_else_the_configuration_says_no() {
+        let check = |input: &str, configured: Option<bool>, expected: bool| {
+            let text = format!(
+                "self_test = {{ image = 'i', weight_kg_min = 0, weight_kg_max = 1 }}\n\
+                 [output]\nmeaning = 'regression'\nconfidence = 0.5\n[input]\nwidth = 1\nheight = 1\n{input}"
+            );
+            let overrides = Overrides { exif_orientation: configured, ..Overrides::default() };
+            let settings = Settings::read(&text, &overrides).expect("settings");
+            assert_eq!(settings.input.exif_orientation, expected, "{input} {configured:?}");
+        };
+        check("", None, true);
+        check("exif_orientation = false", None, false);
+        check("exif_orientation = false", Some(true), true);
+        check("", Some(false), false);
+    }
 
     #[test]
     fn thresholds_are_those_of_the_configuration_else_of_the_package_else_the_usual_ones() {

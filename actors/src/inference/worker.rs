@@ -24,11 +24,11 @@ use schema::wire::event::{INFERENCE_COMPLETED, InferenceCompleted};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::image::{self, IMAGE_BYTES_MAX, ImageRefusal};
+use super::image::{IMAGE_BYTES_MAX, ImageRefusal};
 use super::model::{Model, ModelError};
 use super::rabbitmq::{Orders, Outgoing, Taken, WorkOrder};
 use super::{Employed, InferenceHub, Prediction};
-use crate::media::store::{MediaStore, MediaStoreError, ObjectRef};
+use crate::media::store::{MediaStore, MediaStoreError, ObjectRef, Part};
 use crate::sync::{SyncWake, backoff};
 
 /// How often rows are looked at when nothing wakes a worker.
@@ -173,8 +173,19 @@ struct Failure {
     code: &'static str,
     /// For a person.
     text: String,
-    /// Whether the job had no part in it.
-    is_innocent: bool,
+    /// What follows from it.
+    blame: Blame,
+}
+
+/// Who is to blame for a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blame {
+    /// The world around the job: the attempt does not count.
+    World,
+    /// Perhaps the job: it is tried so many times.
+    Job,
+    /// The image for sure: it will be the same next time.
+    Image,
 }
 
 impl State {
@@ -224,7 +235,7 @@ impl State {
         let failure = Failure {
             code: "WORKER_DIED",
             text: "the worker died while it looked at the image".to_owned(),
-            is_innocent: false,
+            blame: Blame::Job,
         };
         let context = &self.args.context;
         let outcome = context.fail(&claim, &failure).await?;
@@ -244,7 +255,7 @@ impl State {
             let failure = Failure {
                 code: "LEASE_EXPIRED",
                 text: "the worker did not come back in time".to_owned(),
-                is_innocent: false,
+                blame: Blame::Job,
             };
             let outcome = context.fail(&claim, &failure).await?;
             context.settled(&claim.job, None, outcome);
@@ -293,7 +304,7 @@ impl WorkerContext {
         let bytes = self.read(job).await?;
         let model = self.hub.model();
         let look = move || -> Result<_, Failure> {
-            let image = image::decode(&bytes)?;
+            let image = model.decode(&bytes)?;
             let prediction = model.predict(&image)?;
             Ok((model, prediction))
         };
@@ -301,7 +312,7 @@ impl WorkerContext {
             Ok(outcome) => outcome,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => {
-                Err(Failure { code: "STOPPED", text: "the engine stops".to_owned(), is_innocent: true })
+                Err(Failure { code: "STOPPED", text: "the engine stops".to_owned(), blame: Blame::World })
             }
         }
     }
@@ -313,15 +324,16 @@ impl WorkerContext {
         let found = self.store.run("inference_image", find).await.map_err(|error| Failure {
             code: "DATABASE_UNAVAILABLE",
             text: error.to_string(),
-            is_innocent: true,
+            blame: Blame::World,
         })?;
         let gone = || Failure {
             code: "OBJECT_NOT_FOUND",
             text: "the image is not in the store".to_owned(),
-            is_innocent: false,
+            blame: Blame::Job,
         };
         let object = found.map(|image| ObjectRef { object_key: image.object_key, path: image.path });
-        let mut open = self.media.open(&object.ok_or_else(gone)?).await?.ok_or_else(gone)?;
+        let object = object.ok_or_else(gone)?;
+        let mut open = self.media.open(&object, Part::Whole).await?.ok_or_else(gone)?;
         let bytes_max = IMAGE_BYTES_MAX as u64;
         let too_large = |bytes| Failure::from(ImageRefusal::TooManyBytes { bytes });
         if open.meta.size_bytes > bytes_max {
@@ -333,6 +345,11 @@ impl WorkerContext {
             if bytes.len() > IMAGE_BYTES_MAX {
                 return Err(too_large(bytes.len() as u64));
             }
+        }
+        if bytes.len() as u64 != open.meta.size_bytes {
+            // Half an answer says nothing of the image.
+            let text = format!("{} of {} bytes came", bytes.len(), open.meta.size_bytes);
+            return Err(Failure { code: "STORAGE_UNAVAILABLE", text, blame: Blame::World });
         }
         Ok(bytes.into())
     }
@@ -365,9 +382,13 @@ impl WorkerContext {
     /// Has the job tried again, or gives it up.
     async fn fail(&self, claim: &Claim, failure: &Failure) -> Result<Outcome, StoreError> {
         let (job, now) = (&claim.job, self.clock.now());
-        let Failure { code, text, is_innocent } = failure;
+        let Failure { code, text, blame } = failure;
         let error = cut(&format!("{code}: {text}"));
-        let is_last = !is_innocent && claim.attempt >= self.attempts_max;
+        let is_last = match blame {
+            Blame::World => false,
+            Blame::Job => claim.attempt >= self.attempts_max,
+            Blame::Image => true,
+        };
         if is_last {
             let settle = async |conn: &mut _| claim::give_up(conn, claim, code, &error, now).await;
             if self.store.run("inference_give_up", settle).await? {
@@ -378,7 +399,7 @@ impl WorkerContext {
             }
             return Ok(Outcome::Late);
         }
-        let again = if *is_innocent {
+        let again = if *blame == Blame::World {
             Again { at: now + STORE_AWAY_WAIT, is_counted: false }
         } else {
             let attempt = u32::try_from(claim.attempt).unwrap_or(1);
@@ -396,19 +417,19 @@ impl From<ImageRefusal> for Failure {
     fn from(refusal: ImageRefusal) -> Self {
         let cause = std::error::Error::source(&refusal).map(|cause| format!(": {cause}"));
         let text = format!("{refusal}{}", cause.unwrap_or_default());
-        Self { code: refusal.code(), text, is_innocent: false }
+        Self { code: refusal.code(), text, blame: Blame::Image }
     }
 }
 
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
-        Self { code: "MODEL_FAILED", text: error.explanation(), is_innocent: false }
+        Self { code: "MODEL_FAILED", text: error.explanation(), blame: Blame::Job }
     }
 }
 
 impl From<MediaStoreError> for Failure {
     fn from(error: MediaStoreError) -> Self {
-        Self { code: "STORAGE_UNAVAILABLE", text: error.to_string(), is_innocent: true }
+        Self { code: "STORAGE_UNAVAILABLE", text: error.to_string(), blame: Blame::World }
     }
 }
 

@@ -14,8 +14,9 @@ use schema::wire::event::{self, MediaStored};
 use sha2::{Digest, Sha256};
 
 use super::filesystem::FinishedDraft;
-use super::store::{MediaStore, MediaStoreError, ObjectMeta, ObjectRef};
+use super::store::{MediaStore, MediaStoreError, ObjectMeta, ObjectRef, Part};
 use crate::inference::InferenceHub;
+use crate::picture::{self, PictureFault, PictureType};
 use crate::sync::SyncWake;
 use crate::wake::Wake;
 
@@ -105,6 +106,9 @@ pub enum CompletionError {
         /// The type in the store.
         stored: String,
     },
+    /// What the store has is no picture.
+    #[error(transparent)]
+    NoPicture(PictureFault),
     /// The image was replaced again and again.
     #[error("the image is being replaced")]
     Unsteady,
@@ -114,6 +118,18 @@ pub enum CompletionError {
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl CompletionError {
+    /// Whether the store has nothing that could be the image, as things stand.
+    pub(super) fn leaves_no_image(&self) -> bool {
+        match self {
+            Self::Absent | Self::SizeMismatch { .. } | Self::NoPicture(_) => true,
+            Self::Foreign | Self::TypeMismatch { .. } | Self::Unsteady | Self::Media(_) | Self::Store(_) => {
+                false
+            }
+        }
+    }
 }
 
 /// What became of bytes that came through this engine.
@@ -205,6 +221,8 @@ impl Completer {
         let mime_type = mime_type(completion, upload.as_ref(), &meta, self.media.directory().is_some())?;
         let size_bytes = signed(meta.size_bytes);
         check_size(completion, size_bytes)?;
+        check_offer(upload.as_ref(), size_bytes)?;
+        self.check_first_bytes(&place, &meta).await?;
         let Some(sha256) = self.sha256(upload.as_ref(), &place, size_bytes).await? else { return Ok(None) };
         let object = self.object(completion, upload.as_ref(), place, meta, mime_type, sha256);
         self.write(completion, upload, object).await
@@ -263,6 +281,21 @@ impl Completer {
         Ok(Completed { object, inference_job_id: None })
     }
 
+    /// Whether the stored bytes begin as a picture does. What came through this engine was looked at as a whole.
+    async fn check_first_bytes(&self, place: &ObjectRef, meta: &ObjectMeta) -> Result<(), CompletionError> {
+        if meta.size_bytes == 0 {
+            return Err(CompletionError::NoPicture(PictureFault::Empty));
+        }
+        let part = Part::Range { first: 0, last: meta.size_bytes.min(picture::FIRST_BYTES as u64) - 1 };
+        let mut open = self.media.open(place, part).await?.ok_or(CompletionError::Absent)?;
+        let mut first_bytes = Vec::with_capacity(picture::FIRST_BYTES);
+        while let Some(chunk) = open.body.chunk().await? {
+            first_bytes.extend_from_slice(&chunk);
+        }
+        let picture = PictureType::of(&first_bytes);
+        picture.map(drop).ok_or(CompletionError::NoPicture(PictureFault::Unknown))
+    }
+
     /// The hash of an image in a directory: of its upload, or computed when that tells of other bytes. The outer
     /// `None`: the image changed meanwhile; the inner: a bucket computes none.
     async fn sha256(
@@ -278,7 +311,7 @@ impl Completer {
         if let Some(sha256) = noted.and_then(|upload| upload.sha256.clone()) {
             return Ok(Some(Some(sha256)));
         }
-        let mut open = self.media.open(place).await?.ok_or(CompletionError::Absent)?;
+        let mut open = self.media.open(place, Part::Whole).await?.ok_or(CompletionError::Absent)?;
         let (mut hash, mut read_bytes) = (Sha256::new(), 0);
         while let Some(chunk) = open.body.chunk().await? {
             hash.update(&chunk);
@@ -393,6 +426,15 @@ async fn session_of(conn: &Conn, object: &MediaObject) -> Result<Option<String>,
 
 fn check_size(completion: &Completion, stored: i64) -> Result<(), CompletionError> {
     if completion.size_bytes.is_some_and(|said| said != stored) {
+        return Err(CompletionError::SizeMismatch { stored });
+    }
+    Ok(())
+}
+
+/// An upload that was announced with another size is not the image that was meant. A size of 0 announces nothing.
+fn check_offer(upload: Option<&Upload>, stored: i64) -> Result<(), CompletionError> {
+    let announced = upload.and_then(|upload| upload.content_length).filter(|bytes| *bytes > 0);
+    if announced.is_some_and(|announced| announced != stored) {
         return Err(CompletionError::SizeMismatch { stored });
     }
     Ok(())

@@ -4,12 +4,12 @@
 //! reaches the file system unchanged.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use hmac::{Hmac, Mac};
 use schema::clock::Timestamp;
 use schema::id::{Uuid, new_id};
@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 
 use super::name::DRAFT_SUFFIX;
 use super::store::{
-    ListedObject, MARKER, MediaStore, MediaStoreError, ObjectBody, ObjectMeta, ObjectRef, OpenObject,
+    ListedObject, MARKER, MediaStore, MediaStoreError, ObjectBody, ObjectMeta, ObjectRef, OpenObject, Part,
     UploadOffer,
 };
 
@@ -124,13 +124,13 @@ impl MediaStore for FilesystemStore {
         blocking("look at an image", move || absent_as_none(file_meta(&place))).await
     }
 
-    async fn open(&self, object: &ObjectRef) -> Result<Option<OpenObject>, MediaStoreError> {
+    async fn open(&self, object: &ObjectRef, part: Part) -> Result<Option<OpenObject>, MediaStoreError> {
         let Some(place) = self.place_of(object)? else { return Ok(None) };
-        let open =
-            move || absent_as_none(fs::File::open(&place).and_then(|file| Ok((file_size(&file)?, file))));
+        let open = move || absent_as_none(open_at(&place, part.first_byte()));
         let Some((size_bytes, file)) = blocking("open an image", open).await? else { return Ok(None) };
         let meta = ObjectMeta { size_bytes, etag: None, content_type: None };
-        Ok(Some(OpenObject { meta, body: Box::new(FileBody(File::from_std(file))) }))
+        let left_bytes = part.bytes_of(size_bytes);
+        Ok(Some(OpenObject { meta, body: Box::new(FileBody { file: File::from_std(file), left_bytes }) }))
     }
 
     async fn delete(&self, object: &ObjectRef) -> Result<Option<u64>, MediaStoreError> {
@@ -198,6 +198,17 @@ impl Draft {
         self.file.write_all(chunk).await.map_err(failed("write an image"))
     }
 
+    /// What was written so far.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn content(&mut self) -> Result<Vec<u8>, MediaStoreError> {
+        const ATTEMPT: &str = "read an image that is being written";
+        self.file.flush().await.map_err(failed(ATTEMPT))?;
+        let draft = self.paths.draft.clone();
+        blocking(ATTEMPT, move || fs::read(draft)).await
+    }
+
     /// Ends the writing: what was written is durable now, under a name that nobody looks for.
     ///
     /// # Errors
@@ -248,14 +259,20 @@ impl Drop for DraftPaths {
     }
 }
 
-struct FileBody(File);
+struct FileBody {
+    file: File,
+    /// Of the part that was asked for.
+    left_bytes: u64,
+}
 
 #[async_trait]
 impl ObjectBody for FileBody {
     async fn chunk(&mut self) -> Result<Option<Bytes>, MediaStoreError> {
-        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
-        let read = self.0.read_buf(&mut chunk).await.map_err(failed("read an image"))?;
-        Ok((read > 0).then(|| chunk.freeze()))
+        let left_bytes = usize::try_from(self.left_bytes).unwrap_or(usize::MAX);
+        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES.min(left_bytes)).limit(left_bytes);
+        let read = self.file.read_buf(&mut chunk).await.map_err(failed("read an image"))?;
+        self.left_bytes -= read as u64;
+        Ok((read > 0).then(|| chunk.into_inner().freeze()))
     }
 }
 
@@ -287,6 +304,13 @@ fn absent_as_none<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
 fn file_meta(place: &Path) -> io::Result<ObjectMeta> {
     let size_bytes = file_size(&fs::File::open(place)?)?;
     Ok(ObjectMeta { size_bytes, etag: None, content_type: None })
+}
+
+fn open_at(place: &Path, first_byte: u64) -> io::Result<(u64, fs::File)> {
+    let mut file = fs::File::open(place)?;
+    let size_bytes = file_size(&file)?;
+    file.seek(SeekFrom::Start(first_byte))?;
+    Ok((size_bytes, file))
 }
 
 fn file_size(file: &fs::File) -> io::Result<u64> {

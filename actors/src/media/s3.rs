@@ -10,7 +10,7 @@ use aws_sdk_s3::config::{
     BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     SharedHttpClient,
 };
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -18,9 +18,13 @@ use bytes::Bytes;
 use schema::clock::Timestamp;
 
 use super::store::{
-    ListedObject, MARKER, MediaStore, MediaStoreError, ObjectBody, ObjectMeta, ObjectRef, OpenObject,
+    ListedObject, MARKER, MediaStore, MediaStoreError, ObjectBody, ObjectMeta, ObjectRef, OpenObject, Part,
     UploadOffer,
 };
+
+mod fault;
+
+use fault::{Fault, Faults};
 
 /// Seconds to reach the server.
 const CONNECT_SECONDS_MAX: u64 = 3;
@@ -58,6 +62,7 @@ pub struct S3Store {
     presigner: Client,
     bucket: String,
     is_bucket_made: bool,
+    faults: Faults,
 }
 
 impl S3Store {
@@ -73,6 +78,7 @@ impl S3Store {
             presigner: client(settings, settings.presign_endpoint.as_deref(), http),
             bucket: settings.bucket.clone(),
             is_bucket_made: settings.is_bucket_made,
+            faults: Faults::default(),
         }
     }
 
@@ -84,13 +90,55 @@ impl S3Store {
             }
             // Another replica was faster.
             Err(error) if error.code() == Some("BucketAlreadyOwnedByYou") => Ok(()),
-            Err(error) => Err(MediaStoreError::unavailable("make the bucket", error)),
+            Err(error) => Err(self.failed("make the bucket", "s3:CreateBucket", &error)),
         }
     }
 
     /// What an answer "not there" to a question about an image means: the image is absent, unless the bucket is.
     async fn absent<T>(&self) -> Result<Option<T>, MediaStoreError> {
         self.probe().await.map(|()| None)
+    }
+
+    /// What an answer "forbidden" to a question about an image means. To whoever may not list a bucket, S3 says so of
+    /// everything that is not there.
+    async fn forbidden<T>(
+        &self,
+        attempt: &'static str,
+        object: &ObjectRef,
+    ) -> Result<Option<T>, MediaStoreError> {
+        // An answer to HEAD has no body that would name the reason.
+        let asked = self.client.get_object().bucket(&self.bucket).key(&object.object_key).range("bytes=0-0");
+        match asked.send().await {
+            Err(error) if Fault::of(&error) == Fault::Refused => {
+                self.faults.report(Fault::Refused, "s3:ListBucket, else s3:GetObject", &self.bucket);
+                Ok(None)
+            }
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(self.failed(attempt, "s3:GetObject", &error)),
+            Ok(_) => Err(MediaStoreError::unavailable(attempt, "S3 answers GET and refuses HEAD")),
+        }
+    }
+
+    /// The failure of a request that needs the right `right`. What a person can mend is said once.
+    fn failed<E>(&self, attempt: &'static str, right: &'static str, error: &SdkError<E>) -> MediaStoreError
+    where
+        SdkError<E>: ProvideErrorMetadata + std::error::Error,
+    {
+        self.faults.report(Fault::of(error), right, &self.bucket);
+        MediaStoreError::unavailable(attempt, DisplayErrorContext(error).to_string())
+    }
+
+    /// Whether a bucket is usable that may not be looked at. It is, for images, when the credential is known and just
+    /// may not list: images are put and read under their keys.
+    async fn probe_by_listing(&self, attempt: &'static str) -> Result<(), MediaStoreError> {
+        match self.client.list_objects_v2().bucket(&self.bucket).max_keys(1).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if Fault::of(&error) == Fault::Refused => {
+                self.faults.report(Fault::Refused, "s3:ListBucket", &self.bucket);
+                Ok(())
+            }
+            Err(error) => Err(self.failed(attempt, "s3:ListBucket", &error)),
+        }
     }
 }
 
@@ -142,23 +190,32 @@ impl MediaStore for S3Store {
     }
 
     async fn head(&self, object: &ObjectRef) -> Result<Option<ObjectMeta>, MediaStoreError> {
+        const ATTEMPT: &str = "look at an image";
         let head = self.client.head_object().bucket(&self.bucket).key(&object.object_key).send().await;
         match head {
-            Ok(head) => Ok(Some(meta(head.content_length, head.e_tag, head.content_type))),
+            Ok(head) => {
+                self.faults.forget();
+                Ok(Some(meta(head.content_length, head.e_tag, head.content_type)))
+            }
             Err(error) if is_absent(&error) => self.absent().await,
-            Err(error) => Err(MediaStoreError::unavailable("look at an image", error)),
+            Err(error) if is_forbidden(&error) => self.forbidden(ATTEMPT, object).await,
+            Err(error) => Err(self.failed(ATTEMPT, "s3:GetObject", &error)),
         }
     }
 
-    async fn open(&self, object: &ObjectRef) -> Result<Option<OpenObject>, MediaStoreError> {
-        let got = self.client.get_object().bucket(&self.bucket).key(&object.object_key).send().await;
-        match got {
-            Ok(got) => Ok(Some(OpenObject {
-                meta: meta(got.content_length, got.e_tag, got.content_type),
-                body: Box::new(StreamBody(got.body)),
-            })),
+    async fn open(&self, object: &ObjectRef, part: Part) -> Result<Option<OpenObject>, MediaStoreError> {
+        const ATTEMPT: &str = "open an image";
+        let request = self.client.get_object().bucket(&self.bucket).key(&object.object_key);
+        match request.set_range(range(part)).send().await {
+            Ok(got) => {
+                self.faults.forget();
+                let whole = got.content_range.as_deref().and_then(whole_bytes);
+                let meta = meta(whole.or(got.content_length), got.e_tag, got.content_type);
+                Ok(Some(OpenObject { meta, body: Box::new(StreamBody(got.body)) }))
+            }
             Err(error) if is_absent(&error) => self.absent().await,
-            Err(error) => Err(MediaStoreError::unavailable("open an image", error)),
+            Err(error) if is_forbidden(&error) => self.forbidden(ATTEMPT, object).await,
+            Err(error) => Err(self.failed(ATTEMPT, "s3:GetObject", &error)),
         }
     }
 
@@ -169,7 +226,7 @@ impl MediaStore for S3Store {
         match deleted {
             Ok(_) => Ok(Some(meta.size_bytes)),
             Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(MediaStoreError::unavailable("delete an image", error)),
+            Err(error) => Err(self.failed("delete an image", "s3:DeleteObject", &error)),
         }
     }
 
@@ -177,7 +234,7 @@ impl MediaStore for S3Store {
         let keys_max = i32::try_from(limit).unwrap_or(i32::MAX);
         let request = self.client.list_objects_v2().bucket(&self.bucket).max_keys(keys_max);
         let page = request.set_start_after(after.map(str::to_owned)).send().await;
-        let page = page.map_err(|error| MediaStoreError::unavailable("list the images", error))?;
+        let page = page.map_err(|error| self.failed("list the images", "s3:ListBucket", &error))?;
         let listed = |object: aws_sdk_s3::types::Object| {
             let at = object.last_modified?;
             Some(ListedObject {
@@ -192,14 +249,16 @@ impl MediaStore for S3Store {
     async fn put_marker(&self, text: &str) -> Result<(), MediaStoreError> {
         let body = ByteStream::from(text.as_bytes().to_vec());
         let put = self.client.put_object().bucket(&self.bucket).key(MARKER).body(body).send().await;
-        put.map(drop).map_err(|error| MediaStoreError::unavailable("mark the bucket", error))
+        put.map(drop).map_err(|error| self.failed("mark the bucket", "s3:PutObject", &error))
     }
 
     async fn probe(&self) -> Result<(), MediaStoreError> {
+        const ATTEMPT: &str = "look at the bucket";
         match self.client.head_bucket().bucket(&self.bucket).send().await {
             Ok(_) => Ok(()),
             Err(error) if is_absent(&error) && self.is_bucket_made => self.make_bucket().await,
-            Err(error) => Err(MediaStoreError::unavailable("look at the bucket", error)),
+            Err(error) if is_forbidden(&error) => self.probe_by_listing(ATTEMPT).await,
+            Err(error) => Err(self.failed(ATTEMPT, "s3:ListBucket", &error)),
         }
     }
 }
@@ -216,6 +275,22 @@ fn unsigned(size: Option<i64>) -> u64 {
 /// The status, and not the modeled error, since an answer to HEAD has no body that would name one.
 fn is_absent<E>(error: &SdkError<E>) -> bool {
     error.raw_response().is_some_and(|response| response.status().as_u16() == 404)
+}
+
+fn is_forbidden<E>(error: &SdkError<E>) -> bool {
+    error.raw_response().is_some_and(|response| response.status().as_u16() == 403)
+}
+
+fn range(part: Part) -> Option<String> {
+    match part {
+        Part::Whole => None,
+        Part::Range { first, last } => Some(format!("bytes={first}-{last}")),
+    }
+}
+
+/// The size of the whole object, of the header `content-range`.
+fn whole_bytes(content_range: &str) -> Option<i64> {
+    content_range.rsplit('/').next()?.parse().ok()
 }
 
 struct StreamBody(ByteStream);

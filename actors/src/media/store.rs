@@ -106,11 +106,43 @@ pub trait ObjectBody: Send {
     async fn chunk(&mut self) -> Result<Option<Bytes>, MediaStoreError>;
 }
 
+/// Which bytes of an image are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of them.
+    Whole,
+    /// From the first to the last of these, both of which it has.
+    Range {
+        /// The first.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
+}
+
+impl Part {
+    pub(super) fn first_byte(self) -> u64 {
+        match self {
+            Self::Whole => 0,
+            Self::Range { first, .. } => first,
+        }
+    }
+
+    /// How many bytes that is of an image of this size.
+    #[must_use]
+    pub fn bytes_of(self, size_bytes: u64) -> u64 {
+        match self {
+            Self::Whole => size_bytes,
+            Self::Range { first, last } => size_bytes.min(last.saturating_add(1)).saturating_sub(first),
+        }
+    }
+}
+
 /// An image that is being read.
 pub struct OpenObject {
-    /// What the store says of it.
+    /// What the store says of the whole of it.
     pub meta: ObjectMeta,
-    /// Its bytes.
+    /// The bytes that are wanted.
     pub body: Box<dyn ObjectBody>,
 }
 
@@ -120,7 +152,7 @@ pub struct OpenObject {
 /// When the store fails.
 pub async fn marker(store: &dyn MediaStore) -> Result<Option<String>, MediaStoreError> {
     let object = ObjectRef { object_key: MARKER.to_owned(), path: Some(MARKER.to_owned()) };
-    let Some(mut open) = store.open(&object).await? else { return Ok(None) };
+    let Some(mut open) = store.open(&object, Part::Whole).await? else { return Ok(None) };
     let mut text = Vec::new();
     while let Some(chunk) = open.body.chunk().await?.filter(|_| text.len() < MARKER_BYTES_MAX) {
         text.extend_from_slice(&chunk);
@@ -138,7 +170,7 @@ pub trait MediaStore: Send + Sync {
     async fn head(&self, object: &ObjectRef) -> Result<Option<ObjectMeta>, MediaStoreError>;
 
     /// Opens an image for reading; `None` when it is not there.
-    async fn open(&self, object: &ObjectRef) -> Result<Option<OpenObject>, MediaStoreError>;
+    async fn open(&self, object: &ObjectRef, part: Part) -> Result<Option<OpenObject>, MediaStoreError>;
 
     /// Deletes an image and returns how many bytes that freed; `None` when it was not there.
     async fn delete(&self, object: &ObjectRef) -> Result<Option<u64>, MediaStoreError>;

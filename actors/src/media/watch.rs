@@ -93,8 +93,9 @@ impl UploadWatch {
         let completion = completion(&due);
         match self.completer.complete(&completion).await {
             Ok(_) => Ok(()),
-            Err(CompletionError::Absent) if is_expired => self.expire(&due.upload).await,
-            Err(CompletionError::Absent) => Ok(()),
+            // What is there is no image of the offer: until its URL expires, another may come in its place.
+            Err(error) if error.leaves_no_image() && is_expired => self.expire(&due.upload, &error).await,
+            Err(error) if error.leaves_no_image() => Ok(()),
             Err(error) if self.concerns_all(&error).await => Err(error),
             Err(error) => {
                 let cause = error.source().map(ToString::to_string);
@@ -114,14 +115,19 @@ impl UploadWatch {
             | CompletionError::Foreign
             | CompletionError::SizeMismatch { .. }
             | CompletionError::TypeMismatch { .. }
+            | CompletionError::NoPicture(_)
             | CompletionError::Unsteady => false,
         }
     }
 
-    async fn expire(&self, upload: &Upload) -> Result<(), CompletionError> {
+    async fn expire(&self, upload: &Upload, reason: &CompletionError) -> Result<(), CompletionError> {
         let store = &self.completer.store;
         if store.run("media_expire", async |conn| rows::expire(conn, upload).await).await? {
             metrics::media_expired().increment(1);
+            if !matches!(reason, CompletionError::Absent) {
+                let Upload { media_id, tenant_id, device_id, trace_id, .. } = upload;
+                tracing::warn!(%reason, %media_id, tenant_id, device_id, trace_id, "upload expired without an image");
+            }
         }
         Ok(())
     }

@@ -253,6 +253,8 @@ settings! {
         confidence_threshold: Option<Fraction> = "" old [CONFIDENCE_THRESHOLD];
         /// Overlap above which two detections are one; empty means what the model says, else 0.4.
         nms_threshold: Option<Fraction> = "" old [NMS_THRESHOLD];
+        /// Whether a picture is turned as its EXIF data says; empty means what the model says, else true.
+        exif_orientation: Option<bool> = "";
         /// postgres, or rabbitmq: work orders reach workers on other machines at once; the jobs stay rows all the same.
         queue: InferenceQueue = "postgres";
         /// Address of RabbitMQ: amqp:// or amqps://, with user, password and virtual host.
@@ -299,6 +301,14 @@ settings! {
         authorization: Option<Secret> = "" old [CLOUD_INGESTION_AUTHORIZATION];
         /// More headers, as a JSON object of strings.
         headers_json: Headers = "" old [CLOUD_INGESTION_HEADERS_JSON];
+        /// CA of the cloud's certificate (PEM file); empty means the system's.
+        tls_ca: Option<PathBuf> = "";
+        /// Client certificate chain (PEM file).
+        tls_cert: Option<PathBuf> = "";
+        /// Private key of the client certificate (PEM file).
+        tls_key: Option<PathBuf> = "";
+        /// Proxy on the way, such as http://user:password@proxy:3128; empty means none, whatever HTTPS_PROXY says.
+        proxy: Option<Secret> = "";
         /// Longest time of one request.
         timeout_seconds: u64 = "60" in 1..=600;
         /// How often the cloud is greeted when there is nothing to send.

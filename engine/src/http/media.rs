@@ -9,6 +9,7 @@ use actors::media::completion::{Completer, CompletionError};
 use actors::media::limit::OfferLimit;
 use actors::media::store::MediaStoreError;
 use schema::metrics;
+use tokio::sync::Semaphore;
 
 use super::AppState;
 use super::auth::{Call, DevicePlace, tenant_mismatch};
@@ -33,10 +34,15 @@ pub(super) use upload::{__path_upload, upload};
 /// Bytes of a gibibyte.
 const GIB: u64 = 1 << 30;
 
+/// Uploads that are in memory at a time, to see whether they are pictures.
+const PICTURE_CHECKS_MAX: usize = 2;
+
 /// What the handlers of images work with.
 pub(super) struct MediaDesk {
     completer: Completer,
     limit: OfferLimit,
+    /// Turns of uploads that are looked at.
+    picture_checks: Semaphore,
     settings: MediaSettings,
 }
 
@@ -55,6 +61,7 @@ impl MediaDesk {
         Self {
             completer: parts.completer(config),
             limit: OfferLimit::new(NonZeroU32::new(media.presign_per_minute).unwrap_or(NonZeroU32::MIN)),
+            picture_checks: Semaphore::new(PICTURE_CHECKS_MAX),
             settings: MediaSettings {
                 root: media.root.clone(),
                 presign_seconds: i64::try_from(media.presign_seconds).unwrap_or(i64::MAX),
@@ -125,6 +132,9 @@ impl From<CompletionError> for Error {
             }
             CompletionError::TypeMismatch { stored } => {
                 Self::new(Code::ContentTypeMismatch, format!("mime_type: the stored image is {stored}"))
+            }
+            CompletionError::NoPicture(fault) => {
+                Self::new(Code::ContentTypeMismatch, format!("what is in the store is no image: {fault}"))
             }
             CompletionError::Unsteady => Self::new(Code::StorageUnavailable, "the image is being replaced"),
             CompletionError::Media(error) => error.into(),

@@ -93,5 +93,6 @@ pub(crate) fn overrides(config: &Config) -> Overrides {
         version: inference.model_version.clone(),
         confidence_threshold: inference.confidence_threshold.map(|share| share.get()),
         nms_threshold: inference.nms_threshold.map(|share| share.get()),
+        exif_orientation: inference.exif_orientation,
     }
 }

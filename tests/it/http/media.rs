@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use axum::body::{Body, to_bytes};
-use axum::http::header::{ETAG, RETRY_AFTER};
+use axum::http::header::{CONTENT_RANGE, ETAG, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use engine::config::Config;
 use hyper::body::Frame;
+use image::ImageFormat;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tests::onnx;
+use tests::picture::{self, jpeg};
 use tower::ServiceExt;
 
 use super::{Face, code, compat, config, request};
@@ -106,6 +109,16 @@ fn path(presigned: &Value) -> String {
 
 const JPEG: [(&str, &str); 1] = [("content-type", "image/jpeg")];
 
+/// A picture of this type.
+fn encoded(format: ImageFormat) -> Vec<u8> {
+    onnx::picture(51, format)
+}
+
+/// A picture that this text makes its own.
+fn image(text: &str) -> Body {
+    Body::from(jpeg(text))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn both_vocabularies_get_both_vocabularies() {
     let camera = Camera::new().await;
@@ -158,7 +171,7 @@ async fn an_upload_url_needs_a_credential_only_to_be_offered() {
     let key = [("x-api-key", "one")];
     let (status, body) = camera.face.post(PRESIGN, &key, &wish()).await;
     assert_eq!(status, StatusCode::OK, "{body}");
-    let (status, headers, body) = camera.put(&path(&body), &JPEG, Body::from("image")).await;
+    let (status, headers, body) = camera.put(&path(&body), &JPEG, image("image")).await;
     assert_eq!((status, body), (StatusCode::OK, json!({})));
     assert!(headers[ETAG].as_bytes().starts_with(b"\""));
     camera.face.end().await;
@@ -203,7 +216,7 @@ async fn only_our_own_living_urls_take_an_image() {
         "/api/v1/media/uploads/%2e%2e%2f%2e%2e%2fetc%2fpasswd?expires=99999999999&signature=00".to_owned(),
     ];
     for uri in forged {
-        let refused = camera.refused(&uri, &JPEG, Body::from("image")).await;
+        let refused = camera.refused(&uri, &JPEG, image("image")).await;
         assert_eq!(refused, (403, "SIGNATURE_INVALID".to_owned()), "{uri}");
     }
     let refused = camera.refused(&one, &[("content-type", "image/png")], Body::from("image")).await;
@@ -258,9 +271,105 @@ async fn what_is_cut_off_or_too_large_leaves_nothing() {
     assert_eq!(camera.files(), [] as [PathBuf; 0]);
     let rows = camera.face.db.count("SELECT count(*) FROM media_uploads WHERE status = 'presigned'").await;
     assert_eq!(rows, 1);
-    let (status, _, _) = camera.put(&uri, &JPEG, Body::from(vec![1; 10 << 20])).await;
+    let (status, _, _) =
+        camera.put(&uri, &JPEG, Body::from(jpeg(&"Z".repeat((10 << 20) - picture::JPEG.len())))).await;
     assert_eq!(status, StatusCode::OK, "ten MiB are not too large");
     assert_eq!(camera.files().len(), 1);
+    camera.face.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_picture_are_refused_and_take_no_place() {
+    let camera = Camera::new().await;
+    let presigned = camera.presign().await;
+    let uri = path(&presigned);
+    let good = jpeg("good");
+    assert_eq!(camera.put(&uri, &JPEG, Body::from(good.clone())).await.0, StatusCode::OK);
+    let half = || picture::JPEG[..picture::JPEG.len() - 10].to_vec();
+    let mut filled = half();
+    filled.resize(20_000, 0);
+    let png = encoded(ImageFormat::Png);
+    for (bytes, told) in [
+        (Vec::new(), "the file is empty"),
+        (half(), "the image is broken: it ends in the middle of its pixels"),
+        (filled, "the image is broken"),
+        (picture::JPEG[..20].to_vec(), "the image is broken: it ends before its pixels"),
+        (
+            b"<html><body>Sign in to the network</body></html>".to_vec(),
+            "the file is no JPEG, PNG or WebP image",
+        ),
+        (b"GIF89a\x01\0\x01\0\x80\0\0".to_vec(), "the file is no JPEG, PNG or WebP image"),
+        (vec![0; 200_000], "the file is no JPEG, PNG or WebP image"),
+        (png[..png.len() / 2].to_vec(), "the image is broken"),
+        (png, "is image/png, the upload was offered for image/jpeg"),
+    ] {
+        let length = bytes.len();
+        let (status, _, body) = camera.put(&uri, &JPEG, Body::from(bytes)).await;
+        let message = body["error"]["message"].as_str().unwrap_or_default();
+        assert_eq!((status, code(&body)), (StatusCode::BAD_REQUEST, "VALIDATION_ERROR"), "{told}: {body}");
+        assert!(message.contains(told), "{length} bytes: {message}, not {told}");
+        let kept: Vec<_> = camera.files().iter().map(|file| std::fs::read(file).expect("a file")).collect();
+        assert_eq!(kept, std::slice::from_ref(&good), "after {told}");
+    }
+    assert_eq!(camera.put(&uri, &JPEG, image("better")).await.0, StatusCode::OK);
+    let (status, completed) = camera.complete(&presigned, json!({})).await;
+    assert_eq!((status, &completed["size_bytes"]), (StatusCode::OK, &json!(jpeg("better").len())));
+    camera.face.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_that_is_offered_is_taken() {
+    let camera = Camera::new().await;
+    for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP] {
+        let content_type = format.to_mime_type();
+        let wish = with(json!({"content_type": content_type}));
+        let (_, presigned) = camera.face.post(PRESIGN, &T1, &wish).await;
+        let headers = [("content-type", content_type)];
+        let (status, _, body) = camera.put(&path(&presigned), &headers, Body::from(encoded(format))).await;
+        assert_eq!(status, StatusCode::OK, "{content_type}: {body}");
+    }
+    camera.face.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_has_the_length_that_was_announced() {
+    let camera = Camera::new().await;
+    let length = jpeg("five!").len();
+    let announced = async |bytes: usize| {
+        let (status, presigned) =
+            camera.face.post(PRESIGN, &T1, &with(json!({"content_length": bytes}))).await;
+        assert_eq!(status, StatusCode::OK, "{presigned}");
+        path(&presigned)
+    };
+    let uri = announced(length + 1).await;
+    let said = length.to_string();
+    let (status, _, body) = camera.put(&uri, &JPEG, image("five!")).await;
+    assert_eq!((status, code(&body)), (StatusCode::BAD_REQUEST, "VALIDATION_ERROR"), "{body}");
+    let declared = [JPEG[0], ("content-length", said.as_str())];
+    let (status, _, body) = camera.put(&uri, &declared, image("five!")).await;
+    assert_eq!((status, code(&body)), (StatusCode::BAD_REQUEST, "VALIDATION_ERROR"), "{body}");
+    assert_eq!(camera.files(), [] as [PathBuf; 0]);
+    assert_eq!(camera.put(&uri, &JPEG, image("five!!")).await.0, StatusCode::OK);
+    // Whoever announces nothing announces no length of 0.
+    assert_eq!(camera.put(&announced(0).await, &JPEG, image("five!")).await.0, StatusCode::OK);
+    camera.face.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_picture_in_the_store_is_not_completed() {
+    let camera = Camera::new().await;
+    let presigned = camera.presign().await;
+    assert_eq!(camera.put(&path(&presigned), &JPEG, image("good")).await.0, StatusCode::OK);
+    // As an engine before this one could have left it.
+    let file = camera.files().remove(0);
+    for bytes in [&b""[..], b"<html></html>"] {
+        std::fs::write(&file, bytes).expect("a file");
+        let (status, body) = camera.complete(&presigned, json!({})).await;
+        assert_eq!((status, code(&body)), (StatusCode::CONFLICT, "CONTENT_TYPE_MISMATCH"), "{body}");
+    }
+    assert_eq!(camera.face.db.count("SELECT count(*) FROM media_objects").await, 0);
+    assert_eq!(camera.put(&path(&presigned), &JPEG, image("again")).await.0, StatusCode::OK);
+    assert_eq!(camera.complete(&presigned, json!({})).await.0, StatusCode::OK);
     camera.face.end().await;
 }
 
@@ -269,30 +378,31 @@ async fn an_upload_replaces_until_it_is_complete() {
     let camera = Camera::new().await;
     let presigned = camera.presign().await;
     let uri = path(&presigned);
-    for image in ["first", "second"] {
-        assert_eq!(camera.put(&uri, &JPEG, Body::from(image)).await.0, StatusCode::OK);
+    for text in ["first", "second"] {
+        assert_eq!(camera.put(&uri, &JPEG, image(text)).await.0, StatusCode::OK);
     }
+    let size_bytes = jpeg("second").len();
     let check = async |change: Value, expected: (u16, &str)| {
         let (status, body) = camera.complete(&presigned, change.clone()).await;
         assert_eq!((status.as_u16(), code(&body)), expected, "{change}: {body}");
     };
-    check(json!({"size_bytes": 5}), (409, "SIZE_MISMATCH")).await;
+    check(json!({"size_bytes": size_bytes - 1}), (409, "SIZE_MISMATCH")).await;
     check(json!({"mime_type": "image/png"}), (409, "CONTENT_TYPE_MISMATCH")).await;
     check(json!({"size_bytes": -6}), (400, "VALIDATION_ERROR")).await;
     assert_eq!(camera.face.db.count("SELECT count(*) FROM media_objects").await, 0);
-    check(json!({"size_bytes": 6}), (200, "")).await;
-    check(json!({"size_bytes": 5}), (409, "SIZE_MISMATCH")).await;
+    check(json!({"size_bytes": size_bytes}), (200, "")).await;
+    check(json!({"size_bytes": size_bytes - 1}), (409, "SIZE_MISMATCH")).await;
     check(json!({"mime_type": "image/png"}), (409, "CONTENT_TYPE_MISMATCH")).await;
     check(json!({"session_id": "s-1"}), (200, "")).await;
     check(json!({"session_id": "s-2"}), (200, "")).await;
     let sessions = camera.face.db.count("SELECT count(*) FROM media_objects WHERE session_id = 's-1'").await;
     assert_eq!(sessions, 1);
-    assert_eq!(camera.put(&uri, &JPEG, Body::from("second")).await.0, StatusCode::OK);
-    let refused = camera.refused(&uri, &JPEG, Body::from("other!")).await;
+    assert_eq!(camera.put(&uri, &JPEG, image("second")).await.0, StatusCode::OK);
+    let refused = camera.refused(&uri, &JPEG, image("other!")).await;
     assert_eq!(refused, (409, "ALREADY_COMPLETED".to_owned()));
     let files = camera.files();
     let kept: Vec<_> = files.iter().map(|file| std::fs::read(file).expect("a file")).collect();
-    assert_eq!(kept, [b"second"]);
+    assert_eq!(kept, [jpeg("second")]);
     camera.face.end().await;
 }
 
@@ -300,7 +410,7 @@ async fn an_upload_replaces_until_it_is_complete() {
 async fn an_image_that_is_completed_many_times_at_once_is_completed_once() {
     let camera = Camera::new().await;
     let presigned = camera.presign().await;
-    assert_eq!(camera.put(&path(&presigned), &JPEG, Body::from("image")).await.0, StatusCode::OK);
+    assert_eq!(camera.put(&path(&presigned), &JPEG, image("image")).await.0, StatusCode::OK);
     let call = || camera.complete(&presigned, json!({}));
     let answers = tokio::join!(call(), call(), call(), call(), call(), call());
     let answers = [answers.0, answers.1, answers.2, answers.3, answers.4, answers.5];
@@ -313,10 +423,48 @@ async fn an_image_that_is_completed_many_times_at_once_is_completed_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_shown_in_parts_and_not_again_to_who_has_it() {
+    let camera = Camera::new().await;
+    let presigned = camera.presign().await;
+    assert_eq!(camera.put(&path(&presigned), &JPEG, image("shown")).await.0, StatusCode::OK);
+    let (_, completed) = camera.complete(&presigned, json!({})).await;
+    let whole = jpeg("shown");
+    let (size, etag) = (whole.len(), format!("\"{}\"", completed["etag"].as_str().expect("a tag")));
+    let uri = format!("/api/v1/media/objects/{}", presigned["media_id"].as_str().expect("an id"));
+    let get = async |name: &'static str, value: String| {
+        let headers = [T1[0], (name, value.as_str())];
+        let response =
+            camera.face.router.clone().oneshot(request("GET", &uri, &headers, Body::empty())).await;
+        let (parts, body) = response.expect("a router never fails").into_parts();
+        let range = parts.headers.get(CONTENT_RANGE).map(|range| range.to_str().expect("a text").to_owned());
+        (parts.status.as_u16(), range, to_bytes(body, usize::MAX).await.expect("a body"))
+    };
+    for (range, first, last) in [
+        ("bytes=0-0", 0, 0),
+        ("bytes=5-9", 5, 9),
+        ("bytes=100-", 100, size - 1),
+        ("bytes=-5", size - 5, size - 1),
+        ("bytes=10-99999999", 10, size - 1),
+    ] {
+        let (status, told, bytes) = get("range", range.to_owned()).await;
+        assert_eq!((status, told), (206, Some(format!("bytes {first}-{last}/{size}"))), "{range}");
+        assert_eq!(bytes, whole[first..=last], "{range}");
+    }
+    for range in ["bytes=9-5", "bytes=0-1,4-5", "bytes=99999999-", "bytes=-0", "bytes=x-y", "lines=1-2"] {
+        assert_eq!(get("range", range.to_owned()).await, (200, None, whole.clone().into()), "{range}");
+    }
+    for tags in [etag.clone(), format!("W/{etag}"), format!("\"other\", {etag}"), "*".to_owned()] {
+        assert_eq!(get("if-none-match", tags.clone()).await, (304, None, Bytes::new()), "{tags}");
+    }
+    assert_eq!(get("if-none-match", "\"other\"".to_owned()).await.0, 200);
+    camera.face.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_crosses_tenants() {
     let camera = Camera::new().await;
     let presigned = camera.presign().await;
-    assert_eq!(camera.put(&path(&presigned), &JPEG, Body::from("image")).await.0, StatusCode::OK);
+    assert_eq!(camera.put(&path(&presigned), &JPEG, image("image")).await.0, StatusCode::OK);
     let foreign = json!({"tenant_id": "t-002", "farm_id": "f-001", "barn_id": "b-001", "device_id": "wv-001",
         "object_key": presigned["object_key"], "mime_type": "image/jpeg"});
     let (status, body) = camera.face.post(COMPLETE, &T2, &foreign).await;
@@ -382,15 +530,16 @@ async fn a_refusal_says_what_is_wrong() {
     check(putting(&uri, &JPEG, Body::new(Broken(5))).await, 400, "body: ended too early");
     check(completing(json!({})).await, 404, "the image is not in the store");
     check(completing(json!({"object_key": foreign})).await, 403, "key are not those of the credential");
-    assert_eq!(camera.put(&uri, &JPEG, Body::from("image")).await.0, StatusCode::OK);
-    check(completing(json!({"size_bytes": 4})).await, 409, "size_bytes: the stored image has 5 bytes");
+    assert_eq!(camera.put(&uri, &JPEG, image("image")).await.0, StatusCode::OK);
+    let stored = format!("size_bytes: the stored image has {} bytes", jpeg("image").len());
+    check(completing(json!({"size_bytes": 4})).await, 409, &stored);
     check(
         completing(json!({"mime_type": "image/png"})).await,
         409,
         "mime_type: the stored image is image/jpeg",
     );
     assert_eq!(camera.complete(&presigned, json!({})).await.0, StatusCode::OK);
-    check(putting(&uri, &JPEG, Body::from("other")).await, 409, "another image was completed under this URL");
+    check(putting(&uri, &JPEG, image("other")).await, 409, "another image was completed under this URL");
     let wishing = async |change: Value| {
         let (status, body) = camera.face.post(PRESIGN, &T1, &with(change)).await;
         (status.as_u16(), message(&body))
@@ -434,11 +583,11 @@ async fn a_disk_that_is_full_refuses_and_keeps_what_it_has() {
         return camera.face.end().await;
     };
     let uri = path(&camera.presign().await);
-    assert_eq!(camera.put(&uri, &JPEG, Body::from("small")).await.0, StatusCode::OK);
+    assert_eq!(camera.put(&uri, &JPEG, image("small")).await.0, StatusCode::OK);
     let refused = camera.refused(&uri, &JPEG, Body::from(vec![1; 4 << 20])).await;
     assert_eq!(refused, (507, "INSUFFICIENT_STORAGE".to_owned()));
     let files = camera.files();
     assert_eq!(files.len(), 1, "{files:?}");
-    assert_eq!(std::fs::read(&files[0]).expect("a file"), b"small");
+    assert_eq!(std::fs::read(&files[0]).expect("a file"), jpeg("small"));
     camera.face.end().await;
 }

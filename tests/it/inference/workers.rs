@@ -121,6 +121,32 @@ async fn an_image_that_cannot_be_looked_at_ends_as_a_dead_letter_that_says_why()
     barn.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_will_not_change_is_tried_once_and_a_missing_one_again() {
+    let (barn, _package) = barn_with(Network::Mean, |settings| settings).await;
+    let root = media_root(&barn.settings);
+    let jpeg = picture(51, ImageFormat::Jpeg);
+    let end_mark = [0xff, 0xd9];
+    let half = &jpeg[..jpeg.len() * 4 / 5];
+    for bytes in [half, &[half, &end_mark].concat(), b"GIF89a\x01\0\x01\0", b"", &bomb()] {
+        put_image_job(&barn.db, &root, bytes, None).await;
+    }
+    let missing = put_job_of(&barn.db, id::new_id(), None).await;
+    put_image_job(&barn.db, &root, &jpeg[..jpeg.len() - end_mark.len()], None).await;
+    until("every image is settled and the missing one was looked for", async || {
+        let looked_for =
+            format!("SELECT count(*) FROM inference_jobs WHERE id = '{missing}' AND last_error IS NOT NULL");
+        in_status(&barn.db, "failed").await == 5
+            && in_status(&barn.db, "completed").await == 1
+            && barn.db.count(&looked_for).await == 1
+    })
+    .await;
+    let tried_once = "SELECT count(*) FROM inference_jobs WHERE status = 'failed' AND attempt_count = 1";
+    assert_eq!(barn.db.count(tried_once).await, 5);
+    assert_eq!(barn.db.count("SELECT count(*) FROM dead_letters WHERE source = 'inference'").await, 5);
+    barn.finish().await;
+}
+
 /// A small file that says it is 60,000 x 60,000 pixels.
 fn bomb() -> Vec<u8> {
     let mut png = picture(0, ImageFormat::Png);

@@ -5,8 +5,8 @@ use tests::device::{at_least_once, envelope, new_event_id};
 
 use super::*;
 
-/// The hash of the image: `head -c 200000 /dev/zero | tr '\0' Z | sha256sum`.
-const RIGHT: &str = "38b2f7cf459e18e9f488b5164cd553ba6c0dc286df97c0121e319ca601730362";
+/// The hash of the image: `(cat src/picture.jpg; yes Z | tr -d '\n') | head -c 200000 | sha256sum`.
+const RIGHT: &str = "c19d05eeecfdf775a92a38e9449b3262e98217809e4f45477bb896a29bb85b5b";
 /// A hash of nothing that is here.
 const WRONG: &str = "00000000000000000000000000000000000000000000000000000000000000ff";
 

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use actors::media::name::CONTENT_TYPES;
-use actors::media::store::{MediaStoreError, ObjectBody, ObjectRef};
+use actors::media::store::{MediaStoreError, ObjectBody, ObjectRef, Part};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
+use axum::http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
@@ -141,7 +144,8 @@ pub(in crate::http) async fn media_stats(
 /// Shows an image.
 #[utoipa::path(get, path = "/api/v1/media/objects/{media_id}", tag = "media",
     params(("media_id" = String, Path, description = "Id of the image"), TenantQuery),
-    responses((status = 200, description = "The image", body = Vec<u8>, content_type = "image/*"),
+    responses((status = 200, description = "The image; 304 without a body where `if-none-match` names it", body = Vec<u8>, content_type = "image/*"),
+        (status = 206, description = "The part of it that `range` asks for", body = Vec<u8>, content_type = "image/*"),
         (status = 404, description = "OBJECT_NOT_FOUND"),
         (status = 503, description = "STORAGE_UNAVAILABLE")))]
 pub(in crate::http) async fn show_media(
@@ -149,20 +153,23 @@ pub(in crate::http) async fn show_media(
     call: Call,
     Path(media_id): Path<String>,
     mut params: Params,
+    headers: HeaderMap,
 ) -> Result<Response, Error> {
     let object = object(&state, &call, &media_id, &mut params).await?;
-    bytes(&state, object).await
+    bytes(&state, object, &headers).await
 }
 
 /// Shows an image by its key.
 #[utoipa::path(get, path = "/api/v1/media/objects/by-key", tag = "media", params(KeyQuery),
-    responses((status = 200, description = "The image", body = Vec<u8>, content_type = "image/*"),
+    responses((status = 200, description = "The image; 304 without a body where `if-none-match` names it", body = Vec<u8>, content_type = "image/*"),
+        (status = 206, description = "The part of it that `range` asks for", body = Vec<u8>, content_type = "image/*"),
         (status = 404, description = "OBJECT_NOT_FOUND"),
         (status = 503, description = "STORAGE_UNAVAILABLE")))]
 pub(in crate::http) async fn show_by_key(
     State(state): State<Arc<AppState>>,
     call: Call,
     mut params: Params,
+    headers: HeaderMap,
 ) -> Result<Response, Error> {
     let tenant_id = tenant(&call, &mut params)?;
     let key = params.text("object_key").filter(|key| !key.contains('\0'));
@@ -173,7 +180,7 @@ pub(in crate::http) async fn show_by_key(
         .store
         .run("media_object", async |conn| rows::object_of_key(conn, tenant_id.as_deref(), bucket, &key).await)
         .await?;
-    bytes(&state, found.ok_or_else(absent)?).await
+    bytes(&state, found.ok_or_else(absent)?, &headers).await
 }
 
 /// Shows what is known of an image.
@@ -216,18 +223,59 @@ fn absent() -> Error {
     Error::new(Code::ObjectNotFound, "there is no such image")
 }
 
-async fn bytes(state: &AppState, object: MediaObject) -> Result<Response, Error> {
+async fn bytes(state: &AppState, object: MediaObject, headers: &HeaderMap) -> Result<Response, Error> {
+    let etag = object.etag.as_ref().and_then(|etag| HeaderValue::try_from(format!("\"{etag}\"")).ok());
+    if let Some(etag) = etag.as_ref().filter(|etag| names(headers.get(IF_NONE_MATCH), etag)) {
+        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag.clone())]).into_response());
+    }
+    let size_bytes = object.size_bytes.and_then(|bytes| u64::try_from(bytes).ok());
+    let is_same = headers.get(IF_RANGE).is_none_or(|wanted| Some(wanted) == etag.as_ref());
+    let wanted = headers.get(RANGE).filter(|_| is_same).and_then(|range| range.to_str().ok());
+    let part = wanted.zip(size_bytes).and_then(|(range, size_bytes)| part(range, size_bytes));
+    let part = part.unwrap_or(Part::Whole);
     let place = ObjectRef { object_key: object.object_key, path: object.path };
-    let open = state.media.completer.media.open(&place).await?.ok_or_else(absent)?;
+    let open = state.media.completer.media.open(&place, part).await?.ok_or_else(absent)?;
     let is_image = CONTENT_TYPES.iter().any(|(name, _)| *name == object.mime_type);
     let mime_type = if is_image { object.mime_type } else { TYPE_UNKNOWN.to_owned() };
-    let size_bytes = open.meta.size_bytes;
-    let headers = [(CONTENT_TYPE, mime_type), (CONTENT_LENGTH, size_bytes.to_string())];
-    let mut response = (headers, Body::new(Chunks::new(open.body, size_bytes))).into_response();
-    if let Some(etag) = object.etag.and_then(|etag| format!("\"{etag}\"").parse().ok()) {
+    let whole_bytes = open.meta.size_bytes;
+    let sent_bytes = part.bytes_of(whole_bytes);
+    let headers = [
+        (CONTENT_TYPE, mime_type),
+        (CONTENT_LENGTH, sent_bytes.to_string()),
+        (ACCEPT_RANGES, "bytes".to_owned()),
+    ];
+    let mut response = (headers, Body::new(Chunks::new(open.body, sent_bytes))).into_response();
+    if let Part::Range { first, last } = part {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let range = format!("bytes {first}-{last}/{whole_bytes}");
+        response.headers_mut().insert(CONTENT_RANGE, range.parse().expect("numbers are plain text"));
+    }
+    if let Some(etag) = etag {
         response.headers_mut().insert(ETAG, etag);
     }
     Ok(response)
+}
+
+/// Whether a list of entity tags names this one. A weak one will do, since nothing here is ever changed.
+fn names(list: Option<&HeaderValue>, etag: &HeaderValue) -> bool {
+    let tags = list.and_then(|list| list.to_str().ok()).into_iter().flat_map(|list| list.split(','));
+    let mut tags = tags.map(|tag| tag.trim().trim_start_matches("W/"));
+    tags.any(|tag| tag == "*" || tag.as_bytes() == etag.as_bytes())
+}
+
+/// The one part that is asked for. Several, and those that make no sense or lie behind the end, are answered with the
+/// whole, as one that asks for none.
+fn part(range: &str, size_bytes: u64) -> Option<Part> {
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let end = size_bytes.checked_sub(1)?;
+    let (first, last) = match (first.parse().ok(), last.parse::<u64>().ok()) {
+        (Some(first), Some(last)) => (first, last.min(end)),
+        (Some(first), None) if last.is_empty() => (first, end),
+        // The last so many bytes.
+        (None, Some(bytes)) if first.is_empty() && bytes > 0 => (size_bytes.saturating_sub(bytes), end),
+        _ => return None,
+    };
+    (first <= last).then_some(Part::Range { first, last })
 }
 
 type Chunk = (Box<dyn ObjectBody>, Result<Option<Bytes>, MediaStoreError>);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use actors::media::completion::Received;
-use actors::media::filesystem::{FilesystemStore, FinishedDraft, SignedUpload};
+use actors::media::filesystem::{Draft, FilesystemStore, SignedUpload};
+use actors::picture;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -15,7 +16,7 @@ use schema::store::media::{self as rows, Upload};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::refused_url;
+use super::{MediaDesk, refused_url};
 use crate::http::AppState;
 use crate::http::error::{Code, Error};
 use crate::http::query::Params;
@@ -40,7 +41,8 @@ pub(in crate::http) struct Nothing {}
     params(("media_id" = String, Path, description = "Id of the image"), UploadQuery),
     request_body(content = Vec<u8>, content_type = "image/*", description = "The image as it is"),
     responses((status = 200, description = "The image is stored; its ETag is in the header", body = Nothing),
-        (status = 400, description = "VALIDATION_ERROR: the body ended too early"),
+        (status = 400, description = "VALIDATION_ERROR: the body ended too early, has another length than was announced, \
+            is no image of the offered type, or only a part of one; nothing of it is kept"),
         (status = 403, description = "SIGNATURE_INVALID, URL_EXPIRED"),
         (status = 404, description = "NOT_FOUND: images go to a bucket"),
         (status = 409, description = "CONTENT_TYPE_MISMATCH, ALREADY_COMPLETED"),
@@ -59,7 +61,9 @@ pub(in crate::http) async fn upload(
         store.directory().ok_or_else(|| Error::new(Code::NotFound, "images go to a bucket, not here"))?;
     let upload = signed_upload(&state, directory, &media_id, &mut params).await?;
     check_headers(&headers, &upload, state.media.settings.upload_bytes_max)?;
-    let draft = write(directory, &upload, body, state.media.settings.upload_bytes_max).await?;
+    let mut draft = write(directory, &upload, body, state.media.settings.upload_bytes_max).await?;
+    state.media.check_picture(&upload, &mut draft).await?;
+    let draft = draft.finish().await?;
     let etag = format!("\"{}\"", draft.written.sha256);
     match state.media.completer.receive(&upload, draft).await? {
         Received::Stored | Received::Same => Ok(([(ETAG, etag)], Json(Nothing {}))),
@@ -114,7 +118,17 @@ fn check_headers(headers: &HeaderMap, upload: &Upload, bytes_max: u64) -> Result
     if declared.is_some_and(|bytes| bytes > bytes_max) {
         return Err(too_large(bytes_max));
     }
-    Ok(())
+    declared.map_or(Ok(()), |bytes| check_length(upload, bytes))
+}
+
+/// An upload has the length that was announced with the wish for it. A length of 0 announces nothing.
+fn check_length(upload: &Upload, bytes: u64) -> Result<(), Error> {
+    match upload.content_length.filter(|announced| *announced > 0) {
+        Some(announced) if announced.unsigned_abs() != bytes => {
+            Err(Error::validation(format!("body: {announced} bytes were announced, these are {bytes}")))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Writes the body beside the image's place, and no more of it than an image may have.
@@ -123,7 +137,7 @@ async fn write(
     upload: &Upload,
     mut body: Body,
     bytes_max: u64,
-) -> Result<FinishedDraft, Error> {
+) -> Result<Draft, Error> {
     let path = upload.path.as_deref();
     let path = path.ok_or_else(|| Error::new(Code::NotFound, "the upload was offered for a bucket"))?;
     let mut draft = directory.begin(path).await?;
@@ -137,7 +151,26 @@ async fn write(
         }
         draft.write(chunk).await?;
     }
-    Ok(draft.finish().await?)
+    check_length(upload, bytes)?;
+    Ok(draft)
+}
+
+impl MediaDesk {
+    /// Whether what came is a picture of the offered type, and all of it. What is not leaves no trace, so that the next
+    /// upload finds the place as this one found it.
+    async fn check_picture(&self, upload: &Upload, draft: &mut Draft) -> Result<(), Error> {
+        // Few at a time, since each is in memory meanwhile.
+        let _turn = self.picture_checks.acquire().await.expect("nobody closes it");
+        let bytes = draft.content().await?;
+        let found = tokio::task::spawn_blocking(move || picture::check(&bytes)).await;
+        let found = found.map_err(|_| Error::validation("body: the image is broken"))?;
+        let found = found.map_err(|fault| Error::validation(format!("body: {fault}")))?;
+        if found.content_type() != upload.content_type {
+            let (is, offered) = (found.content_type(), &upload.content_type);
+            return Err(Error::validation(format!("body: is {is}, the upload was offered for {offered}")));
+        }
+        Ok(())
+    }
 }
 
 fn too_large(bytes_max: u64) -> Error {
