@@ -29,7 +29,7 @@ use crate::delivery::{Delivery, Intake, Message, Qos, Verdict};
 pub use crate::link::tls::LinkTls;
 use crate::redelivery::Redelivery;
 use crate::stats::DoorStats;
-use crate::tls::TlsError;
+use crate::tls::{TlsError, advice as tls_advice};
 use crate::window::{Answer, Closed, Echo, Returned, Slot, Window};
 
 /// Wait after the first failed connection; it doubles up to the limit.
@@ -223,7 +223,8 @@ impl Pump<'_> {
                     self.epoch.fetch_add(1, Ordering::Relaxed);
                     self.link.stats.set_connected(false);
                     is_encrypted_anew = false;
-                    tracing::warn!(error = &error as &dyn Error, "link to the broker is down");
+                    let advice = advice(&error);
+                    tracing::warn!(error = &error as &dyn Error, advice, "link to the broker is down");
                     if *self.link.draining.borrow() {
                         return;
                     }
@@ -420,4 +421,8 @@ impl Drop for Running<'_> {
         self.0.stats.set_connected(false);
         self.0.running.send_replace(false);
     }
+}
+/// What a person can do when the broker's certificate keeps the link away.
+fn advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    tls_advice(&error.to_string()).or_else(|| advice(error.source()?))
 }

@@ -47,6 +47,25 @@ pub struct TlsFiles {
     pub client_crl: Option<PathBuf>,
 }
 
+/// What a person can do about a failure of TLS with a server, by what rustls says of it; `None` when it is something else.
+#[must_use]
+pub fn advice(cause: &str) -> Option<&'static str> {
+    let advices = [
+        (
+            "CaUsedAsEndEntity",
+            "the server shows a certificate of a CA; give it one of its own (CA:FALSE), signed by that CA",
+        ),
+        ("UnknownIssuer", "name the CA of the server's certificate as tls_ca"),
+        ("not valid for name", "the server's certificate is for another name than the address has"),
+        ("certificate expired", "renew the server's certificate, or set the clock of this box"),
+        ("not valid yet", "set the clock of this box, or wait for the server's certificate to begin"),
+        ("UnsupportedCertVersion", "give the server a certificate of version 3"),
+        ("CertificateRequired", "the server asks for a certificate: name one as tls_cert and tls_key"),
+        ("InvalidContentType", "the server does not speak TLS at this port"),
+    ];
+    advices.into_iter().find(|(name, _)| cause.contains(name)).map(|(_, advice)| advice)
+}
+
 /// Why the files are of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {

@@ -586,6 +586,8 @@ pub(crate) fn cloud_settings(config: &Config) -> Option<CloudSettings> {
         auth,
         authorization: secret(&cloud.authorization),
         headers: cloud.headers_json.iter().map(header).collect(),
+        tls: LinkTls { ca: cloud.tls_ca.clone(), own: cloud.tls_cert.clone().zip(cloud.tls_key.clone()) },
+        proxy: cloud.proxy.as_ref().map(|proxy| proxy.expose().to_owned()),
         timeout_seconds: cloud.timeout_seconds,
         handshake_seconds: cloud.handshake_seconds,
     })

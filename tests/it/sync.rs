@@ -7,6 +7,7 @@ use actors::sync::cloud::CloudSettings;
 use actors::sync::sign::CloudAuth;
 use actors::sync::status::CloudState;
 use actors::sync::{Args, SyncHub, SyncPartition, SyncSettings};
+use broker::LinkTls;
 use chrono::{DateTime, TimeDelta};
 use loadtest::cloud::{Auth, Mode, Plan, PretendCloud, Settings};
 use ractor::{Actor, ActorRef};
@@ -30,6 +31,8 @@ fn settings(cloud: &PretendCloud) -> SyncSettings {
             auth: CloudAuth::None,
             authorization: String::new(),
             headers: Vec::new(),
+            tls: LinkTls::default(),
+            proxy: None,
             timeout_seconds: 30,
             handshake_seconds: 60,
         }),

@@ -1,6 +1,7 @@
 //! Rules between keys: what each key allows alone and not together.
 
 use actors::inference::rabbitmq::RabbitUrl;
+use actors::sync::cloud::is_proxy;
 
 use super::kept::SECRET_BYTES_MIN;
 use super::keys::Config;
@@ -220,6 +221,11 @@ fn check_cloud(config: &Config, sources: &mut Sources<'_>) {
     if let Some(url) = &cloud.url {
         check_scheme("cloud.url", url, &["http", "https"], sources);
     }
+    check_pair("cloud.tls_cert", cloud.tls_cert.is_some(), "cloud.tls_key", cloud.tls_key.is_some(), sources);
+    if cloud.proxy.as_ref().is_some_and(|proxy| !is_proxy(proxy.expose())) {
+        let help = "write it as http://user:password@host:3128, or https://…, with odd characters as %xx";
+        sources.blame("cloud.proxy", "is no address of an HTTP proxy", help);
+    }
     match cloud.auth_mode {
         CloudAuth::ApiKey if cloud.api_key.is_none() => {
             sources.blame(
@@ -238,7 +244,15 @@ fn check_cloud(config: &Config, sources: &mut Sources<'_>) {
 
 /// Certificates of a link that is not encrypted would be a wish that is not heard.
 fn check_encryption(config: &Config, sources: &mut Sources<'_>) {
-    let mqtt = &config.mqtt;
+    let (mqtt, cloud) = (&config.mqtt, &config.cloud);
+    let is_cloud_plain = cloud.url.as_ref().is_some_and(|url| url.scheme() == "http");
+    for (path, is_set) in
+        [("cloud.tls_ca", cloud.tls_ca.is_some()), ("cloud.tls_cert", cloud.tls_cert.is_some())]
+    {
+        if is_set && is_cloud_plain {
+            sources.blame(path, "is set, but cloud.url asks for no TLS", "write cloud.url as https://…");
+        }
+    }
     for (path, is_set) in [("mqtt.tls_ca", mqtt.tls_ca.is_some()), ("mqtt.tls_cert", mqtt.tls_cert.is_some())]
     {
         if is_set && !mqtt.url.is_encrypted() {
