@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use broker::Identity;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use schema::clock::Clock;
+use schema::clock::watch::ClockWatch;
 use schema::id::{DeviceId, TenantId};
 use schema::metrics;
 use schema::store::access::{AccessNews, Touched};
@@ -30,6 +30,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Word that comes so close together is acted on together.
 const GATHER: Duration = Duration::from_millis(20);
+/// After a leap of the clock nothing is tidied away for so long.
+const TIDY_AFTER: chrono::Duration = chrono::Duration::days(7);
 /// Devices that are judged one by one; more of them are judged with everybody.
 const DEVICES_MAX: usize = 100;
 
@@ -38,8 +40,8 @@ const DEVICES_MAX: usize = 100;
 pub struct AccessWatch {
     /// The database.
     pub store: Store,
-    /// Wall time.
-    pub clock: Clock,
+    /// Wall time, and whether something may be tidied away by it.
+    pub watch: ClockWatch,
     /// Who may speak.
     pub allowlist: Allowlist,
     /// Who is who.
@@ -178,8 +180,10 @@ impl AccessWatch {
     }
 
     async fn look(&self) -> Result<(), StoreError> {
-        let now = self.clock.now();
-        self.store.run("end_overlaps", async |conn| device::end_overlaps(conn, now).await).await?;
+        // A password that was tidied away by a wrong clock would be gone for good.
+        if let Some(now) = self.watch.may_give_up(TIDY_AFTER) {
+            self.store.run("end_overlaps", async |conn| device::end_overlaps(conn, now).await).await?;
+        }
         self.allowlist.refresh().await
     }
 }

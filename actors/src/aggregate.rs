@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use schema::clock::Clock;
-use schema::store::{Store, StoreError, aggregate};
+use schema::clock::Timestamp;
+use schema::clock::watch::ClockWatch;
+use schema::store::aggregate::{self, STEP_MAX, STEP_MIN, Scope};
+use schema::store::{Store, StoreError};
 
 use crate::chore::Chore;
 
@@ -13,12 +15,38 @@ const AFTER_THE_MINUTE_SECONDS: i64 = 2;
 /// The chore.
 #[derive(Clone)]
 pub struct Aggregation {
-    /// The database.
-    pub store: Store,
-    /// Wall time.
-    pub clock: Clock,
+    store: Store,
+    watch: ClockWatch,
     /// Whether closed buckets go to the cloud.
-    pub is_emitting: bool,
+    is_emitting: bool,
+    /// How much of the past one pass covers.
+    step: chrono::Duration,
+    /// Steps of the clock that are reckoned with.
+    steps: usize,
+    /// Up to which time what came in was looked at, since the clock was set last. `None` before the first pass.
+    looked_until: Option<Timestamp>,
+    /// The same for the stretches of time that a step of the clock has ended since the last pass.
+    ended: Vec<(Timestamp, Timestamp)>,
+}
+
+impl Aggregation {
+    /// An aggregation that begins where the last pass of any engine has ended.
+    #[must_use]
+    pub fn new(store: Store, watch: ClockWatch, is_emitting: bool) -> Self {
+        Self { store, watch, is_emitting, step: STEP_MAX, steps: 0, looked_until: None, ended: Vec::new() }
+    }
+
+    /// Notes which stretches of time have ended because the clock was set.
+    fn follow_steps(&mut self) {
+        let steps = self.watch.steps_after(self.steps);
+        self.steps += steps.len();
+        for step in steps {
+            if let Some(looked_until) = self.looked_until {
+                self.ended.push((looked_until.min(step.from), step.from));
+                self.looked_until = Some(step.to);
+            }
+        }
+    }
 }
 
 impl Chore for Aggregation {
@@ -26,12 +54,35 @@ impl Chore for Aggregation {
     type Error = StoreError;
 
     async fn run(&mut self) -> Result<Duration, StoreError> {
-        let pass = aggregate::pass(&self.store, self.clock.now(), self.is_emitting).await?;
-        if pass.is_some_and(|pass| pass.is_behind) {
-            return Ok(Duration::ZERO);
-        }
-        let into_the_minute = self.clock.now().timestamp().rem_euclid(60);
-        let wait = (60 + AFTER_THE_MINUTE_SECONDS - into_the_minute).rem_euclid(60);
-        Ok(Duration::from_secs(wait.unsigned_abs().max(1)))
+        self.follow_steps();
+        let now = self.watch.now();
+        let scope = Scope {
+            newest_seen: self.watch.newest_seen(),
+            looked_until: self.looked_until,
+            ended: &self.ended,
+            step: self.step,
+            is_emitting: self.is_emitting,
+            ..Scope::at(now)
+        };
+        let pass = match aggregate::pass(&self.store, scope).await {
+            Ok(pass) => pass,
+            Err(error) => {
+                if error.is_timeout() {
+                    self.step = (self.step / 2).max(STEP_MIN);
+                }
+                return Err(error);
+            }
+        };
+        let Some(pass) = pass else { return Ok(until_the_next_minute(now)) };
+        self.step = (self.step * 2).min(STEP_MAX);
+        self.ended.clear();
+        self.looked_until = Some(now);
+        Ok(if pass.is_behind { Duration::ZERO } else { until_the_next_minute(self.watch.now()) })
     }
+}
+
+fn until_the_next_minute(now: Timestamp) -> Duration {
+    let into_the_minute = now.timestamp().rem_euclid(60);
+    let wait = (60 + AFTER_THE_MINUTE_SECONDS - into_the_minute).rem_euclid(60);
+    Duration::from_secs(wait.unsigned_abs().max(1))
 }

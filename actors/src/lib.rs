@@ -9,6 +9,7 @@ pub mod address;
 pub mod aggregate;
 pub mod allowlist;
 pub mod chore;
+pub mod clock;
 pub mod credentials;
 pub mod database;
 pub mod device;

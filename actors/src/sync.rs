@@ -17,6 +17,7 @@ pub mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::clock::{Clock, Timestamp};
 use schema::store::outbox::LANE_GROUPS;
@@ -26,7 +27,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use answer::{Answer, Verdict};
+use answer::{Answer, RETRY_AFTER_MAX, Verdict};
 use cloud::{Cloud, CloudError, CloudSettings};
 use monitor::Monitor;
 use partition::Partition;
@@ -62,6 +63,13 @@ pub struct SyncSettings {
     pub poll_ms: u64,
     /// How long a request under way may take when the engine stops.
     pub drain_ms: u64,
+}
+
+impl SyncSettings {
+    fn wait_max(&self) -> TimeDelta {
+        let longest = Duration::from_secs(self.backoff_seconds_max).max(RETRY_AFTER_MAX);
+        TimeDelta::from_std(longest).unwrap_or(TimeDelta::MAX)
+    }
 }
 
 /// What the senders, HTTP and the writers share. Cloning shares it.
@@ -205,6 +213,20 @@ impl SyncHub {
         self.shared.status.view()
     }
 
+    /// The name under which this engine holds leases, which no other living engine has.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn holder(&self) -> Result<Arc<str>, StoreError> {
+        self.shared.holder().await
+    }
+
+    /// The longest that a tenant pauses: a pause that ends later was set by a wrong clock and holds nothing.
+    #[must_use]
+    pub fn pause_max(&self) -> TimeDelta {
+        self.shared.wait_max()
+    }
+
     /// Ends all work by `deadline`, side by side; the actors then stop without a wait of their own.
     pub fn stop_by(&self, deadline: Instant) {
         for seat in &self.shared.seats {
@@ -236,6 +258,16 @@ impl Shared {
 
     pub(crate) fn backoff_max(&self) -> Duration {
         Duration::from_secs(self.settings.backoff_seconds_max)
+    }
+
+    /// The longest that a tenant pauses or a row waits, whoever says for how long.
+    pub(crate) fn wait_max(&self) -> TimeDelta {
+        self.settings.wait_max()
+    }
+
+    /// How long nobody else may have a batch.
+    pub(crate) fn lease(&self) -> TimeDelta {
+        TimeDelta::seconds(i64::try_from(self.settings.lease_seconds).unwrap_or(i64::from(u32::MAX)))
     }
 
     /// Takes note of the answer to a greeting.

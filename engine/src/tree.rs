@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! database                     asks the database when nobody else does
+//! clock                        watches the wall clock beside the monotonic one
 //! allowlist  access            reads the allowlists again, puts out whoever is revoked
 //! partitions  cleanup          make room ahead, remove what has expired
 //! signs_of_life                writes when devices last called over HTTP
@@ -31,6 +32,7 @@ use actors::address::Address;
 use actors::aggregate::Aggregation;
 use actors::allowlist::Allowlist;
 use actors::chore::{Chore, ChoreActor};
+use actors::clock::ClockKeeper;
 use actors::credentials::Credentials;
 use actors::credentials::desk::DeviceDesk;
 use actors::database::{DatabaseHealth, DatabaseProbe};
@@ -463,16 +465,21 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
         every_minutes: config.ingress.dedupe_cleanup_minutes,
         rejects_rows_max: i64::try_from(config.ingress.rejects_rows_max).unwrap_or(i64::MAX),
     };
-    let mut chores = vec![chore(probe), chore(parts.allowlist.clone()), chore(partitions), chore(cleanup)];
+    let keeper = ClockKeeper::new(store.clone(), parts.clock_watch.clone());
+    let mut chores =
+        vec![chore(probe), chore(keeper), chore(parts.allowlist.clone()), chore(partitions), chore(cleanup)];
     chores.push(chore(parts.signs_of_life.clone()));
     if config.telemetry.aggregate {
         let is_emitting = config.telemetry.emit_aggregates;
-        chores.push(chore(Aggregation { store: store.clone(), clock: clock.clone(), is_emitting }));
+        chores.push(chore(Aggregation::new(store.clone(), parts.clock_watch.clone(), is_emitting)));
     }
     let media = &config.media;
     chores.push(chore(UploadWatch {
         completer: parts.completer(config),
         implicit_grace_seconds: i64::try_from(media.implicit_grace_seconds).unwrap_or(i64::MAX),
+        offer_max: chrono::Duration::seconds(
+            i64::try_from(media.presign_seconds).unwrap_or(i64::from(u32::MAX)),
+        ),
         bootstrap_attempts: media.bootstrap_retries,
         bootstrap_delay: Duration::from_millis(media.bootstrap_delay_ms),
         measured_at: None,
@@ -492,7 +499,7 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
 fn access_watch(config: &Config, parts: &Parts) -> ChildSpec {
     let watch = AccessWatch {
         store: parts.store.clone(),
-        clock: parts.clock.clone(),
+        watch: parts.clock_watch.clone(),
         allowlist: parts.allowlist.clone(),
         credentials: parts.credentials.clone(),
         way_in: parts.way_in.clone(),
@@ -540,8 +547,9 @@ fn session_upkeep(config: &Config, parts: &Parts) -> ChildSpec {
     let idle_hours = config.session.idle_cancel_hours;
     chore(SessionUpkeep {
         store: parts.store.clone(),
-        clock: parts.clock.clone(),
+        watch: parts.clock_watch.clone(),
         sessions: parts.sessions.clone(),
+        finalize_wait: hours(config.session.finalize_wait_hours),
         idle_cancel: (idle_hours > 0).then(|| hours(idle_hours)),
     })
 }

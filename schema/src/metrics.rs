@@ -254,6 +254,8 @@ catalog! {
     gauge disk_free_bytes(volume: &'static str) = "disk.free_bytes";
     /// Actors that were restarted after a failure, by kind.
     counter engine_restarts(actor: &'static str) = "engine.restarts";
+    /// Times the wall clock was set, by direction: `ahead` or `back`.
+    counter engine_clock_steps(direction: &'static str) = "engine.clock_steps";
 }
 
 /// Requests answered, by route template, method and status.

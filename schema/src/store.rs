@@ -4,6 +4,7 @@ pub mod access;
 pub mod aggregate;
 pub mod audit;
 pub mod bench;
+pub mod clock;
 pub mod credential;
 pub mod dead_letter;
 pub mod dedupe;
@@ -40,6 +41,7 @@ pub const STATEMENTS: &[&[&str]] = &[
     aggregate::STATEMENTS,
     audit::STATEMENTS,
     bench::STATEMENTS,
+    clock::STATEMENTS,
     credential::STATEMENTS,
     dead_letter::STATEMENTS,
     dedupe::STATEMENTS,

@@ -3,6 +3,7 @@
 mod abuse;
 mod access;
 mod clients;
+mod clock;
 mod cloud;
 mod crash;
 mod digits;

@@ -55,6 +55,7 @@ fn request<'a>(holder: &'a str, groups: &'a [i16], at: Timestamp) -> ClaimReques
         holder,
         now: at,
         lease: seconds(300),
+        wait_max: seconds(300),
         events_max: 500,
         bytes_max: 1_000_000,
     }
@@ -440,7 +441,7 @@ async fn stuck_rows_are_unclaimed_when_their_lease_ended_long_enough_ago() {
 async fn tenants_with_due_rows_are_found() {
     let db = Database::fresh_at(now()).await;
     let due = async || {
-        let work = async |conn: &mut _| claim::due_tenants(conn, &groups_of(0, 1), now()).await;
+        let work = async |conn: &mut _| claim::due_tenants(conn, &groups_of(0, 1), now(), seconds(300)).await;
         let tenants = db.store.run("due", work).await.unwrap();
         tenants.into_iter().map(|tenant| tenant.tenant_id).collect::<Vec<_>>()
     };

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Duration, Utc};
 use schema::clock::Timestamp;
+use schema::store::aggregate::Scope;
 use schema::store::telemetry::{self, Reading, Replays, TimeRange, WriteContext};
 use schema::store::{Store, StoreSettings, aggregate, dedupe, device, partition};
 use tests::postgres::{Database, store};
@@ -193,7 +194,8 @@ async fn buckets(database: &Database, window: &str) -> Vec<(Timestamp, f64, f64,
 }
 
 async fn pass(database: &Database, now: Timestamp) {
-    while aggregate::pass(&database.store, now, true)
+    let scope = Scope { looked_until: Some(now), is_emitting: true, ..Scope::at(now) };
+    while aggregate::pass(&database.store, scope)
         .await
         .expect("the pass works")
         .is_some_and(|pass| pass.is_behind)

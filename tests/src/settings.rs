@@ -77,8 +77,14 @@ impl Settings {
 
     /// Names the authorities that the system vouches for: a PEM file.
     #[must_use]
-    pub fn trusting(mut self, authorities: &Path) -> Self {
-        self.variables.insert("SSL_CERT_FILE".to_owned(), authorities.display().to_string());
+    pub fn trusting(self, authorities: &Path) -> Self {
+        self.with_variable("SSL_CERT_FILE", &authorities.display().to_string())
+    }
+
+    /// Sets a variable of the environment that is no key of the configuration.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.insert(name.to_owned(), value.to_owned());
         self
     }
 

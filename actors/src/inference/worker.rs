@@ -16,12 +16,13 @@ use schema::clock::{Clock, Timestamp};
 use schema::id;
 use schema::metrics;
 use schema::store::dead_letter::Source;
-use schema::store::inference::claim::{self, Again, Claim, Lease};
+use schema::store::inference::claim::{self, Again, Claim, Lease, WAIT_MAX};
 use schema::store::inference::{self, Job, NewResult};
 use schema::store::outbox::put::NewEvent;
 use schema::store::{Store, StoreError};
 use schema::wire::event::{INFERENCE_COMPLETED, InferenceCompleted};
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::image::{IMAGE_BYTES_MAX, ImageRefusal};
@@ -29,7 +30,7 @@ use super::model::{Model, ModelError};
 use super::rabbitmq::{Orders, Outgoing, Taken, WorkOrder};
 use super::{Employed, InferenceHub, Prediction};
 use crate::media::store::{MediaStore, MediaStoreError, ObjectRef, Part};
-use crate::sync::{SyncWake, backoff};
+use crate::sync::{SyncHub, backoff};
 
 /// How often rows are looked at when nothing wakes a worker.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -37,8 +38,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const ROWS_EVERY: Duration = Duration::from_secs(5);
 /// How often a worker looks for jobs whose lease ran out.
 const EXPIRED_EVERY: Duration = Duration::from_secs(5);
-/// The longest wait between two attempts.
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// The wait after the store of the images did not answer, which counts as no attempt.
 const STORE_AWAY_WAIT: TimeDelta = TimeDelta::seconds(15);
 /// The wait after the database did not answer.
@@ -56,14 +55,14 @@ pub struct WorkerContext {
     pub media: Arc<dyn MediaStore>,
     /// The model, and hints.
     pub hub: InferenceHub,
-    /// Told of new events.
-    pub wake_sync: SyncWake,
-    /// Who holds the leases, for people.
-    pub holder: String,
+    /// Told of new events. Leases are held under its name, as those of the outbox are.
+    pub sync: SyncHub,
     /// Attempts before a job is given up.
     pub attempts_max: i32,
     /// Seconds a job may be held.
     pub lease_seconds: i64,
+    /// Filled once the jobs are taken back that an earlier life of this engine had in hand.
+    pub taken_back: OnceCell<()>,
 }
 
 /// What a worker starts with. All its incarnations share it.
@@ -191,9 +190,10 @@ enum Blame {
 impl State {
     /// Works on one job; `false` when none is due.
     async fn look(&mut self) -> Result<bool, StoreError> {
+        let context = Arc::clone(&self.args.context);
+        context.taken_back.get_or_try_init(|| context.take_back()).await?;
         self.bury_the_dead().await?;
         self.take_back_expired().await?;
-        let context = Arc::clone(&self.args.context);
         let Some(next) = self.next().await? else { return Ok(false) };
         // There may be more for the others.
         context.hub.wake();
@@ -249,18 +249,10 @@ impl State {
         }
         self.expired_looked_at = Some(Instant::now());
         let context = &self.args.context;
-        let now = context.clock.now();
-        let expired = async |conn: &mut _| claim::expired(conn, now).await;
-        for claim in context.store.run("inference_expired", expired).await? {
-            let failure = Failure {
-                code: "LEASE_EXPIRED",
-                text: "the worker did not come back in time".to_owned(),
-                blame: Blame::Job,
-            };
-            let outcome = context.fail(&claim, &failure).await?;
-            context.settled(&claim.job, None, outcome);
-        }
-        Ok(())
+        let (now, lease_max) = (context.clock.now(), context.lease_max());
+        let expired = async |conn: &mut _| claim::expired(conn, now, lease_max).await;
+        let expired = context.store.run("inference_expired", expired).await?;
+        context.fail_all(expired, "LEASE_EXPIRED", "the worker did not come back in time").await
     }
 
     fn hold(&self, in_hand: Option<InHand>) -> Option<InHand> {
@@ -271,18 +263,42 @@ impl State {
 
 impl WorkerContext {
     async fn claim(&self) -> Result<Option<Claim>, StoreError> {
-        let (lease, now) = (self.lease(), self.clock.now());
+        let holder = self.sync.holder().await?;
+        let (lease, now) = (self.lease(&holder), self.clock.now());
         self.store.run("inference_claim", async |conn| claim::claim(conn, lease, now).await).await
     }
 
     async fn claim_ordered(&self, order: &WorkOrder) -> Result<Option<Claim>, StoreError> {
-        let (lease, now) = (self.lease(), self.clock.now());
+        let holder = self.sync.holder().await?;
+        let (lease, now) = (self.lease(&holder), self.clock.now());
         let key = (&*order.tenant_id, order.job_id);
         self.store.run("inference_claim", async |conn| claim::claim_one(conn, key, lease, now).await).await
     }
 
-    fn lease(&self) -> Lease<'_> {
-        Lease { holder: &self.holder, length: TimeDelta::seconds(self.lease_seconds) }
+    fn lease<'a>(&self, holder: &'a str) -> Lease<'a> {
+        Lease { holder, length: self.lease_max() }
+    }
+
+    fn lease_max(&self) -> TimeDelta {
+        TimeDelta::seconds(self.lease_seconds)
+    }
+
+    /// Takes back what an earlier life of this engine had in hand when it died. No worker of this life has a job yet, and
+    /// no other living engine has its name.
+    async fn take_back(&self) -> Result<(), StoreError> {
+        let holder = self.sync.holder().await?;
+        let held = async |conn: &mut _| claim::held(conn, &holder).await;
+        let held = self.store.run("inference_held", held).await?;
+        self.fail_all(held, "ENGINE_DIED", "the engine died while it looked at the image").await
+    }
+
+    async fn fail_all(&self, claims: Vec<Claim>, code: &'static str, text: &str) -> Result<(), StoreError> {
+        for claim in claims {
+            let failure = Failure { code, text: text.to_owned(), blame: Blame::Job };
+            let outcome = self.fail(&claim, &failure).await?;
+            self.settled(&claim.job, None, outcome);
+        }
+        Ok(())
     }
 
     /// Counts what became of an attempt and settles its order, after the commit.
@@ -374,7 +390,7 @@ impl WorkerContext {
             tracing::warn!(job_id = %job.id, trace_id = job.trace_id, attempt_count = claim.attempt, "inference result came after its lease");
             return Ok(Outcome::Late);
         }
-        self.wake_sync.wake();
+        self.sync.wake();
         tracing::debug!(job_id = %job.id, tenant_id = job.tenant_id, media_id = %job.media_id, trace_id = job.trace_id, "image looked at");
         Ok(Outcome::Completed)
     }
@@ -403,7 +419,7 @@ impl WorkerContext {
             Again { at: now + STORE_AWAY_WAIT, is_counted: false }
         } else {
             let attempt = u32::try_from(claim.attempt).unwrap_or(1);
-            let wait = backoff::wait(attempt, BACKOFF_MAX);
+            let wait = backoff::wait(attempt, WAIT_MAX.to_std().unwrap_or_default());
             Again { at: now + TimeDelta::from_std(wait).unwrap_or(STORE_AWAY_WAIT), is_counted: true }
         };
         let settle = async |conn: &mut _| claim::put_off(conn, claim, &error, again, now).await;

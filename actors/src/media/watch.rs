@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use schema::clock::deadline::is_due;
 use schema::metrics;
 use schema::store::StoreError;
 use schema::store::media::{self as rows, Due, DueUpload, Upload, UploadStatus};
@@ -30,6 +31,8 @@ pub struct UploadWatch {
     pub completer: Completer,
     /// How long received bytes wait for a call or an event.
     pub implicit_grace_seconds: i64,
+    /// The longest that an offer is good for.
+    pub offer_max: chrono::Duration,
     /// How often the store is asked at the start before anything else is done; each time makes a missing bucket.
     pub bootstrap_attempts: u32,
     /// How long to wait between these attempts.
@@ -81,6 +84,7 @@ impl UploadWatch {
             now: self.completer.clock.now(),
             grace: chrono::Duration::seconds(self.implicit_grace_seconds),
             look_again: chrono::Duration::seconds(LOOK_AGAIN_SECONDS),
+            offer_max: self.offer_max,
             uploads_max: UPLOADS_PER_CLAIM_MAX,
         };
         let store = &self.completer.store;
@@ -89,7 +93,7 @@ impl UploadWatch {
 
     /// Looks at one upload. Only what concerns all of them is a failure.
     async fn look(&self, due: DueUpload) -> Result<(), CompletionError> {
-        let is_expired = due.upload.expires_at <= self.completer.clock.now();
+        let is_expired = is_due(due.upload.expires_at, self.completer.clock.now(), self.offer_max);
         let completion = completion(&due);
         match self.completer.complete(&completion).await {
             Ok(_) => Ok(()),

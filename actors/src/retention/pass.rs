@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Days;
-use schema::clock::watch::{ClockWatch, Known};
+use schema::clock::watch::ClockWatch;
 use schema::clock::{Clock, Timestamp};
 use schema::metrics;
 use schema::store::retention::lock::PassLock;
@@ -21,6 +21,7 @@ use super::mark::Standing;
 use super::report::Report;
 use super::trouble::{Trouble, Troubles};
 use super::{PassOrder, RetentionSettings};
+use crate::clock;
 use crate::media::store::{MediaStore, MediaStoreError};
 
 /// How long the offer of an upload is kept after its end.
@@ -153,15 +154,7 @@ impl Janitor {
     /// When the last pass ran. The watch over the clock is told, once, what the database knows.
     pub(super) async fn ask_of_clock(&self) -> Result<Option<Timestamp>, PassError> {
         let last_pass = self.store.run("last_pass", async |conn| passes::last(conn).await).await?;
-        if self.watch.known().is_none() {
-            let now = self.clock.now();
-            let newest_row = async |conn: &mut _| passes::newest_row(conn, now).await;
-            let known_at = match last_pass {
-                Some(last_pass) => Some(last_pass),
-                None => self.store.run("newest_row", newest_row).await?,
-            };
-            self.watch.remember(Known { known_at, leapt_at: None });
-        }
+        clock::ask(&self.store, &self.watch).await?;
         Ok(last_pass)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use schema::clock::Clock;
+use schema::clock::watch::ClockWatch;
 use schema::metrics;
 use schema::store::session::{self, Due};
 use schema::store::{Store, StoreError, dead_letter};
@@ -23,10 +23,12 @@ const NEXT_ROUND: Duration = Duration::from_millis(500);
 pub struct SessionUpkeep {
     /// The database.
     pub store: Store,
-    /// Wall time.
-    pub clock: Clock,
+    /// Wall time, and whether something may be given up by it.
+    pub watch: ClockWatch,
     /// Who does what is due.
     pub sessions: Sessions,
+    /// How long a finalize waits for its session.
+    pub finalize_wait: chrono::Duration,
     /// How long an open session may be silent; `None` means for ever.
     pub idle_cancel: Option<chrono::Duration>,
 }
@@ -36,12 +38,20 @@ impl Chore for SessionUpkeep {
     type Error = StoreError;
 
     async fn run(&mut self) -> Result<Duration, StoreError> {
-        let now = self.clock.now();
-        let read = async |conn: &mut _| session::expired(conn, now, SESSIONS_PER_ROUND).await;
-        let expired = self.store.run("session_expired", read).await?;
-        let mut has_more = is_full(&expired);
-        self.tell(expired, &Command::Expire).await;
-        if let Some(idle_cancel) = self.idle_cancel {
+        let mut has_more = false;
+        if let Some(now) = self.watch.may_give_up(self.finalize_wait) {
+            let wait = self.finalize_wait;
+            let work = async |conn: &mut _| {
+                session::redate_parked(conn, now, wait).await?;
+                session::expired(conn, now, SESSIONS_PER_ROUND).await
+            };
+            let expired = self.store.run("session_expired", work).await?;
+            has_more |= is_full(&expired);
+            self.tell(expired, &Command::Expire).await;
+        }
+        if let Some(idle_cancel) = self.idle_cancel
+            && let Some(now) = self.watch.may_give_up(idle_cancel)
+        {
             let idle_since = now - idle_cancel;
             let read = async |conn: &mut _| session::idle(conn, idle_since, SESSIONS_PER_ROUND).await;
             let idle = self.store.run("session_idle", read).await?;
@@ -56,7 +66,7 @@ impl Chore for SessionUpkeep {
 impl SessionUpkeep {
     async fn tell(&self, due: Vec<Due>, command: &Command) {
         for Due { tenant_id, session_id } in due {
-            let order = Order::own(&tenant_id, &session_id, command.clone(), self.clock.now());
+            let order = Order::own(&tenant_id, &session_id, command.clone(), self.watch.now());
             // Whatever is not done now is due in the next round.
             drop(self.sessions.ask(order).await);
         }

@@ -11,7 +11,7 @@ use schema::wire::time;
 use serde_json::Value;
 
 /// The longest wait that a cloud may ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 /// The shortest wait after a refusal for load, whatever the cloud asks for.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 /// Characters of a foreign text that are kept.

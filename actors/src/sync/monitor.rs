@@ -81,13 +81,15 @@ impl Monitor {
     }
 
     async fn refresh(&self) -> Result<(), StoreError> {
+        let (now, pause_max) = (self.shared.clock.now(), self.shared.wait_max());
         let read = async |conn: &mut _| {
             let counts = queries::counts(conn, None).await?;
-            Ok((counts, queries::lanes_held(conn).await?, sync_state::summary(conn, None).await?))
+            let summary = sync_state::summary(conn, None, now, pause_max).await?;
+            Ok((counts, queries::lanes_held(conn).await?, summary))
         };
         let (counts, lanes_held, summary) = self.shared.store.run("outbox_gauges", read).await?;
         self.shared.status.remember(summary.last_success_at);
-        show(&counts, lanes_held, &summary, self.shared.clock.now());
+        show(&counts, lanes_held, &summary, now);
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ mod delivery;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use schema::clock::deadline::is_due;
 use schema::id;
 use schema::metrics;
 use schema::store::StoreError;
@@ -132,11 +132,11 @@ impl Partition {
     /// Gives every tenant with due rows a turn, and those with much to send many.
     async fn round(&mut self, ignores_pauses: bool) -> Result<Round, StoreError> {
         let now = self.shared.clock.now();
-        let groups = &self.groups;
-        let work = async |conn: &mut _| claim::due_tenants(conn, groups, now).await;
+        let (groups, lease_max, pause_max) = (&self.groups, self.shared.lease(), self.shared.wait_max());
+        let work = async |conn: &mut _| claim::due_tenants(conn, groups, now, lease_max).await;
         let (mut tenants, paused): (Vec<DueTenant>, Vec<DueTenant>) =
             self.shared.store.run("due_tenants", work).await?.into_iter().partition(|tenant| {
-                ignores_pauses || tenant.paused_until.is_none_or(|paused_until| paused_until <= now)
+                ignores_pauses || tenant.paused_until.is_none_or(|until| is_due(until, now, pause_max))
             });
         let mut round = Round::default();
         if tenants.is_empty() {
@@ -212,9 +212,8 @@ impl Partition {
                 edge_id: &settings.edge_id,
                 holder: &holder,
                 now: self.shared.clock.now(),
-                lease: TimeDelta::seconds(
-                    i64::try_from(settings.lease_seconds).unwrap_or(i64::from(u32::MAX)),
-                ),
+                lease: self.shared.lease(),
+                wait_max: self.shared.wait_max(),
                 events_max: settings.batch_events_max,
                 bytes_max: settings.batch_bytes_max,
             };

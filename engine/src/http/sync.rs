@@ -82,8 +82,7 @@ impl SyncStateBody {
             last_error_at: summary.last_error_at.map(Time),
             last_error: summary.last_error,
             consecutive_failures: summary.consecutive_failures,
-            // A pause that is over is none.
-            paused_until: summary.paused_until.filter(|until| *until > now).map(Time),
+            paused_until: summary.paused_until.map(Time),
         }
     }
 }
@@ -108,11 +107,13 @@ pub(super) async fn show_state(
 /// When the database fails.
 pub(super) async fn read_state(state: &AppState, tenants: &Tenants) -> Result<SyncStateBody, StoreError> {
     let tenants = tenants.as_slice();
+    let (now, pause_max) = (state.clock.now(), state.sync.pause_max());
     let read = async |conn: &mut _| {
-        Ok((queries::counts(conn, tenants).await?, sync_state::summary(conn, tenants).await?))
+        let summary = sync_state::summary(conn, tenants, now, pause_max).await?;
+        Ok((queries::counts(conn, tenants).await?, summary))
     };
     let (counts, summary) = state.store.run("sync_state", read).await?;
-    Ok(SyncStateBody::of(&counts, summary, state.clock.now()))
+    Ok(SyncStateBody::of(&counts, summary, now))
 }
 
 /// Which outbox rows are listed.

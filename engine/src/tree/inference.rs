@@ -13,6 +13,7 @@ use actors::inference::swap::ModelWatch;
 use actors::inference::worker::{Args, InferenceWorker, WorkerContext};
 use actors::supervisor::ChildSpec;
 use anyhow::anyhow;
+use tokio::sync::OnceCell;
 
 use super::{Parts, chore};
 use crate::config::{Config, InferenceQueue};
@@ -74,10 +75,10 @@ fn workers(config: &Config, parts: &Parts) -> impl Iterator<Item = ChildSpec> {
         clock: parts.clock.clone(),
         media: Arc::clone(&parts.media),
         hub: parts.inference.clone(),
-        wake_sync: parts.sync.waker(),
-        holder: config.edge.id.clone(),
+        sync: parts.sync.clone(),
         attempts_max: i32::try_from(inference.attempts_max).unwrap_or(i32::MAX),
         lease_seconds: i64::try_from(inference.lease_seconds).unwrap_or(i64::MAX),
+        taken_back: OnceCell::new(),
     });
     (0..inference.workers).map(move |number| {
         let args = Args::new(Arc::clone(&context));

@@ -20,12 +20,28 @@ pub fn is_due(at: Timestamp, now: Timestamp, longest: Duration) -> bool {
     at <= now || at > farthest(now, longest)
 }
 
-/// The last instant at which such a deadline can truly lie: what a statement is handed.
+/// The last instant at which such a deadline can truly lie: what [`waits!`] and [`due!`] are handed in SQL.
 #[must_use]
 pub fn farthest(now: Timestamp, longest: Duration) -> Timestamp {
     let ahead = longest.checked_add(&CLOCKS_DIFFER_MAX);
     ahead.and_then(|ahead| now.checked_add_signed(ahead)).unwrap_or(Timestamp::MAX_UTC)
 }
+
+/// The opposite of [`is_due`] as SQL: a column, the parameter with the present, the one with [`farthest`].
+macro_rules! waits {
+    ($at:literal, $now:literal, $farthest:literal) => {
+        concat!("(", $at, " > ", $now, " AND ", $at, " <= ", $farthest, ")")
+    };
+}
+
+/// [`is_due`] as SQL: a column, the parameter with the present, the one with [`farthest`].
+macro_rules! due {
+    ($at:literal, $now:literal, $farthest:literal) => {
+        concat!("(", $at, " <= ", $now, " OR ", $at, " > ", $farthest, ")")
+    };
+}
+
+pub(crate) use {due, waits};
 
 #[cfg(test)]
 mod tests {
@@ -46,5 +62,11 @@ mod tests {
     fn no_length_of_a_wait_is_too_long() {
         assert!(!super::is_due(NOW + Duration::days(36_500), NOW, Duration::MAX));
         assert_eq!(farthest(Timestamp::MAX_UTC, LONGEST), Timestamp::MAX_UTC);
+    }
+
+    #[test]
+    fn the_sql_says_the_same() {
+        assert_eq!(waits!("a", "$1", "$2"), "(a > $1 AND a <= $2)");
+        assert_eq!(due!("a", "$1", "$2"), "(a <= $1 OR a > $2)");
     }
 }

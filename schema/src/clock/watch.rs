@@ -1,5 +1,6 @@
 //! The wall clock watched beside the monotonic one: its steps, and the newest time that is known to be right.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::Duration;
@@ -14,7 +15,7 @@ const STEP_MIN: Duration = Duration::seconds(1);
 const LEAP_MIN: Duration = Duration::minutes(1);
 /// An absence after which what waited is not given up at once: those it waited for could not reach the engine.
 const ABSENCE_MAX: Duration = Duration::days(1);
-/// Steps that are kept until somebody asks for them.
+/// The newest steps, which are kept for those who follow them.
 const STEPS_MAX: usize = 64;
 
 /// The wall clock was set.
@@ -58,7 +59,13 @@ impl ClockWatch {
         Self { clock, course: Arc::new(Mutex::new(course)) }
     }
 
-    /// Takes note of what the database knows, which may be nothing. Before that nothing is believed.
+    /// The time of the clock that is watched.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.looked().0
+    }
+
+    /// Takes note, once, of what the database knows, which may be nothing. Before that nothing is believed.
     pub fn remember(&self, known: Known) {
         self.looked().1.remember(known);
     }
@@ -95,10 +102,11 @@ impl ClockWatch {
         self.looked().1.confirm();
     }
 
-    /// The steps since this was asked last, oldest first.
+    /// The steps that are newer than the first `seen` of all, oldest first. Whoever follows them counts them.
     #[must_use]
-    pub fn take_steps(&self) -> Vec<Step> {
-        std::mem::take(&mut self.looked().1.steps)
+    pub fn steps_after(&self, seen: usize) -> Vec<Step> {
+        let (_, course) = self.looked();
+        course.steps_after(seen)
     }
 
     /// What is to outlive the process. `None` before [`ClockWatch::remember`].
@@ -145,20 +153,26 @@ struct Course {
     is_asked: bool,
     /// The last leap ahead.
     leap: Option<Mark>,
-    steps: Vec<Step>,
+    steps: VecDeque<Step>,
+    /// How many older steps are kept no more.
+    forgotten: usize,
 }
 
 impl Course {
     fn new(wall: Timestamp, moment: Instant) -> Self {
         let last = Mark { wall, moment };
-        Self { last, known: None, is_asked: false, leap: None, steps: Vec::new() }
+        Self { last, known: None, is_asked: false, leap: None, steps: VecDeque::new(), forgotten: 0 }
     }
 
     fn look(&mut self, wall: Timestamp, moment: Instant) {
         let step = Step { from: self.last.carried_to(moment), to: wall };
         self.last = Mark { wall, moment };
-        if step.by().abs() >= STEP_MIN && self.steps.len() < STEPS_MAX {
-            self.steps.push(step);
+        if step.by().abs() >= STEP_MIN {
+            self.steps.push_back(step);
+        }
+        if self.steps.len() > STEPS_MAX {
+            self.steps.pop_front();
+            self.forgotten += 1;
         }
         if step.by() >= LEAP_MIN {
             self.leap = Some(self.last);
@@ -177,6 +191,9 @@ impl Course {
     }
 
     fn remember(&mut self, known: Known) {
+        if self.is_asked {
+            return;
+        }
         let Mark { wall, moment } = self.last;
         self.is_asked = true;
         // Nothing is right that comes from before the first engine.
@@ -194,6 +211,10 @@ impl Course {
             self.leap = Some(Mark { wall: wall - Duration::from_std(ago).unwrap_or_default(), moment });
         }
         self.learn();
+    }
+
+    fn steps_after(&self, seen: usize) -> Vec<Step> {
+        self.steps.iter().skip(seen.saturating_sub(self.forgotten)).copied().collect()
     }
 
     fn confirm(&mut self) {
@@ -270,13 +291,27 @@ mod tests {
     fn steps_are_told_apart_from_time_that_passes() {
         let mut led = Led::at(start(), Known::default());
         led.passes(DAY);
-        assert_eq!(led.course.steps, []);
+        assert!(led.course.steps.is_empty());
         led.is_set(Duration::milliseconds(900));
         led.is_set(-DAY);
         led.passes(DAY);
         led.is_set(DAY);
-        let by: Vec<Duration> = led.course.steps.iter().map(Step::by).collect();
-        assert_eq!(by, [-DAY, DAY]);
+        let by = |seen| led.course.steps_after(seen).iter().map(Step::by).collect::<Vec<_>>();
+        assert_eq!(by(0), [-DAY, DAY]);
+        assert_eq!(by(1), [DAY]);
+        assert_eq!(by(2), []);
+    }
+
+    #[test]
+    fn old_steps_are_forgotten_and_still_counted() {
+        let mut led = Led::at(start(), Known::default());
+        for _ in 0..STEPS_MAX {
+            led.is_set(DAY);
+            led.is_set(-DAY);
+        }
+        assert_eq!(led.course.steps_after(0).len(), STEPS_MAX);
+        assert_eq!(led.course.steps_after(2 * STEPS_MAX - 1).len(), 1);
+        assert_eq!(led.course.steps_after(2 * STEPS_MAX), []);
     }
 
     #[test]

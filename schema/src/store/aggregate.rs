@@ -1,11 +1,14 @@
 //! Aggregates of readings over minutes, hours and days.
 
+use std::collections::BTreeSet;
+
 use chrono::{Duration, DurationRound};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::clock::deadline::farthest;
 use crate::store::telemetry::TimeRange;
 use crate::store::{Conn, Store, StoreError};
 use crate::wire::event::TELEMETRY_AGGREGATED;
@@ -14,7 +17,10 @@ use crate::wire::event::TELEMETRY_AGGREGATED;
 pub const STATEMENTS: &[&str] = &[
     LOCK_PROGRESS,
     FIRST_INGESTED,
-    DIRTY_MINUTES,
+    HAS_OCCURRED,
+    HAS_INGESTED,
+    CLOSED_MINUTES,
+    LATE_MINUTES,
     COMPUTE_MINUTES,
     ROLL_UP,
     EMIT,
@@ -22,10 +28,14 @@ pub const STATEMENTS: &[&str] = &[
     AGGREGATES,
 ];
 
-/// Longest stretch of time that one pass covers, so that a pass after a long stop stays short.
-const PASS_MINUTES_MAX: i64 = 10;
+/// The longest stretch of time that one pass covers, so that a pass after a long stop stays short.
+pub const STEP_MAX: Duration = Duration::minutes(10);
+/// The shortest one, however slow the database is.
+pub const STEP_MIN: Duration = Duration::minutes(1);
 /// How far back a pass looks for rows whose commit came late: longer than any statement may run.
-const COMMIT_LAG_SECONDS: i64 = 45;
+const COMMIT_LAG: Duration = Duration::seconds(45);
+/// How far before the first pass of a process rows are looked at that came in by a clock which is behind.
+const UNSEEN_MAX: Duration = Duration::minutes(10);
 
 /// What one pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +46,43 @@ pub struct Pass {
     pub is_behind: bool,
 }
 
-/// How far the aggregation has come.
+/// What a pass is to look at, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// The time of the pass.
+    pub now: Timestamp,
+    /// The newest time that is known to be right.
+    pub newest_seen: Option<Timestamp>,
+    /// Up to which time this process has looked at what came in, since the clock was set last; `None` at its first pass.
+    pub looked_until: Option<Timestamp>,
+    /// Stretches of time in which something may have come in before the clock was set.
+    pub ended: &'a [(Timestamp, Timestamp)],
+    /// The stretch of time that the pass covers.
+    pub step: Duration,
+    /// Whether closed buckets go to the cloud.
+    pub is_emitting: bool,
+}
+
+impl Scope<'_> {
+    /// A pass under a clock that nobody has set.
+    #[must_use]
+    pub fn at(now: Timestamp) -> Self {
+        Self { now, newest_seen: None, looked_until: None, ended: &[], step: STEP_MAX, is_emitting: false }
+    }
+
+    /// Up to which time what came in by this clock was looked at.
+    fn looked_until(&self) -> Timestamp {
+        self.looked_until.unwrap_or(self.now - UNSEEN_MAX).min(self.now)
+    }
+
+    /// Whether a mark that a pass has left lies further ahead than any believable clock has been.
+    fn is_beyond(&self, mark: Timestamp) -> bool {
+        mark > farthest(self.newest_seen.map_or(self.now, |newest| newest.max(self.now)), Duration::zero())
+    }
+}
+
+/// How far the aggregation has come. A mark never goes back, unless only a wrong clock can have left it: while the clock
+/// is behind, what comes in is found by the time at which it does.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
     /// Minutes that end here or earlier are closed.
@@ -44,6 +90,20 @@ struct Progress {
     /// Readings ingested before this have been looked at.
     ingested_until: Timestamp,
 }
+
+/// What one pass covers.
+#[derive(Debug)]
+struct Stretch {
+    /// Minutes from here on are closed now, and none between this and the mark has a reading.
+    closed_from: Timestamp,
+    /// The marks that the pass leaves.
+    until: Progress,
+    /// When the readings came in that may have changed a closed minute.
+    ingested: Vec<(Timestamp, Timestamp)>,
+}
+
+/// A bucket of a minute: tenant, device, metric, start.
+type Minute = (String, String, String, Timestamp);
 
 /// Buckets to compute, one array per column.
 #[derive(Debug, Default)]
@@ -61,21 +121,19 @@ struct Buckets {
 ///
 /// # Errors
 /// When the database fails; the next pass starts where the last successful one ended.
-pub async fn pass(store: &Store, now: Timestamp, is_emitting: bool) -> Result<Option<Pass>, StoreError> {
+pub async fn pass(store: &Store, scope: Scope<'_>) -> Result<Option<Pass>, StoreError> {
     store
         .run("aggregate", async |conn| {
             conn.transaction("aggregate", async |conn| {
                 let Some(row) = conn.query_opt(LOCK_PROGRESS, &[]).await? else { return Ok(None) };
-                let from = progress(conn, &row, now).await?;
-                let step = Duration::minutes(PASS_MINUTES_MAX);
-                let until = Progress {
-                    closed_until: truncated_to_minute(now).min(from.closed_until + step),
-                    ingested_until: now.min(from.ingested_until + step),
-                };
-                let minutes = compute_minutes(conn, from, until, now).await?;
-                let hours = roll_up(conn, ["1m", "1h", "hour"], &minutes, from, until, now).await?;
-                let days = roll_up(conn, ["1h", "1d", "day"], &hours, from, until, now).await?;
-                if is_emitting {
+                let now = scope.now;
+                let from = progress(conn, &row, scope).await?;
+                let stretch = stretch(conn, from, scope).await?;
+                let until = stretch.until;
+                let minutes = compute_minutes(conn, &stretch, now).await?;
+                let hours = roll_up(conn, ["1m", "1h", "hour"], &minutes, from, &stretch, now).await?;
+                let days = roll_up(conn, ["1h", "1d", "day"], &hours, from, &stretch, now).await?;
+                if scope.is_emitting {
                     let ids: Vec<Uuid> =
                         [&minutes, &hours, &days].iter().flat_map(|b| b.new_ids.clone()).collect();
                     conn.execute(EMIT, &[&ids, &TELEMETRY_AGGREGATED, &now]).await?;
@@ -102,23 +160,89 @@ const FIRST_INGESTED: &str = "-- first_ingested
 SELECT min(ingested_at) FROM telemetry_raw";
 
 /// Where the last pass ended. The first one closes from this minute on and takes everything older for late.
-async fn progress(conn: &Conn, row: &Row, now: Timestamp) -> Result<Progress, StoreError> {
-    if let (Some(closed_until), Some(ingested_until)) = (row.get(0), row.get(1)) {
-        return Ok(Progress { closed_until, ingested_until });
+async fn progress(conn: &Conn, row: &Row, scope: Scope<'_>) -> Result<Progress, StoreError> {
+    let Some((closed_until, ingested_until)) = row.get::<_, Option<Timestamp>>(0).zip(row.get(1)) else {
+        let first: Option<Timestamp> = conn.query_one(FIRST_INGESTED, &[]).await?.get(0);
+        let closed_until = truncated_to_minute(scope.now);
+        return Ok(Progress { closed_until, ingested_until: first.unwrap_or(scope.now) });
+    };
+    let looked_until = scope.looked_until();
+    let in_order = |mark, otherwise| if scope.is_beyond(mark) { otherwise } else { mark };
+    Ok(Progress {
+        closed_until: in_order(closed_until, truncated_to_minute(looked_until)),
+        ingested_until: in_order(ingested_until, looked_until),
+    })
+}
+
+async fn stretch(conn: &Conn, from: Progress, scope: Scope<'_>) -> Result<Stretch, StoreError> {
+    let Scope { now, step, .. } = scope;
+    let closed_from = skip_empty(conn, HAS_OCCURRED, from.closed_until, truncated_to_minute(now)).await?;
+    let ingested_from = skip_empty(conn, HAS_INGESTED, from.ingested_until, now).await?;
+    let until = Progress {
+        closed_until: truncated_to_minute(now).min(closed_from + step).max(from.closed_until),
+        ingested_until: now.min(ingested_from + step).max(from.ingested_until),
+    };
+    let mut ingested: Vec<(Timestamp, Timestamp)> = scope
+        .ended
+        .iter()
+        .map(|(looked_until, end)| (*looked_until - COMMIT_LAG, *end + COMMIT_LAG))
+        .collect();
+    if from.ingested_until <= now {
+        ingested.push((ingested_from - COMMIT_LAG, until.ingested_until));
+    } else {
+        // The clock is behind the mark.
+        ingested.push((scope.looked_until() - COMMIT_LAG, now));
     }
-    let first: Option<Timestamp> = conn.query_one(FIRST_INGESTED, &[]).await?.get(0);
-    Ok(Progress { closed_until: truncated_to_minute(now), ingested_until: first.unwrap_or(now) })
+    if scope.looked_until.is_none() {
+        // An earlier process may have died while the clock was ahead.
+        ingested.push((now, Timestamp::MAX_UTC));
+    }
+    Ok(Stretch { closed_from, until, ingested })
+}
+
+const HAS_OCCURRED: &str = "-- has_occurred
+SELECT EXISTS (SELECT FROM telemetry_raw WHERE occurred_at >= $1 AND occurred_at < $2)";
+
+const HAS_INGESTED: &str = "-- has_ingested
+SELECT EXISTS (SELECT FROM telemetry_raw WHERE ingested_at >= $1 AND ingested_at < $2)";
+
+/// The start of the next stretch that has readings: after an hour in 1970 there are none for decades. It looks twice as
+/// far each time, and starts again where it found something, until that is near.
+async fn skip_empty(
+    conn: &Conn,
+    has_readings: &str,
+    mut from: Timestamp,
+    end: Timestamp,
+) -> Result<Timestamp, StoreError> {
+    while end - from > STEP_MAX {
+        let (mut empty_until, mut reach) = (from, STEP_MAX);
+        while empty_until < end {
+            let until = end.min(from + reach);
+            if conn.query_one(has_readings, &[&empty_until, &until]).await?.get(0) {
+                break;
+            }
+            (empty_until, reach) = (until, reach * 2);
+        }
+        if empty_until == from {
+            break;
+        }
+        from = empty_until;
+    }
+    Ok(from)
 }
 
 // Two ways a minute becomes dirty: it has closed since the last pass, or a reading of a minute closed before has
 // arrived since then. The block range index over (ingested_at, occurred_at) serves both scans.
-const DIRTY_MINUTES: &str = "-- dirty_minutes
+const CLOSED_MINUTES: &str = "-- closed_minutes
 SELECT DISTINCT tenant_id, device_id, metric_type, date_trunc('minute', occurred_at)
-FROM telemetry_raw WHERE occurred_at >= $1 AND occurred_at < $2
-UNION
-SELECT DISTINCT tenant_id, device_id, metric_type, date_trunc('minute', occurred_at)
-FROM telemetry_raw WHERE ingested_at >= $3 AND ingested_at < $4 AND occurred_at < $1";
+FROM telemetry_raw WHERE occurred_at >= $1 AND occurred_at < $2";
 
+const LATE_MINUTES: &str = "-- late_minutes
+SELECT DISTINCT tenant_id, device_id, metric_type, date_trunc('minute', occurred_at)
+FROM telemetry_raw WHERE ingested_at >= $1 AND ingested_at < $2 AND occurred_at < $3";
+
+// A bucket only ever gains readings. One that would lose some has lost its rows to retention and stays as it is, also when
+// new ones outnumber them: the table of its month is gone, and it was written before today.
 // The mean is computed on values scaled by 2^-64, which is exact and keeps sums of huge values from overflowing.
 const COMPUTE_MINUTES: &str = "-- compute_minutes
 INSERT INTO telemetry_agg AS a (id, tenant_id, device_id, \"window\", bucket_start_at, bucket_end_at, metric_type,
@@ -138,31 +262,39 @@ WHERE r.readings > 0
 ORDER BY d.tenant_id, d.device_id, d.metric_type, d.bucket
 ON CONFLICT (tenant_id, device_id, \"window\", bucket_start_at, metric_type) DO UPDATE
 SET avg_value = excluded.avg_value, min_value = excluded.min_value, max_value = excluded.max_value, count = excluded.count
+WHERE excluded.count > a.count AND (a.created_at > $5 - interval '1 day'
+    OR to_regclass('telemetry_raw_' || to_char(a.bucket_start_at, 'YYYYMM')) IS NOT NULL)
 RETURNING a.tenant_id, a.device_id, a.metric_type, a.bucket_start_at, CASE WHEN xmax = 0 THEN a.id END";
 
-async fn compute_minutes(
-    conn: &Conn,
-    from: Progress,
-    until: Progress,
-    now: Timestamp,
-) -> Result<Buckets, StoreError> {
-    let ingested_from = from.ingested_until - Duration::seconds(COMMIT_LAG_SECONDS);
-    let dirty = conn
-        .query(
-            DIRTY_MINUTES,
-            &[&from.closed_until, &until.closed_until, &ingested_from, &until.ingested_until],
-        )
-        .await?;
+async fn compute_minutes(conn: &Conn, stretch: &Stretch, now: Timestamp) -> Result<Buckets, StoreError> {
+    let Stretch { closed_from, until, ingested } = stretch;
+    let mut dirty: BTreeSet<Minute> =
+        minutes(conn, CLOSED_MINUTES, &[closed_from, &until.closed_until]).await?;
+    for (first, end) in ingested {
+        dirty.extend(minutes(conn, LATE_MINUTES, &[first, end, closed_from]).await?);
+    }
     if dirty.is_empty() {
         return Ok(Buckets::default());
     }
-    let column = |i: usize| dirty.iter().map(|row| row.get::<_, String>(i)).collect::<Vec<_>>();
-    let starts: Vec<Timestamp> = dirty.iter().map(|row| row.get(3)).collect();
-    let written = conn.query(COMPUTE_MINUTES, &[&column(0), &column(1), &column(2), &starts, &now]).await?;
+    let tenants: Vec<&str> = dirty.iter().map(|(tenant, ..)| tenant.as_str()).collect();
+    let devices: Vec<&str> = dirty.iter().map(|(_, device, ..)| device.as_str()).collect();
+    let metrics: Vec<&str> = dirty.iter().map(|(_, _, metric, _)| metric.as_str()).collect();
+    let starts: Vec<Timestamp> = dirty.iter().map(|(.., start)| *start).collect();
+    let written = conn.query(COMPUTE_MINUTES, &[&tenants, &devices, &metrics, &starts, &now]).await?;
     Ok(Buckets::of(&written))
 }
 
-// A bucket of the wider window is dirty when one of its parts was written and it is closed, or when it has closed now.
+async fn minutes(
+    conn: &Conn,
+    sql: &str,
+    params: &[&(dyn ToSql + Sync)],
+) -> Result<BTreeSet<Minute>, StoreError> {
+    let rows = conn.query(sql, params).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect())
+}
+
+// A bucket of the wider window is dirty when one of its parts was written and it is closed, or when it has closed now. A
+// stretch without readings lies between $8 and $11.
 const ROLL_UP: &str = "-- roll_up
 WITH dirty AS (
     SELECT DISTINCT tenant_id, device_id, metric_type, date_trunc($3, start_at) AS bucket
@@ -172,6 +304,11 @@ WITH dirty AS (
     SELECT DISTINCT tenant_id, device_id, metric_type, date_trunc($3, bucket_start_at)
     FROM telemetry_agg
     WHERE \"window\" = $1 AND bucket_start_at >= date_trunc($3, $8::timestamptz)
+        AND bucket_start_at < least($8, date_trunc($3, $9::timestamptz))
+    UNION
+    SELECT DISTINCT tenant_id, device_id, metric_type, date_trunc($3, bucket_start_at)
+    FROM telemetry_agg
+    WHERE \"window\" = $1 AND bucket_start_at >= date_trunc($3, $11::timestamptz)
         AND bucket_start_at < date_trunc($3, $9::timestamptz)
 )
 INSERT INTO telemetry_agg AS a (id, tenant_id, device_id, \"window\", bucket_start_at, bucket_end_at, metric_type,
@@ -191,6 +328,7 @@ WHERE r.readings > 0
 ORDER BY d.tenant_id, d.device_id, d.metric_type, d.bucket
 ON CONFLICT (tenant_id, device_id, \"window\", bucket_start_at, metric_type) DO UPDATE
 SET avg_value = excluded.avg_value, min_value = excluded.min_value, max_value = excluded.max_value, count = excluded.count
+WHERE excluded.count > a.count
 RETURNING a.tenant_id, a.device_id, a.metric_type, a.bucket_start_at, CASE WHEN xmax = 0 THEN a.id END";
 
 async fn roll_up(
@@ -198,10 +336,10 @@ async fn roll_up(
     [parts, whole, unit]: [&str; 3],
     dirty: &Buckets,
     from: Progress,
-    until: Progress,
+    stretch: &Stretch,
     now: Timestamp,
 ) -> Result<Buckets, StoreError> {
-    let params: [&(dyn ToSql + Sync); 10] = [
+    let params: [&(dyn ToSql + Sync); 11] = [
         &parts,
         &whole,
         &unit,
@@ -210,8 +348,9 @@ async fn roll_up(
         &dirty.metrics,
         &dirty.starts,
         &from.closed_until,
-        &until.closed_until,
+        &stretch.until.closed_until,
         &now,
+        &stretch.closed_from,
     ];
     Ok(Buckets::of(&conn.query(ROLL_UP, &params).await?))
 }

@@ -1,10 +1,15 @@
 //! Devices: who is allowed, with which password, and when each was last seen.
 
+use chrono::Duration;
 use tokio_postgres::Row;
 
 use crate::clock::Timestamp;
+use crate::clock::deadline::is_due;
 use crate::store::{Conn, StoreError};
 use crate::wire::payload::{DeviceState, Status};
+
+/// The longest overlap of two passwords: a year.
+const OVERLAP_MAX: Duration = Duration::days(366);
 
 /// Every statement of this module.
 pub const STATEMENTS: &[&str] = &[
@@ -168,7 +173,8 @@ impl Credential {
     /// What is stored of the passwords that are good now: one, or two during a rotation.
     pub fn hashes(&self, now: Timestamp) -> impl Iterator<Item = &str> {
         let next = self.password_hash_next.as_deref();
-        let is_over = next.is_some() && self.overlap_ends_at.is_some_and(|ends_at| ends_at <= now);
+        let is_past = |ends_at| is_due(ends_at, now, OVERLAP_MAX);
+        let is_over = next.is_some() && self.overlap_ends_at.is_some_and(is_past);
         [Some(self.password_hash.as_str()).filter(|_| !is_over), next].into_iter().flatten()
     }
 }

@@ -81,6 +81,12 @@ impl StoreError {
         })
     }
 
+    /// Whether the time for the statement was over.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Unanswered { .. }) || self.code() == Some(&SqlState::QUERY_CANCELED)
+    }
+
     /// Whether a key is there already.
     #[must_use]
     pub fn is_replay(&self) -> bool {

@@ -24,6 +24,7 @@ pub const STATEMENTS: &[&str] = &[
     claim::CLAIM,
     claim::CLAIM_ONE,
     claim::EXPIRED,
+    claim::HELD,
     claim::COMPLETE,
     claim::PUT_OFF,
     claim::GIVE_UP,

@@ -6,6 +6,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::clock::deadline::{due, farthest};
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
@@ -236,11 +237,14 @@ pub struct Due {
     pub grace: Duration,
     /// How long a claimed upload is left alone.
     pub look_again: Duration,
+    /// The longest that an offer is good for.
+    pub offer_max: Duration,
     /// Uploads at most.
     pub uploads_max: i64,
 }
 
-const CLAIM_DUE: &str = "-- media_claim_due
+const CLAIM_DUE: &str = concat!(
+    "-- media_claim_due
 WITH due AS (
     SELECT u.tenant_id, u.media_id, b.session_id AS bound_session_id, b.trace_id AS bound_trace_id
     FROM media_uploads AS u
@@ -248,14 +252,21 @@ WITH due AS (
         SELECT session_id, trace_id FROM session_media_bindings AS b
         WHERE b.tenant_id = u.tenant_id AND b.media_object_id = u.media_id::text
         ORDER BY b.created_at, b.id LIMIT 1) AS b ON true
-    WHERE u.status IN ('presigned', 'uploaded') AND (u.next_look_at IS NULL OR u.next_look_at <= $1)
-        AND (u.expires_at <= $1 OR (u.status = 'uploaded' AND u.uploaded_at <= $2) OR b.session_id IS NOT NULL)
+    WHERE u.status IN ('presigned', 'uploaded') AND (u.next_look_at IS NULL OR ",
+    due!("u.next_look_at", "$1", "$5"),
+    ")
+        AND (",
+    due!("u.expires_at", "$1", "$6"),
+    " OR (u.status = 'uploaded' AND ",
+    due!("u.uploaded_at", "$2", "$7"),
+    ") OR b.session_id IS NOT NULL)
     ORDER BY u.expires_at
     LIMIT $4
     FOR UPDATE OF u SKIP LOCKED)
 UPDATE media_uploads AS u SET next_look_at = $3
 FROM due WHERE u.tenant_id = due.tenant_id AND u.media_id = due.media_id
-RETURNING u.*, due.bound_session_id, due.bound_trace_id";
+RETURNING u.*, due.bound_session_id, due.bound_trace_id"
+);
 
 /// Claims open uploads that can be completed without being asked, or have expired. Other replicas leave them alone for
 /// a while, and so does a later claim: that is also the wait until the next look.
@@ -263,8 +274,17 @@ RETURNING u.*, due.bound_session_id, due.bound_trace_id";
 /// # Errors
 /// When the database fails.
 pub async fn claim_due(conn: &Conn, due: Due) -> Result<Vec<DueUpload>, StoreError> {
-    let Due { now, grace, look_again, uploads_max } = due;
-    let rows = conn.query(CLAIM_DUE, &[&now, &(now - grace), &(now + look_again), &uploads_max]).await?;
+    let Due { now, grace, look_again, offer_max, uploads_max } = due;
+    let params: [&(dyn ToSql + Sync); 7] = [
+        &now,
+        &(now - grace),
+        &(now + look_again),
+        &uploads_max,
+        &farthest(now, look_again),
+        &farthest(now, offer_max),
+        &farthest(now, Duration::zero()),
+    ];
+    let rows = conn.query(CLAIM_DUE, &params).await?;
     let binding =
         |row: &Row| Some((row.get::<_, Option<String>>("bound_session_id")?, row.get("bound_trace_id")));
     Ok(rows.iter().map(|row| DueUpload { upload: Upload::of(row), binding: binding(row) }).collect())

@@ -2,12 +2,14 @@
 //!
 //! A session is changed only under its lock, which is held to the end of the transaction.
 
+use chrono::Duration;
 use serde_json::Value;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::clock::deadline::farthest;
 use crate::store::{Conn, StoreError, media};
 
 /// Every statement of this module.
@@ -37,6 +39,7 @@ pub const STATEMENTS: &[&str] = &[
     PARK,
     PARKED,
     UNPARK,
+    REDATE,
     EXPIRED,
     IDLE,
     WAITING,
@@ -788,6 +791,19 @@ pub struct Due {
     pub tenant_id: String,
     /// Session.
     pub session_id: String,
+}
+
+const REDATE: &str = "-- session_redate_parked
+UPDATE session_parked SET expires_at = $1 WHERE expires_at > $2";
+
+/// Lets finalizes that were parked by a clock far ahead wait from now on, for `wait`, as long as any other. Returns how
+/// many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn redate_parked(conn: &Conn, now: Timestamp, wait: Duration) -> Result<u64, StoreError> {
+    let until = now.checked_add_signed(wait).unwrap_or(Timestamp::MAX_UTC);
+    conn.execute(REDATE, &[&until, &farthest(now, wait)]).await
 }
 
 const EXPIRED: &str = "-- session_expired_finalizes

@@ -1,9 +1,11 @@
 //! How sending stands for each tenant: the last success, the last error, and how long it pauses.
 
+use chrono::Duration;
 use uuid::Uuid;
 
 use super::outbox::settle::storable;
 use crate::clock::Timestamp;
+use crate::clock::deadline::{farthest, waits};
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
@@ -18,8 +20,10 @@ SET last_acked_event_id = coalesce(excluded.last_acked_event_id, s.last_acked_ev
     last_sent_batch_id = excluded.last_sent_batch_id, consecutive_failures = 0, paused_until = NULL,
     updated_at = excluded.updated_at";
 
-// Batches that travel side by side fail side by side: only the first of them to be settled counts.
-const FAILURE: &str = "-- sync_failure
+// Batches that travel side by side fail side by side: only the first of them to be settled counts. A pause that a wrong
+// clock has set does not outlive the next one.
+const FAILURE: &str = concat!(
+    "-- sync_failure
 INSERT INTO sync_state AS s (tenant_id, last_error_at, last_error_code, last_error_message, last_sent_batch_id,
     consecutive_failures, paused_until, updated_at)
 VALUES ($1, $2, $3, $4, $5, $6 + 1, $7, $2)
@@ -28,13 +32,21 @@ SET last_error_at = excluded.last_error_at, last_error_code = excluded.last_erro
     last_error_message = excluded.last_error_message, last_sent_batch_id = excluded.last_sent_batch_id,
     consecutive_failures = CASE WHEN s.consecutive_failures > $6 THEN s.consecutive_failures
         ELSE s.consecutive_failures + 1 END,
-    paused_until = greatest(s.paused_until, excluded.paused_until), updated_at = excluded.updated_at";
+    paused_until = CASE WHEN ",
+    waits!("s.paused_until", "excluded.updated_at", "$8"),
+    " THEN greatest(s.paused_until, excluded.paused_until) ELSE excluded.paused_until END,
+    updated_at = excluded.updated_at"
+);
 
-const SUMMARY: &str = "-- sync_summary
+const SUMMARY: &str = concat!(
+    "-- sync_summary
 SELECT max(last_success_at), max(last_error_at),
     (array_agg(coalesce(last_error_code || ': ' || last_error_message, last_error_code) ORDER BY last_error_at DESC NULLS LAST))[1],
-    coalesce(max(consecutive_failures), 0), max(paused_until)
-FROM sync_state WHERE $1::text[] IS NULL OR tenant_id = ANY ($1)";
+    coalesce(max(consecutive_failures), 0), max(paused_until) FILTER (WHERE ",
+    waits!("paused_until", "$2", "$3"),
+    ")
+FROM sync_state WHERE $1::text[] IS NULL OR tenant_id = ANY ($1)"
+);
 
 /// What an attempt does to a tenant's state.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +70,8 @@ pub enum Change<'a> {
         failures_before: i32,
         /// When the tenant may be tried again.
         paused_until: Timestamp,
+        /// The longest that a tenant ever pauses.
+        pause_max: Duration,
     },
 }
 
@@ -72,11 +86,12 @@ pub(crate) async fn record(
         Change::Success { batch_id, last_acked_event_id } => {
             conn.execute(SUCCESS, &[&tenant_id, last_acked_event_id, &now, batch_id]).await?;
         }
-        Change::Failure { batch_id, code, message, failures_before, paused_until } => {
+        Change::Failure { batch_id, code, message, failures_before, paused_until, pause_max } => {
             let message = storable(message);
+            let farthest = farthest(now, *pause_max);
             conn.execute(
                 FAILURE,
-                &[&tenant_id, &now, code, &message, batch_id, failures_before, paused_until],
+                &[&tenant_id, &now, code, &message, batch_id, failures_before, paused_until, &farthest],
             )
             .await?;
         }
@@ -95,16 +110,21 @@ pub struct Summary {
     pub last_error: Option<String>,
     /// Failures in a row; the largest of all tenants.
     pub consecutive_failures: i32,
-    /// The latest end of a pause; may lie in the past.
+    /// When the last of their pauses ends; `None` while none pauses.
     pub paused_until: Option<Timestamp>,
 }
 
-/// The state of these tenants, or of all.
+/// The state of these tenants, or of all, which pause for `pause_max` at most.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn summary(conn: &Conn, tenants: Option<&[String]>) -> Result<Summary, StoreError> {
-    let row = conn.query_one(SUMMARY, &[&tenants]).await?;
+pub async fn summary(
+    conn: &Conn,
+    tenants: Option<&[String]>,
+    now: Timestamp,
+    pause_max: Duration,
+) -> Result<Summary, StoreError> {
+    let row = conn.query_one(SUMMARY, &[&tenants, &now, &farthest(now, pause_max)]).await?;
     Ok(Summary {
         last_success_at: row.get(0),
         last_error_at: row.get(1),

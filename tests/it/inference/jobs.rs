@@ -73,7 +73,10 @@ async fn a_job_whose_lease_ran_out_belongs_to_the_next_claim() {
     let now = Clock::system().now();
     let first = claimed(&db, now).await.unwrap();
     let expired = async |now| {
-        db.store.run("e", async |conn| claim::expired(conn, now).await).await.expect("jobs are claimed")
+        db.store
+            .run("e", async |conn| claim::expired(conn, now, LEASE.length).await)
+            .await
+            .expect("jobs are claimed")
     };
     assert!(expired(now + TimeDelta::seconds(59)).await.is_empty());
     let late = now + TimeDelta::seconds(61);

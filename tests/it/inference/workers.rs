@@ -234,3 +234,29 @@ pub(super) async fn lock_a_job_of(db: &Database, worker: &Engine) -> Uuid {
     .await;
     held.expect("it was just found")
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_engine_takes_its_own_jobs_back_at_once_and_nobody_elses() {
+    let off = |settings: Settings| settings.set("inference.enabled", "false");
+    let (mut barn, _package) = barn_with(Network::Mean, off).await;
+    let root = media_root(&barn.settings);
+    let image = picture(51, ImageFormat::Png);
+    let own = put_image_job(&barn.db, &root, &image, None).await;
+    let other = put_image_job(&barn.db, &root, &image, None).await;
+    // As a kill leaves them, with leases longer than anybody waits here.
+    let edge_id = barn.settings.config().edge.id;
+    for (job, holder) in [(own, edge_id.as_str()), (other, "elsewhere")] {
+        barn.db
+            .execute(&format!(
+                "UPDATE inference_jobs SET status = 'processing', attempt_count = 1, claimed_by = '{holder}',
+                    lease_expires_at = now() + interval '3000 seconds' WHERE id = '{job}'"
+            ))
+            .await;
+    }
+    barn.settings = barn.settings.set("inference.enabled", "true").set("inference.lease_seconds", "3600");
+    barn.restart().await;
+    until("the engine's own job is done", async || in_status(&barn.db, "completed").await == 1).await;
+    assert!(grams(&barn.db, own).await > 0);
+    assert_eq!(in_status(&barn.db, "processing").await, 1, "the other one is still held");
+    barn.finish().await;
+}

@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::time::Duration;
 
-use chrono::TimeDelta;
 use schema::id::Uuid;
 use schema::metrics;
 use schema::store::outbox::claim::{self, Batch, ClaimedEvent};
@@ -157,8 +156,7 @@ impl<'a> Delivery<'a> {
 
     async fn renew(&mut self) {
         self.renew_at = Instant::now() + half_lease(self.shared);
-        let lease = i64::try_from(self.shared.settings.lease_seconds).unwrap_or(i64::from(u32::MAX));
-        let expires_at = self.shared.clock.now() + TimeDelta::seconds(lease);
+        let expires_at = self.shared.clock.now() + self.shared.lease();
         let work = async |conn: &mut _| claim::renew(conn, self.batch, expires_at).await;
         match self.shared.store.run("renew", work).await {
             Ok(true) => {}
@@ -216,6 +214,8 @@ impl<'a> Delivery<'a> {
         let change =
             Change::Success { batch_id: batch.id, last_acked_event_id: acked.last().map(|event| event.id) };
         shared.status.took_batch(shared.clock.now());
+        // A cloud that takes a batch has nothing against our clock.
+        tell_skew(0);
         if code == CLOUD_EVENT_REJECTED {
             metrics::sync_send_success().increment(1);
         }
@@ -301,6 +301,7 @@ impl<'a> Delivery<'a> {
                 message: &trouble.message,
                 failures_before: self.failures_before,
                 paused_until: now + wait,
+                pause_max: shared.wait_max(),
             }),
             ..Settlement::default()
         };

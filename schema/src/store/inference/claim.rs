@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{Job, NewResult, put_result};
 use crate::clock::Timestamp;
+use crate::clock::deadline::{due, farthest};
 use crate::store::dead_letter::{self, DeadLetter, OpenLetter, Source};
 use crate::store::outbox::put::{self, NewEvent};
 use crate::store::{Conn, StoreError, media, session};
@@ -25,16 +26,20 @@ pub struct Claim {
     pub attempt: i32,
 }
 
+/// The longest wait between two attempts at a job.
+pub const WAIT_MAX: Duration = Duration::seconds(60);
+
 /// Who claims, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Lease<'a> {
-    /// A name for people.
+    /// A name that no other living engine has.
     pub holder: &'a str,
     /// Its length.
     pub length: Duration,
 }
 
-// A job of an open session goes first; the others in the order they became due.
+// A job of an open session goes first; the others in the order they became due; at last those that wait for a time that
+// only a wrong clock can have set.
 pub(super) const CLAIM: &str = "-- inference_claim
 WITH interactive AS (
     SELECT j.tenant_id, j.id FROM inference_jobs AS j
@@ -45,27 +50,37 @@ WITH interactive AS (
     SELECT tenant_id, id FROM inference_jobs
     WHERE status = 'pending' AND next_attempt_at <= $1 AND NOT EXISTS (SELECT FROM interactive)
     ORDER BY next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED
+), misdated AS (
+    SELECT tenant_id, id FROM inference_jobs
+    WHERE status = 'pending' AND next_attempt_at > $4 AND NOT EXISTS (SELECT FROM interactive)
+        AND NOT EXISTS (SELECT FROM other)
+    ORDER BY next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 UPDATE inference_jobs AS j
 SET status = 'processing', attempt_count = j.attempt_count + 1, claimed_by = $2, lease_expires_at = $3, updated_at = $1
-FROM (SELECT * FROM interactive UNION ALL SELECT * FROM other) AS due
+FROM (SELECT * FROM interactive UNION ALL SELECT * FROM other UNION ALL SELECT * FROM misdated) AS due
 WHERE j.tenant_id = due.tenant_id AND j.id = due.id
 RETURNING j.*";
 
-pub(super) const CLAIM_ONE: &str = "-- inference_claim_one
+pub(super) const CLAIM_ONE: &str = concat!(
+    "-- inference_claim_one
 UPDATE inference_jobs AS j
 SET status = 'processing', attempt_count = j.attempt_count + 1, claimed_by = $2, lease_expires_at = $3, updated_at = $1
 WHERE j.id = $4 AND (j.tenant_id, j.id) IN (
     SELECT tenant_id, id FROM inference_jobs
-    WHERE tenant_id = $5 AND id = $4 AND status = 'pending' AND next_attempt_at <= $1 FOR UPDATE SKIP LOCKED)
-RETURNING j.*";
+    WHERE tenant_id = $5 AND id = $4 AND status = 'pending' AND ",
+    due!("next_attempt_at", "$1", "$6"),
+    " FOR UPDATE SKIP LOCKED)
+RETURNING j.*"
+);
 
 /// Claims the next due job, if there is one.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn claim(conn: &Conn, lease: Lease<'_>, now: Timestamp) -> Result<Option<Claim>, StoreError> {
-    let row = conn.query_opt(CLAIM, &[&now, &lease.holder, &(now + lease.length)]).await?;
+    let (until, farthest) = (now + lease.length, farthest(now, WAIT_MAX));
+    let row = conn.query_opt(CLAIM, &[&now, &lease.holder, &until, &farthest]).await?;
     Ok(row.map(|row| Claim::from(&row)))
 }
 
@@ -79,7 +94,8 @@ pub async fn claim_one(
     lease: Lease<'_>,
     now: Timestamp,
 ) -> Result<Option<Claim>, StoreError> {
-    let params: [&(dyn ToSql + Sync); 5] = [&now, &lease.holder, &(now + lease.length), &id, &tenant_id];
+    let (until, farthest) = (now + lease.length, farthest(now, WAIT_MAX));
+    let params: [&(dyn ToSql + Sync); 6] = [&now, &lease.holder, &until, &id, &tenant_id, &farthest];
     Ok(conn.query_opt(CLAIM_ONE, &params).await?.map(|row| Claim::from(&row)))
 }
 
@@ -89,16 +105,30 @@ impl From<&Row> for Claim {
     }
 }
 
-pub(super) const EXPIRED: &str = "-- inference_expired
-SELECT * FROM inference_jobs WHERE status = 'processing' AND lease_expires_at <= $1
-ORDER BY lease_expires_at LIMIT 100";
+pub(super) const EXPIRED: &str = concat!(
+    "-- inference_expired
+SELECT * FROM inference_jobs WHERE status = 'processing' AND ",
+    due!("lease_expires_at", "$1", "$2"),
+    " ORDER BY lease_expires_at LIMIT 100"
+);
 
-/// Jobs whose holder did not come back in time, the oldest first.
+/// Jobs whose holder did not come back in time, the oldest first. A lease lasts for `lease_max` at most.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn expired(conn: &Conn, now: Timestamp) -> Result<Vec<Claim>, StoreError> {
-    Ok(conn.query(EXPIRED, &[&now]).await?.iter().map(Claim::from).collect())
+pub async fn expired(conn: &Conn, now: Timestamp, lease_max: Duration) -> Result<Vec<Claim>, StoreError> {
+    Ok(conn.query(EXPIRED, &[&now, &farthest(now, lease_max)]).await?.iter().map(Claim::from).collect())
+}
+
+pub(super) const HELD: &str = "-- inference_held
+SELECT * FROM inference_jobs WHERE status = 'processing' AND claimed_by = $1 LIMIT 100";
+
+/// Jobs that this holder has in hand.
+///
+/// # Errors
+/// When the database fails.
+pub async fn held(conn: &Conn, holder: &str) -> Result<Vec<Claim>, StoreError> {
+    Ok(conn.query(HELD, &[&holder]).await?.iter().map(Claim::from).collect())
 }
 
 pub(super) const COMPLETE: &str = "-- inference_complete

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
+use chrono::Duration;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::clock::deadline::is_due;
 use crate::wire::event::SESSION_CREATED;
 
 /// What a row is doing.
@@ -14,6 +16,8 @@ pub enum Stage {
     Waiting,
     /// Claimed or sent, by this engine or another one.
     InFlight,
+    /// Somebody holds it locked and may be about to change it.
+    Locked,
 }
 
 /// A row at the head of its lane group, without its payload.
@@ -58,6 +62,10 @@ pub struct Limits<'a> {
     pub events_max: usize,
     /// Bytes of a batch at most; one larger event travels alone.
     pub bytes_max: usize,
+    /// The longest that a lease lasts.
+    pub lease_max: Duration,
+    /// The longest that a row waits after a rejection.
+    pub wait_max: Duration,
 }
 
 /// How far a lane may still go.
@@ -115,11 +123,13 @@ pub fn choose(candidates: &[Candidate], limits: &Limits<'_>) -> Vec<usize> {
 /// `next_attempt_at` of any other row may come from another machine's clock.
 fn is_free(row: &Candidate, limits: &Limits<'_>) -> bool {
     match row.stage {
-        Stage::Waiting => row.reject_count == 0 || row.next_attempt_at <= limits.now,
+        Stage::Waiting => row.reject_count == 0 || is_due(row.next_attempt_at, limits.now, limits.wait_max),
         Stage::InFlight => {
             let is_mine = row.claimed_by.as_deref() == Some(limits.claimed_by);
-            is_mine || row.lease_expires_at.is_none_or(|expires_at| expires_at <= limits.now)
+            let is_over = |expires_at| is_due(expires_at, limits.now, limits.lease_max);
+            is_mine || row.lease_expires_at.is_none_or(is_over)
         }
+        Stage::Locked => false,
     }
 }
 
@@ -127,13 +137,19 @@ fn is_free(row: &Candidate, limits: &Limits<'_>) -> bool {
 mod tests {
     use std::collections::HashSet;
 
-    use chrono::Duration;
     use proptest::prelude::*;
 
     use super::*;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
-    const LIMITS: Limits<'static> = Limits { now: NOW, claimed_by: "me", events_max: 500, bytes_max: 1_000 };
+    const LIMITS: Limits<'static> = Limits {
+        now: NOW,
+        claimed_by: "me",
+        events_max: 500,
+        bytes_max: 1_000,
+        lease_max: Duration::seconds(300),
+        wait_max: Duration::seconds(300),
+    };
 
     fn row(lane: &str) -> Candidate {
         Candidate {
@@ -183,6 +199,14 @@ mod tests {
         check(&[in_flight("a", "other", 0), row("a")], &[0, 1]);
         check(&[in_flight("a", "me", 300), row("a")], &[0, 1]);
         check(&[Candidate { lease_expires_at: None, ..in_flight("a", "other", 0) }], &[0]);
+    }
+
+    #[test]
+    fn a_wait_or_a_lease_that_nobody_can_have_set_holds_nothing() {
+        const YEAR: i64 = 31_536_000;
+        check(&[rejected("a", YEAR), row("b")], &[0]);
+        check(&[in_flight("a", "other", YEAR), row("a")], &[0, 1]);
+        check(&[Candidate { stage: Stage::Locked, ..row("a") }, row("a"), row("b")], &[2]);
     }
 
     #[test]

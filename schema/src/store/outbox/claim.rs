@@ -12,6 +12,7 @@ use super::choose::{Candidate, Limits, Stage, choose};
 use super::settle::{Fate, Rejection, reject_rows, return_rows};
 use super::{in_order, lane};
 use crate::clock::Timestamp;
+use crate::clock::deadline::{due, farthest, waits};
 use crate::store::{Conn, StoreError};
 use crate::wire::batch::{self, EventRow};
 use crate::wire::event::SESSION_CREATED;
@@ -37,7 +38,9 @@ WITH held AS MATERIALIZED (
     " AS lane
     FROM ONLY sync_outbox AS o
     WHERE o.tenant_id = $1 AND o.lane_group = ANY ($2) AND (o.reject_count > 0 OR o.failed_at IS NOT NULL)
-        AND o.failed_at IS NULL AND o.next_attempt_at > $3
+        AND o.failed_at IS NULL AND ",
+    waits!("o.next_attempt_at", "$3", "$9"),
+    "
 )
 SELECT o.*, EXISTS (
     SELECT FROM ONLY sync_outbox AS p WHERE p.tenant_id = $1 AND p.priority <> 0) AS has_priority
@@ -75,7 +78,9 @@ CROSS JOIN LATERAL (
 ) AS o
 WHERE NOT EXISTS (
     SELECT FROM sync_lane_groups AS l
-    WHERE l.tenant_id = $1 AND l.lane_group = g.lane_group AND l.lease_expires_at > $3)
+    WHERE l.tenant_id = $1 AND l.lane_group = g.lane_group AND ",
+    waits!("l.lease_expires_at", "$3", "$8"),
+    ")
 LIMIT $5"
 );
 
@@ -89,12 +94,15 @@ WHERE o.tenant_id = $1 AND o.priority <> 0 AND o.status <> 'failed' AND o.lane_g
 GROUP BY 1 ORDER BY 2 DESC LIMIT $3"
 );
 
-pub(super) const TAKE_GROUPS: &str = "-- take_lane_groups
+pub(super) const TAKE_GROUPS: &str = concat!(
+    "-- take_lane_groups
 INSERT INTO sync_lane_groups AS l (tenant_id, lane_group, batch_id, claimed_by, lease_expires_at)
 SELECT $1, g.lane_group, $3, $4, $5 FROM unnest($2::smallint[]) AS g (lane_group) ORDER BY g.lane_group
 ON CONFLICT (tenant_id, lane_group) DO UPDATE
 SET batch_id = excluded.batch_id, claimed_by = excluded.claimed_by, lease_expires_at = excluded.lease_expires_at
-WHERE l.lease_expires_at <= $6";
+WHERE ",
+    due!("l.lease_expires_at", "$6", "$7")
+);
 
 // The rows are found where they lay a moment ago, and by nothing else, so that no plan reads the whole tenant instead.
 // One that changed since, or that somebody holds locked, does not come back, which the caller sees. The request follows at once, so the row is `sent` right away: one update, not two.
@@ -128,7 +136,8 @@ WHERE o.tenant_id = mine.tenant_id AND o.id = mine.id AND o.attempt_count = mine
     AND o.status IN ('claimed', 'sent')";
 
 // Jumps from tenant to tenant along the index instead of reading every row.
-pub(super) const DUE_TENANTS: &str = "-- due_tenants
+pub(super) const DUE_TENANTS: &str = concat!(
+    "-- due_tenants
 WITH RECURSIVE tenants AS (
     (SELECT o.tenant_id FROM ONLY sync_outbox AS o WHERE o.failed_at IS NULL ORDER BY o.tenant_id LIMIT 1)
     UNION ALL
@@ -146,8 +155,11 @@ WHERE t.tenant_id IS NOT NULL AND EXISTS (
         WHERE o.tenant_id = t.tenant_id AND o.lane_group = g.lane_group AND o.failed_at IS NULL)
     AND NOT EXISTS (
         SELECT FROM sync_lane_groups AS l
-        WHERE l.tenant_id = t.tenant_id AND l.lane_group = g.lane_group AND l.lease_expires_at > $2))
-ORDER BY t.tenant_id";
+        WHERE l.tenant_id = t.tenant_id AND l.lane_group = g.lane_group AND ",
+    waits!("l.lease_expires_at", "$2", "$3"),
+    "))
+ORDER BY t.tenant_id"
+);
 
 /// What to claim.
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +180,8 @@ pub struct ClaimRequest<'a> {
     pub now: Timestamp,
     /// How long nobody else may have the rows.
     pub lease: Duration,
+    /// The longest that a row waits after a rejection.
+    pub wait_max: Duration,
     /// Events of a batch at most.
     pub events_max: usize,
     /// Bytes of a request body at most; one larger event travels alone.
@@ -238,7 +252,7 @@ pub struct DueTenant {
     pub consecutive_failures: i32,
 }
 
-/// The tenants that have rows in free groups, in order of their ids.
+/// The tenants that have rows in free groups, in order of their ids. A lease lasts for `lease_max` at most.
 ///
 /// # Errors
 /// When the database fails.
@@ -246,9 +260,11 @@ pub async fn due_tenants(
     conn: &mut Conn,
     groups: &[i16],
     now: Timestamp,
+    lease_max: Duration,
 ) -> Result<Vec<DueTenant>, StoreError> {
-    let rows =
-        with_plans(conn, "due_tenants", async |conn| conn.query(DUE_TENANTS, &[&groups, &now]).await).await?;
+    let farthest = farthest(now, lease_max);
+    let params: [&(dyn ToSql + Sync); 3] = [&groups, &now, &farthest];
+    let rows = with_plans(conn, "due_tenants", async |conn| conn.query(DUE_TENANTS, &params).await).await?;
     let tenant = |row: &Row| DueTenant {
         tenant_id: row.get(0),
         paused_until: row.get(1),
@@ -298,8 +314,15 @@ async fn claim_in_transaction(
     groups.sort_unstable();
     groups.dedup();
     let lease_expires_at = request.now + request.lease;
-    let params: [&(dyn ToSql + Sync); 6] =
-        [&request.tenant_id, &groups, &request.batch_id, &request.holder, &lease_expires_at, &request.now];
+    let params: [&(dyn ToSql + Sync); 7] = [
+        &request.tenant_id,
+        &groups,
+        &request.batch_id,
+        &request.holder,
+        &lease_expires_at,
+        &request.now,
+        &farthest(request.now, request.lease),
+    ];
     let taken = conn.execute(TAKE_GROUPS, &params).await?;
     if usize::try_from(taken).ok() != Some(groups.len()) {
         // Another engine was faster; its lease keeps the group away from the second look.
@@ -331,6 +354,8 @@ async fn look(
         claimed_by: request.holder,
         events_max: request.events_max,
         bytes_max: request.bytes_max,
+        lease_max: request.lease,
+        wait_max: request.wait_max,
     };
     let (candidates, has_priority) = candidates(conn, request, locked, None, None).await?;
     if !has_priority {
@@ -368,16 +393,22 @@ async fn candidates(
     skip: Option<&[&str]>,
 ) -> Result<(Vec<Candidate>, bool), StoreError> {
     let rows_max = request.window_rows.max(i64::try_from(request.events_max).unwrap_or(i64::MAX));
-    let params: [&(dyn ToSql + Sync); 7] =
-        [&request.tenant_id, &request.groups, &request.now, &request.window_rows, &rows_max, &only, &skip];
+    let params: [&(dyn ToSql + Sync); 9] = [
+        &request.tenant_id,
+        &request.groups,
+        &request.now,
+        &request.window_rows,
+        &rows_max,
+        &only,
+        &skip,
+        &farthest(request.now, request.lease),
+        &farthest(request.now, request.wait_max),
+    ];
     let rows = conn.query(CANDIDATES, &params).await?;
     let has_priority = rows.first().is_some_and(|row| row.get("has_priority"));
     let mut candidates: Vec<Candidate> = rows.iter().map(candidate).collect();
     for row in candidates.iter_mut().filter(|row| locked.contains(&row.id)) {
-        // Whoever holds the row may be about to change it: to us it is in flight elsewhere.
-        row.stage = Stage::InFlight;
-        row.claimed_by = Some(String::new());
-        row.lease_expires_at = Some(Timestamp::MAX_UTC);
+        row.stage = Stage::Locked;
     }
     Ok((candidates, has_priority))
 }

@@ -9,6 +9,7 @@ use super::claim::{CANDIDATES, CLAIM_ROWS, ClaimRequest, claim, with_plans};
 use super::groups_of;
 use super::settle::{Settlement, settle};
 use crate::clock::Clock;
+use crate::clock::deadline::farthest;
 use crate::id;
 use crate::store::{Conn, Store, StoreError, sync_state};
 
@@ -51,6 +52,7 @@ pub async fn drain_unsent(
             holder: "measure",
             now: clock.now(),
             lease: chrono::Duration::seconds(300),
+            wait_max: chrono::Duration::seconds(300),
             events_max: 500,
             bytes_max: 1_000_000,
         };
@@ -90,8 +92,17 @@ pub async fn pages_of_a_claim(conn: &mut Conn, request: &ClaimRequest<'_>) -> Re
 async fn explain_claim(conn: &Conn, request: &ClaimRequest<'_>) -> Result<(i64, i64), StoreError> {
     let rows_max = i64::try_from(request.events_max).unwrap_or(i64::MAX);
     let lanes: Option<&[&str]> = None;
-    let look: [&(dyn ToSql + Sync); 7] =
-        [&request.tenant_id, &request.groups, &request.now, &request.window_rows, &rows_max, &lanes, &lanes];
+    let look: [&(dyn ToSql + Sync); 9] = [
+        &request.tenant_id,
+        &request.groups,
+        &request.now,
+        &request.window_rows,
+        &rows_max,
+        &lanes,
+        &lanes,
+        &farthest(request.now, request.lease),
+        &farthest(request.now, request.wait_max),
+    ];
     let looking = pages(conn, CANDIDATES, &look).await?;
     let rows = conn.query(CANDIDATES, &look).await?;
     let places: Vec<&str> = rows.iter().map(|row| row.get("place")).collect();
