@@ -12,6 +12,7 @@ use broker::Identity;
 use broker::tls::Subject;
 use schema::clock::Clock;
 use schema::id::TenantId;
+use schema::metrics;
 use schema::store::device::{self, Allowed, Allowlist as List};
 use schema::store::{Store, StoreError};
 use schema::wire::reject::{Reason, Reject};
@@ -33,7 +34,8 @@ const STRANGER_REFRESH_MAX: Duration = Duration::from_millis(200);
 pub struct Allowlist {
     store: Store,
     clock: Clock,
-    is_auto_provisioning: bool,
+    /// Strangers of a tenant that may wait for approval, in each list; `None`: none is entered.
+    provision_rows_max: Option<i64>,
     /// A change takes effect within this time, even when nobody tells of it.
     refresh_every: Duration,
     snapshot: Arc<ArcSwapOption<Snapshot>>,
@@ -54,9 +56,9 @@ struct Snapshot {
 impl Allowlist {
     /// An empty snapshot; the first question fills it.
     #[must_use]
-    pub fn new(store: Store, clock: Clock, is_auto_provisioning: bool, refresh_every: Duration) -> Self {
+    pub fn new(store: Store, clock: Clock, provision_rows_max: Option<i64>, refresh_every: Duration) -> Self {
         let (snapshot, refreshing) = (Arc::default(), Arc::default());
-        Self { store, clock, is_auto_provisioning, refresh_every, snapshot, refreshing }
+        Self { store, clock, provision_rows_max, refresh_every, snapshot, refreshing }
     }
 
     /// Takes a snapshot that is newer than this call.
@@ -182,20 +184,31 @@ impl Allowlist {
             return Ok(Ok(row));
         }
         self.look_again(asked_at).await?;
-        match known() {
-            Some(judgement) => Ok(judgement),
-            None if self.is_auto_provisioning => {
-                self.provision(list, place, id).await?;
+        match (known(), self.provision_rows_max) {
+            (Some(judgement), _) => Ok(judgement),
+            (None, Some(rows_max)) if self.provision(list, place, id, rows_max).await? => {
                 Ok(Err(pending(list).into()))
             }
-            None => Ok(Err(not_allowed(list).into())),
+            (None, _) => Ok(Err(not_allowed(list).into())),
         }
     }
 
-    async fn provision(&self, list: List, place: &Place, id: &str) -> Result<(), StoreError> {
+    /// Enters a stranger; `false`: there is no room for it.
+    async fn provision(
+        &self,
+        list: List,
+        place: &Place,
+        id: &str,
+        rows_max: i64,
+    ) -> Result<bool, StoreError> {
         let row = [place.tenant_id.as_str(), id, place.farm_id.as_str(), place.barn_id.as_str()];
         let now = self.clock.now();
-        self.store.run("provision", async |conn| device::provision(conn, list, row, now).await).await
+        let enter = async |conn: &mut _| device::provision(conn, list, row, rows_max, now).await;
+        let is_entered = self.store.run("provision", enter).await?;
+        if !is_entered {
+            metrics::ingress_provision_full().increment(1);
+        }
+        Ok(is_entered)
     }
 
     /// Waits for a snapshot that was begun after `asked_at`. All who wait share one, so that those who are turned away
@@ -228,6 +241,8 @@ impl Allowlist {
 
 impl Chore for Allowlist {
     const NAME: &'static str = "allowlist";
+    /// A change is to take effect soon.
+    const RETRY_MAX: Duration = Self::RETRY;
     type Error = StoreError;
 
     async fn run(&mut self) -> Result<Duration, StoreError> {

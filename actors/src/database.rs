@@ -1,5 +1,6 @@
 //! The health of the database, as everything that asks it finds it.
 
+use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use schema::metrics;
 use schema::store::{Store, StoreError};
 use tokio::time::Instant;
 
+use crate::cause::cause_of;
 use crate::chore::Chore;
 
 /// How often the database is asked when nobody else asks it.
@@ -38,10 +40,13 @@ impl DatabaseHealth {
     }
 
     /// Work failed, and not for its data.
-    pub fn fails(&self) {
+    pub fn fails(&self, error: &dyn Error) {
         let mut state = self.lock();
         state.was_asked = true;
-        state.failing_since.get_or_insert_with(Instant::now);
+        if state.failing_since.is_none() {
+            state.failing_since = Some(Instant::now());
+            tracing::warn!(%error, cause = cause_of(error), "database fails, waiting for it");
+        }
         metrics::db_up().set(0.0);
     }
 
@@ -74,6 +79,8 @@ pub struct DatabaseProbe {
 
 impl Chore for DatabaseProbe {
     const NAME: &'static str = "database";
+    const RETRY: Duration = PROBE;
+    const RETRY_MAX: Duration = PROBE;
     type Error = StoreError;
 
     async fn run(&mut self) -> Result<Duration, StoreError> {
@@ -81,14 +88,10 @@ impl Chore for DatabaseProbe {
         let outcome = tokio::time::timeout(ANSWER_MAX, self.store.ping()).await.unwrap_or(silent);
         match &outcome {
             Ok(()) => self.health.works(),
-            Err(_) => self.health.fails(),
+            Err(error) => self.health.fails(error),
         }
         let (in_use, _) = self.store.pool_in_use();
         metrics::db_pool_in_use().set(f64::from(u32::try_from(in_use).unwrap_or(u32::MAX)));
         outcome.map(|()| PROBE)
-    }
-
-    fn retry_after(&self) -> Duration {
-        PROBE
     }
 }

@@ -288,7 +288,7 @@ impl SessionContext {
                 }
                 Err(error) => {
                     attempt += 1;
-                    self.database.fails();
+                    self.database.fails(&error);
                     self.stats.processing_failed();
                     tracing::debug!(%error, attempt, "order not applied, trying again");
                     tokio::time::sleep(retry_delay(attempt)).await;

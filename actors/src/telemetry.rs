@@ -27,6 +27,7 @@ use schema::wire::topic::Kind;
 use tokio::task::JoinSet;
 
 use crate::address::Address;
+use crate::cause::cause_of;
 use crate::database::DatabaseHealth;
 use crate::ending::Ending;
 use crate::ingress::stats::IngressStats;
@@ -345,10 +346,14 @@ impl State {
     /// A failure leaves the batch at the head of the queue.
     fn failed(&mut self, batch: Vec<Put>, error: &StoreError) {
         self.failures = self.failures.saturating_add(1);
-        self.args.database.fails();
+        self.args.database.fails(error);
         self.args.stats.processing_failed();
-        let cause = std::error::Error::source(error).map(ToString::to_string);
-        tracing::warn!(%error, cause, rows = batch.len(), attempt = self.failures, "commit failed, trying again");
+        let (cause, rows, attempt) = (cause_of(error), batch.len(), self.failures);
+        if attempt == 1 && !error.is_outage() {
+            tracing::warn!(%error, cause, rows, "commit failed, trying again and again");
+        } else {
+            tracing::debug!(%error, cause, rows, attempt, "commit failed, trying again");
+        }
         for put in batch.into_iter().rev() {
             self.queue.push_front(put);
         }

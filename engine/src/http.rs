@@ -253,6 +253,7 @@ fn table() -> Vec<Route> {
         row(Admin, "/api/v1/sync/dlq", routes!(sync::list_dead)),
         row(Admin, "/api/v1/sync/redrive", routes!(sync::redrive)),
         row(Admin, "/api/v1/sync/dlq/redrive", routes!(sync::redrive_dead)),
+        row(Admin, "/api/v1/sync/discard", routes!(sync::discard)),
         row(Admin, "/api/v1/sync/unclaim-stuck", routes!(sync::unclaim_stuck)),
         row(Admin, "/api/v1/audit", routes!(audit::list_audit)),
     ]

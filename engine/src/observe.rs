@@ -112,7 +112,12 @@ pub fn metrics(config: &Config) -> &'static Metrics {
 
 /// The text of `GET /metrics`; empty before [`metrics`] was called.
 pub fn render_metrics() -> String {
-    METRICS.get().map(|metrics| metrics.prometheus.render()).unwrap_or_default()
+    METRICS.get().map(|metrics| without_unknown(&metrics.prometheus.render())).unwrap_or_default()
+}
+
+/// Leaves out the series whose value cannot be had ([`schema::metrics::UNKNOWN`]).
+fn without_unknown(text: &str) -> String {
+    text.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(" NaN")).collect()
 }
 
 impl Metrics {

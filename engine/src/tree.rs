@@ -6,6 +6,7 @@
 //! allowlist  access            reads the allowlists again, puts out whoever is revoked
 //! partitions  cleanup          make room ahead, remove what has expired
 //! signs_of_life                writes when devices last called over HTTP
+//! indexes  tallies             makes those of large tables, sees to the running counts
 //! disk  retention              watches the volumes, deletes what has become old
 //! aggregate                    closes minutes, hours and days
 //! uploads                      completes images that nobody completed
@@ -31,7 +32,7 @@ use actors::access::{AccessActor, AccessWatch};
 use actors::address::Address;
 use actors::aggregate::Aggregation;
 use actors::allowlist::Allowlist;
-use actors::chore::{Chore, ChoreActor};
+use actors::chore::{self, Chore, ChoreActor};
 use actors::clock::ClockKeeper;
 use actors::credentials::Credentials;
 use actors::credentials::desk::DeviceDesk;
@@ -41,6 +42,7 @@ use actors::directory::{Directory, DirectorySettings};
 use actors::door::{self, DoorActor, WayIn, WayInView};
 use actors::door_store::DatabaseDoorStore;
 use actors::gatekeeper::DeviceGatekeeper;
+use actors::gauges::Measured;
 use actors::inference::InferenceHub;
 use actors::ingress::stats::IngressStats;
 use actors::ingress::{self, Ingress, IngressIntake};
@@ -50,7 +52,7 @@ use actors::media::store::MediaStore;
 use actors::media::watch::UploadWatch;
 use actors::operators::Operators;
 use actors::retention::disk::DiskWatch;
-use actors::retention::upkeep::{Cleanup, Partitions};
+use actors::retention::upkeep::{Cleanup, Indexes, Partitions};
 use actors::retention::{Retention, RetentionHub, RetentionSettings};
 use actors::session::upkeep::SessionUpkeep;
 use actors::session::{SessionActors, SessionContext, SessionSettings, Sessions};
@@ -58,6 +60,7 @@ use actors::supervisor::{ChildSpec, Supervised};
 use actors::sync::cloud::CloudSettings;
 use actors::sync::sign::CloudAuth;
 use actors::sync::{self, SyncHub, SyncPartition, SyncSettings};
+use actors::tallies::Tallies;
 use actors::telemetry::{self, TelemetryWriter, TelemetryWriters};
 use actors::wake::Wake;
 use anyhow::{Context, bail};
@@ -67,7 +70,7 @@ use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings, LinkTls, Operator
 use schema::clock::Clock;
 use schema::clock::watch::ClockWatch;
 use schema::id::TenantId;
-use schema::store::{Store, StoreSettings, partition};
+use schema::store::{Store, StoreSettings};
 use schema::wire::envelope::Dialects;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -152,8 +155,9 @@ impl Parts {
         let clock = Clock::system();
         let store = Store::new(&store_settings(config)?)?;
         let refresh_every = Duration::from_secs(config.device.access_refresh_seconds);
-        let is_auto_provisioning = config.ingress.auto_provision;
-        let allowlist = Allowlist::new(store.clone(), clock.clone(), is_auto_provisioning, refresh_every);
+        let provision_rows_max = i64::try_from(config.ingress.auto_provision_rows_max).unwrap_or(i64::MAX);
+        let provision_rows_max = config.ingress.auto_provision.then_some(provision_rows_max);
+        let allowlist = Allowlist::new(store.clone(), clock.clone(), provision_rows_max, refresh_every);
         let media = media::store(config)?;
         let clock_watch = ClockWatch::new(clock.clone());
         let retention = RetentionHub::new(
@@ -386,36 +390,26 @@ async fn run_tree(
     Ok(())
 }
 
-/// Waits for the database, migrates it and makes the partitions that the first message needs.
+/// Waits for the database and migrates it. Nothing else is needed to store a message: what housekeeping is to make comes
+/// in its own time.
 async fn database_ready(parts: &Parts) -> anyhow::Result<()> {
     if let Some(mut stage) = parts.cluster.clone() {
         // It is gone when the whole program ends.
         let _ = stage.wait_for(|stage| *stage == Stage::Ready).await;
     }
-    let mut is_first_failure = true;
     loop {
-        match prepare_database(parts).await {
+        match parts.store.migrate().await {
             Ok(()) => {
                 parts.database.works();
                 return Ok(());
             }
             Err(error) if error.is_permanent() => return Err(error.into()),
             Err(error) => {
-                parts.database.fails();
-                if std::mem::take(&mut is_first_failure) {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(%error, cause, "waiting for the database");
-                }
+                parts.database.fails(&error);
                 tokio::time::sleep(DATABASE_RETRY).await;
             }
         }
     }
-}
-
-async fn prepare_database(parts: &Parts) -> Result<(), schema::store::StoreError> {
-    parts.store.migrate().await?;
-    let now = parts.clock.now();
-    parts.store.run("partitions", async |conn| partition::ensure_ahead(conn, now).await).await
 }
 
 fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
@@ -450,7 +444,7 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
 
 fn worker_children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
     let probe = DatabaseProbe { store: parts.store.clone(), health: parts.database.clone() };
-    let mut children = vec![chore(probe)];
+    let mut children = vec![chore(parts, probe)];
     children.extend(inference::children(config, parts));
     Ok(children)
 }
@@ -458,7 +452,6 @@ fn worker_children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSp
 fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
     let (store, clock) = (&parts.store, &parts.clock);
     let probe = DatabaseProbe { store: store.clone(), health: parts.database.clone() };
-    let partitions = Partitions { store: store.clone(), clock: clock.clone() };
     let cleanup = Cleanup {
         store: store.clone(),
         watch: parts.clock_watch.clone(),
@@ -466,31 +459,46 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
         rejects_rows_max: i64::try_from(config.ingress.rejects_rows_max).unwrap_or(i64::MAX),
     };
     let keeper = ClockKeeper::new(store.clone(), parts.clock_watch.clone());
-    let mut chores =
-        vec![chore(probe), chore(keeper), chore(parts.allowlist.clone()), chore(partitions), chore(cleanup)];
-    chores.push(chore(parts.signs_of_life.clone()));
+    let mut chores = vec![
+        chore(parts, probe),
+        chore(parts, keeper),
+        chore(parts, parts.allowlist.clone()),
+        chore(parts, Partitions::new(store.clone(), clock.clone())),
+        chore(parts, Indexes { store: store.clone() }),
+        chore(parts, Tallies { store: store.clone(), clock: clock.clone() }),
+        chore(parts, cleanup),
+        chore(parts, parts.signs_of_life.clone()),
+    ];
     if config.telemetry.aggregate {
         let is_emitting = config.telemetry.emit_aggregates;
-        chores.push(chore(Aggregation::new(store.clone(), parts.clock_watch.clone(), is_emitting)));
+        let aggregation = Aggregation::new(store.clone(), parts.clock_watch.clone(), is_emitting);
+        chores.push(chore(parts, aggregation));
     }
     let media = &config.media;
-    chores.push(chore(UploadWatch {
-        completer: parts.completer(config),
-        implicit_grace_seconds: i64::try_from(media.implicit_grace_seconds).unwrap_or(i64::MAX),
-        offer_max: chrono::Duration::seconds(
-            i64::try_from(media.presign_seconds).unwrap_or(i64::from(u32::MAX)),
-        ),
-        bootstrap_attempts: media.bootstrap_retries,
-        bootstrap_delay: Duration::from_millis(media.bootstrap_delay_ms),
-        measured_at: None,
-    }));
-    chores.push(chore(DiskWatch {
-        hub: parts.retention.clone(),
-        store: store.clone(),
-        root: config.ops.disk_path.clone(),
-        check_seconds: config.ops.check_seconds,
-        was_full: false,
-    }));
+    chores.push(chore(
+        parts,
+        UploadWatch {
+            completer: parts.completer(config),
+            implicit_grace_seconds: i64::try_from(media.implicit_grace_seconds).unwrap_or(i64::MAX),
+            offer_max: chrono::Duration::seconds(
+                i64::try_from(media.presign_seconds).unwrap_or(i64::from(u32::MAX)),
+            ),
+            bootstrap_attempts: media.bootstrap_retries,
+            bootstrap_delay: Duration::from_millis(media.bootstrap_delay_ms),
+            measured_at: None,
+            gauges: Measured::new("media"),
+        },
+    ));
+    chores.push(chore(
+        parts,
+        DiskWatch {
+            hub: parts.retention.clone(),
+            store: store.clone(),
+            root: config.ops.disk_path.clone(),
+            check_seconds: config.ops.check_seconds,
+            was_full: false,
+        },
+    ));
     let hub = parts.retention.clone();
     chores.push(ChildSpec::new("retention", "", &Address::default(), move || (Retention, hub.clone())));
     chores
@@ -508,8 +516,9 @@ fn access_watch(config: &Config, parts: &Parts) -> ChildSpec {
     ChildSpec::new("access", "", &Address::default(), move || (AccessActor, watch.clone()))
 }
 
-fn chore<C: Chore + Clone>(chore: C) -> ChildSpec {
-    ChildSpec::new(C::NAME, "", &Address::default(), move || (ChoreActor::default(), chore.clone()))
+fn chore<C: Chore + Clone>(parts: &Parts, chore: C) -> ChildSpec {
+    let args = chore::Args { chore, database: parts.database.clone(), clock: parts.clock.clone() };
+    ChildSpec::new(C::NAME, "", &Address::default(), move || (ChoreActor::default(), args.clone()))
 }
 
 fn sync_partitions(parts: &Parts) -> impl Iterator<Item = ChildSpec> {
@@ -545,13 +554,17 @@ pub fn sessions(config: &Config, parts: &Parts) -> ChildSpec {
 
 fn session_upkeep(config: &Config, parts: &Parts) -> ChildSpec {
     let idle_hours = config.session.idle_cancel_hours;
-    chore(SessionUpkeep {
-        store: parts.store.clone(),
-        watch: parts.clock_watch.clone(),
-        sessions: parts.sessions.clone(),
-        finalize_wait: hours(config.session.finalize_wait_hours),
-        idle_cancel: (idle_hours > 0).then(|| hours(idle_hours)),
-    })
+    chore(
+        parts,
+        SessionUpkeep {
+            store: parts.store.clone(),
+            watch: parts.clock_watch.clone(),
+            sessions: parts.sessions.clone(),
+            finalize_wait: hours(config.session.finalize_wait_hours),
+            idle_cancel: (idle_hours > 0).then(|| hours(idle_hours)),
+            gauges: Measured::new("session"),
+        },
+    )
 }
 
 /// A configured number of hours, at most a century.

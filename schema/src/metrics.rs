@@ -46,6 +46,9 @@ impl Label for Reason {
     }
 }
 
+/// The value of a gauge that cannot be had: the exports leave the gauge out.
+pub const UNKNOWN: f64 = f64::NAN;
+
 /// What a metric is: name, type, help text.
 #[derive(Clone, Copy, Debug)]
 pub struct Declared {
@@ -114,6 +117,8 @@ catalog! {
     counter ingress_deduped(kind: Kind) = "ingress.deduped";
     /// Duplicates on the same topic whose body differs from the first one.
     counter ingress_dedupe_conflict(kind: Kind) = "ingress.dedupe_conflict";
+    /// Strangers that got no pending row since as many as may have one already.
+    counter ingress_provision_full() = "ingress.provision_full";
     /// Accepted messages, by the dialect they were written in.
     counter ingress_dialect(dialect: Dialect) = "ingress.dialect";
     /// Messages without a trace id, which got a new one.
@@ -190,6 +195,8 @@ catalog! {
     counter outbox_rejected(reason: &'static str) = "outbox.rejected";
     /// Events that became `failed`, by error code.
     counter outbox_dead_lettered(reason: &'static str) = "outbox.dead_lettered";
+    /// Events and dead letters that a person discarded.
+    counter outbox_discarded() = "outbox.discarded";
     /// Lanes held by a failed `session.created`.
     gauge outbox_lanes_held() = "outbox.lanes_held";
     /// Batches the cloud took.
@@ -256,6 +263,8 @@ catalog! {
     counter engine_restarts(actor: &'static str) = "engine.restarts";
     /// Times the wall clock was set, by direction: `ahead` or `back`.
     counter engine_clock_steps(direction: &'static str) = "engine.clock_steps";
+    /// When a chore last succeeded, seconds since 1970.
+    gauge engine_chore_last_success_seconds(chore: &'static str) = "engine.chore_last_success_seconds";
 }
 
 /// Requests answered, by route template, method and status.

@@ -9,9 +9,11 @@ pub mod credential;
 pub mod dead_letter;
 pub mod dedupe;
 pub mod device;
+pub mod discard;
 pub mod door;
 pub mod error;
 pub mod health;
+pub mod index;
 pub mod inference;
 pub mod media;
 pub mod migration;
@@ -21,6 +23,7 @@ pub mod reject;
 pub mod retention;
 pub mod session;
 pub mod sync_state;
+pub mod tally;
 pub mod telemetry;
 
 use std::time::Duration;
@@ -46,8 +49,10 @@ pub const STATEMENTS: &[&[&str]] = &[
     dead_letter::STATEMENTS,
     dedupe::STATEMENTS,
     device::STATEMENTS,
+    discard::STATEMENTS,
     door::STATEMENTS,
     health::STATEMENTS,
+    index::STATEMENTS,
     inference::STATEMENTS,
     media::STATEMENTS,
     migration::STATEMENTS,
@@ -57,11 +62,14 @@ pub const STATEMENTS: &[&[&str]] = &[
     retention::STATEMENTS,
     session::STATEMENTS,
     sync_state::STATEMENTS,
+    tally::STATEMENTS,
     telemetry::STATEMENTS,
 ];
 
 /// Seconds to wait for a free pooled connection, and for a new one to be made.
 const CONNECT_SECONDS_MAX: u64 = 5;
+/// How long housekeeping may take that nobody waits for.
+const LEISURE_MAX: Duration = Duration::from_secs(6 * 3600);
 /// How much longer than the server's own limit a client waits for an answer before it gives the connection up.
 const ANSWER_GRACE_SECONDS: u64 = 5;
 
@@ -167,6 +175,25 @@ impl Store {
                 Err(StoreError::Unanswered { name })
             }
         }
+    }
+
+    /// Runs named housekeeping that may take long and that nobody waits for, such as making an index of a large table. It
+    /// has a connection for itself meanwhile, whose statements have no time limit but [`LEISURE_MAX`].
+    ///
+    /// # Errors
+    /// Those of the work, of connecting, and [`StoreError::Unanswered`].
+    pub async fn run_at_leisure<T>(
+        &self,
+        name: &'static str,
+        work: impl AsyncFnOnce(&mut Conn) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut conn = self.conn().await?;
+        let limit = format!("SET statement_timeout = '{}s'", LEISURE_MAX.as_secs());
+        conn.batch(name, &limit).await?;
+        let outcome = tokio::time::timeout(LEISURE_MAX, work(&mut conn)).await;
+        // The next one to have it would have the same limit.
+        conn.give_up();
+        outcome.unwrap_or(Err(StoreError::Unanswered { name }))
     }
 
     /// Asks the database whether it answers.

@@ -11,6 +11,7 @@ mod door;
 mod ending;
 mod external;
 mod gateway;
+mod growth;
 mod http;
 mod inference;
 mod lasting;

@@ -252,8 +252,8 @@ async fn a_failed_beginning_holds_its_session_until_it_is_redriven() {
     assert_eq!(status(&db, other).await, "acked");
     let finalized = insert(&db, "weighvision.session.finalized", "wv", Some("s-1"), 2).await;
     assert!(claim_now(&db).await.is_none());
-    let held = async |conn: &mut _| queries::lanes_held(conn).await;
-    assert_eq!(db.store.run("held", held).await.unwrap(), 1);
+    let counts = async |conn: &mut _| queries::counts(conn, None).await;
+    assert_eq!(db.store.run("counts", counts).await.unwrap().lanes_held, 1);
 
     let foreign = ["t-002".to_owned()];
     let redrive = async |tenants: Option<&[String]>| {

@@ -297,6 +297,28 @@ async fn strangers_are_entered_once_as_pending_when_that_is_switched_on() {
 }
 
 #[tokio::test]
+async fn only_so_many_strangers_of_a_tenant_are_entered() {
+    let barn = Barn::start_with(|settings| {
+        settings.set("ingress.auto_provision", "true").set("ingress.auto_provision_rows_max", "2")
+    })
+    .await;
+    let mut device = barn.device("d-1").await;
+    let stranger = |reason, id: &str| {
+        let Publish { topic, payload, .. } = reading(id, &new_event_id());
+        case(reason, "", &topic, payload)
+    };
+    let pending = ["d-2", "d-3", "d-2"].map(|id| stranger(Reason::DevicePending, id));
+    check(&barn, &mut device, pending.into()).await;
+    let refused = ["d-4", "d-5"].map(|id| stranger(Reason::DeviceNotAllowed, id));
+    check(&barn, &mut device, refused.into()).await;
+    assert_eq!(
+        barn.db.count("SELECT count(*) FROM device_allowlist WHERE provision_state = 'pending'").await,
+        2
+    );
+    barn.finish().await;
+}
+
+#[tokio::test]
 async fn a_device_with_a_credential_is_held_to_its_scope_and_stays_connected() {
     let barn = Barn::start_with(|settings| settings.set("broker.allow_anonymous", "false")).await;
     barn.db.set_password(TENANT, "d-1", "user-1", "secret").await;

@@ -82,6 +82,7 @@ async fn a_transaction_that_is_dropped_half_way_leaves_nothing_behind() {
                 conn,
                 device::Allowlist::Devices,
                 ["t", "half", "f", "b"],
+                1,
                 at("2026-11-23T10:00:00Z"),
             )
             .await?;
@@ -104,6 +105,7 @@ async fn a_transaction_that_is_dropped_half_way_leaves_nothing_behind() {
             conn,
             device::Allowlist::Devices,
             ["t", "whole", "f", "b"],
+            1,
             at("2026-11-23T10:00:00Z"),
         )
         .await
@@ -162,7 +164,8 @@ async fn expired_marks_are_deleted_and_living_ones_stay() {
     let database = Database::fresh_at(now).await;
     put(&database, &[reading("old", 1.0, now)], now - Duration::hours(73)).await;
     put(&database, &[reading("new", 1.0, now)], now).await;
-    let deleted = database.store.run("test", async |conn| dedupe::delete_expired(conn, now).await).await;
+    let mut expired = dedupe::ExpiredMarks::new(now);
+    let deleted = database.store.run("test", async |conn| expired.delete_chunk(conn).await).await;
     assert_eq!(deleted.expect("it works"), 1);
     assert_eq!(database.count("SELECT count(*) FROM ingress_dedupe WHERE event_id = 'new'").await, 1);
 }

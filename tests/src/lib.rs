@@ -14,6 +14,7 @@ pub mod objects;
 pub mod onnx;
 pub mod paho;
 pub mod picture;
+pub mod plan;
 pub mod postgres;
 pub mod python;
 pub mod rabbitmq;

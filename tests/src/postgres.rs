@@ -5,7 +5,7 @@ use argon2::{Argon2, PasswordHasher};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use schema::clock::Timestamp;
-use schema::store::{Store, StoreSettings, partition};
+use schema::store::{Store, StoreSettings, index, partition};
 use tokio_postgres::{Client, NoTls};
 
 /// Names the server for tests; `tests/with-postgres` sets it.
@@ -158,6 +158,8 @@ async fn template(admin: &Client) -> String {
         admin.batch_execute("CREATE DATABASE farmiq_making").await.expect(failed);
         let making = store(&of_database("farmiq_making"));
         making.migrate().await.expect("the migrations are right");
+        let made = making.run_at_leisure("indexes", async |conn| index::ensure(conn).await).await;
+        made.expect("the indexes can be made");
         drop(making);
         admin
             .batch_execute(

@@ -13,7 +13,8 @@ use schema::store::media::{self as rows, Due, DueUpload, Upload, UploadStatus};
 use tokio::time::Instant;
 
 use super::completion::{Completer, Completion, CompletionError, Mode};
-use crate::chore::Chore;
+use crate::chore::{Chore, ChoreError};
+use crate::gauges::Measured;
 
 /// Uploads of one claim.
 const UPLOADS_PER_CLAIM_MAX: i64 = 50;
@@ -39,17 +40,21 @@ pub struct UploadWatch {
     pub bootstrap_delay: Duration,
     /// When the images were last measured.
     pub measured_at: Option<Instant>,
+    /// What of it is shown.
+    pub gauges: Measured,
 }
 
 impl Chore for UploadWatch {
     const NAME: &'static str = "uploads";
+    /// Images wait for it.
+    const RETRY_MAX: Duration = Duration::from_secs(10);
     type Error = CompletionError;
 
     async fn run(&mut self) -> Result<Duration, CompletionError> {
         if let Some(wait) = self.bootstrap().await {
             return Ok(wait);
         }
-        self.measure().await?;
+        self.measure().await;
         let due = self.claim().await?;
         if due.is_empty() {
             self.completer.wake.wait(POLL).await;
@@ -58,6 +63,12 @@ impl Chore for UploadWatch {
             self.look(due).await?;
         }
         Ok(Duration::ZERO)
+    }
+}
+
+impl ChoreError for CompletionError {
+    fn is_outage(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_outage())
     }
 }
 
@@ -136,15 +147,17 @@ impl UploadWatch {
         Ok(())
     }
 
-    async fn measure(&mut self) -> Result<(), StoreError> {
+    async fn measure(&mut self) {
         if self.measured_at.is_some_and(|at| at.elapsed() < MEASURE_EVERY) {
-            return Ok(());
+            return;
         }
-        let store = &self.completer.store;
-        let bytes = store.run("media_stored_bytes", async |conn| rows::stored_bytes(conn).await).await?;
-        metrics::media_stored_bytes().set(bytes as f64);
         self.measured_at = Some(Instant::now());
-        Ok(())
+        let store = &self.completer.store;
+        let bytes = store.run("media_stored_bytes", async |conn| rows::stored_bytes(conn).await).await;
+        let gauge = metrics::media_stored_bytes();
+        if let Some(bytes) = self.gauges.found(bytes, [gauge.clone()]) {
+            gauge.set(bytes as f64);
+        }
     }
 }
 

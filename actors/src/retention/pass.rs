@@ -32,6 +32,8 @@ const JOB_DAYS: u64 = 30;
 const AUDIT_DAYS: u64 = 400;
 /// How long a dead letter is kept after it was applied again.
 const REDRIVEN_DAYS: u64 = 30;
+/// How long it is known what was discarded, and why.
+const DISCARDED_DAYS: u64 = 400;
 /// Attempts to drop a table in one pass, while nothing has been in the way yet.
 const DROP_ATTEMPTS_MAX: u32 = 3;
 /// The wait between them.
@@ -185,6 +187,7 @@ impl Janitor {
             (rows::UPLOADS, UPLOAD_DAYS),
             (rows::JOBS, JOB_DAYS),
             (rows::DEAD_LETTERS, REDRIVEN_DAYS),
+            (rows::DISCARDED, DISCARDED_DAYS),
         ] {
             let outcome = self.rows(rule, days_before(now, days), report).await;
             report.note(rule.table, outcome);

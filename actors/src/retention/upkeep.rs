@@ -5,24 +5,88 @@ use std::time::Duration;
 use schema::clock::watch::ClockWatch;
 use schema::clock::{Clock, Timestamp};
 use schema::metrics;
+use schema::store::partition::{self, Month};
 use schema::store::retention::rows;
-use schema::store::{Store, StoreError, dedupe, partition, reject, telemetry};
+use schema::store::{Store, StoreError, dedupe, index, reject};
 
 use super::pass::rested;
 use crate::chore::Chore;
+use crate::gauges::Measured;
 
 /// How often the partitions ahead are looked after.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(600);
 /// How soon a clock is asked again that was not believed.
 const CLOCK_RETRY: Duration = Duration::from_secs(60);
 
+/// How often the indexes are looked after.
+const INDEXES_EVERY: Duration = Duration::from_secs(6 * 3600);
+/// The longest that attaching a partition may keep others waiting, after less was not enough again and again.
+const PATIENCE_MAX: Duration = Duration::from_secs(16);
+
 /// Makes partitions ahead of the rows that need them.
 #[derive(Clone)]
 pub struct Partitions {
+    store: Store,
+    clock: Clock,
+    /// How long attaching a partition may take. A default partition is read as a whole for it, which takes long when it is
+    /// full of rows that belong to no month of ours.
+    patience: Duration,
+    gauge: Measured,
+}
+
+impl Partitions {
+    /// Over a database.
+    #[must_use]
+    pub fn new(store: Store, clock: Clock) -> Self {
+        let gauge = Measured::new("telemetry.default_partition_rows");
+        Self { store, clock, patience: partition::ATTACH_PATIENCE, gauge }
+    }
+
+    /// Moves the rows of a month into its partition, some at a time, and attaches it.
+    async fn fill(&mut self, month: &Month) -> Result<(), StoreError> {
+        self.store.run("stage_partition", async |conn| month.stage(conn).await).await?;
+        let (mut rows, mut next) = (0, Some(0));
+        while let Some(page) = next {
+            let chunk = self.store.run("move_strays", async |conn| month.move_chunk(conn, page).await);
+            let moved = rested(chunk).await?;
+            rows += moved.rows;
+            next = moved.next;
+        }
+        let vacuum = async |conn: &mut _| partition::vacuum_default(conn, month).await;
+        self.store.run_at_leisure("vacuum_default", vacuum).await?;
+        let patience = self.patience;
+        self.patience = (patience * 2).min(PATIENCE_MAX);
+        self.store.run("attach_partition", async |conn| month.attach(conn, patience).await).await?;
+        self.patience = partition::ATTACH_PATIENCE;
+        tracing::info!(table = month.table(), rows, "rows moved into the partition of their month");
+        Ok(())
+    }
+
+    /// Shows how many readings belong to no month.
+    async fn show_strays(&mut self) {
+        let strays = self.store.run("default_partition", async |conn| partition::strays(conn).await).await;
+        let gauge = metrics::telemetry_default_partition_rows();
+        if let Some(strays) = self.gauge.found(strays, [gauge.clone()]) {
+            gauge.set(strays as f64);
+        }
+    }
+}
+
+/// Makes the indexes of tables that may be large.
+#[derive(Clone)]
+pub struct Indexes {
     /// The database.
     pub store: Store,
-    /// Wall time.
-    pub clock: Clock,
+}
+
+impl Chore for Indexes {
+    const NAME: &'static str = "indexes";
+    type Error = StoreError;
+
+    async fn run(&mut self) -> Result<Duration, StoreError> {
+        self.store.run_at_leisure("indexes", async |conn| index::ensure(conn).await).await?;
+        Ok(INDEXES_EVERY)
+    }
 }
 
 impl Chore for Partitions {
@@ -30,13 +94,13 @@ impl Chore for Partitions {
     type Error = StoreError;
 
     async fn run(&mut self) -> Result<Duration, StoreError> {
+        self.show_strays().await;
         let now = self.clock.now();
-        self.store.run("partitions", async |conn| partition::ensure_ahead(conn, now).await).await?;
-        let strays = self
-            .store
-            .run("default_partition", async |conn| telemetry::default_partition_rows(conn).await)
-            .await?;
-        metrics::telemetry_default_partition_rows().set(f64::from(i32::try_from(strays).unwrap_or(i32::MAX)));
+        let crowded =
+            self.store.run("partitions", async |conn| partition::ensure_ahead(conn, now).await).await?;
+        for month in &crowded {
+            self.fill(month).await?;
+        }
         Ok(PARTITIONS_EVERY)
     }
 }
@@ -70,9 +134,9 @@ impl Chore for Cleanup {
 
 impl Cleanup {
     async fn delete_expired(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut expired = dedupe::ExpiredMarks::new(now);
         loop {
-            let delete =
-                self.store.run("dedupe_cleanup", async |conn| dedupe::delete_expired(conn, now).await);
+            let delete = self.store.run("dedupe_cleanup", async |conn| expired.delete_chunk(conn).await);
             let deleted = rested(delete).await?;
             metrics::retention_deleted_rows("ingress_dedupe").increment(deleted);
             if deleted < dedupe::EXPIRED_ROWS_PER_CHUNK.unsigned_abs() {

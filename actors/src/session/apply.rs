@@ -148,8 +148,25 @@ async fn load(conn: &Conn, order: &Order) -> Result<State, StoreError> {
                 result_id: session::newest_result(conn, (tenant_id, session_id), farm_id, barn_id).await?,
             };
         }
-        Command::Expire => state.waiting.parked = session::parked(conn, tenant_id, session_id).await?,
-        Command::Create { .. } | Command::Image { .. } | Command::Attach { .. } | Command::Cancel { .. } => {}
+        Command::Expire if state.session.is_none() => {
+            state.waiting = Waiting {
+                weights: session::unbound_weights(conn, tenant_id, session_id).await?,
+                images: session::unbound_images(conn, tenant_id, session_id).await?,
+                parked: session::parked(conn, tenant_id, session_id).await?,
+                result_id: None,
+            };
+        }
+        Command::Create { .. }
+        | Command::Image { .. }
+        | Command::Attach { .. }
+        | Command::Cancel { .. }
+        | Command::Expire => {}
+    }
+    let is_child =
+        matches!(order.command, Command::Weight { .. } | Command::Image { .. } | Command::Finalize { .. });
+    // Who has a dead letter applied again has a reason.
+    if is_child && state.session.is_none() && order.letter_id.is_none() {
+        state.is_crowded = session::is_crowded(conn, tenant_id, session_id).await?;
     }
     Ok(state)
 }
@@ -187,6 +204,9 @@ async fn write(
     }
     if !changes.unpark.is_empty() {
         session::unpark(conn, &order.tenant_id, &changes.unpark).await?;
+    }
+    if let Some(until) = changes.abandon_until {
+        session::drop_unbound(conn, &order.tenant_id, &order.session_id, until).await?;
     }
     for letter in &changes.letters {
         put_letter(conn, letter, at).await?;

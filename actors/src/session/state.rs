@@ -17,6 +17,13 @@ use super::order::{Command, Order};
 /// Why a finalize is a dead letter: its session never came.
 pub const FINALIZE_WITHOUT_SESSION: &str = "FINALIZE_WITHOUT_SESSION";
 
+/// Why a child is a dead letter: its session never came.
+pub const CHILD_WITHOUT_SESSION: &str = "CHILD_WITHOUT_SESSION";
+/// Why a child is a dead letter: as many wait for its session already as one create can bind.
+pub const TOO_MANY_WITHOUT_SESSION: &str = "TOO_MANY_WITHOUT_SESSION";
+/// Days for which a child waits for its session.
+pub const CHILD_WAIT_DAYS: i64 = 30;
+
 /// What is there when an order comes: of its session, as much as the order's decision needs.
 #[derive(Clone, Debug, Default)]
 pub struct State {
@@ -26,6 +33,8 @@ pub struct State {
     pub outer_weights: Option<[Weight; 2]>,
     /// Whether the child that the order brings is there already.
     pub is_known: bool,
+    /// Whether as much waits for the session as may.
+    pub is_crowded: bool,
     /// What waits for the session, for a create and for an expiry.
     pub waiting: Waiting,
 }
@@ -71,6 +80,8 @@ pub struct Changes {
     pub park: Option<Parked>,
     /// Events of finalizes that no longer wait.
     pub unpark: Vec<String>,
+    /// Children that came until then wait no longer.
+    pub abandon_until: Option<Timestamp>,
     /// What was accepted and cannot be applied.
     pub letters: Vec<Letter>,
     /// What the cloud is told, in this order.
@@ -93,7 +104,8 @@ pub struct Letter {
 /// | none | create | created | row; waiting children are bound (those of another station or barn become dead letters), the newest inference result attached; `session.created`, `weight.recorded` per weight; then the finalize that was parked first is applied |
 /// | none | weight, image | none | an unbound child |
 /// | none | finalize | none | parked |
-/// | none | expire | none | finalizes that have waited too long become dead letters |
+/// | none | weight, image, finalize when too many wait | none | a dead letter |
+/// | none | expire | none | finalizes and children that have waited too long become dead letters |
 /// | none | attach, cancel | none | nothing |
 /// | created | create | created | nothing |
 /// | created | weight | created | bound, initial weight anew; `weight.recorded` |
@@ -172,10 +184,14 @@ fn without_session(state: &State, order: &Order, at: At) -> Changes {
             };
             return Draft { session, changes, at }.create(order, &state.waiting);
         }
-        Command::Weight { weight_kg } if !state.is_known => {
+        Command::Weight { .. } | Command::Image { .. } if state.is_known => {}
+        Command::Weight { .. } | Command::Image { .. } | Command::Finalize { .. } if state.is_crowded => {
+            changes.letters.push(Letter { reason: TOO_MANY_WITHOUT_SESSION, order: order.clone() });
+        }
+        Command::Weight { weight_kg } => {
             changes.weight = Some(weight(order, *weight_kg, false, at));
         }
-        Command::Image { media_object_id, .. } if !state.is_known => {
+        Command::Image { media_object_id, .. } => {
             changes.image = Some(image(order, media_object_id, false, at));
         }
         Command::Finalize { .. } => changes.park = Some(park(order, at)),
@@ -184,10 +200,21 @@ fn without_session(state: &State, order: &Order, at: At) -> Changes {
                 changes.unpark.push(parked.event_id.clone());
                 changes.letters.push(Letter { reason: FINALIZE_WITHOUT_SESSION, order: unparked(parked) });
             }
+            abandon_children(&mut changes, &state.waiting, at.now - Duration::days(CHILD_WAIT_DAYS));
         }
-        Command::Weight { .. } | Command::Image { .. } | Command::Attach { .. } | Command::Cancel { .. } => {}
+        Command::Attach { .. } | Command::Cancel { .. } => {}
     }
     changes
+}
+
+/// Children that came until then become dead letters.
+fn abandon_children(changes: &mut Changes, waiting: &Waiting, until: Timestamp) {
+    let weights = waiting.weights.iter().filter(|weight| weight.created_at <= until).map(weight_order);
+    let images = waiting.images.iter().filter(|image| image.created_at <= until).map(image_order);
+    let letters = weights.chain(images).map(|order| Letter { reason: CHILD_WITHOUT_SESSION, order });
+    let before = changes.letters.len();
+    changes.letters.extend(letters);
+    changes.abandon_until = (changes.letters.len() > before).then_some(until);
 }
 
 /// A session that is being changed.

@@ -1,4 +1,4 @@
-//! What comes round again for sessions: finalizes that waited too long, sessions that fell silent, and the gauges.
+//! What comes round again for sessions: finalizes and children that waited too long, sessions that fell silent, and the gauges.
 
 use std::time::Duration;
 
@@ -9,7 +9,9 @@ use schema::store::{Store, StoreError, dead_letter};
 
 use super::Sessions;
 use super::order::{Command, Order};
+use super::state::CHILD_WAIT_DAYS;
 use crate::chore::Chore;
+use crate::gauges::Measured;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(10);
@@ -31,6 +33,8 @@ pub struct SessionUpkeep {
     pub finalize_wait: chrono::Duration,
     /// How long an open session may be silent; `None` means for ever.
     pub idle_cancel: Option<chrono::Duration>,
+    /// What of it is shown.
+    pub gauges: Measured,
 }
 
 impl Chore for SessionUpkeep {
@@ -49,6 +53,14 @@ impl Chore for SessionUpkeep {
             has_more |= is_full(&expired);
             self.tell(expired, &Command::Expire).await;
         }
+        let child_wait = chrono::Duration::days(CHILD_WAIT_DAYS);
+        if let Some(now) = self.watch.may_give_up(child_wait) {
+            let since = now - child_wait;
+            let read = async |conn: &mut _| session::forsaken(conn, since, SESSIONS_PER_ROUND).await;
+            let forsaken = self.store.run("session_forsaken", read).await?;
+            has_more |= is_full(&forsaken);
+            self.tell(forsaken, &Command::Expire).await;
+        }
         if let Some(idle_cancel) = self.idle_cancel
             && let Some(now) = self.watch.may_give_up(idle_cancel)
         {
@@ -58,7 +70,7 @@ impl Chore for SessionUpkeep {
             has_more |= is_full(&idle);
             self.tell(idle, &Command::Cancel { idle_since }).await;
         }
-        self.measure().await?;
+        self.measure().await;
         Ok(if has_more { NEXT_ROUND } else { EVERY })
     }
 }
@@ -72,15 +84,18 @@ impl SessionUpkeep {
         }
     }
 
-    async fn measure(&self) -> Result<(), StoreError> {
+    async fn measure(&mut self) {
         let read = async |conn: &mut _| Ok((session::waiting(conn).await?, dead_letter::counts(conn).await?));
-        let ([parked, unbound], letters) = self.store.run("session_gauges", read).await?;
+        let read = self.store.run("session_gauges", read).await;
+        let of_letters = dead_letter::Source::ALL.map(metrics::dead_letters_open);
+        let gauges = [metrics::session_parked(), metrics::session_unbound_children()];
+        let found = self.gauges.found(read, gauges.into_iter().chain(of_letters));
+        let Some(([parked, unbound], letters)) = found else { return };
         metrics::session_parked().set(gauge(parked));
         metrics::session_unbound_children().set(gauge(unbound));
         for (source, count) in letters {
             metrics::dead_letters_open(source).set(gauge(count));
         }
-        Ok(())
     }
 }
 

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use schema::clock::Timestamp;
-use schema::metrics;
-use schema::store::StoreError;
+use schema::metrics::{self, Gauge};
 use schema::store::outbox::queries::{self, Counts};
 use schema::store::sync_state::{self, Summary};
 use tokio::time::Instant;
 
 use super::Shared;
+use crate::gauges::Measured;
 
 /// How often the monitor looks whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 /// The gauges are refreshed no more often than this.
 const REFRESH_MIN: Duration = Duration::from_secs(5);
-/// And no more often than this many times as long as a refresh takes: counting a million rows costs a third of a second.
+/// And no more often than this many times as long as a refresh takes, when the database is slow.
 const REFRESH_COST_FACTOR: u32 = 20;
 
 /// The monitor; one per engine.
@@ -25,12 +25,13 @@ pub(crate) struct Monitor {
     shared: Arc<Shared>,
     refresh_at: Instant,
     greet_at: Instant,
+    gauges: Measured,
 }
 
 impl Monitor {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let now = Instant::now();
-        Self { shared, refresh_at: now, greet_at: now + TICK }
+        Self { shared, refresh_at: now, greet_at: now + TICK, gauges: Measured::new("outbox") }
     }
 
     /// Runs until the partition stops.
@@ -55,9 +56,7 @@ impl Monitor {
         let now = Instant::now();
         if now >= self.refresh_at {
             let started = now;
-            if let Err(error) = self.refresh().await {
-                tracing::debug!(%error, "the gauges of the outbox were not refreshed");
-            }
+            self.refresh().await;
             self.refresh_at = Instant::now() + REFRESH_MIN.max(started.elapsed() * REFRESH_COST_FACTOR);
         }
         if now >= self.greet_at {
@@ -80,27 +79,38 @@ impl Monitor {
         Instant::now() + every
     }
 
-    async fn refresh(&self) -> Result<(), StoreError> {
+    async fn refresh(&mut self) {
         let (now, pause_max) = (self.shared.clock.now(), self.shared.wait_max());
         let read = async |conn: &mut _| {
-            let counts = queries::counts(conn, None).await?;
-            let summary = sync_state::summary(conn, None, now, pause_max).await?;
-            Ok((counts, queries::lanes_held(conn).await?, summary))
+            Ok((queries::counts(conn, None).await?, sync_state::summary(conn, None, now, pause_max).await?))
         };
-        let (counts, lanes_held, summary) = self.shared.store.run("outbox_gauges", read).await?;
+        let read = self.shared.store.run("outbox_gauges", read).await;
+        let Some((counts, summary)) = self.gauges.found(read, gauges()) else { return };
         self.shared.status.remember(summary.last_success_at);
-        show(&counts, lanes_held, &summary, now);
-        Ok(())
+        show(&counts, &summary, now);
     }
 }
 
+fn gauges() -> [Gauge; 8] {
+    [
+        metrics::outbox_pending(),
+        metrics::outbox_claimed(),
+        metrics::outbox_sent(),
+        metrics::outbox_failed(),
+        metrics::outbox_lanes_held(),
+        metrics::outbox_oldest_pending_age_seconds(),
+        metrics::sync_last_success_age_seconds(),
+        metrics::sync_consecutive_failures(),
+    ]
+}
+
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-fn show(counts: &Counts, lanes_held: i64, summary: &Summary, now: Timestamp) {
+fn show(counts: &Counts, summary: &Summary, now: Timestamp) {
     metrics::outbox_pending().set(counts.pending as f64);
     metrics::outbox_claimed().set(counts.claimed as f64);
     metrics::outbox_sent().set(counts.sent as f64);
     metrics::outbox_failed().set(counts.failed as f64);
-    metrics::outbox_lanes_held().set(lanes_held as f64);
+    metrics::outbox_lanes_held().set(counts.lanes_held as f64);
     let seconds = |at: Timestamp| ((now - at).max(TimeDelta::zero()).num_milliseconds() as f64) / 1000.0;
     metrics::outbox_oldest_pending_age_seconds().set(counts.oldest_pending_at.map_or(0.0, seconds));
     metrics::sync_last_success_age_seconds().set(summary.last_success_at.map_or(0.0, seconds));

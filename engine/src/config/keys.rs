@@ -165,6 +165,8 @@ settings! {
         dedupe_cleanup_minutes: u64 = "15" in 1..=1440 old [DEDUPE_CLEANUP_INTERVAL_MS by minutes_of_ms];
         /// Whether an unknown device or station gets a pending allowlist row.
         auto_provision: bool = "false";
+        /// Pending rows of a tenant in each allowlist at most; further strangers are refused without one.
+        auto_provision_rows_max: u64 = "1000" in 1..=1000000;
         /// Whether a weighing needs the allowlist row of its device too, not only of its station.
         weighvision_require_device: bool = "false";
         /// Refused messages that are kept on record.

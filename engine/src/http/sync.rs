@@ -8,10 +8,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use schema::clock::Timestamp;
 use schema::id::Uuid;
+use schema::metrics;
 use schema::store::audit::{self, Action, Deed};
 use schema::store::outbox::queries::{self, Counts, Dead, Entry, Status};
 use schema::store::sync_state::{self, Summary};
-use schema::store::{Conn, StoreError};
+use schema::store::{self, Conn, StoreError};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
@@ -31,6 +32,9 @@ const STUCK_SECONDS_DEFAULT: u64 = 300;
 const STUCK_SECONDS_MAX: u64 = 366 * 24 * 3600;
 /// Rows redriven by id in one call at most.
 const REDRIVE_IDS_MAX: usize = 1000;
+
+/// Characters of a reason at most.
+const REASON_CHARS_MAX: usize = 500;
 
 const STATUSES: [(&str, Status); 6] = [
     ("pending", Status::Pending),
@@ -382,6 +386,66 @@ pub(super) async fn redrive_dead(
     redrive(state, call, body).await
 }
 
+/// What to discard, and why.
+#[derive(Debug, ToSchema)]
+#[schema(example = json!({"ids": ["be6ead4e-49b4-4366-a96b-edf9725f68bf"], "reason": "a test of the scale"}))]
+pub(super) struct Discard {
+    /// These rows; at most 1000.
+    #[schema(min_items = 1, max_items = 1000)]
+    ids: Vec<Uuid>,
+    /// Why they are not wanted any more.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
+impl Discard {
+    fn of(body: &Value) -> Result<Self, Error> {
+        let mut problems = Problems::default();
+        let reason = body.get("reason").and_then(Value::as_str).map(str::trim).unwrap_or_default();
+        let discard = Self { ids: ids(body, &mut problems).unwrap_or_default(), reason: reason.to_owned() };
+        if body.get("ids").is_none_or(Value::is_null) {
+            problems.push("ids", "name rows by ids");
+        }
+        let is_storable = !reason.is_empty() && !reason.contains('\0');
+        if !is_storable || reason.chars().count() > REASON_CHARS_MAX {
+            problems.push("reason", "must be a text of 1 to 500 characters");
+        }
+        problems.finish()?;
+        Ok(discard)
+    }
+}
+
+/// What was discarded.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Discarded {
+    /// How many rows.
+    discarded_count: u64,
+    /// The same in words.
+    #[schema(example = "Discarded 2 entries")]
+    message: String,
+}
+
+/// Sets aside what was given up and is not wanted any more: failed outbox rows are never sent, dead letters never applied.
+/// Both are kept with the reason, and hold neither their session nor their month any longer.
+#[utoipa::path(post, path = "/api/v1/sync/discard", tag = "sync", request_body = Discard,
+    responses((status = 200, description = "What was discarded", body = Discarded)))]
+pub(super) async fn discard(
+    State(state): State<Arc<AppState>>,
+    call: Call,
+    body: JsonBody,
+) -> Result<Json<Discarded>, Error> {
+    let Discard { ids, reason } = Discard::of(&body.object()?)?;
+    let (tenants, now) = (call.tenants(None)?, state.clock.now());
+    let write =
+        async |conn: &mut _| store::discard::discard(conn, &ids, tenants.as_slice(), &reason, now).await;
+    let discarded_count = state.store.run("discard", write).await?;
+    metrics::outbox_discarded().increment(discarded_count);
+    // A lane that one of them had held is free.
+    state.sync.wake();
+    let message = format!("Discarded {discarded_count} entries");
+    Ok(Json(Discarded { discarded_count, message }))
+}
+
 /// Which rows count as stuck.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "documents the body that is read by hand")]
@@ -511,6 +575,25 @@ mod tests {
             json!({"ids": ["x"], "allDlq": 1}),
             Err("ids: must be a list of UUIDs; allDlq: must be true or false"),
         );
+    }
+
+    #[test]
+    fn whoever_discards_names_rows_and_says_why() {
+        let id = "be6ead4e-49b4-4366-a96b-edf9725f68bf";
+        let check = |body: Value, expected: Result<(usize, &str), &str>| {
+            let discard = Discard::of(&body).map(|discard| (discard.ids.len(), discard.reason));
+            let outcome = discard.map_err(|error| error.message.into_owned());
+            let expected = expected.map(|(ids, reason)| (ids, reason.to_owned())).map_err(str::to_owned);
+            assert_eq!(outcome, expected, "{body}");
+        };
+        let no_reason = "reason: must be a text of 1 to 500 characters";
+        check(json!({"ids": [id], "reason": " test \n"}), Ok((1, "test")));
+        check(json!({"ids": [id]}), Err(no_reason));
+        check(json!({"ids": [id], "reason": " "}), Err(no_reason));
+        check(json!({"ids": [id], "reason": "x".repeat(501)}), Err(no_reason));
+        check(json!({"ids": [id], "reason": 7}), Err(no_reason));
+        check(json!({"reason": "test"}), Err("ids: name rows by ids"));
+        check(json!({"ids": "x", "reason": "test"}), Err("ids: must be a list of UUIDs"));
     }
 
     #[test]

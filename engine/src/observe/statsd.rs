@@ -42,7 +42,10 @@ impl Recorder {
             }
         });
         self.0.visit_gauges(|key, gauge| {
-            sink.register_gauge(key, &METADATA).set(f64::from_bits(gauge.value.load(Ordering::Relaxed)));
+            let value = f64::from_bits(gauge.value.load(Ordering::Relaxed));
+            if !value.is_nan() {
+                sink.register_gauge(key, &METADATA).set(value);
+            }
         });
         self.0.visit_histograms(|key, histogram| {
             let told = sink.register_histogram(key, &METADATA);

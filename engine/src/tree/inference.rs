@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actors::address::Address;
+use actors::gauges::Measured;
 use actors::inference::InferenceHub;
 use actors::inference::model::{Model, ModelError, Source};
 use actors::inference::queue::QueueMonitor;
@@ -39,8 +40,8 @@ pub(super) fn hub(config: &Config) -> anyhow::Result<InferenceHub> {
 pub(super) fn children(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
     let (store, clock) = (parts.store.clone(), parts.clock.clone());
     let mut children = vec![
-        chore(ModelWatch::new(parts.inference.clone(), overrides(config))),
-        chore(QueueMonitor { store, clock }),
+        chore(parts, ModelWatch::new(parts.inference.clone(), overrides(config))),
+        chore(parts, QueueMonitor { store, clock, gauges: Measured::new("inference") }),
     ];
     children.extend(rabbitmq(config, parts));
     if config.inference.enabled {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::clock::deadline::farthest;
 use crate::store::telemetry::TimeRange;
-use crate::store::{Conn, Store, StoreError};
+use crate::store::{Conn, Store, StoreError, partition};
 use crate::wire::event::TELEMETRY_AGGREGATED;
 
 /// Every statement of this module.
@@ -117,7 +117,8 @@ struct Buckets {
 }
 
 /// Closes the minutes, hours and days that ended since the last pass and recomputes those a late reading changed.
-/// Returns `None` while another engine does it.
+/// Returns `None` while another engine does it, and while readings are on their way into a partition, where they are not
+/// seen.
 ///
 /// # Errors
 /// When the database fails; the next pass starts where the last successful one ended.
@@ -126,6 +127,9 @@ pub async fn pass(store: &Store, scope: Scope<'_>) -> Result<Option<Pass>, Store
         .run("aggregate", async |conn| {
             conn.transaction("aggregate", async |conn| {
                 let Some(row) = conn.query_opt(LOCK_PROGRESS, &[]).await? else { return Ok(None) };
+                if partition::is_moving_readings(conn).await? {
+                    return Ok(None);
+                }
                 let now = scope.now;
                 let from = progress(conn, &row, scope).await?;
                 let stretch = stretch(conn, from, scope).await?;

@@ -5,13 +5,14 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::id;
+use crate::store::tally::{self, Counted};
 use crate::store::{Conn, StoreError};
 
 /// Letters read at once.
 const LETTERS_PER_PAGE: i64 = 100;
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] = &[PUT, OPEN, TAKE, SETTLE, FAILED_AGAIN, HAS, COUNTS];
+pub const STATEMENTS: &[&str] = &[PUT, OPEN, TAKE, SETTLE, FAILED_AGAIN, HAS];
 
 /// Whose letter it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -197,20 +198,15 @@ pub async fn has(conn: &Conn, tenant_id: &str, source: Source, event_id: &str) -
     Ok(conn.query_one(HAS, &[&tenant_id, &source.as_str(), &event_id]).await?.get(0))
 }
 
-const COUNTS: &str = "-- dead_letter_counts
-SELECT s.source, count(d.source) FROM unnest($1::text[]) AS s (source)
-LEFT JOIN dead_letters AS d ON d.source = s.source AND d.redriven_at IS NULL GROUP BY s.source";
-
 /// Open letters by source.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn counts(conn: &Conn) -> Result<Vec<(Source, i64)>, StoreError> {
-    let names = Source::ALL.map(Source::as_str);
-    let rows = conn.query(COUNTS, &[&names.as_slice()]).await?;
+    let tallies = tally::read(conn, Counted::DeadLetters, None).await?;
     let count = |source: Source| {
-        let row = rows.iter().find(|row| row.get::<_, &str>(0) == source.as_str());
-        (source, row.map_or(0, |row| row.get(1)))
+        let tally = tallies.iter().find(|tally| tally.kind == source.as_str());
+        (source, tally.map_or(0, |tally| tally.rows))
     };
     Ok(Source::ALL.map(count).to_vec())
 }

@@ -3,7 +3,7 @@
 use chrono::Duration;
 
 use crate::clock::Timestamp;
-use crate::store::{Conn, StoreError};
+use crate::store::{Conn, StoreError, index};
 
 /// Every statement of this module.
 pub const STATEMENTS: &[&str] = &[MARK, UNMARK, CONFLICTS, DELETE_EXPIRED];
@@ -69,14 +69,40 @@ pub async fn conflicts(conn: &Conn, duplicates: &[[&str; 4]]) -> Result<i64, Sto
     Ok(conn.query_one(CONFLICTS, &[&column(0), &column(1), &column(2), &column(3)]).await?.get(0))
 }
 
+// A chunk begins where the last one ended, so that it does not step over what that one left behind in the index.
 const DELETE_EXPIRED: &str = "-- dedupe_delete_expired
-DELETE FROM ingress_dedupe WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM ingress_dedupe WHERE expires_at <= $1 LIMIT $2))";
+WITH gone AS (
+    DELETE FROM ingress_dedupe WHERE expires_at <= $1 AND ctid = ANY (ARRAY(
+        SELECT ctid FROM ingress_dedupe WHERE expires_at <= $1 AND expires_at >= $2 ORDER BY expires_at LIMIT $3))
+    RETURNING expires_at
+)
+SELECT count(*), max(expires_at) FROM gone";
 
-/// Deletes one chunk of expired marks and returns how many; fewer than [`EXPIRED_ROWS_PER_CHUNK`] means done.
-///
-/// # Errors
-/// When the database fails.
-pub async fn delete_expired(conn: &Conn, now: Timestamp) -> Result<u64, StoreError> {
-    conn.execute(DELETE_EXPIRED, &[&now, &EXPIRED_ROWS_PER_CHUNK]).await
+/// A walk over the expired marks, in the order in which they expired.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpiredMarks {
+    now: Timestamp,
+    from: Timestamp,
+}
+
+impl ExpiredMarks {
+    /// From the oldest one on.
+    #[must_use]
+    pub fn new(now: Timestamp) -> Self {
+        Self { now, from: Timestamp::UNIX_EPOCH }
+    }
+
+    /// Deletes one chunk and returns how many marks went; fewer than [`EXPIRED_ROWS_PER_CHUNK`] means done. None go until
+    /// their index is there, without which each chunk would read the whole table.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn delete_chunk(&mut self, conn: &Conn) -> Result<u64, StoreError> {
+        if !index::is_valid(conn, index::DEDUPE_EXPIRES).await? {
+            return Ok(0);
+        }
+        let row = conn.query_one(DELETE_EXPIRED, &[&self.now, &self.from, &EXPIRED_ROWS_PER_CHUNK]).await?;
+        self.from = row.get::<_, Option<Timestamp>>(1).unwrap_or(self.from);
+        Ok(row.get::<_, i64>(0).unsigned_abs())
+    }
 }

@@ -68,13 +68,31 @@ pub async fn allowlists(conn: &Conn) -> Result<(Vec<Allowed>, Vec<Allowed>), Sto
     Ok((devices, stations))
 }
 
-const PROVISION_DEVICE: &str = "-- provision_device
-INSERT INTO device_allowlist (tenant_id, device_id, farm_id, barn_id, enabled, provision_state, created_at, updated_at)
-VALUES ($1, $2, $3, $4, false, 'pending', $5, $5) ON CONFLICT DO NOTHING";
-
-const PROVISION_STATION: &str = "-- provision_station
-INSERT INTO station_allowlist (tenant_id, station_id, farm_id, barn_id, enabled, provision_state, created_at, updated_at)
-VALUES ($1, $2, $3, $4, false, 'pending', $5, $5) ON CONFLICT DO NOTHING";
+// A row that somebody else entered meanwhile is written once more as it is, so that it counts as entered.
+macro_rules! provision {
+    ($name:literal, $table:literal, $id:literal) => {
+        concat!(
+            "-- ",
+            $name,
+            "
+INSERT INTO ",
+            $table,
+            " AS a (tenant_id, ",
+            $id,
+            ", farm_id, barn_id, enabled, provision_state, created_at, updated_at)
+SELECT $1, $2, $3, $4, false, 'pending', $5, $5
+WHERE (SELECT count(*) FROM (
+    SELECT FROM ",
+            $table,
+            " WHERE tenant_id = $1 AND provision_state = 'pending' LIMIT $6) AS waiting) < $6
+ON CONFLICT (tenant_id, ",
+            $id,
+            ") DO UPDATE SET updated_at = a.updated_at"
+        )
+    };
+}
+const PROVISION_DEVICE: &str = provision!("provision_device", "device_allowlist", "device_id");
+const PROVISION_STATION: &str = provision!("provision_station", "station_allowlist", "station_id");
 
 /// Which allowlist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +103,8 @@ pub enum Allowlist {
     Stations,
 }
 
-/// Enters an unknown device or station as disabled and pending, so that an operator only has to enable it.
+/// Enters an unknown device or station as disabled and pending, so that an operator only has to enable it. `false`: as many
+/// of its tenant as may wait already.
 ///
 /// # Errors
 /// When the database fails.
@@ -93,14 +112,14 @@ pub async fn provision(
     conn: &Conn,
     list: Allowlist,
     [tenant_id, id, farm_id, barn_id]: [&str; 4],
+    rows_max: i64,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let sql = match list {
         Allowlist::Devices => PROVISION_DEVICE,
         Allowlist::Stations => PROVISION_STATION,
     };
-    conn.execute(sql, &[&tenant_id, &id, &farm_id, &barn_id, &now]).await?;
-    Ok(())
+    Ok(conn.execute(sql, &[&tenant_id, &id, &farm_id, &barn_id, &now, &rows_max]).await? > 0)
 }
 
 /// What a login is checked against.

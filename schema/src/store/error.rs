@@ -93,6 +93,16 @@ impl StoreError {
         matches!(self, Self::Statement { .. }) && self.code() == Some(&SqlState::UNIQUE_VIOLATION)
     }
 
+    /// Whether the database is away, as opposed to a statement that it would not run.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Pool(_) | Self::Unanswered { .. } => true,
+            Self::Statement { .. } | Self::Migration { .. } => self.code().is_none(),
+            Self::Url(_) | Self::Build(_) | Self::Misfit(_) => false,
+        }
+    }
+
     /// Whether another connection would be better: this one is broken, its server is going down or has become read-only,
     /// its transaction is lost, or what it has prepared fits no longer.
     pub(crate) fn is_of_the_connection(&self) -> bool {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::id;
+use crate::store::tally::{self, Counted};
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
@@ -19,8 +20,7 @@ pub const STATEMENTS: &[&str] = &[
     PUT_RESULT,
     RESULTS,
     RESULT_PLACE,
-    STATS,
-    QUEUE,
+    OLDEST_JOB,
     claim::CLAIM,
     claim::CLAIM_ONE,
     claim::EXPIRED,
@@ -329,26 +329,25 @@ pub async fn result_place(
     Ok(row.map(|row| (row.get(0), row.get(1))))
 }
 
-const STATS: &str = "-- inference_stats
-SELECT count(*) AS total, max(occurred_at) AS last_at FROM inference_results WHERE tenant_id = $1";
-
 /// How many results a tenant has, and when the newest came.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn stats(conn: &Conn, tenant_id: &str) -> Result<(i64, Option<Timestamp>), StoreError> {
-    let row = conn.query_one(STATS, &[&tenant_id]).await?;
-    Ok((row.get("total"), row.get("last_at")))
+    let tenants = [tenant_id.to_owned()];
+    let tally = tally::read_kind(conn, Counted::InferenceResults, tally::ALL, Some(&tenants)).await?;
+    Ok((tally.rows, tally.last_at))
 }
 
-const QUEUE: &str = "-- inference_queue
-SELECT count(*) AS depth, min(created_at) AS oldest_at FROM inference_jobs WHERE status IN ('pending', 'processing')";
+const OLDEST_JOB: &str = "-- inference_oldest_job
+SELECT created_at FROM inference_jobs WHERE status IN ('pending', 'processing') ORDER BY created_at LIMIT 1";
 
 /// How many jobs are not done, and when the oldest of them was asked for.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn queue(conn: &Conn) -> Result<(i64, Option<Timestamp>), StoreError> {
-    let row = conn.query_one(QUEUE, &[]).await?;
-    Ok((row.get("depth"), row.get("oldest_at")))
+    let depth = tally::read_kind(conn, Counted::InferenceJobs, tally::OPEN, None).await?.rows;
+    let oldest = conn.query_opt(OLDEST_JOB, &[]).await?;
+    Ok((depth, oldest.map(|row| row.get(0))))
 }

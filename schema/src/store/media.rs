@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::clock::deadline::{due, farthest};
+use crate::store::tally::{self, Counted};
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
@@ -26,8 +27,6 @@ pub const STATEMENTS: &[&str] = &[
     SESSION_HELD,
     DECLARED,
     DECLARE,
-    STATS,
-    STORED_BYTES,
 ];
 
 /// Where an upload stands.
@@ -535,34 +534,24 @@ pub struct Stats {
     pub objects: i64,
     /// Their size.
     pub size_bytes: i64,
-    /// When the last one was completed.
+    /// When the last one was completed, which may be gone.
     pub last_created_at: Option<Timestamp>,
 }
-
-const STATS: &str = "-- media_stats
-SELECT count(*) AS objects, coalesce(sum(size_bytes), 0)::bigint AS size_bytes, max(created_at) AS last_created_at
-FROM media_objects WHERE tenant_id = $1";
 
 /// Counts the images of a tenant.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn stats(conn: &Conn, tenant_id: &str) -> Result<Stats, StoreError> {
-    let row = conn.query_one(STATS, &[&tenant_id]).await?;
-    Ok(Stats {
-        objects: row.get("objects"),
-        size_bytes: row.get("size_bytes"),
-        last_created_at: row.get("last_created_at"),
-    })
+    let tenants = [tenant_id.to_owned()];
+    let tally = tally::read_kind(conn, Counted::MediaObjects, tally::ALL, Some(&tenants)).await?;
+    Ok(Stats { objects: tally.rows, size_bytes: tally.bytes, last_created_at: tally.last_at })
 }
-
-const STORED_BYTES: &str = "-- media_stored_bytes
-SELECT coalesce(sum(size_bytes), 0)::bigint FROM media_objects";
 
 /// The size of all images.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn stored_bytes(conn: &Conn) -> Result<i64, StoreError> {
-    Ok(conn.query_one(STORED_BYTES, &[]).await?.get(0))
+    Ok(tally::read_kind(conn, Counted::MediaObjects, tally::ALL, None).await?.bytes)
 }

@@ -47,6 +47,8 @@ pub const STATEMENTS: &[&str] = &[
     rows::JOBS.delete,
     rows::DEAD_LETTERS.count,
     rows::DEAD_LETTERS.delete,
+    rows::DISCARDED.count,
+    rows::DISCARDED.delete,
     rows::TRIM_STRANGERS,
     rows::READINGS.due,
     rows::READINGS.delete,

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::clock::deadline::farthest;
+use crate::store::tally::{self, Counted};
 use crate::store::{Conn, StoreError, media};
 
 /// Every statement of this module.
@@ -29,6 +30,9 @@ pub const STATEMENTS: &[&str] = &[
     FIRST_WEIGHT,
     LAST_WEIGHT,
     UNBOUND_WEIGHTS,
+    IS_CROWDED,
+    DROP_UNBOUND,
+    FORSAKEN,
     PUT_WEIGHT,
     IMAGE,
     UNBOUND_IMAGES,
@@ -42,9 +46,11 @@ pub const STATEMENTS: &[&str] = &[
     REDATE,
     EXPIRED,
     IDLE,
-    WAITING,
 ];
 
+/// Weights, images and finalizes that wait for one session at most, of each kind: as many as its create binds in one
+/// transaction.
+pub const CHILDREN_WAITING_MAX: i64 = 10_000;
 /// Weights that are shown with their session at most.
 pub const WEIGHTS_SHOWN_MAX: i64 = 1000;
 
@@ -546,6 +552,44 @@ pub async fn unbound_weights(
     Ok(rows.iter().map(weight).collect())
 }
 
+const IS_CROWDED: &str = "-- session_is_crowded
+SELECT greatest(
+    (SELECT count(*) FROM (
+        SELECT FROM session_weights WHERE tenant_id = $1 AND session_id = $2 AND NOT is_bound LIMIT $3) AS weights),
+    (SELECT count(*) FROM (
+        SELECT FROM session_media_bindings WHERE tenant_id = $1 AND session_id = $2 AND NOT is_bound LIMIT $3) AS images),
+    (SELECT count(*) FROM (
+        SELECT FROM session_parked WHERE tenant_id = $1 AND session_id = $2 LIMIT $3) AS parked)
+) >= $3";
+
+/// Whether as much of one kind waits for a session as may ([`CHILDREN_WAITING_MAX`]).
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_crowded(conn: &Conn, tenant_id: &str, session_id: &str) -> Result<bool, StoreError> {
+    Ok(conn.query_one(IS_CROWDED, &[&tenant_id, &session_id, &CHILDREN_WAITING_MAX]).await?.get(0))
+}
+
+const DROP_UNBOUND: &str = "-- session_drop_unbound
+WITH weights AS (
+    DELETE FROM session_weights WHERE tenant_id = $1 AND session_id = $2 AND NOT is_bound AND created_at <= $3)
+DELETE FROM session_media_bindings WHERE tenant_id = $1 AND session_id = $2 AND NOT is_bound AND created_at <= $3";
+
+/// Removes the children of a session that came until then and still wait for it, as part of the caller's transaction,
+/// which holds the session's lock and keeps them elsewhere.
+///
+/// # Errors
+/// When the database fails.
+pub async fn drop_unbound(
+    conn: &Conn,
+    tenant_id: &str,
+    session_id: &str,
+    until: Timestamp,
+) -> Result<(), StoreError> {
+    conn.execute(DROP_UNBOUND, &[&tenant_id, &session_id, &until]).await?;
+    Ok(())
+}
+
 const PUT_WEIGHT: &str = "-- session_put_weight
 INSERT INTO session_weights (id, tenant_id, session_id, station_id, weight_kg, occurred_at, event_id, trace_id, is_bound,
     created_at, device_id, farm_id, barn_id)
@@ -810,6 +854,25 @@ const EXPIRED: &str = "-- session_expired_finalizes
 SELECT DISTINCT tenant_id, session_id FROM (
     SELECT tenant_id, session_id FROM session_parked WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2) AS expired";
 
+// The time of the oldest child finds its session; how many children it has is of no matter here.
+const FORSAKEN: &str = "-- session_forsaken
+SELECT DISTINCT f.tenant_id, f.session_id FROM (
+    (SELECT w.tenant_id, w.session_id FROM session_weights AS w WHERE NOT w.is_bound AND w.created_at <= $1
+        ORDER BY w.created_at LIMIT $2)
+    UNION ALL
+    (SELECT m.tenant_id, m.session_id FROM session_media_bindings AS m WHERE NOT m.is_bound AND m.created_at <= $1
+        ORDER BY m.created_at LIMIT $2)
+) AS f
+WHERE NOT EXISTS (SELECT FROM weight_sessions AS s WHERE s.tenant_id = f.tenant_id AND s.session_id = f.session_id)";
+
+/// Sessions that did not come although children have waited for them since then or longer, at most so many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn forsaken(conn: &Conn, since: Timestamp, limit: i64) -> Result<Vec<Due>, StoreError> {
+    Ok(conn.query(FORSAKEN, &[&since, &limit]).await?.iter().map(due).collect())
+}
+
 const IDLE: &str = "-- session_idle
 SELECT tenant_id, session_id FROM weight_sessions WHERE status = 'created' AND updated_at <= $1 LIMIT $2";
 
@@ -833,15 +896,13 @@ fn due(row: &Row) -> Due {
     Due { tenant_id: row.get(0), session_id: row.get(1) }
 }
 
-const WAITING: &str = "-- session_waiting
-SELECT (SELECT count(*) FROM session_parked), (SELECT count(*) FROM session_weights WHERE NOT is_bound)
-    + (SELECT count(*) FROM session_media_bindings WHERE NOT is_bound)";
-
 /// Finalizes and children that wait for their session.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn waiting(conn: &Conn) -> Result<[i64; 2], StoreError> {
-    let row = conn.query_one(WAITING, &[]).await?;
-    Ok([row.get(0), row.get(1)])
+    let parked = tally::read_kind(conn, Counted::SessionParked, tally::ALL, None).await?.rows;
+    let weights = tally::read_kind(conn, Counted::SessionWeights, tally::UNBOUND, None).await?.rows;
+    let images = tally::read_kind(conn, Counted::SessionImages, tally::UNBOUND, None).await?.rows;
+    Ok([parked, weights + images])
 }

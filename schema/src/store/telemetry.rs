@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::id;
+use crate::store::tally::{self, Counted};
 use crate::store::{Conn, StoreError};
 use crate::wire::event::{TELEMETRY_INGESTED, TelemetryIngested};
 
@@ -16,10 +17,11 @@ pub const STATEMENTS: &[&str] = &[
     STORE_READINGS,
     STORE_EVENTS,
     READINGS,
+    READINGS_OF_DEVICE,
     EVENTS,
+    EVENTS_OF_DEVICE,
     TOTALS,
     RATE,
-    DEFAULT_PARTITION_ROWS,
 ];
 
 /// One reading with everything its unit of work needs.
@@ -373,13 +375,26 @@ pub struct StoredReading {
     pub ingested_at: Timestamp,
 }
 
-const READINGS: &str = "-- readings
+// Two statements, since a plan that serves both reads every reading of the tenant.
+macro_rules! readings {
+    ($name:literal, $device:literal) => {
+        concat!(
+            "-- ",
+            $name,
+            "
 SELECT id, tenant_id, farm_id, barn_id, device_id, metric_type, metric_value, unit, occurred_at, ingested_at
 FROM telemetry_raw
-WHERE tenant_id = $1 AND ($2::text IS NULL OR device_id = $2)
+WHERE tenant_id = $1 AND ",
+            $device,
+            "
     AND occurred_at >= coalesce($3::timestamptz, '-infinity') AND occurred_at <= coalesce($4::timestamptz, 'infinity')
 ORDER BY occurred_at DESC, id DESC
-LIMIT $5";
+LIMIT $5"
+        )
+    };
+}
+const READINGS: &str = readings!("readings", "$2::text IS NULL");
+const READINGS_OF_DEVICE: &str = readings!("readings_of_device", "device_id = $2");
 
 /// Readings, newest first.
 ///
@@ -388,7 +403,8 @@ LIMIT $5";
 pub async fn readings(conn: &Conn, range: &TimeRange<'_>) -> Result<Vec<StoredReading>, StoreError> {
     let params: [&(dyn ToSql + Sync); 5] =
         [&range.tenant_id, &range.device_id, &range.start, &range.end, &range.limit];
-    let rows = conn.query(READINGS, &params).await?;
+    let sql = if range.device_id.is_some() { READINGS_OF_DEVICE } else { READINGS };
+    let rows = conn.query(sql, &params).await?;
     let reading = |row: &tokio_postgres::Row| StoredReading {
         id: row.get(0),
         tenant_id: row.get(1),
@@ -429,14 +445,27 @@ pub struct StoredEvent {
     pub payload: Option<Box<RawValue>>,
 }
 
-const EVENTS: &str = "-- events
+// Two statements, since a plan that serves both reads every event of the tenant.
+macro_rules! events {
+    ($name:literal, $device:literal) => {
+        concat!(
+            "-- ",
+            $name,
+            "
 SELECT id, tenant_id, farm_id, barn_id, device_id, event_id, event_type, occurred_at, ingested_at, payload_json
 FROM device_events
-WHERE tenant_id = $1 AND ($2::text IS NULL OR device_id = $2)
+WHERE tenant_id = $1 AND ",
+            $device,
+            "
     AND occurred_at >= coalesce($3::timestamptz, '-infinity') AND occurred_at <= coalesce($4::timestamptz, 'infinity')
     AND ($6::text IS NULL OR event_type = $6)
 ORDER BY occurred_at DESC, id DESC
-LIMIT $5";
+LIMIT $5"
+        )
+    };
+}
+const EVENTS: &str = events!("events", "$2::text IS NULL");
+const EVENTS_OF_DEVICE: &str = events!("events_of_device", "device_id = $2");
 
 /// Generic device events, newest first.
 ///
@@ -449,7 +478,8 @@ pub async fn events(
 ) -> Result<Vec<StoredEvent>, StoreError> {
     let params: [&(dyn ToSql + Sync); 6] =
         [&range.tenant_id, &range.device_id, &range.start, &range.end, &range.limit, &event_type];
-    let rows = conn.query(EVENTS, &params).await?;
+    let sql = if range.device_id.is_some() { EVENTS_OF_DEVICE } else { EVENTS };
+    let rows = conn.query(sql, &params).await?;
     let event = |row: &tokio_postgres::Row| StoredEvent {
         id: row.get(0),
         tenant_id: row.get(1),
@@ -477,9 +507,7 @@ pub struct Totals {
 }
 
 const TOTALS: &str = "-- telemetry_totals
-SELECT coalesce(sum(readings), 0)::bigint, max(last_reading_at),
-    (SELECT count(*) FROM telemetry_agg WHERE $1::text IS NULL OR tenant_id = $1)
-FROM telemetry_totals WHERE $1::text IS NULL OR tenant_id = $1";
+SELECT coalesce(sum(readings), 0)::bigint, max(last_reading_at) FROM telemetry_totals WHERE $1::text IS NULL OR tenant_id = $1";
 
 /// The totals of one tenant, or of all.
 ///
@@ -487,7 +515,10 @@ FROM telemetry_totals WHERE $1::text IS NULL OR tenant_id = $1";
 /// When the database fails.
 pub async fn totals(conn: &Conn, tenant_id: Option<&str>) -> Result<Totals, StoreError> {
     let row = conn.query_one(TOTALS, &[&tenant_id]).await?;
-    Ok(Totals { readings: row.get(0), last_reading_at: row.get(1), aggregates: row.get(2) })
+    let tenants = tenant_id.map(|tenant_id| [tenant_id.to_owned()]);
+    let tenants = tenants.as_ref().map(<[String; 1]>::as_slice);
+    let aggregates = tally::read_kind(conn, Counted::Aggregates, tally::ALL, tenants).await?.rows;
+    Ok(Totals { readings: row.get(0), last_reading_at: row.get(1), aggregates })
 }
 
 const RATE: &str = "-- telemetry_rate
@@ -499,15 +530,4 @@ SELECT count(*) FROM telemetry_raw WHERE ingested_at > $2 AND ($1::text IS NULL 
 /// When the database fails.
 pub async fn stored_since(conn: &Conn, tenant_id: Option<&str>, since: Timestamp) -> Result<i64, StoreError> {
     Ok(conn.query_one(RATE, &[&tenant_id, &since]).await?.get(0))
-}
-
-const DEFAULT_PARTITION_ROWS: &str = "-- default_partition_rows
-SELECT count(*) FROM telemetry_raw_default";
-
-/// Rows whose time lies outside every monthly partition.
-///
-/// # Errors
-/// When the database fails.
-pub async fn default_partition_rows(conn: &Conn) -> Result<i64, StoreError> {
-    Ok(conn.query_one(DEFAULT_PARTITION_ROWS, &[]).await?.get(0))
 }

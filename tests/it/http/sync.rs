@@ -107,6 +107,36 @@ async fn a_redrive_touches_only_the_tenants_of_the_key() {
     face.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_discarded_is_kept_with_its_reason_and_neither_listed_nor_sent() {
+    let face = face().await;
+    let uri = "/api/v1/sync/discard";
+    let foreign = json!({"ids": ["00000000-0000-4000-8000-000000000005"], "reason": "not mine"});
+    let (status, body) = face.post(uri, &ONE, &foreign).await;
+    assert_eq!((status, &body["discarded_count"]), (StatusCode::OK, &json!(0)), "{body}");
+    let (_, listed) = face.get("/api/v1/sync/dlq", &ONE).await;
+    let letter = listed["entries"].as_array().expect("a list").iter().find(|row| row["source"] == "session");
+    let ids = json!([FAILED, letter.expect("there is a letter")["id"]]);
+    let (_, body) = face.post(uri, &ONE, &json!({"ids": ids, "reason": "a test of the scale"})).await;
+    assert_eq!(body, json!({"discarded_count": 2, "message": "Discarded 2 entries"}));
+    let (_, body) = face.post(uri, &ONE, &json!({"ids": ids, "reason": "once more"})).await;
+    assert_eq!(body["discarded_count"], 0, "it is gone");
+
+    let (_, listed) = face.get("/api/v1/sync/dlq", &ONE).await;
+    assert_eq!(listed["count"], 0, "{listed}");
+    let (_, body) = face.post("/api/v1/sync/redrive", &ONE, &json!({"allDlq": true})).await;
+    assert_eq!(body["redriven_count"], 0);
+    let (_, state) = face.get("/api/v1/sync/state", &ONE).await;
+    assert_eq!(state["dlq_count"], 0);
+    let kept =
+        "SELECT count(*) FROM discarded_events WHERE tenant_id = 't-001' AND reason = 'a test of the scale'
+        AND failure IS NOT NULL AND body_json IS NOT NULL";
+    assert_eq!(face.db.count(kept).await, 2);
+    let (status, body) = face.post(uri, &ONE, &json!({"ids": ids})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    face.end().await;
+}
+
 /// A job of each tenant that was given up, and a letter of t-001 whose job is no more.
 const JOBS: &str = "
     INSERT INTO inference_jobs (id, tenant_id, farm_id, barn_id, device_id, media_id, object_key, model_version, status,

@@ -22,6 +22,8 @@ struct Rows {
     events: Vec<NewEvent>,
     marks: HashSet<String>,
     decisions: u128,
+    /// Weights that may wait; `None` means any number.
+    waiting_max: Option<usize>,
 }
 
 impl Rows {
@@ -47,7 +49,8 @@ impl Rows {
             parked: self.parked.clone(),
             result_id: None,
         };
-        State { session: self.session.clone(), outer_weights, is_known, waiting }
+        let is_crowded = waiting.weights.len() >= self.waiting_max.unwrap_or(usize::MAX);
+        State { session: self.session.clone(), outer_weights, is_known, is_crowded, waiting }
     }
 
     fn apply(&mut self, order: &Order) -> Result<(), Reason> {
@@ -75,6 +78,10 @@ impl Rows {
         self.session = changes.session.or(self.session.take());
         self.parked.extend(changes.park);
         self.parked.retain(|parked| !changes.unpark.contains(&parked.event_id));
+        if let Some(until) = changes.abandon_until {
+            self.weights.retain(|weight| weight.is_bound || weight.created_at > until);
+            self.images.retain(|image| image.is_bound || image.created_at > until);
+        }
         self.letters.extend(changes.letters);
         self.events.extend(changes.events);
         Ok(())
@@ -244,6 +251,40 @@ fn a_finalize_whose_session_never_comes_is_given_up() {
     rows.apply(&expire(24 * 3600)).expect("it fits");
     assert_eq!((rows.parked.len(), rows.letters[0].reason), (0, FINALIZE_WITHOUT_SESSION));
     assert_eq!(rows.letters[0].order.command, Command::Finalize { finalized_at: None });
+}
+
+#[test]
+fn children_whose_session_never_comes_are_given_up_and_may_be_applied_later() {
+    let mut rows = Rows::of(&[weigh("e-1", 1.0, 101), picture("e-2", "m")]);
+    let wait = TimeDelta::days(CHILD_WAIT_DAYS);
+    let expire = |after: TimeDelta| Order::own("t", "s", Command::Expire, at(1000) + after);
+    rows.apply(&expire(wait - TimeDelta::seconds(1))).expect("it fits");
+    assert_eq!((rows.weights.len(), rows.images.len(), rows.letters.len()), (1, 1, 0));
+    let late = Order { received_at: at(1000) + wait, ..weigh("e-3", 2.0, 102) };
+    rows.apply(&late).expect("it fits");
+    rows.apply(&expire(wait)).expect("it fits");
+    assert_eq!((rows.weights.len(), rows.images.len()), (1, 0), "what came later waits on");
+    let reasons: Vec<_> = rows.letters.iter().map(|letter| letter.reason).collect();
+    assert_eq!(reasons, [CHILD_WITHOUT_SESSION; 2]);
+    let Order { command, event_id, occurred_at, .. } = &rows.letters[0].order;
+    assert_eq!((command, &**event_id), (&Command::Weight { weight_kg: 1.0 }, "e-1"));
+    assert_eq!(*occurred_at, at(101));
+}
+
+#[test]
+fn a_child_too_many_for_a_session_that_is_not_there_is_a_dead_letter() {
+    let mut rows = Rows { waiting_max: Some(1), ..Rows::default() };
+    for order in [weigh("e-1", 1.0, 101), weigh("e-2", 2.0, 102), picture("e-3", "m"), finalize(None, 103)] {
+        rows.apply(&order).expect("nothing is refused");
+    }
+    assert_eq!((rows.weights.len(), rows.images.len(), rows.parked.len()), (1, 0, 0));
+    let reasons: Vec<_> = rows.letters.iter().map(|letter| letter.reason).collect();
+    assert_eq!(reasons, [TOO_MANY_WITHOUT_SESSION; 3]);
+    rows.apply(&create()).expect("it fits");
+    rows.apply(&rows.letters[0].order.clone()).expect("it is a duplicate by its mark");
+    let again = Order { event_id: "e-9".to_owned(), ..rows.letters[0].order.clone() };
+    rows.apply(&again).expect("there is room in a session");
+    assert_eq!(rows.weights.len(), 2);
 }
 
 #[test]

@@ -582,7 +582,7 @@ pub async fn renew(conn: &mut Conn, batch: &Batch, lease_expires_at: Timestamp) 
 }
 
 /// Runs work in a transaction whose plans follow the indexes.
-pub(super) async fn with_plans<T>(
+pub(in crate::store) async fn with_plans<T>(
     conn: &mut Conn,
     name: &'static str,
     work: impl AsyncFnOnce(&Conn) -> Result<T, StoreError>,

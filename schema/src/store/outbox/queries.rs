@@ -2,28 +2,38 @@
 
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::claim::with_plans;
-use super::{in_order, lane};
+use super::in_order;
 use crate::clock::Timestamp;
+use crate::store::tally::{self, Counted, Tally};
 use crate::store::{Conn, StoreError};
 
 /// Rows a list may have.
 pub const LIST_ROWS_MAX: i64 = 1000;
 
-pub(super) const COUNTS: &str = "-- outbox_counts
-SELECT o.status, count(*), min(o.created_at) FROM ONLY sync_outbox AS o
-WHERE $1::text[] IS NULL OR o.tenant_id = ANY ($1)
-GROUP BY o.status";
+/// Rows at the head of each lane group among which those in flight are looked for: more than any batch has.
+const IN_FLIGHT_WINDOW_ROWS: i64 = 2_000;
+/// Failed rows that one statement redrives.
+const REDRIVEN_ROWS_PER_CHUNK: i64 = 5_000;
+/// Rows at the head of each lane group among which the oldest is looked for.
+const HEAD_ROWS: i64 = 16;
 
-pub(super) const LANES_HELD: &str = concat!(
-    "-- outbox_lanes_held
-SELECT count(DISTINCT (o.tenant_id, ",
-    lane!(),
-    ")) FROM ONLY sync_outbox AS o
-WHERE (o.reject_count > 0 OR o.failed_at IS NOT NULL) AND o.failed_at IS NOT NULL
-    AND o.event_type = 'weighvision.session.created' AND o.status = 'failed'"
+// Each group lies in the order of its events, which is that of their arrival but for what was sent late: the oldest row
+// is among the heads.
+pub(super) const OLDEST_PENDING: &str = concat!(
+    "-- outbox_oldest_pending
+SELECT min(o.created_at) FROM unnest($1::text[]) AS t (tenant_id)
+CROSS JOIN generate_series(0, 15) AS g (lane_group)
+CROSS JOIN LATERAL (
+    SELECT o.created_at FROM ONLY sync_outbox AS o
+    WHERE o.tenant_id = t.tenant_id AND o.lane_group = g.lane_group::smallint AND o.failed_at IS NULL AND o.status = 'pending'
+    ORDER BY ",
+    in_order!(),
+    " LIMIT $2
+) AS o"
 );
 
 // The columns of a listed row.
@@ -61,14 +71,39 @@ WHERE (o.reject_count > 0 OR o.failed_at IS NOT NULL) AND o.failed_at IS NOT NUL
 ORDER BY o.occurred_at, o.seq LIMIT $2"
 );
 
-pub(super) const LIST_IN_FLIGHT: &str = concat!(
-    "-- list_in_flight
-SELECT ",
-    entry!(),
-    " FROM ONLY sync_outbox AS o
-WHERE o.status = $3 AND ($1::text[] IS NULL OR o.tenant_id = ANY ($1))
-ORDER BY o.occurred_at, o.seq LIMIT $2"
+// The status of a row stands in no index, but rows in flight lie at the heads of their groups.
+pub(super) const IN_FLIGHT: &str = concat!(
+    "-- in_flight
+SELECT o.place FROM unnest($1::text[]) AS t (tenant_id)
+CROSS JOIN generate_series(0, 15) AS g (lane_group)
+CROSS JOIN LATERAL (
+    SELECT o.ctid::text AS place, o.status FROM ONLY sync_outbox AS o
+    WHERE o.tenant_id = t.tenant_id AND o.lane_group = g.lane_group::smallint AND o.failed_at IS NULL
+    ORDER BY ",
+    in_order!(),
+    " LIMIT $2
+) AS o
+WHERE o.status IN ('claimed', 'sent')"
 );
+
+macro_rules! list_in_flight {
+    ($name:literal, $where:literal) => {
+        concat!(
+            "-- ",
+            $name,
+            "\nSELECT ",
+            entry!(),
+            " FROM ONLY sync_outbox AS o
+WHERE ",
+            $where,
+            "o.status = $3 AND ($1::text[] IS NULL OR o.tenant_id = ANY ($1))
+ORDER BY o.occurred_at, o.seq LIMIT $2"
+        )
+    };
+}
+pub(super) const LIST_IN_FLIGHT_AT: &str =
+    list_in_flight!("list_in_flight_at", "o.ctid = ANY ($4::text[]::tid[]) AND ");
+pub(super) const LIST_IN_FLIGHT: &str = list_in_flight!("list_in_flight", "");
 
 pub(super) const ACKED_TABLES: &str = "-- acked_tables
 SELECT c.oid::regclass::text FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
@@ -78,9 +113,13 @@ pub(super) const DEAD: &str = "-- dead_letters_newest
 SELECT * FROM (
     SELECT o.id, o.tenant_id, o.event_type, o.attempt_count, o.last_error_code, o.last_error_message, o.dlq_reason,
         o.failed_at, o.created_at, 'outbox' AS source
-    FROM ONLY sync_outbox AS o
-    WHERE (o.reject_count > 0 OR o.failed_at IS NOT NULL) AND o.failed_at IS NOT NULL AND o.status = 'failed'
-        AND ($1::text[] IS NULL OR o.tenant_id = ANY ($1))
+    FROM unnest($3::text[]) AS t (tenant_id) CROSS JOIN generate_series(0, 15) AS g (lane_group)
+    CROSS JOIN LATERAL (
+        SELECT f.* FROM ONLY sync_outbox AS f
+        WHERE f.tenant_id = t.tenant_id AND f.lane_group = g.lane_group::smallint
+            AND (f.reject_count > 0 OR f.failed_at IS NOT NULL) AND f.failed_at IS NOT NULL AND f.status = 'failed'
+        ORDER BY f.failed_at DESC LIMIT $2
+    ) AS o
     UNION ALL
     SELECT d.id, d.tenant_id, d.event_type, d.attempt_count, d.reason, NULL, d.reason, d.dead_at, d.first_seen_at, d.source
     FROM dead_letters AS d
@@ -92,13 +131,29 @@ pub(super) const REDRIVE: &str = "-- redrive
 UPDATE ONLY sync_outbox AS o
 SET status = 'pending', reject_count = 0, failed_at = NULL, dlq_reason = NULL, last_error_code = NULL,
     last_error_message = NULL, next_attempt_at = $1, updated_at = $1
-WHERE o.status = 'failed' AND ($2::uuid[] IS NULL OR o.id = ANY ($2)) AND ($3::text[] IS NULL OR o.tenant_id = ANY ($3))";
+WHERE o.ctid = ANY (ARRAY(
+    SELECT f.ctid FROM ONLY sync_outbox AS f
+    WHERE (f.reject_count > 0 OR f.failed_at IS NOT NULL) AND f.failed_at IS NOT NULL AND f.status = 'failed'
+        AND ($2::uuid[] IS NULL OR f.id = ANY ($2)) AND ($3::text[] IS NULL OR f.tenant_id = ANY ($3))
+    LIMIT $4 FOR UPDATE SKIP LOCKED))";
 
-pub(super) const UNCLAIM: &str = "-- unclaim
+macro_rules! unclaim {
+    ($name:literal, $where:literal) => {
+        concat!(
+            "-- ",
+            $name,
+            "
 UPDATE ONLY sync_outbox AS o
 SET status = 'pending', claimed_by = NULL, claimed_at = NULL, lease_expires_at = NULL, batch_id = NULL, updated_at = $1
-WHERE o.status IN ('claimed', 'sent') AND coalesce(o.lease_expires_at, o.claimed_at, o.updated_at) < $2
-    AND ($3::text[] IS NULL OR o.tenant_id = ANY ($3))";
+WHERE ",
+            $where,
+            "o.status IN ('claimed', 'sent') AND coalesce(o.lease_expires_at, o.claimed_at, o.updated_at) < $2
+    AND ($3::text[] IS NULL OR o.tenant_id = ANY ($3))"
+        )
+    };
+}
+pub(super) const UNCLAIM_AT: &str = unclaim!("unclaim_at", "o.ctid = ANY ($4::text[]::tid[]) AND ");
+pub(super) const UNCLAIM: &str = unclaim!("unclaim", "");
 
 pub(super) const UNCLAIM_GROUPS: &str = "-- unclaim_lane_groups
 DELETE FROM sync_lane_groups WHERE lease_expires_at < $1 AND ($2::text[] IS NULL OR tenant_id = ANY ($2))";
@@ -125,35 +180,40 @@ pub struct Counts {
     pub sent: i64,
     /// Wait for a person.
     pub failed: i64,
+    /// Lanes that one of the latter holds: a `session.created`, without which nothing of its session is sent.
+    pub lanes_held: i64,
     /// When the oldest pending row was made.
     pub oldest_pending_at: Option<Timestamp>,
 }
 
-/// Counts the unacknowledged rows of these tenants, or of all. Reads every one of them: about 0.3 s for a million.
+/// Counts the unacknowledged rows of these tenants, or of all.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn counts(conn: &Conn, tenants: Option<&[String]>) -> Result<Counts, StoreError> {
-    let mut counts = Counts::default();
-    for row in conn.query(COUNTS, &[&tenants]).await? {
-        let count: i64 = row.get(1);
-        match row.get::<_, &str>(0) {
-            "pending" => (counts.pending, counts.oldest_pending_at) = (count, row.get(2)),
-            "claimed" => counts.claimed = count,
-            "sent" => counts.sent = count,
-            "failed" => counts.failed = count,
-            _ => {}
-        }
-    }
-    Ok(counts)
+pub async fn counts(conn: &mut Conn, tenants: Option<&[String]>) -> Result<Counts, StoreError> {
+    let tallies = tally::read(conn, Counted::Outbox, tenants).await?;
+    let of = |kind: &str| tallies.iter().find(|tally| tally.kind == kind).map_or(0, |tally| tally.rows);
+    let (pending, lanes_held) = (of("pending"), of(tally::HELD));
+    let oldest_pending_at = if pending > 0 { oldest_pending(conn, tenants).await? } else { None };
+    Ok(Counts {
+        pending,
+        claimed: of("claimed"),
+        sent: of("sent"),
+        failed: of("failed") + lanes_held,
+        lanes_held,
+        oldest_pending_at,
+    })
 }
 
-/// Lanes that a failed `session.created` holds.
-///
-/// # Errors
-/// When the database fails.
-pub async fn lanes_held(conn: &Conn) -> Result<i64, StoreError> {
-    Ok(conn.query_one(LANES_HELD, &[]).await?.get(0))
+async fn oldest_pending(
+    conn: &mut Conn,
+    tenants: Option<&[String]>,
+) -> Result<Option<Timestamp>, StoreError> {
+    with_plans(conn, "outbox_oldest_pending", async |conn| {
+        let present = self::tenants(conn, tenants).await?;
+        Ok(conn.query_one(OLDEST_PENDING, &[&present, &HEAD_ROWS]).await?.get(0))
+    })
+    .await
 }
 
 /// The status of an outbox row.
@@ -263,9 +323,13 @@ pub async fn list(
             let work = async |conn: &Conn| list_pending(conn, limit, tenants).await;
             with_plans(conn, "list_pending", work).await?
         }
-        Status::Failed => conn.query(LIST_FAILED, &[&tenants, &limit]).await?,
+        Status::Failed => {
+            let work = async |conn: &Conn| conn.query(LIST_FAILED, &[&tenants, &limit]).await;
+            with_plans(conn, "list_failed", work).await?
+        }
         Status::Claimed | Status::Sent => {
-            conn.query(LIST_IN_FLIGHT, &[&tenants, &limit, &status.as_str()]).await?
+            let work = async |conn: &Conn| list_in_flight(conn, status, limit, tenants).await;
+            with_plans(conn, "list_in_flight", work).await?
         }
         Status::Acked => return list_acked(conn, limit, tenants).await,
     };
@@ -275,6 +339,33 @@ pub async fn list(
 async fn list_pending(conn: &Conn, limit: i64, tenants: Option<&[String]>) -> Result<Vec<Row>, StoreError> {
     let present = self::tenants(conn, tenants).await?;
     conn.query(LIST_PENDING, &[&present, &limit]).await
+}
+
+async fn list_in_flight(
+    conn: &Conn,
+    status: Status,
+    limit: i64,
+    tenants: Option<&[String]>,
+) -> Result<Vec<Row>, StoreError> {
+    match in_flight(conn, tenants).await? {
+        Some(places) => conn.query(LIST_IN_FLIGHT_AT, &[&tenants, &limit, &status.as_str(), &places]).await,
+        None => conn.query(LIST_IN_FLIGHT, &[&tenants, &limit, &status.as_str()]).await,
+    }
+}
+
+/// Where the rows lie that are claimed or sent; `None` when some of them are elsewhere than expected, and the whole table
+/// has to be asked.
+async fn in_flight(conn: &Conn, tenants: Option<&[String]>) -> Result<Option<Vec<String>>, StoreError> {
+    let tallies = tally::read(conn, Counted::Outbox, tenants).await?;
+    let is_in_flight = |tally: &&Tally| ["claimed", "sent"].contains(&tally.kind.as_str());
+    let rows: i64 = tallies.iter().filter(is_in_flight).map(|tally| tally.rows).sum();
+    if rows == 0 {
+        return Ok(Some(Vec::new()));
+    }
+    let present = self::tenants(conn, tenants).await?;
+    let found = conn.query(IN_FLIGHT, &[&present, &IN_FLIGHT_WINDOW_ROWS]).await?;
+    let is_all = i64::try_from(found.len()).is_ok_and(|found| found >= rows);
+    Ok(is_all.then(|| found.iter().map(|row| row.get(0)).collect()))
 }
 
 /// The tenants, all or of these, with a row that the cloud has not acknowledged.
@@ -337,7 +428,7 @@ pub struct Dead {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn dead(conn: &Conn, limit: i64, tenants: Option<&[String]>) -> Result<Vec<Dead>, StoreError> {
+pub async fn dead(conn: &mut Conn, limit: i64, tenants: Option<&[String]>) -> Result<Vec<Dead>, StoreError> {
     let limit = limit.clamp(0, LIST_ROWS_MAX);
     let read = |row: &Row| Dead {
         id: row.get(0),
@@ -351,21 +442,33 @@ pub async fn dead(conn: &Conn, limit: i64, tenants: Option<&[String]>) -> Result
         created_at: row.get(8),
         source: row.get(9),
     };
-    Ok(conn.query(DEAD, &[&tenants, &limit]).await?.iter().map(read).collect())
+    let work = async |conn: &Conn| {
+        let present = self::tenants(conn, tenants).await?;
+        conn.query(DEAD, &[&tenants, &limit, &present]).await
+    };
+    Ok(with_plans(conn, "dead_letters_newest", work).await?.iter().map(read).collect())
 }
 
 /// Puts failed outbox rows back to pending as if they had never been refused: these ids, or all.
-/// Returns how many.
+/// Returns how many. They go in chunks, and what one chunk has done stays done.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn redrive(
-    conn: &Conn,
+    conn: &mut Conn,
     ids: Option<&[Uuid]>,
     tenants: Option<&[String]>,
     now: Timestamp,
 ) -> Result<u64, StoreError> {
-    conn.execute(REDRIVE, &[&now, &ids, &tenants]).await
+    let mut redriven = 0;
+    loop {
+        let params: [&(dyn ToSql + Sync); 4] = [&now, &ids, &tenants, &REDRIVEN_ROWS_PER_CHUNK];
+        let chunk = with_plans(conn, "redrive", async |conn| conn.execute(REDRIVE, &params).await).await?;
+        redriven += chunk;
+        if chunk < REDRIVEN_ROWS_PER_CHUNK.unsigned_abs() {
+            return Ok(redriven);
+        }
+    }
 }
 
 /// Puts rows back to pending whose lease ended before `before`, and frees their lane groups, as part of the caller's
@@ -379,7 +482,13 @@ pub async fn unclaim_stuck(
     tenants: Option<&[String]>,
     now: Timestamp,
 ) -> Result<u64, StoreError> {
-    let rows = conn.execute(UNCLAIM, &[&now, &before, &tenants]).await?;
-    conn.execute(UNCLAIM_GROUPS, &[&before, &tenants]).await?;
-    Ok(rows)
+    with_plans(conn, "unclaim", async |conn| {
+        let rows = match in_flight(conn, tenants).await? {
+            Some(places) => conn.execute(UNCLAIM_AT, &[&now, &before, &tenants, &places]).await?,
+            None => conn.execute(UNCLAIM, &[&now, &before, &tenants]).await?,
+        };
+        conn.execute(UNCLAIM_GROUPS, &[&before, &tenants]).await?;
+        Ok(rows)
+    })
+    .await
 }

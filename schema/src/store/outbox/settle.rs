@@ -168,7 +168,7 @@ pub async fn settle(
 ) -> Result<Settled, StoreError> {
     match settle_once(conn, tenant_id, batch_id, settlement, now).await {
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
-            partition::ensure_ahead(conn, now).await?;
+            partition::ensure_days(conn, now).await?;
             settle_once(conn, tenant_id, batch_id, settlement, now).await
         }
         outcome => outcome,

@@ -63,6 +63,9 @@ pub const JOBS: Rule =
 /// Dead letters, from the moment on in which they were applied again. Open ones stay.
 pub const DEAD_LETTERS: Rule = rule!("dead_letters", "r.redriven_at < $1");
 
+/// What a person has discarded, from then on.
+pub const DISCARDED: Rule = rule!("discarded_events", "r.discarded_at < $1");
+
 impl Rule {
     /// How many rows would go.
     ///

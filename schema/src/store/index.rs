@@ -1,0 +1,140 @@
+//! Indexes of tables that may be large already when a program comes that wants them: they are made beside the work, when
+//! the migrations are long over and nobody waits.
+
+use crate::store::{Conn, StoreError};
+
+/// Every statement of this module.
+pub const STATEMENTS: &[&str] = &[TRY_LOCK, STATE, PARTITIONS_WITHOUT];
+
+/// The key of the advisory lock under which indexes are made: "indexes" in ASCII.
+const LOCK: i64 = 0x0069_6e64_6578_6573;
+/// Whoever writes to the table waits behind the wait for a lock.
+const LOCK_MS: u32 = 500;
+
+/// Expired dedupe marks.
+pub const DEDUPE_EXPIRES: &str = "ingress_dedupe_expires";
+
+/// An index.
+struct Index {
+    name: &'static str,
+    table: &'static str,
+    columns: &'static str,
+    /// Whether the table is partitioned.
+    is_partitioned: bool,
+    /// The index whose work it does, which goes.
+    replaces: Option<&'static str>,
+}
+
+const INDEXES: [Index; 7] = [
+    Index {
+        replaces: Some("ingress_dedupe_expiry"),
+        ..Index::of(DEDUPE_EXPIRES, "ingress_dedupe", "(expires_at)")
+    },
+    Index {
+        is_partitioned: true,
+        ..Index::of("device_events_time", "device_events", "(tenant_id, occurred_at DESC)")
+    },
+    Index::of("session_weights_waiting", "session_weights", "(created_at) WHERE NOT is_bound"),
+    Index::of("session_media_bindings_waiting", "session_media_bindings", "(created_at) WHERE NOT is_bound"),
+    Index::of("media_objects_created", "media_objects", "(created_at, tenant_id, id)"),
+    Index::of("telemetry_raw_default_came_in", "telemetry_raw_default", "(ingested_at, id)"),
+    Index::of("device_events_default_came_in", "device_events_default", "(ingested_at, id)"),
+];
+
+const TRY_LOCK: &str = "-- index_lock
+SELECT pg_try_advisory_lock($1)";
+
+const STATE: &str = "-- index_state
+SELECT i.indisvalid FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+WHERE c.relnamespace = 'public'::regnamespace AND c.relname = $1";
+
+const PARTITIONS_WITHOUT: &str = "-- partitions_without_index
+SELECT c.relname::text FROM pg_inherits AS p JOIN pg_class AS c ON c.oid = p.inhrelid
+WHERE p.inhparent = $1::text::regclass AND NOT EXISTS (
+    SELECT FROM pg_inherits AS q JOIN pg_index AS i ON i.indexrelid = q.inhrelid
+    WHERE q.inhparent = $2::text::regclass AND i.indrelid = c.oid)
+ORDER BY c.relname";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Missing,
+    /// It was not finished, or not for all partitions yet.
+    Invalid,
+    Valid,
+}
+
+/// Makes sure that the indexes are there, without keeping anybody waiting who writes; to be run at leisure
+/// ([`crate::store::Store::run_at_leisure`]). Another engine that is at it is left to it.
+///
+/// # Errors
+/// When the database fails, or a lock is not had in time.
+pub async fn ensure(conn: &mut Conn) -> Result<(), StoreError> {
+    // It ends with the connection.
+    if !conn.query_one(TRY_LOCK, &[&LOCK]).await?.get::<_, bool>(0) {
+        return Ok(());
+    }
+    for index in &INDEXES {
+        if index.is_partitioned {
+            index.ensure_on_partitions(conn).await?;
+        } else {
+            make(conn, index.name, index.table, index.columns).await?;
+        }
+        if let Some(old) = index.replaces {
+            conn.batch("drop_index", &format!("DROP INDEX CONCURRENTLY IF EXISTS {old}")).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether an index may be relied on.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_valid(conn: &Conn, name: &str) -> Result<bool, StoreError> {
+    Ok(state(conn, name).await? == State::Valid)
+}
+
+impl Index {
+    const fn of(name: &'static str, table: &'static str, columns: &'static str) -> Self {
+        Self { name, table, columns, is_partitioned: false, replaces: None }
+    }
+
+    /// The index of the parent becomes valid by itself with that of the last partition.
+    async fn ensure_on_partitions(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        let Self { name, table, columns, .. } = self;
+        match state(conn, name).await? {
+            State::Valid => return Ok(()),
+            State::Invalid => {}
+            State::Missing => {
+                define(conn, &format!("CREATE INDEX IF NOT EXISTS {name} ON ONLY {table} {columns}")).await?;
+            }
+        }
+        for row in conn.query(PARTITIONS_WITHOUT, &[table, name]).await? {
+            let partition: &str = row.get(0);
+            let part = format!("{partition}_by_{name}");
+            make(conn, &part, partition, columns).await?;
+            define(conn, &format!("ALTER INDEX {name} ATTACH PARTITION {part}")).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn make(conn: &Conn, name: &str, table: &str, columns: &str) -> Result<(), StoreError> {
+    match state(conn, name).await? {
+        State::Valid => return Ok(()),
+        State::Invalid => conn.batch("drop_index", &format!("DROP INDEX CONCURRENTLY {name}")).await?,
+        State::Missing => {}
+    }
+    conn.batch("create_index", &format!("CREATE INDEX CONCURRENTLY {name} ON {table} {columns}")).await
+}
+
+async fn define(conn: &mut Conn, sql: &str) -> Result<(), StoreError> {
+    let begin = format!("BEGIN; SET LOCAL lock_timeout = '{LOCK_MS}ms'");
+    let work = async |conn: &Conn| conn.batch("define_index", sql).await.map(Some);
+    conn.transaction_from("define_index", &begin, work).await.map(drop)
+}
+
+async fn state(conn: &Conn, name: &str) -> Result<State, StoreError> {
+    let row = conn.query_opt(STATE, &[&name]).await?;
+    Ok(row.map_or(State::Missing, |row| if row.get(0) { State::Valid } else { State::Invalid }))
+}

@@ -1,0 +1,8 @@
+//! What a database looks like after months: whatever comes round again costs what it cost in the first week, and nobody
+//! waits for housekeeping.
+
+mod children;
+mod marks;
+mod plans;
+mod strays;
+mod tallies;
