@@ -7,7 +7,6 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
-use std::error::Error;
 use std::time::Duration;
 
 use broker::Identity;
@@ -136,7 +135,7 @@ impl AccessWatch {
                 Err(error) => error,
             };
             if backoff == BACKOFF_FIRST {
-                let cause = error.source().map(ToString::to_string);
+                let cause = schema::store::cause(&error);
                 tracing::warn!(%error, cause, "the database does not tell of changed access, asking it now and then");
             }
             sleep(backoff).await;
@@ -166,7 +165,7 @@ impl AccessWatch {
     async fn judge(&self, whom: &Whom) {
         self.credentials.forget_current();
         if let Err(error) = self.look().await {
-            let cause = error.source().map(ToString::to_string);
+            let cause = schema::store::cause(&error);
             tracing::debug!(%error, cause, "access could not be looked up, trying again");
         }
         match whom {

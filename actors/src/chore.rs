@@ -17,7 +17,7 @@ use schema::metrics;
 use schema::store::StoreError;
 use tokio::time::Instant;
 
-use crate::cause::cause_of;
+use schema::store::cause;
 use crate::database::DatabaseHealth;
 
 /// Work that comes round again.
@@ -141,12 +141,12 @@ impl<C: Chore> State<C> {
         });
         // Once the database is back, everybody is to be at work again soon.
         if error.is_outage() || !self.args.database.is_up() {
-            tracing::debug!(chore = C::NAME, %error, cause = cause_of(error), "chore waits for the database");
+            tracing::debug!(chore = C::NAME, %error, cause = cause(error), "chore waits for the database");
             return C::RETRY;
         }
         let wait = retry_after(trouble.failures, C::RETRY, C::RETRY_MAX);
         trouble.failures += 1;
-        let (cause, wait_seconds) = (cause_of(error), wait.as_secs());
+        let (cause, wait_seconds) = (cause(error), wait.as_secs());
         if std::mem::replace(&mut trouble.is_told, true) {
             tracing::debug!(chore = C::NAME, %error, cause, wait_seconds, "chore failed again");
         } else {

@@ -1,20 +1,24 @@
-//! The health of the database, as everything that asks it finds it.
+//! The health of the database, as everything that writes to it finds it.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use schema::clock::Clock;
 use schema::metrics;
-use schema::store::{Store, StoreError};
+use schema::store::{Store, StoreError, health};
 use tokio::time::Instant;
 
-use crate::cause::cause_of;
+use schema::store::cause;
 use crate::chore::Chore;
 
-/// How often the database is asked when nobody else asks it.
+/// How long nothing is committed before a row is written to see whether that is possible.
 const PROBE: Duration = Duration::from_secs(2);
-/// A database that takes longer for nothing at all is in trouble.
+/// A database that takes longer for one row is in trouble.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// After a commit failed, the probe has no say for so long: whoever has something to commit tries again before that, and
+/// knows better.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Since when nothing could be committed. Cloning shares the knowledge.
 #[derive(Clone, Debug, Default)]
@@ -24,30 +28,32 @@ pub struct DatabaseHealth {
 
 #[derive(Debug, Default)]
 struct State {
-    was_asked: bool,
+    /// When something was committed last.
+    worked_at: Option<Instant>,
+    /// Since when nothing was, although somebody tried.
     failing_since: Option<Instant>,
+    /// When a commit failed last.
+    failed_at: Option<Instant>,
+    /// Whether the trouble is that there is no room.
+    lacks_room: bool,
 }
 
 impl DatabaseHealth {
-    /// Work succeeded.
+    /// Something was committed.
     pub fn works(&self) {
         let mut state = self.lock();
-        if let Some(since) = state.failing_since.take() {
-            tracing::info!(seconds = since.elapsed().as_secs(), "database is back");
+        if let Some(since) = state.failing_since {
+            tracing::info!(seconds = since.elapsed().as_secs(), "the database takes writes again");
         }
-        state.was_asked = true;
+        *state = State { worked_at: Some(Instant::now()), ..State::default() };
         metrics::db_up().set(1.0);
     }
 
-    /// Work failed, and not for its data.
-    pub fn fails(&self, error: &dyn Error) {
+    /// A commit failed, and not for its data.
+    pub fn fails(&self, error: &StoreError) {
         let mut state = self.lock();
-        state.was_asked = true;
-        if state.failing_since.is_none() {
-            state.failing_since = Some(Instant::now());
-            tracing::warn!(%error, cause = cause_of(error), "database fails, waiting for it");
-        }
-        metrics::db_up().set(0.0);
+        state.failed_at = Some(Instant::now());
+        state.fail(error);
     }
 
     /// How long it has been failing; zero while it works.
@@ -56,11 +62,29 @@ impl DatabaseHealth {
         self.lock().failing_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Whether the last thing asked of it succeeded.
+    /// Whether what was tried last was committed.
     #[must_use]
     pub fn is_up(&self) -> bool {
         let state = self.lock();
-        state.was_asked && state.failing_since.is_none()
+        state.worked_at.is_some() && state.failing_since.is_none()
+    }
+
+    /// What a probe has found, which says less than a commit: see [`QUIET`].
+    fn probed(&self, outcome: &Result<(), StoreError>) {
+        let has_say = self.lock().failed_at.is_none_or(|at| at.elapsed() >= QUIET);
+        match outcome {
+            Ok(()) if has_say => self.works(),
+            Ok(()) => {}
+            Err(error) => self.lock().fail(error),
+        }
+    }
+
+    /// What a probe has to find out; `None` while commits tell enough.
+    fn question(&self) -> Option<Question> {
+        let state = self.lock();
+        let is_known =
+            state.failing_since.is_none() && state.worked_at.is_some_and(|at| at.elapsed() < PROBE);
+        (!is_known).then_some(Question { needs_room: state.lacks_room })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -68,30 +92,100 @@ impl DatabaseHealth {
     }
 }
 
-/// Asks the database when nobody else does.
+impl State {
+    /// Said once for each trouble.
+    fn fail(&mut self, error: &StoreError) {
+        self.lacks_room |= error.is_lack_of_room();
+        if self.failing_since.is_none() {
+            self.failing_since = Some(Instant::now());
+            let cause = schema::store::cause(error);
+            tracing::warn!(%error, cause, "the database takes no writes, nothing is acknowledged meanwhile");
+        }
+        metrics::db_up().set(0.0);
+    }
+}
+
+/// What a probe has to find out.
+#[derive(Debug, PartialEq, Eq)]
+struct Question {
+    /// Whether there is room for more than a row.
+    needs_room: bool,
+}
+
+/// Writes a row when nobody else writes.
 #[derive(Clone)]
 pub struct DatabaseProbe {
     /// The database.
     pub store: Store,
+    /// Wall time.
+    pub clock: Clock,
     /// Who is told.
     pub health: DatabaseHealth,
 }
 
 impl Chore for DatabaseProbe {
     const NAME: &'static str = "database";
-    const RETRY: Duration = PROBE;
-    const RETRY_MAX: Duration = PROBE;
-    type Error = StoreError;
+    // What fails is told to the health, which says it once.
+    type Error = std::convert::Infallible;
 
-    async fn run(&mut self) -> Result<Duration, StoreError> {
-        let silent = Err(StoreError::Unanswered { name: "ping" });
-        let outcome = tokio::time::timeout(ANSWER_MAX, self.store.ping()).await.unwrap_or(silent);
-        match &outcome {
-            Ok(()) => self.health.works(),
-            Err(error) => self.health.fails(error),
+    async fn run(&mut self) -> Result<Duration, Self::Error> {
+        if let Some(Question { needs_room }) = self.health.question() {
+            let now = self.clock.now();
+            let write = self.store.run("probe", async |conn| health::probe(conn, needs_room, now).await);
+            let silent = Err(StoreError::Unanswered { name: "probe" });
+            self.health.probed(&tokio::time::timeout(ANSWER_MAX, write).await.unwrap_or(silent));
         }
-        let (in_use, _) = self.store.pool_in_use();
-        metrics::db_pool_in_use().set(f64::from(u32::try_from(in_use).unwrap_or(u32::MAX)));
-        outcome.map(|()| PROBE)
+        let in_use = self.store.in_use();
+        for (pool, count) in [("work", in_use.work), ("reads", in_use.reads), ("kept", in_use.kept)] {
+            metrics::db_pool_in_use(pool).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+        }
+        Ok(PROBE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error() -> StoreError {
+        StoreError::Unanswered { name: "test" }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_commit_failed_only_a_commit_says_that_the_database_works() {
+        let health = DatabaseHealth::default();
+        assert!(!health.is_up(), "nobody knows");
+        health.works();
+        health.fails(&error());
+        tokio::time::advance(Duration::from_secs(4)).await;
+        health.probed(&Ok(()));
+        assert!(!health.is_up());
+        assert_eq!(health.stalled_for(), Duration::from_secs(4));
+        health.works();
+        assert!(health.is_up());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_nobody_tries_any_more_the_probe_says_it() {
+        let health = DatabaseHealth::default();
+        health.fails(&error());
+        tokio::time::advance(QUIET).await;
+        health.probed(&Err(error()));
+        assert!(!health.is_up());
+        health.probed(&Ok(()));
+        assert!(health.is_up());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_probed_while_others_write() {
+        let health = DatabaseHealth::default();
+        assert_eq!(health.question(), Some(Question { needs_room: false }));
+        health.works();
+        assert_eq!(health.question(), None);
+        tokio::time::advance(PROBE).await;
+        assert!(health.question().is_some());
+        health.works();
+        health.fails(&error());
+        assert!(health.question().is_some());
     }
 }

@@ -3,7 +3,6 @@
 use schema::metrics::{self, Gauge};
 use schema::store::StoreError;
 
-use crate::cause::cause_of;
 
 /// Some gauges that one look feeds. That it failed is said once, and does not keep anybody from other work.
 #[derive(Clone, Debug)]
@@ -39,7 +38,7 @@ impl Measured {
     }
 
     fn failed(&mut self, error: &StoreError) {
-        let (gauges, cause) = (self.name, cause_of(error));
+        let (gauges, cause) = (self.name, schema::store::cause(error));
         if error.is_outage() || std::mem::replace(&mut self.is_failing, true) {
             tracing::debug!(gauges, %error, cause, "gauges cannot be read");
         } else {

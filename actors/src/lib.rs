@@ -8,7 +8,6 @@ pub mod access;
 pub mod address;
 pub mod aggregate;
 pub mod allowlist;
-pub mod cause;
 pub mod chore;
 pub mod clock;
 pub mod credentials;

@@ -281,7 +281,7 @@ impl SessionContext {
             match self.try_apply(order, seen).await {
                 Ok(applied) => return self.settle(order, applied, receipt),
                 Err(error) if error.is_data() => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    let cause = schema::store::cause(&error);
                     tracing::error!(%error, cause, session_id = order.session_id, trace_id = order.trace_id, "the database refused an order for its data");
                     let reject = Reject::of(Reason::PayloadKeyInvalid, "database");
                     return self.answer(order, Err(reject), receipt);

@@ -27,7 +27,7 @@ use schema::wire::topic::Kind;
 use tokio::task::JoinSet;
 
 use crate::address::Address;
-use crate::cause::cause_of;
+use schema::store::cause;
 use crate::database::DatabaseHealth;
 use crate::ending::Ending;
 use crate::ingress::stats::IngressStats;
@@ -348,7 +348,7 @@ impl State {
         self.failures = self.failures.saturating_add(1);
         self.args.database.fails(error);
         self.args.stats.processing_failed();
-        let (cause, rows, attempt) = (cause_of(error), batch.len(), self.failures);
+        let (cause, rows, attempt) = (cause(error), batch.len(), self.failures);
         if attempt == 1 && !error.is_outage() {
             tracing::warn!(%error, cause, rows, "commit failed, trying again and again");
         } else {
@@ -361,7 +361,7 @@ impl State {
 
     fn refuse_poison(&mut self, batch: Vec<Put>, error: &StoreError) {
         let reject = Reject::of(Reason::PayloadKeyInvalid, "database");
-        let cause = std::error::Error::source(error).map(ToString::to_string);
+        let cause = schema::store::cause(error);
         for put in batch {
             tracing::error!(%error, cause, topic_kind = put.kind.as_str(), "the database refused a message for its data");
             self.args.stats.refused(reject);

@@ -234,7 +234,7 @@ impl Tls {
                 Ok(true) => tracing::info!(cert = %self.files.cert.display(), "certificate files read again"),
                 Ok(false) => {}
                 Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    let cause = schema::store::cause(&error);
                     tracing::error!(%error, cause, "new certificate files are not used, the ones before stay");
                 }
             }

@@ -12,12 +12,13 @@ use actors::sync;
 use broker::tls::Tls;
 use chrono::Datelike;
 use schema::clock::Clock;
+use schema::store::health::{self, Problem};
 use schema::store::migration::{self, Standing};
-use schema::store::{Store, StoreError, StoreSettings, health, partition};
+use schema::store::{Store, StoreError, StoreSettings, partition};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::config::{Config, InferenceQueue, Loaded, MediaBackend, MqttMode, Url};
+use crate::config::{Config, Database, InferenceQueue, Loaded, MediaBackend, MqttMode, Url};
 use crate::health::Question;
 use crate::{http, tree};
 
@@ -133,23 +134,35 @@ async fn database(config: &Config) -> Vec<Finding> {
         let text = "no database.url: `up` brings its own, `run` needs one";
         return vec![Finding::new(Verdict::Warn, "database", text, "set FARMIQ_DATABASE__URL for `run`")];
     };
+    let Database { pool_max, read_pool_max, read_timeout_seconds, .. } = config.database;
     let settings = StoreSettings {
-        url: url.expose().to_owned(),
-        pool_max: 1,
+        pool_max,
+        read_pool_max,
+        read_timeout_seconds,
         statement_timeout_seconds: ANSWER.as_secs(),
-        application_name: "farmiq-edge doctor".to_owned(),
+        ..StoreSettings::new(url.expose(), "farmiq-edge doctor")
     };
     let looked = async { look_at_database(&Store::new(&settings)?).await };
     looked.await.unwrap_or_else(|error: StoreError| {
-        let advice = "check database.url, that the server runs, and that it lets this user in";
+        let advice = if matches!(error, StoreError::Unfit(_)) {
+            "what is acknowledged would not be kept: the engine does not start like this"
+        } else {
+            "check database.url, that the server runs, and that it lets this user in"
+        };
         vec![Finding::new(Verdict::Fail, "database", causes(&error), advice)]
     })
+}
+
+fn problem(problem: Problem) -> Finding {
+    let verdict = if problem.is_fatal { Verdict::Fail } else { Verdict::Warn };
+    Finding::new(verdict, "database", problem.text, problem.advice)
 }
 
 async fn look_at_database(store: &Store) -> Result<Vec<Finding>, StoreError> {
     let conn = store.conn().await?;
     let version = health::server_version(&conn).await?;
     let mut findings = vec![Finding::ok("database", format!("answers, PostgreSQL {version}"))];
+    findings.extend(health::problems(store).await?.into_iter().map(problem));
     let standing = migration::standing(&conn).await?;
     let has_tables = matches!(standing, Standing::Current(_) | Standing::Ahead { .. });
     findings.push(tables(standing));

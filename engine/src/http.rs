@@ -73,8 +73,10 @@ pub struct AppState {
     settings: Settings,
     /// Wall time.
     clock: Clock,
-    /// The database.
+    /// The database, where calls write.
     store: Store,
+    /// Where they look.
+    reads: Store,
     /// Whether it answers.
     database: DatabaseHealth,
     /// What the private cluster is busy with, when there is one.
@@ -123,7 +125,8 @@ impl AppState {
         Ok(Self {
             settings: Settings::of(config),
             clock: parts.clock.clone(),
-            store: parts.store.clone(),
+            store: parts.calls.clone(),
+            reads: parts.store.reads(),
             database: parts.database.clone(),
             cluster: parts.cluster.clone(),
             authority: CurrentAuthority::new(&config.auth)?,

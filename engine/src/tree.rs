@@ -70,7 +70,8 @@ use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings, LinkTls, Operator
 use schema::clock::Clock;
 use schema::clock::watch::ClockWatch;
 use schema::id::TenantId;
-use schema::store::{Store, StoreSettings};
+use schema::store::health::{self, Problem};
+use schema::store::{Store, StoreError, StoreSettings};
 use schema::wire::envelope::Dialects;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -100,6 +101,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 const GIB: u64 = 1 << 30;
 /// Sessions and queues of the door are configured in hours.
 const SECONDS_PER_HOUR: u32 = 3600;
+/// Logins, of whom there may be any number, get this part of the connections to the database, and calls that write as well.
+const SHARES: usize = 4;
 /// The wait between two tries to reach the database at the start.
 const DATABASE_RETRY: Duration = Duration::from_millis(500);
 
@@ -108,6 +111,8 @@ const DATABASE_RETRY: Duration = Duration::from_millis(500);
 pub struct Parts {
     /// The database.
     pub store: Store,
+    /// Calls over HTTP that write share a part of its connections.
+    pub calls: Store,
     /// Wall time.
     pub clock: Clock,
     /// What of it may be believed.
@@ -154,6 +159,8 @@ impl Parts {
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let store = Store::new(&store_settings(config)?)?;
+        let share = (config.database.pool_max / SHARES).max(1);
+        let calls = store.share(share);
         let refresh_every = Duration::from_secs(config.device.access_refresh_seconds);
         let provision_rows_max = i64::try_from(config.ingress.auto_provision_rows_max).unwrap_or(i64::MAX);
         let provision_rows_max = config.ingress.auto_provision.then_some(provision_rows_max);
@@ -173,9 +180,9 @@ impl Parts {
             database: DatabaseHealth::default(),
             cluster: None,
             allowlist,
-            credentials: Credentials::new(store.clone(), clock.clone()),
+            credentials: Credentials::new(store.share(share), clock.clone()),
             operators: Operators::new(operators(&config.auth)),
-            desk: desk(config, &store, &clock),
+            desk: desk(config, &calls, &clock),
             signs_of_life: SignsOfLife::new(
                 store.clone(),
                 clock.clone(),
@@ -189,6 +196,7 @@ impl Parts {
             sync: SyncHub::new(sync_settings(config), store.clone(), clock.clone())?,
             media,
             inference: inference::hub(config)?,
+            calls,
             store,
             clock,
         })
@@ -248,12 +256,14 @@ fn retention_settings(config: &Config) -> RetentionSettings {
     }
 }
 
-fn store_settings(config: &Config) -> anyhow::Result<StoreSettings> {
+pub(crate) fn store_settings(config: &Config) -> anyhow::Result<StoreSettings> {
     let url = config.database.url.as_ref().context("database.url is not set")?;
     Ok(StoreSettings {
         url: url.expose().to_owned(),
         pool_max: config.database.pool_max,
         statement_timeout_seconds: config.database.statement_timeout_seconds,
+        read_pool_max: config.database.read_pool_max,
+        read_timeout_seconds: config.database.read_timeout_seconds,
         application_name: format!("farmiq-edge {}", config.edge.id),
     })
 }
@@ -397,8 +407,9 @@ async fn database_ready(parts: &Parts) -> anyhow::Result<()> {
         // It is gone when the whole program ends.
         let _ = stage.wait_for(|stage| *stage == Stage::Ready).await;
     }
+    let mut told = Vec::new();
     loop {
-        match parts.store.migrate().await {
+        match prepare_database(parts, &mut told).await {
             Ok(()) => {
                 parts.database.works();
                 return Ok(());
@@ -410,6 +421,22 @@ async fn database_ready(parts: &Parts) -> anyhow::Result<()> {
             }
         }
     }
+}
+
+/// Problems with the database are told once each.
+async fn prepare_database(parts: &Parts, told: &mut Vec<Problem>) -> Result<(), StoreError> {
+    let problems = health::problems(&parts.store).await?;
+    let (fatal, others): (Vec<_>, Vec<_>) = problems.into_iter().partition(|problem| problem.is_fatal);
+    if let Some(problem) = fatal.first() {
+        return Err(StoreError::Unfit(problem.to_string()));
+    }
+    for problem in others {
+        if !told.contains(&problem) {
+            tracing::warn!(advice = problem.advice, "database: {}", problem.text);
+            told.push(problem);
+        }
+    }
+    parts.store.migrate().await
 }
 
 fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
@@ -443,15 +470,19 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
 }
 
 fn worker_children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
-    let probe = DatabaseProbe { store: parts.store.clone(), health: parts.database.clone() };
-    let mut children = vec![chore(parts, probe)];
+    let mut children = vec![chore(parts, database_probe(parts))];
     children.extend(inference::children(config, parts));
     Ok(children)
 }
 
+fn database_probe(parts: &Parts) -> DatabaseProbe {
+    let (store, clock) = (parts.store.clone(), parts.clock.clone());
+    DatabaseProbe { store, clock, health: parts.database.clone() }
+}
+
 fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
     let (store, clock) = (&parts.store, &parts.clock);
-    let probe = DatabaseProbe { store: store.clone(), health: parts.database.clone() };
+    let probe = database_probe(parts);
     let cleanup = Cleanup {
         store: store.clone(),
         watch: parts.clock_watch.clone(),

@@ -161,10 +161,9 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) async fn open(settings: Settings) -> Result<Self> {
         let store = Store::new(&StoreSettings {
-            url: settings.database_url.clone(),
             pool_max: POOL_MAX,
             statement_timeout_seconds: STATEMENT_SECONDS_MAX,
-            application_name: "farmiq-loadtest".to_owned(),
+            ..StoreSettings::new(&settings.database_url, "farmiq-loadtest")
         })
         .context("read the database URL")?;
         if !settings.measures_engine {

@@ -143,9 +143,9 @@ catalog! {
     counter mqtt_not_retained() = "mqtt.not_retained";
     /// Seconds a named transaction took.
     histogram db_query_duration_seconds(transaction: &'static str) = "db.query_duration_seconds";
-    /// Pooled connections in use.
-    gauge db_pool_in_use() = "db.pool_in_use";
-    /// 1 while the database answers.
+    /// Connections in use, by what they are for: work, reads, and those kept for a lock.
+    gauge db_pool_in_use(pool: &'static str) = "db.pool_in_use";
+    /// 1 while the database takes writes.
     gauge db_up() = "db.up";
     /// 1 while the database tells of changed access at once; otherwise it is looked for now and then.
     gauge access_listening() = "access.listening";

@@ -6,6 +6,7 @@ mod clients;
 mod clock;
 mod cloud;
 mod crash;
+mod database;
 mod digits;
 mod door;
 mod ending;

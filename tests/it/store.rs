@@ -69,12 +69,7 @@ async fn replicas_that_migrate_at_once_take_turns() {
 #[tokio::test]
 async fn a_transaction_that_is_dropped_half_way_leaves_nothing_behind() {
     let database = Database::fresh().await;
-    let one_connection = StoreSettings {
-        url: database.url.clone(),
-        pool_max: 1,
-        statement_timeout_seconds: 30,
-        application_name: "dropped".to_owned(),
-    };
+    let one_connection = StoreSettings { pool_max: 1, ..StoreSettings::new(&database.url, "dropped") };
     let store = Store::new(&one_connection).expect("the URL is right");
     let half_way = store.run("test", async |conn| {
         conn.transaction("test", async |conn| {

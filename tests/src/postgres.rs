@@ -102,12 +102,7 @@ impl Database {
 /// Another way to a database, as a second engine would have it.
 #[must_use]
 pub fn store(url: &str) -> Store {
-    let settings = StoreSettings {
-        url: url.to_owned(),
-        pool_max: 8,
-        statement_timeout_seconds: 30,
-        application_name: "farmiq-tests".to_owned(),
-    };
+    let settings = StoreSettings { pool_max: 8, ..StoreSettings::new(url, "farmiq-tests") };
     Store::new(&settings).expect("the URL is right")
 }
 

@@ -1,5 +1,6 @@
 //! A PostgreSQL server of one test alone, which can be stopped, frozen and started again.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -10,14 +11,19 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio_postgres::Client;
 
+use crate::certificates::Authority;
 use crate::engine::{process_id, signal};
 use crate::postgres::{self, Database};
+use crate::settings::free_address;
 use crate::wait::{PATIENCE, until};
 
 /// A server process. It is killed with the test.
 pub struct Server {
     directory: TempDir,
     binaries: PathBuf,
+    /// Where it listens besides its socket: nowhere until it is encrypted.
+    listen: &'static str,
+    port: u16,
     child: Option<Child>,
 }
 
@@ -36,7 +42,7 @@ impl Server {
         let data = directory.path().join("data");
         let arguments = ["-U", "farmiq", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-D"];
         run(as_owner(&binaries.join("initdb"), directory.path()).args(arguments).arg(data)).await;
-        let mut server = Self { directory, binaries, child: None };
+        let mut server = Self { directory, binaries, listen: "", port: 5432, child: None };
         server.start_again().await;
         server
     }
@@ -44,7 +50,8 @@ impl Server {
     /// Where the server is, as a connection string.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("host={} user=farmiq dbname=postgres", self.directory.path().display())
+        let Self { directory, port, .. } = self;
+        format!("host={} port={port} user=farmiq dbname=postgres", directory.path().display())
     }
 
     /// The tables of the engine, in this server.
@@ -79,7 +86,8 @@ impl Server {
         let child = as_owner(&self.binaries.join("postgres"), place)
             .arg("-D")
             .arg(place.join("data"))
-            .args(["-c", "listen_addresses=", "-c", &sockets, "-c", "max_connections=100"])
+            .args(["-c", &format!("listen_addresses={}", self.listen), "-c", &format!("port={}", self.port)])
+            .args(["-c", &sockets, "-c", "max_connections=100"])
             .stdout(Stdio::null())
             .stderr(log.expect("the log can be written"))
             .kill_on_drop(true)
@@ -90,6 +98,40 @@ impl Server {
             tokio_postgres::connect(&url, tokio_postgres::NoTls).await.is_ok()
         })
         .await;
+    }
+
+    /// Starts the server anew with an encrypted port of this machine, for users with a password or, if they are named
+    /// `certified`, with a certificate of this authority. Says which port that is.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn encrypt(&mut self, authority: &Authority) -> u16 {
+        let data = self.directory.path().join("data");
+        let (cert, key) = authority.server().pem();
+        let settings =
+            "ssl = on\nssl_cert_file = 'cert.pem'\nssl_key_file = 'key.pem'\nssl_ca_file = 'ca.pem'\n";
+        let rules =
+            "local all all trust\nhostssl all certified all cert\nhostssl all all all scram-sha-256\n";
+        for (name, text) in [
+            ("cert.pem", cert.as_str()),
+            ("key.pem", &key),
+            ("ca.pem", &authority.pem()),
+            ("postgresql.auto.conf", settings),
+            ("pg_hba.conf", rules),
+        ] {
+            let path = data.join(name);
+            std::fs::write(&path, text).expect("a file can be written");
+            let mode = std::fs::Permissions::from_mode(0o600);
+            std::fs::set_permissions(&path, mode).expect("a file can be kept from others");
+            if is_root() {
+                run(Command::new("chown").arg("postgres").arg(&path)).await;
+            }
+        }
+        self.stop_at_once().await;
+        self.listen = "127.0.0.1";
+        self.port = free_address().port();
+        self.start_again().await;
+        self.port
     }
 
     /// Stops the server as a crash would: nothing is finished, every connection breaks.

@@ -128,7 +128,7 @@ impl Actor for InferenceWorker {
             Ok(true) => {}
             Ok(false) => hub.rest(LOOK_EVERY).await,
             Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                let cause = schema::store::cause(&error);
                 tracing::warn!(%error, cause, "inference jobs not reached, trying again");
                 hub.pause(DATABASE_AWAY_WAIT).await;
             }

@@ -3,7 +3,6 @@
 //! A claim leaves an upload alone for a while, so that replicas share the work and an image that is not there yet is
 //! looked for again and again until its URL has expired.
 
-use std::error::Error;
 use std::time::Duration;
 
 use schema::clock::deadline::is_due;
@@ -82,7 +81,7 @@ impl UploadWatch {
                 None
             }
             Err(error) => {
-                let cause = error.source().map(ToString::to_string);
+                let cause = schema::store::cause(&error);
                 let attempts_left = self.bootstrap_attempts;
                 tracing::warn!(%error, cause, attempts_left, "waiting for the store of the images");
                 Some(self.bootstrap_delay)
@@ -113,7 +112,7 @@ impl UploadWatch {
             Err(error) if error.leaves_no_image() => Ok(()),
             Err(error) if self.concerns_all(&error).await => Err(error),
             Err(error) => {
-                let cause = error.source().map(ToString::to_string);
+                let cause = schema::store::cause(&error);
                 let (media_id, trace_id) = (due.upload.media_id, due.upload.trace_id.as_deref());
                 tracing::warn!(%error, cause, %media_id, trace_id, "image is not completed, looking again");
                 Ok(())
@@ -153,7 +152,7 @@ impl UploadWatch {
         }
         self.measured_at = Some(Instant::now());
         let store = &self.completer.store;
-        let bytes = store.run("media_stored_bytes", async |conn| rows::stored_bytes(conn).await).await;
+        let bytes = store.reads().run("media_stored_bytes", async |conn| rows::stored_bytes(conn).await).await;
         let gauge = metrics::media_stored_bytes();
         if let Some(bytes) = self.gauges.found(bytes, [gauge.clone()]) {
             gauge.set(bytes as f64);

@@ -135,7 +135,7 @@ impl Janitor {
                 true
             }
             Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                let cause = schema::store::cause(&error);
                 tracing::warn!(object_key = object.object_key, %error, cause, "a file could not be deleted");
                 false
             }

@@ -1,7 +1,6 @@
 //! What a pass did, or would have done.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::time::Duration;
 
 use schema::clock::Timestamp;
@@ -77,9 +76,13 @@ impl Report {
     }
 
     /// A part of the pass failed; the others go on.
-    pub(super) fn note<E: Error>(&mut self, part: &'static str, outcome: Result<(), E>) {
+    pub(super) fn note<E: std::error::Error + 'static>(
+        &mut self,
+        part: &'static str,
+        outcome: Result<(), E>,
+    ) {
         if let Err(error) = outcome {
-            let cause = error.source().map(ToString::to_string);
+            let cause = schema::store::cause(&error);
             tracing::warn!(part, %error, cause, "a part of the retention pass failed, the next pass tries again");
             self.errors.push(format!("{part}: {error}"));
         }

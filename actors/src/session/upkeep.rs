@@ -86,7 +86,7 @@ impl SessionUpkeep {
 
     async fn measure(&mut self) {
         let read = async |conn: &mut _| Ok((session::waiting(conn).await?, dead_letter::counts(conn).await?));
-        let read = self.store.run("session_gauges", read).await;
+        let read = self.store.reads().run("session_gauges", read).await;
         let of_letters = dead_letter::Source::ALL.map(metrics::dead_letters_open);
         let gauges = [metrics::session_parked(), metrics::session_unbound_children()];
         let found = self.gauges.found(read, gauges.into_iter().chain(of_letters));

@@ -84,7 +84,7 @@ impl Monitor {
         let read = async |conn: &mut _| {
             Ok((queries::counts(conn, None).await?, sync_state::summary(conn, None, now, pause_max).await?))
         };
-        let read = self.shared.store.run("outbox_gauges", read).await;
+        let read = self.shared.store.reads().run("outbox_gauges", read).await;
         let Some((counts, summary)) = self.gauges.found(read, gauges()) else { return };
         self.shared.status.remember(summary.last_success_at);
         show(&counts, &summary, now);

@@ -8,9 +8,9 @@ use std::time::Duration;
 use schema::clock::deadline::is_due;
 use schema::id;
 use schema::metrics;
-use schema::store::StoreError;
 use schema::store::outbox::claim::{self, ClaimRequest, Claimed, DueTenant};
 use schema::store::outbox::groups_of;
+use schema::store::{StoreError, cause};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -293,10 +293,6 @@ impl Partition {
     fn seat(&self) -> &Seat {
         self.shared.seat(self.number)
     }
-}
-
-pub(super) fn cause(error: &StoreError) -> Option<String> {
-    std::error::Error::source(error).map(ToString::to_string)
 }
 
 /// Exports the difference of the clocks.

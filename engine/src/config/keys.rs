@@ -26,12 +26,16 @@ settings! {
 
     /// PostgreSQL.
     database: Database {
-        /// Address, such as `postgresql://farmiq:password@host/farmiq` or `host=/run/postgresql user=farmiq dbname=farmiq`.
+        /// Address, such as `postgresql://farmiq:password@host/farmiq?sslmode=verify-full` or `host=/run/postgresql user=farmiq dbname=farmiq`.
         url: Option<Secret> = "" old [DATABASE_URL];
-        /// Connections at most.
+        /// Connections for work at most: what is acknowledged, sent, weighed, deleted.
         pool_max: usize = "16" in 3..=1000;
-        /// Longest time one statement may run.
+        /// Longest time one statement of work may run.
         statement_timeout_seconds: u64 = "30" in 1..=3600;
+        /// Connections for those who only look at most: lists over HTTP, gauges.
+        read_pool_max: usize = "4" in 1..=1000;
+        /// Longest time one statement of theirs may run.
+        read_timeout_seconds: u64 = "5" in 1..=3600;
     }
 
     /// The HTTP listener: devices, operators, health, metrics.

@@ -96,7 +96,7 @@ pub(super) async fn list_events(
     params.finish()?;
     let range = range.allowed(&call)?;
     let read = async |conn: &mut _| rows::events(conn, &range, event_type.as_deref()).await;
-    let found = state.store.run("events", read).await?;
+    let found = state.reads.run("events", read).await?;
     let events: Vec<_> = found.into_iter().map(EventRow::from).collect();
     Ok(Json(EventList { count: events.len(), events }))
 }

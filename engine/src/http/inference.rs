@@ -118,7 +118,7 @@ async fn put(
 async fn image(state: &AppState, tenant_id: &str, request: &Request) -> Result<Image, Error> {
     let key = request.object_key.as_deref().unwrap_or_default();
     let find = async |conn: &mut _| rows::image(conn, tenant_id, request.media_id, key).await;
-    let image = state.store.run("inference_image", find).await?;
+    let image = state.reads.run("inference_image", find).await?;
     let image = image.ok_or_else(|| Error::new(Code::NotFound, "the tenant has no such image"))?;
     let is = |named: &Option<String>, own: &str| agrees_with_token(named.as_deref(), Some(own));
     let is_its_own = is(&request.farm_id, &image.farm_id)
@@ -211,7 +211,7 @@ pub(super) async fn show_job(
     let tenant_id = call.read_tenant(named.as_deref())?;
     let id: Uuid = id.parse().map_err(|_| no_job())?;
     let read = async |conn: &mut _| rows::job(conn, tenant_id.as_deref(), id).await;
-    let job = state.store.run("inference_job", read).await?.ok_or_else(no_job)?;
+    let job = state.reads.run("inference_job", read).await?.ok_or_else(no_job)?;
     Ok(Json(job.into()))
 }
 
@@ -314,7 +314,7 @@ pub(super) async fn list_results(
     params.finish()?;
     let tenant_id = call.read_tenant(named.as_deref())?;
     let read = async |conn: &mut _| rows::results(conn, tenant_id.as_deref(), &session_id, limit).await;
-    let found = state.store.run("inference_results", read).await?;
+    let found = state.reads.run("inference_results", read).await?;
     let results: Vec<_> = found.into_iter().map(ResultRow::from).collect();
     Ok(Json(ResultList { session_id, count: results.len(), results }))
 }
@@ -349,7 +349,7 @@ pub(super) async fn inference_stats(
         None => (0, None),
         Some(tenant_id) => {
             let count = async |conn: &mut _| rows::stats(conn, tenant_id).await;
-            state.store.run("inference_stats", count).await?
+            state.reads.run("inference_stats", count).await?
         }
     };
     Ok(Json(InferenceStats { total_results, last_result_at: last_at.map(Time), tenant_id }))

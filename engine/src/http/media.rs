@@ -59,7 +59,7 @@ impl MediaDesk {
     pub(super) fn of(config: &Config, parts: &Parts) -> Self {
         let media = &config.media;
         Self {
-            completer: parts.completer(config),
+            completer: Completer { store: parts.calls.clone(), ..parts.completer(config) },
             limit: OfferLimit::new(NonZeroU32::new(media.presign_per_minute).unwrap_or(NonZeroU32::MIN)),
             picture_checks: Semaphore::new(PICTURE_CHECKS_MAX),
             settings: MediaSettings {

@@ -1,6 +1,5 @@
 //! The listener: connections taken, limited and ended.
 
-use std::error::Error;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -121,7 +120,7 @@ async fn encrypted(
             connection(stream, peer, router, encryption.distrusts(chain.as_ref()), closed).await;
         }
         Err(error) => {
-            let cause = error.source().map(ToString::to_string);
+            let cause = schema::store::cause(&error);
             tracing::debug!(%error, cause, "client turned away");
         }
     }

@@ -185,7 +185,7 @@ pub(super) async fn show(
         let Some(session) = rows::find(conn, &tenant_id, &session_id).await? else { return Ok(None) };
         Ok(Some((session, rows::weights(conn, &tenant_id, &session_id).await?)))
     };
-    let (session, weights) = state.store.run("session_show", read).await?.ok_or_else(not_found)?;
+    let (session, weights) = state.reads.run("session_show", read).await?.ok_or_else(not_found)?;
     Ok(Json(SessionView {
         session: session.into(),
         weights: weights.into_iter().map(WeightRow::from).collect(),

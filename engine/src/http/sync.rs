@@ -116,7 +116,7 @@ pub(super) async fn read_state(state: &AppState, tenants: &Tenants) -> Result<Sy
         let summary = sync_state::summary(conn, tenants, now, pause_max).await?;
         Ok((queries::counts(conn, tenants).await?, summary))
     };
-    let (counts, summary) = state.store.run("sync_state", read).await?;
+    let (counts, summary) = state.reads.run("sync_state", read).await?;
     Ok(SyncStateBody::of(&counts, summary, now))
 }
 
@@ -203,7 +203,7 @@ pub(super) async fn list_outbox(
     let tenants = call.tenants(None)?;
     let read = async |conn: &mut _| queries::list(conn, status, limit, tenants.as_slice()).await;
     let entries: Vec<_> =
-        state.store.run("outbox_list", read).await?.into_iter().map(OutboxEntry::from).collect();
+        state.reads.run("outbox_list", read).await?.into_iter().map(OutboxEntry::from).collect();
     Ok(Json(OutboxList { count: entries.len(), entries }))
 }
 
@@ -282,7 +282,7 @@ pub(super) async fn list_dead(
     params.finish()?;
     let tenants = call.tenants(None)?;
     let read = async |conn: &mut _| queries::dead(conn, limit, tenants.as_slice()).await;
-    let entries: Vec<_> = state.store.run("dlq_list", read).await?.into_iter().map(DeadEntry::from).collect();
+    let entries: Vec<_> = state.reads.run("dlq_list", read).await?.into_iter().map(DeadEntry::from).collect();
     Ok(Json(DeadList { count: entries.len(), entries }))
 }
 

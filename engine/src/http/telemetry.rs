@@ -142,7 +142,7 @@ pub(super) async fn list_readings(
     let range = Range::of(&mut params);
     params.finish()?;
     let range = range.allowed(&call)?;
-    let found = state.store.run("readings", async |conn| rows::readings(conn, &range).await).await?;
+    let found = state.reads.run("readings", async |conn| rows::readings(conn, &range).await).await?;
     let readings: Vec<_> = found.into_iter().map(ReadingRow::from).collect();
     Ok(Json(ReadingList { count: readings.len(), readings }))
 }
@@ -229,7 +229,7 @@ pub(super) async fn list_aggregates(
     params.finish()?;
     let range = range.allowed(&call)?;
     let read = async |conn: &mut _| aggregate::aggregates(conn, &range, window).await;
-    let found = state.store.run("aggregates", read).await?;
+    let found = state.reads.run("aggregates", read).await?;
     let aggregates: Vec<_> = found.into_iter().map(AggregateRow::from).collect();
     Ok(Json(AggregateList { count: aggregates.len(), aggregates }))
 }
@@ -272,7 +272,7 @@ pub(super) async fn telemetry_metrics(
         let totals = rows::totals(conn, tenant_id.as_deref()).await?;
         Ok((totals, rows::stored_since(conn, tenant_id.as_deref(), since).await?))
     };
-    let (totals, ingestion_rate_per_minute) = state.store.run("telemetry_metrics", count).await?;
+    let (totals, ingestion_rate_per_minute) = state.reads.run("telemetry_metrics", count).await?;
     Ok(Json(TelemetryMetrics {
         ingestion_rate_per_minute,
         total_readings: totals.readings,
@@ -307,7 +307,7 @@ pub(super) async fn telemetry_stats(
     params.finish()?;
     let tenant_id = call.read_tenant(named.as_deref())?;
     let count = async |conn: &mut _| rows::totals(conn, tenant_id.as_deref()).await;
-    let totals = state.store.run("telemetry_stats", count).await?;
+    let totals = state.reads.run("telemetry_stats", count).await?;
     Ok(Json(TelemetryStats {
         total_readings: totals.readings,
         total_aggregates: totals.aggregates,

@@ -6,9 +6,10 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use tokio_postgres::tls::NoTlsStream;
-use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket};
+use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
 
+use crate::store::link::Link;
+use crate::store::tls::Encrypted;
 use crate::store::{Store, StoreError, at};
 
 /// The channel of the triggers.
@@ -47,7 +48,7 @@ impl Touched {
 pub struct AccessNews {
     /// Keeps the connection open.
     _client: Client,
-    connection: Connection<Socket, NoTlsStream>,
+    connection: Connection<Socket, Encrypted>,
 }
 
 impl Store {
@@ -58,9 +59,9 @@ impl Store {
     pub async fn access_news(&self) -> Result<AccessNews, StoreError> {
         let name = "access_news";
         let listening = async {
-            let mut config = self.config.clone();
+            let Link { mut config, tls } = self.shared.link.clone();
             config.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE).keepalives_retries(2);
-            let (client, mut connection) = config.connect(NoTls).await.map_err(at(name))?;
+            let (client, mut connection) = config.connect(tls).await.map_err(at(name))?;
             let told = async {
                 // Word that arrives before the answer is of no interest: the caller looks at the rows next.
                 while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {

@@ -6,6 +6,7 @@ use std::fmt;
 use deadpool_postgres::{HookError, PoolError, TimeoutType};
 use tokio_postgres::error::SqlState;
 
+use crate::store::link::LinkError;
 use crate::store::migration::Misfit;
 
 /// What went wrong with the database.
@@ -13,13 +14,19 @@ use crate::store::migration::Misfit;
 pub enum StoreError {
     /// The connection string cannot be read.
     #[error("read the database URL")]
-    Url(#[source] DatabaseError),
+    Url(#[from] LinkError),
     /// No connection could be made.
     #[error("connect to the database")]
     Connect(#[source] DatabaseError),
     /// No connection could be had of the pool.
     #[error("take a connection from the pool")]
     Pool(#[source] PoolError),
+    /// So many of one kind wait for a connection that none came in time.
+    #[error("wait for a turn at the database")]
+    Crowded,
+    /// The server would not keep what it commits; the problems with what to do about them.
+    #[error("the database cannot be trusted: {0}")]
+    Unfit(String),
     /// The pool could not be made.
     #[error("build the connection pool")]
     Build(#[from] deadpool_postgres::BuildError),
@@ -56,11 +63,16 @@ impl StoreError {
     /// What the server or the driver says, if it was asked.
     fn database(&self) -> Option<&DatabaseError> {
         match self {
-            Self::Url(source)
-            | Self::Connect(source)
-            | Self::Statement { source, .. }
-            | Self::Migration { source, .. } => Some(source),
-            Self::Pool(_) | Self::Build(_) | Self::Unanswered { .. } | Self::Misfit(_) => None,
+            Self::Connect(source) | Self::Statement { source, .. } | Self::Migration { source, .. } => {
+                Some(source)
+            }
+            Self::Url(_)
+            | Self::Pool(_)
+            | Self::Crowded
+            | Self::Unfit(_)
+            | Self::Build(_)
+            | Self::Unanswered { .. }
+            | Self::Misfit(_) => None,
         }
     }
 
@@ -99,8 +111,14 @@ impl StoreError {
         match self {
             Self::Connect(_) | Self::Pool(_) | Self::Unanswered { .. } => true,
             Self::Statement { .. } | Self::Migration { .. } => self.code().is_none(),
-            Self::Url(_) | Self::Build(_) | Self::Misfit(_) => false,
+            Self::Url(_) | Self::Build(_) | Self::Unfit(_) | Self::Misfit(_) => false,
         }
+    }
+
+    /// Whether the server has no room left: on a disk, in memory, for locks or for connections (class 53), or its disk fails.
+    #[must_use]
+    pub fn is_lack_of_room(&self) -> bool {
+        self.code().is_some_and(|state| state.code().starts_with("53") || *state == SqlState::IO_ERROR)
     }
 
     /// Whether another connection would be better: this one is broken, its server is going down or has become read-only,
@@ -124,10 +142,11 @@ impl StoreError {
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Url(_) | Self::Misfit(_) => true,
+            Self::Url(_) | Self::Unfit(_) | Self::Misfit(_) => true,
             Self::Migration { source, .. } => source.code().is_some_and(is_of_the_statement),
             Self::Connect(_)
             | Self::Pool(_)
+            | Self::Crowded
             | Self::Build(_)
             | Self::Statement { .. }
             | Self::Unanswered { .. } => false,
@@ -148,12 +167,24 @@ impl From<PoolError> for StoreError {
             PoolError::Backend(source) | PoolError::PostCreateHook(HookError::Backend(source)) => {
                 Self::Connect(source.into())
             }
+            PoolError::PostCreateHook(HookError::Message(problems)) => Self::Unfit(problems.into_owned()),
             PoolError::Timeout(TimeoutType::Wait | TimeoutType::Create | TimeoutType::Recycle)
             | PoolError::Closed
-            | PoolError::NoRuntimeSpecified
-            | PoolError::PostCreateHook(HookError::Message(_)) => Self::Pool(error),
+            | PoolError::NoRuntimeSpecified => Self::Pool(error),
         }
     }
+}
+
+/// What an error came of, for a log line beside the error itself.
+#[must_use]
+pub fn cause(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut causes = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        causes.push(cause.to_string());
+        next = cause.source();
+    }
+    (!causes.is_empty()).then(|| causes.join(": "))
 }
 
 /// Names the statement an error came from.

@@ -3,7 +3,6 @@
 pub mod claim;
 
 use serde_json::Value;
-use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -130,30 +129,20 @@ pub struct Job {
     pub updated_at: Timestamp,
 }
 
-impl From<&Row> for Job {
-    fn from(row: &Row) -> Self {
-        Self {
-            id: row.get("id"),
-            tenant_id: row.get("tenant_id"),
-            farm_id: row.get("farm_id"),
-            barn_id: row.get("barn_id"),
-            device_id: row.get("device_id"),
-            media_id: row.get("media_id"),
-            object_key: row.get("object_key"),
-            session_id: row.get("session_id"),
-            model_version: row.get("model_version"),
-            status: row.get("status"),
-            last_error: row.get("last_error"),
-            result_id: row.get("result_id"),
-            trace_id: row.get("trace_id"),
-            created_at: row.get("created_at"),
-            updated_at: row.get("updated_at"),
-        }
-    }
+row_of! {
+    Job, job_columns as "j":
+    id, tenant_id, farm_id, barn_id, device_id, media_id, object_key, session_id, model_version, status,
+    last_error, result_id, trace_id, created_at, updated_at,
 }
 
-const JOB: &str = "-- inference_job
-SELECT * FROM inference_jobs WHERE id = $1 AND ($2::text IS NULL OR tenant_id = $2) LIMIT 1";
+pub(super) use job_columns;
+
+const JOB: &str = concat!(
+    "-- inference_job
+SELECT ",
+    job_columns!(),
+    " FROM inference_jobs AS j WHERE j.id = $1 AND ($2::text IS NULL OR j.tenant_id = $2) LIMIT 1"
+);
 
 /// A job of a tenant, or of any.
 ///
@@ -278,11 +267,21 @@ pub struct StoredResult {
     pub metadata: Option<Value>,
 }
 
-const RESULTS: &str = "-- inference_results
-SELECT * FROM inference_results AS r WHERE r.session_id = $2 AND ($1::text IS NULL OR r.tenant_id = $1)
+row_of! {
+    StoredResult, result_columns as "r":
+    id, tenant_id, farm_id, barn_id, device_id, session_id, media_id, predicted_weight_kg, confidence,
+    model_version, occurred_at, created_at, metadata,
+}
+
+const RESULTS: &str = concat!(
+    "-- inference_results
+SELECT ",
+    result_columns!(),
+    " FROM inference_results AS r WHERE r.session_id = $2 AND ($1::text IS NULL OR r.tenant_id = $1)
     AND NOT EXISTS (SELECT FROM weight_sessions AS s WHERE s.tenant_id = r.tenant_id AND s.session_id = r.session_id
         AND (s.farm_id, s.barn_id) <> (r.farm_id, r.barn_id))
-ORDER BY r.occurred_at DESC, r.id LIMIT $3";
+ORDER BY r.occurred_at DESC, r.id LIMIT $3"
+);
 
 /// Results of a session, newest first; those of a tenant, or of all. What another barn named it for is not among them.
 ///
@@ -295,22 +294,7 @@ pub async fn results(
     limit: i64,
 ) -> Result<Vec<StoredResult>, StoreError> {
     let rows = conn.query(RESULTS, &[&tenant_id, &session_id, &limit]).await?;
-    let read = |row: &Row| StoredResult {
-        id: row.get("id"),
-        tenant_id: row.get("tenant_id"),
-        farm_id: row.get("farm_id"),
-        barn_id: row.get("barn_id"),
-        device_id: row.get("device_id"),
-        session_id: row.get("session_id"),
-        media_id: row.get("media_id"),
-        predicted_weight_kg: row.get("predicted_weight_kg"),
-        confidence: row.get("confidence"),
-        model_version: row.get("model_version"),
-        occurred_at: row.get("occurred_at"),
-        created_at: row.get("created_at"),
-        metadata: row.get("metadata"),
-    };
-    Ok(rows.iter().map(read).collect())
+    Ok(rows.iter().map(StoredResult::from).collect())
 }
 
 const RESULT_PLACE: &str = "-- inference_result_place

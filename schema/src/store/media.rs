@@ -2,7 +2,7 @@
 
 use chrono::Duration;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{FromSql, ToSql, Type, accepts};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -60,6 +60,14 @@ impl UploadStatus {
     }
 }
 
+impl<'a> FromSql<'a> for UploadStatus {
+    fn from_sql(kind: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        <&str>::from_sql(kind, raw).map(Self::of)
+    }
+
+    accepts!(TEXT);
+}
+
 /// An upload that was offered to a device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upload {
@@ -101,29 +109,10 @@ pub struct Upload {
     pub expires_at: Timestamp,
 }
 
-impl Upload {
-    fn of(row: &Row) -> Self {
-        Self {
-            media_id: row.get("media_id"),
-            tenant_id: row.get("tenant_id"),
-            farm_id: row.get("farm_id"),
-            barn_id: row.get("barn_id"),
-            device_id: row.get("device_id"),
-            station_id: row.get("station_id"),
-            session_id: row.get("session_id"),
-            bucket: row.get("bucket"),
-            object_key: row.get("object_key"),
-            content_type: row.get("content_type"),
-            content_length: row.get("content_length"),
-            captured_at: row.get("captured_at"),
-            trace_id: row.get("trace_id"),
-            status: UploadStatus::of(row.get("status")),
-            path: row.get("path"),
-            size_bytes: row.get("size_bytes"),
-            sha256: row.get("sha256"),
-            expires_at: row.get("expires_at"),
-        }
-    }
+row_of! {
+    Upload, upload_columns as "u":
+    media_id, tenant_id, farm_id, barn_id, device_id, station_id, session_id, bucket, object_key, content_type,
+    content_length, captured_at, trace_id, status, path, size_bytes, sha256, expires_at,
 }
 
 const OFFER: &str = "-- media_offer
@@ -162,19 +151,27 @@ pub async fn offer(conn: &Conn, upload: &Upload, now: Timestamp) -> Result<(), S
     Ok(())
 }
 
-const UPLOAD: &str = "-- media_upload
-SELECT * FROM media_uploads WHERE media_id = $1";
+const UPLOAD: &str = concat!(
+    "-- media_upload
+SELECT ",
+    upload_columns!(),
+    " FROM media_uploads AS u WHERE u.media_id = $1"
+);
 
 /// The upload of an image, whoever's it is: an upload URL names no tenant, and its signature says that it is ours.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn upload(conn: &Conn, media_id: Uuid) -> Result<Option<Upload>, StoreError> {
-    Ok(conn.query_opt(UPLOAD, &[&media_id]).await?.as_ref().map(Upload::of))
+    Ok(conn.query_opt(UPLOAD, &[&media_id]).await?.as_ref().map(Upload::from))
 }
 
-const UPLOAD_OF_KEY: &str = "-- media_upload_of_key
-SELECT * FROM media_uploads WHERE bucket = $1 AND object_key = $2";
+const UPLOAD_OF_KEY: &str = concat!(
+    "-- media_upload_of_key
+SELECT ",
+    upload_columns!(),
+    " FROM media_uploads AS u WHERE u.bucket = $1 AND u.object_key = $2"
+);
 
 /// The upload under a key, whoever's it is.
 ///
@@ -185,18 +182,22 @@ pub async fn upload_of_key(
     bucket: &str,
     object_key: &str,
 ) -> Result<Option<Upload>, StoreError> {
-    Ok(conn.query_opt(UPLOAD_OF_KEY, &[&bucket, &object_key]).await?.as_ref().map(Upload::of))
+    Ok(conn.query_opt(UPLOAD_OF_KEY, &[&bucket, &object_key]).await?.as_ref().map(Upload::from))
 }
 
-const LOCK_UPLOAD: &str = "-- media_lock_upload
-SELECT * FROM media_uploads WHERE tenant_id = $1 AND media_id = $2 FOR UPDATE";
+const LOCK_UPLOAD: &str = concat!(
+    "-- media_lock_upload
+SELECT ",
+    upload_columns!(),
+    " FROM media_uploads AS u WHERE u.tenant_id = $1 AND u.media_id = $2 FOR UPDATE"
+);
 
 /// The upload as it is now, which nobody else changes before the caller's transaction ends.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn lock_upload(conn: &Conn, tenant_id: &str, media_id: Uuid) -> Result<Option<Upload>, StoreError> {
-    Ok(conn.query_opt(LOCK_UPLOAD, &[&tenant_id, &media_id]).await?.as_ref().map(Upload::of))
+    Ok(conn.query_opt(LOCK_UPLOAD, &[&tenant_id, &media_id]).await?.as_ref().map(Upload::from))
 }
 
 const RECEIVED: &str = "-- media_received
@@ -264,7 +265,9 @@ WITH due AS (
     FOR UPDATE OF u SKIP LOCKED)
 UPDATE media_uploads AS u SET next_look_at = $3
 FROM due WHERE u.tenant_id = due.tenant_id AND u.media_id = due.media_id
-RETURNING u.*, due.bound_session_id, due.bound_trace_id"
+RETURNING ",
+    upload_columns!(),
+    ", due.bound_session_id, due.bound_trace_id"
 );
 
 /// Claims open uploads that can be completed without being asked, or have expired. Other replicas leave them alone for
@@ -286,7 +289,7 @@ pub async fn claim_due(conn: &Conn, due: Due) -> Result<Vec<DueUpload>, StoreErr
     let rows = conn.query(CLAIM_DUE, &params).await?;
     let binding =
         |row: &Row| Some((row.get::<_, Option<String>>("bound_session_id")?, row.get("bound_trace_id")));
-    Ok(rows.iter().map(|row| DueUpload { upload: Upload::of(row), binding: binding(row) }).collect())
+    Ok(rows.iter().map(|row| DueUpload { upload: Upload::from(row), binding: binding(row) }).collect())
 }
 
 const SETTLE: &str = "-- media_settle
@@ -353,29 +356,13 @@ pub struct MediaObject {
     pub created_at: Timestamp,
 }
 
-impl MediaObject {
-    fn of(row: &Row) -> Self {
-        Self {
-            id: row.get("id"),
-            tenant_id: row.get("tenant_id"),
-            farm_id: row.get("farm_id"),
-            barn_id: row.get("barn_id"),
-            device_id: row.get("device_id"),
-            session_id: row.get("session_id"),
-            bucket: row.get("bucket"),
-            object_key: row.get("object_key"),
-            path: row.get("path"),
-            etag: row.get("etag"),
-            mime_type: row.get("mime_type"),
-            size_bytes: row.get("size_bytes"),
-            sha256: row.get("sha256"),
-            sha256_source: row.get("sha256_source"),
-            declared_sha256: row.get("declared_sha256"),
-            captured_at: row.get("captured_at"),
-            created_at: row.get("created_at"),
-        }
-    }
+row_of! {
+    MediaObject, object_columns as "o":
+    id, tenant_id, farm_id, barn_id, device_id, session_id, bucket, object_key, path, etag, mime_type,
+    size_bytes, sha256, sha256_source, declared_sha256, captured_at, created_at,
+}
 
+impl MediaObject {
     /// With what the device has declared before the image was completed, earliest first.
     #[must_use]
     pub fn with_declared(self, hashes: &[String]) -> Self {
@@ -432,8 +419,12 @@ pub async fn put_object(conn: &Conn, object: &MediaObject) -> Result<bool, Store
     Ok(written > 0)
 }
 
-const OBJECT: &str = "-- media_object
-SELECT * FROM media_objects WHERE id = $1 AND ($2::text IS NULL OR tenant_id = $2)";
+const OBJECT: &str = concat!(
+    "-- media_object
+SELECT ",
+    object_columns!(),
+    " FROM media_objects AS o WHERE o.id = $1 AND ($2::text IS NULL OR o.tenant_id = $2)"
+);
 
 /// An image by its id; without a tenant, whoever's it is.
 ///
@@ -444,11 +435,15 @@ pub async fn object(
     tenant_id: Option<&str>,
     id: Uuid,
 ) -> Result<Option<MediaObject>, StoreError> {
-    Ok(conn.query(OBJECT, &[&id, &tenant_id]).await?.first().map(MediaObject::of))
+    Ok(conn.query(OBJECT, &[&id, &tenant_id]).await?.first().map(MediaObject::from))
 }
 
-const OBJECT_OF_KEY: &str = "-- media_object_of_key
-SELECT * FROM media_objects WHERE bucket = $1 AND object_key = $2 AND ($3::text IS NULL OR tenant_id = $3)";
+const OBJECT_OF_KEY: &str = concat!(
+    "-- media_object_of_key
+SELECT ",
+    object_columns!(),
+    " FROM media_objects AS o WHERE o.bucket = $1 AND o.object_key = $2 AND ($3::text IS NULL OR o.tenant_id = $3)"
+);
 
 /// An image by its key; without a tenant, whoever's it is.
 ///
@@ -464,7 +459,7 @@ pub async fn object_of_key(
         .query_opt(OBJECT_OF_KEY, &[&bucket, &object_key, &tenant_id])
         .await?
         .as_ref()
-        .map(MediaObject::of))
+        .map(MediaObject::from))
 }
 
 const SESSION: &str = "-- media_session
@@ -503,12 +498,15 @@ pub async fn declared_hashes(conn: &Conn, tenant_id: &str, id: Uuid) -> Result<V
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-const DECLARE: &str = "-- media_declare_hash
-UPDATE media_objects SET declared_sha256 = $3, sha256 = coalesce(sha256, $3),
-    sha256_source = coalesce(sha256_source, 'declared')
-WHERE tenant_id = $1 AND id = $2 AND (declared_sha256 IS NULL OR declared_sha256 = sha256)
-    AND declared_sha256 IS DISTINCT FROM $3
-RETURNING *";
+const DECLARE: &str = concat!(
+    "-- media_declare_hash
+UPDATE media_objects AS o SET declared_sha256 = $3, sha256 = coalesce(o.sha256, $3),
+    sha256_source = coalesce(o.sha256_source, 'declared')
+WHERE o.tenant_id = $1 AND o.id = $2 AND (o.declared_sha256 IS NULL OR o.declared_sha256 = o.sha256)
+    AND o.declared_sha256 IS DISTINCT FROM $3
+RETURNING ",
+    object_columns!()
+);
 
 /// Notes with an image, when it is stored already, the hash that its device declares, as part of the caller's
 /// transaction. The image, when that was news.
@@ -524,7 +522,7 @@ pub async fn declare_hash(
     // A completion that is under way does not see the binding; its image must be seen here.
     lock_upload(conn, tenant_id, id).await?;
     let row = conn.query_opt(DECLARE, &[&tenant_id, &id, &sha256]).await?;
-    Ok(row.as_ref().map(MediaObject::of))
+    Ok(row.as_ref().map(MediaObject::from))
 }
 
 /// The images of a tenant.

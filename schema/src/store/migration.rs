@@ -137,7 +137,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Migration`] when one fails, [`StoreError::Misfit`] when this program may not run on these tables.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        let mut conn = self.conn().await?;
+        let mut conn = self.keep().await?;
         let outcome = migrate(&mut conn).await;
         // The connection carries the lock and an unlimited statement timeout: it is not returned to the pool.
         conn.give_up();

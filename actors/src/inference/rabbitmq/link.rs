@@ -206,7 +206,7 @@ impl Link {
 
     /// Says so once; jobs are done all the same.
     fn note_away(&mut self, error: &LinkError) {
-        let cause = std::error::Error::source(error).map(ToString::to_string);
+        let cause = schema::store::cause(error);
         let server = &self.args.url;
         if std::mem::replace(&mut self.is_away, true) {
             tracing::debug!(%server, %error, cause, "rabbitmq is still away");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use schema::id::Uuid;
 use schema::metrics;
+use schema::store::cause;
 use schema::store::outbox::claim::{self, Batch, ClaimedEvent};
 use schema::store::outbox::settle::{Failure, Fate, Rejection, Settlement, settle};
 use schema::store::sync_state::Change;
@@ -12,7 +13,7 @@ use schema::wire::batch::{self, MISSING_PREFIX};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{RETRY_DELAY, RETRY_DELAY_MAX, cause, tell_skew};
+use super::{RETRY_DELAY, RETRY_DELAY_MAX, tell_skew};
 use crate::sync::answer::{
     Answer, CLOUD_BATCH_REJECTED, CLOUD_EVENT_REJECTED, Kind, Refused, Trouble, Verdict, decide,
 };

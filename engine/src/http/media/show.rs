@@ -132,7 +132,7 @@ pub(in crate::http) async fn media_stats(
     let named = params.id("tenant_id");
     params.finish()?;
     let tenant_id = call.tenant(named.as_deref())?;
-    let stats = state.store.run("media_stats", async |conn| rows::stats(conn, &tenant_id).await).await?;
+    let stats = state.reads.run("media_stats", async |conn| rows::stats(conn, &tenant_id).await).await?;
     Ok(Json(MediaStats {
         total_objects: stats.objects,
         total_size_mb: (stats.size_bytes as f64 / MEGABYTE * 100.0).round() / 100.0,
@@ -177,7 +177,7 @@ pub(in crate::http) async fn show_by_key(
     let key = key.ok_or_else(|| Error::validation("object_key: is required"))?;
     let bucket = &state.media.completer.bucket;
     let found = state
-        .store
+        .reads
         .run("media_object", async |conn| rows::object_of_key(conn, tenant_id.as_deref(), bucket, &key).await)
         .await?;
     bytes(&state, found.ok_or_else(absent)?, &headers).await
@@ -213,7 +213,7 @@ async fn object(
     let tenant_id = tenant(call, params)?;
     let media_id = Uuid::try_parse(media_id).map_err(|_| absent())?;
     let found = state
-        .store
+        .reads
         .run("media_object", async |conn| rows::object(conn, tenant_id.as_deref(), media_id).await)
         .await?;
     found.ok_or_else(absent)

@@ -84,7 +84,7 @@ async fn signed_upload(
     let media_id = Uuid::try_parse(media_id).map_err(|_| invalid())?;
     let expires: i64 = params.text("expires").and_then(|text| text.parse().ok()).ok_or_else(invalid)?;
     let signature = params.text("signature").ok_or_else(invalid)?;
-    let upload = state.store.run("media_upload", async |conn| rows::upload(conn, media_id).await).await?;
+    let upload = state.reads.run("media_upload", async |conn| rows::upload(conn, media_id).await).await?;
     let upload = upload.ok_or_else(invalid)?;
     let signed = SignedUpload {
         media_id,

@@ -236,8 +236,8 @@ impl EdgeCheck {
         let at = state.clock.now();
         let queue = async |conn: &mut _| inference::queue(conn).await;
         let (database, queue, media, has_room, resources) = tokio::join!(
-            timed(async { state.store.ping().await.ok() }),
-            timed(async { state.store.run("inference_queue", queue).await.ok() }),
+            timed(async { state.reads.ping().await.ok() }),
+            timed(async { state.reads.run("inference_queue", queue).await.ok() }),
             timed(async { state.media_probe.is_up().await.then_some(()) }),
             timed(async { Some(state.media.has_room().await) }),
             resources(self.disk_path.clone())

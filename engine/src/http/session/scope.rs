@@ -50,7 +50,7 @@ pub(super) async fn check_session(
 ) -> Result<Sender, Error> {
     check_tenant(call, tenant_id)?;
     let read = async |conn: &mut _| rows::find(conn, tenant_id, session_id).await;
-    let session = state.store.run("session_scope", read).await?;
+    let session = state.reads.run("session_scope", read).await?;
     if let Some(session) = &session {
         let named = [&*session.farm_id, &session.barn_id, &session.device_id, &session.station_id];
         check_credential(state, call, named).await?;

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{Job, NewResult, put_result};
+use super::{Job, NewResult, job_columns, put_result};
 use crate::clock::Timestamp;
 use crate::clock::deadline::{due, farthest};
 use crate::store::dead_letter::{self, DeadLetter, OpenLetter, Source};
@@ -40,7 +40,8 @@ pub struct Lease<'a> {
 
 // A job of an open session goes first; the others in the order they became due; at last those that wait for a time that
 // only a wrong clock can have set.
-pub(super) const CLAIM: &str = "-- inference_claim
+pub(super) const CLAIM: &str = concat!(
+    "-- inference_claim
 WITH interactive AS (
     SELECT j.tenant_id, j.id FROM inference_jobs AS j
     JOIN weight_sessions AS s ON s.tenant_id = j.tenant_id AND s.session_id = j.session_id AND s.status = 'created'
@@ -58,9 +59,12 @@ WITH interactive AS (
 )
 UPDATE inference_jobs AS j
 SET status = 'processing', attempt_count = j.attempt_count + 1, claimed_by = $2, lease_expires_at = $3, updated_at = $1
-FROM (SELECT * FROM interactive UNION ALL SELECT * FROM other UNION ALL SELECT * FROM misdated) AS due
+FROM (SELECT tenant_id, id FROM interactive UNION ALL SELECT tenant_id, id FROM other
+    UNION ALL SELECT tenant_id, id FROM misdated) AS due
 WHERE j.tenant_id = due.tenant_id AND j.id = due.id
-RETURNING j.*";
+RETURNING j.attempt_count, ",
+    job_columns!()
+);
 
 pub(super) const CLAIM_ONE: &str = concat!(
     "-- inference_claim_one
@@ -71,7 +75,8 @@ WHERE j.id = $4 AND (j.tenant_id, j.id) IN (
     WHERE tenant_id = $5 AND id = $4 AND status = 'pending' AND ",
     due!("next_attempt_at", "$1", "$6"),
     " FOR UPDATE SKIP LOCKED)
-RETURNING j.*"
+RETURNING j.attempt_count, ",
+    job_columns!()
 );
 
 /// Claims the next due job, if there is one.
@@ -107,9 +112,11 @@ impl From<&Row> for Claim {
 
 pub(super) const EXPIRED: &str = concat!(
     "-- inference_expired
-SELECT * FROM inference_jobs WHERE status = 'processing' AND ",
-    due!("lease_expires_at", "$1", "$2"),
-    " ORDER BY lease_expires_at LIMIT 100"
+SELECT j.attempt_count, ",
+    job_columns!(),
+    " FROM inference_jobs AS j WHERE j.status = 'processing' AND ",
+    due!("j.lease_expires_at", "$1", "$2"),
+    " ORDER BY j.lease_expires_at LIMIT 100"
 );
 
 /// Jobs whose holder did not come back in time, the oldest first. A lease lasts for `lease_max` at most.
@@ -120,8 +127,12 @@ pub async fn expired(conn: &Conn, now: Timestamp, lease_max: Duration) -> Result
     Ok(conn.query(EXPIRED, &[&now, &farthest(now, lease_max)]).await?.iter().map(Claim::from).collect())
 }
 
-pub(super) const HELD: &str = "-- inference_held
-SELECT * FROM inference_jobs WHERE status = 'processing' AND claimed_by = $1 LIMIT 100";
+pub(super) const HELD: &str = concat!(
+    "-- inference_held
+SELECT j.attempt_count, ",
+    job_columns!(),
+    " FROM inference_jobs AS j WHERE j.status = 'processing' AND j.claimed_by = $1 LIMIT 100"
+);
 
 /// Jobs that this holder has in hand.
 ///
@@ -257,9 +268,12 @@ fn body(job: &Job, error: &str) -> serde_json::Value {
     })
 }
 
-pub(super) const REDRIVE: &str = "-- inference_redrive
-UPDATE inference_jobs SET status = 'pending', attempt_count = 0, next_attempt_at = $3, last_error = NULL, updated_at = $3
-WHERE tenant_id = $1 AND id = $2 AND status = 'failed' RETURNING *";
+pub(super) const REDRIVE: &str = concat!(
+    "-- inference_redrive
+UPDATE inference_jobs AS j SET status = 'pending', attempt_count = 0, next_attempt_at = $3, last_error = NULL, updated_at = $3
+WHERE j.tenant_id = $1 AND j.id = $2 AND j.status = 'failed' RETURNING ",
+    job_columns!()
+);
 
 /// Has the job of a dead letter tried again as if it were new, and closes the letter: one transaction. `None`: somebody
 /// else was faster, or there is no such job any more.

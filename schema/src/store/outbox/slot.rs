@@ -26,7 +26,7 @@ impl Slot {
     /// # Errors
     /// When the database fails.
     pub async fn take(store: &Store, edge_id: &str) -> Result<Self, StoreError> {
-        let conn = store.conn().await?;
+        let conn = store.keep().await?;
         for number in 0..SLOTS_MAX {
             if conn.query_one(TAKE_SLOT, &[&edge_id, &number]).await?.get(0) {
                 let name = if number == 0 { edge_id.to_owned() } else { format!("{edge_id}#{number}") };

@@ -18,7 +18,7 @@ impl PassLock {
     /// When the database fails.
     pub async fn take(store: &Store) -> Result<Option<Self>, StoreError> {
         // Wrapped before the lock is asked for, so that a pass that is cut right here leaves no lock in the pool.
-        let lock = Self(store.conn().await?);
+        let lock = Self(store.keep().await?);
         let is_taken: bool = lock.0.query_one(TAKE, &[]).await?.get(0);
         Ok(is_taken.then_some(lock))
     }
