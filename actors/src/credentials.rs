@@ -1,6 +1,7 @@
 //! Passwords of devices: argon2id hashes, checked off the runtime, with a memory for what was checked lately.
 
 pub mod desk;
+mod hashing;
 pub mod mosquitto;
 
 use std::collections::{HashMap, HashSet};
@@ -8,27 +9,26 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
+use broker::guesses::Guesses;
 use broker::{CredentialId, Identity};
 use schema::clock::Clock;
 use schema::id::{DeviceId, TenantId};
 use schema::store::device::{self, Credential};
 use schema::store::{Store, StoreError};
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-/// Hashes computed at once: argon2id takes a core and 19 MiB each.
-const HASHING_MAX: usize = 2;
-/// How long a verified password need not be hashed again. The row is read every time, so a revocation or a new
-/// password takes effect at once.
-const VERIFIED_FOR: Duration = Duration::from_secs(300);
+use crate::credentials::hashing::{Hashing, Turn};
+
+pub use crate::credentials::hashing::{Asker, Busy, HASHING_MAX, Port};
+
+/// How long a verified password that nobody shows is remembered; until then it need not be hashed again. The row is read
+/// every time, so a revocation or a new password takes effect at once.
+const VERIFIED_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Verified passwords remembered at most.
 const VERIFIED_MAX: usize = 20_000;
 /// How long a password that was found to be stored still is believed to be, when nobody tells of a change.
 const CURRENT_FOR: Duration = Duration::from_secs(5);
-/// A valid hash of no password, checked for unknown users so that they take as long as known ones.
-const NOBODY: &str =
-    "$argon2id$v=19$m=19456,t=2,p=1$ZmFybWlxLW5vYm9keQ$Gf9ZuMMm0hw1yCyrW6LCdhOXo6IRfcOcuJNLHuZ2QYU";
 
 /// A password that was right.
 #[derive(Clone, Debug)]
@@ -39,12 +39,24 @@ pub struct Verified {
     pub credential: CredentialId,
 }
 
+/// Why nobody can tell whether a password is right.
+#[derive(Debug, thiserror::Error)]
+pub enum NotVerified {
+    /// There was no turn at hashing in time.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    /// The database cannot be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Checks passwords. Cloning shares the memory.
 #[derive(Clone)]
 pub struct Credentials {
     store: Store,
     clock: Clock,
-    hashing: Arc<Semaphore>,
+    guesses: Guesses,
+    hashing: Hashing,
     verified: Arc<Mutex<HashMap<[u8; 32], Instant>>>,
     current: Arc<Mutex<Current>>,
 }
@@ -60,25 +72,33 @@ struct Current {
 impl Credentials {
     /// Nothing verified yet.
     #[must_use]
-    pub fn new(store: Store, clock: Clock) -> Self {
-        let hashing = Arc::new(Semaphore::new(HASHING_MAX));
-        Self { store, clock, hashing, verified: Arc::default(), current: Arc::default() }
+    pub fn new(store: Store, clock: Clock, guesses: Guesses) -> Self {
+        let (hashing, verified, current) = (Hashing::default(), Arc::default(), Arc::default());
+        Self { store, clock, guesses, hashing, verified, current }
     }
 
-    /// Whom a user name and password stand for, or `None`.
+    /// Whom a user name and password stand for, or `None`. Whoever answers notes in the memory of guesses what came of it,
+    /// and tells a refusal as long after the question as that memory says: then nobody sees by the time whether there is
+    /// such a user.
     ///
     /// # Errors
-    /// When the database cannot be asked.
-    pub async fn verify(&self, username: &str, password: &[u8]) -> Result<Option<Verified>, StoreError> {
+    /// When the database cannot be asked, or there is no turn at hashing in time.
+    pub async fn verify(
+        &self,
+        username: &str,
+        password: &[u8],
+        asker: Asker,
+    ) -> Result<Option<Verified>, NotVerified> {
         let credential =
             self.store.run("credential", async |conn| device::credential(conn, username).await).await?;
         let Some(credential) = credential else {
-            self.matches(NOBODY, password).await;
+            // A stranger's invention waits in line like a known name, and costs no hash.
+            drop(self.turn(username, asker).await?);
             return Ok(None);
         };
         let Some(identity) = identity(&credential) else { return Ok(None) };
         for hash in credential.hashes(self.clock.now()) {
-            if self.matches(hash, password).await {
+            if self.matches(hash, username, password, asker).await? {
                 let credential = CredentialId { username: username.into(), mark: mark(hash) };
                 return Ok(Some(Verified { identity, credential }));
             }
@@ -139,14 +159,23 @@ impl Credentials {
         self.current.lock().expect("nothing panics while it holds the lock")
     }
 
-    async fn matches(&self, hash: &str, password: &[u8]) -> bool {
+    async fn matches(
+        &self,
+        hash: &str,
+        username: &str,
+        password: &[u8],
+        asker: Asker,
+    ) -> Result<bool, NotVerified> {
         let key = fingerprint(hash, password);
         if self.is_remembered(&key) {
-            return true;
+            return Ok(true);
         }
-        let _turn = self.hashing.acquire().await.expect("the semaphore is never closed");
+        let turn = self.turn(username, asker).await?;
+        self.guesses.attempt(asker.source, username, Instant::now());
         let (hash, password) = (hash.to_owned(), password.to_vec());
         let check = move || {
+            // Whoever asked may have gone: the turn ends with the work, and not before.
+            let _turn = turn;
             PasswordHash::new(&hash)
                 .is_ok_and(|hash| Argon2::default().verify_password(&password, &hash).is_ok())
         };
@@ -154,12 +183,18 @@ impl Credentials {
         if is_match {
             self.remember(key);
         }
-        is_match
+        Ok(is_match)
+    }
+
+    async fn turn(&self, username: &str, asker: Asker) -> Result<Turn, Busy> {
+        let is_suspect = self.guesses.is_suspect(asker.source, username);
+        self.hashing.turn(asker, username, is_suspect).await
     }
 
     fn is_remembered(&self, key: &[u8; 32]) -> bool {
-        let verified = self.verified.lock().expect("nothing panics while it holds the lock");
-        verified.get(key).is_some_and(|at| at.elapsed() < VERIFIED_FOR)
+        let mut verified = self.verified.lock().expect("nothing panics while it holds the lock");
+        let at = verified.get_mut(key).filter(|at| at.elapsed() < VERIFIED_FOR);
+        at.map(|at| *at = Instant::now()).is_some()
     }
 
     fn remember(&self, key: [u8; 32]) {

@@ -10,7 +10,7 @@ use schema::store::device::Allowed;
 use tokio::time::Instant;
 
 use crate::allowlist::Allowlist;
-use crate::credentials::Credentials;
+use crate::credentials::{Asker, Credentials, NotVerified, Port};
 use crate::database::DatabaseHealth;
 use crate::operators::Operators;
 
@@ -33,7 +33,11 @@ impl Gatekeeper for DeviceGatekeeper {
     async fn login(&self, shown: Shown<'_>) -> Login {
         match self.identify(shown).await {
             Ok(login) => login,
-            Err(error) => {
+            Err(NotVerified::Busy(error)) => {
+                tracing::debug!(%error, "login not checked in time");
+                Login::Unavailable
+            }
+            Err(NotVerified::Store(error)) => {
                 tracing::warn!(%error, "login could not be checked");
                 Login::Unavailable
             }
@@ -76,7 +80,7 @@ impl DeviceGatekeeper {
         })
     }
 
-    async fn identify(&self, shown: Shown<'_>) -> Result<Login, StoreError> {
+    async fn identify(&self, shown: Shown<'_>) -> Result<Login, NotVerified> {
         if let Some(name) = shown.username.filter(|name| Operators::is_asked(name)) {
             return Ok(self.operator(name, shown));
         }
@@ -85,7 +89,10 @@ impl DeviceGatekeeper {
             None => None,
         };
         let named = match shown.username {
-            Some(name) => Some(self.credentials.verify(name, shown.password.unwrap_or_default()).await?),
+            Some(name) => {
+                let asker = Asker { source: shown.source, port: Port::Mqtt, deadline: shown.deadline };
+                Some(self.credentials.verify(name, shown.password.unwrap_or_default(), asker).await?)
+            }
             None => None,
         };
         Ok(match (certified, named) {

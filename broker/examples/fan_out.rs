@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use broker::gatekeeper::CredentialId;
+use broker::guesses::Guesses;
 use broker::{
     Delivery, Door, DoorParts, DoorSettings, Forgetful, Gatekeeper, Identity, Intake, Login, Scope, Shown,
 };
@@ -67,6 +68,7 @@ async fn main() -> anyhow::Result<()> {
         gatekeeper: Arc::new(Open),
         intake: Arc::new(Done),
         store: Arc::new(Forgetful),
+        guesses: Guesses::default(),
         clock: Clock::system(),
     };
     let door = Arc::new(Door::bind(settings, parts).await?);

@@ -12,9 +12,7 @@ mod journal;
 mod listener;
 mod outflow;
 pub(crate) mod packet;
-mod protection;
 mod queue;
-mod refusals;
 mod retained;
 mod routes;
 mod session;
@@ -44,10 +42,8 @@ use crate::door::caller::Caller;
 use crate::door::hub::Hub;
 use crate::door::journal::Journal;
 use crate::door::listener::{Layers, Listener, Listeners};
-use crate::door::protection::{Limits, Protection};
 pub use crate::door::queue::QueueDrop;
 use crate::door::queue::{QueueBudget, QueueLimits};
-use crate::door::refusals::RefusalLog;
 use crate::door::retained::Retained;
 use crate::door::session::SessionParts;
 use crate::door::sessions::{CloseReason, DelayedWill, Sessions};
@@ -55,6 +51,9 @@ use crate::door::websocket::Origins;
 use crate::embedded::Embedded;
 use crate::fanout::Fanout;
 use crate::gatekeeper::{Gatekeeper, Identity, Principal};
+use crate::guesses::{Guesses, Source};
+use crate::lines::Lines;
+use crate::places::Places;
 use crate::stats::{DoorStats, Refusal};
 use crate::store::{DoorStore, DoorStoreError};
 use crate::tls::{HandshakeError, Tls, TlsError, TlsFiles};
@@ -101,10 +100,6 @@ pub struct DoorSettings {
     pub connect_timeout: Duration,
     /// Database trouble that lasts longer turns new clients away.
     pub stall_max: Duration,
-    /// What the first wrong credential waits for its answer; each further one waits twice as long as the one before.
-    pub refusal_delay: Duration,
-    /// The longest a wrong credential waits.
-    pub refusal_delay_max: Duration,
     /// A packet that was begun must be complete by then, and an answer must have been read by then.
     pub stuck_timeout: Duration,
     /// Seconds a client of MQTT 5 may stay silent; it is told so when it asks for more, or for no limit.
@@ -143,8 +138,6 @@ impl Default for DoorSettings {
             credit_bytes_max: 64 << 20,
             connect_timeout: Duration::from_secs(10),
             stall_max: Duration::from_secs(30),
-            refusal_delay: Duration::from_secs(1),
-            refusal_delay_max: Duration::from_secs(16),
             stuck_timeout: Duration::from_secs(30),
             keep_alive_seconds_max: 60,
             session_expiry_seconds_max: 7 * 24 * 3600,
@@ -167,6 +160,8 @@ pub struct DoorParts {
     pub intake: Arc<dyn Intake>,
     /// Keeps sessions and retained messages.
     pub store: Arc<dyn DoorStore>,
+    /// Remembers wrong credentials, also those of other ports.
+    pub guesses: Guesses,
     /// Wall time.
     pub clock: Clock,
 }
@@ -248,10 +243,12 @@ pub(crate) struct Shared {
     pub(crate) due_wills: UnboundedSender<DelayedWill>,
     pub(crate) stats: Arc<DoorStats>,
     pub(crate) phase: watch::Receiver<Phase>,
-    pub(crate) protection: Protection,
-    refusals: RefusalLog,
+    pub(crate) guesses: Guesses,
+    refusals: Lines<Refusal>,
     origins: Origins,
     places: Arc<Semaphore>,
+    /// The places of clients that are not logged in.
+    handshakes: Places,
 }
 
 impl Shared {
@@ -278,7 +275,7 @@ impl Door {
         parts: DoorParts,
         fanout: Arc<dyn Fanout>,
     ) -> Result<Self, DoorError> {
-        let DoorParts { gatekeeper, intake, store, clock } = parts;
+        let DoorParts { gatekeeper, intake, store, guesses, clock } = parts;
         let stored = store.load().await?;
         let tls = match &settings.tls {
             Some(files) => Some(Arc::new(Tls::open(files.clone()).await?)),
@@ -323,14 +320,11 @@ impl Door {
             due_wills,
             stats,
             phase: phase_seen,
-            protection: Protection::new(Limits {
-                handshakes_per_address_max: settings.handshakes_per_address_max,
-                refusal_delay: settings.refusal_delay,
-                refusal_delay_max: settings.refusal_delay_max,
-            }),
-            refusals: RefusalLog::default(),
+            guesses,
+            refusals: Lines::default(),
             origins: Origins(settings.ws_allowed_origins.clone()),
             places: Arc::new(Semaphore::new(settings.connections_max)),
+            handshakes: Places::new(settings.handshakes_per_address_max),
             settings,
         };
         Ok(Self {
@@ -372,7 +366,7 @@ impl Door {
             () = self.keep_sessions() => {}
             () = fanout.watch() => {}
             () = self.watch_certificates() => {}
-            never = self.shared.refusals.sum_up() => match never {},
+            never = self.shared.refusals.sum_up(say_more) => match never {},
         }
         if timeout_at(Instant::now() + LAST_STORE_MAX, hub.journal.store_all()).await.is_err() {
             tracing::warn!("the last changes of some sessions were not stored");
@@ -391,7 +385,7 @@ impl Door {
         let shared = Arc::clone(&self.shared);
         let place = Arc::clone(&shared.places).acquire_owned().await.expect("nobody closes it");
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let waiting = shared.protection.begin(peer.ip()).expect("the address has room");
+        let waiting = shared.handshakes.take(Source::of(peer.ip())).expect("the address has room");
         let caller = Caller::new(peer, Instant::now() + shared.settings.connect_timeout, waiting);
         converse(shared, stream, caller, place).await;
     }
@@ -468,7 +462,9 @@ impl Door {
                 (accepted, layers) = listeners.accept() => match accepted {
                     Ok((stream, peer)) => self.admit(stream, peer, layers, tasks),
                     Err(error) => {
-                        tracing::warn!(error = &error as &dyn Error, "connection not accepted");
+                        if self.shared.refuse(Refusal::Accept) {
+                            tracing::warn!(error = &error as &dyn Error, "connection not accepted");
+                        }
                         sleep(ACCEPT_RETRY).await;
                     }
                 },
@@ -484,7 +480,7 @@ impl Door {
             }
             return;
         };
-        let Some(waiting) = shared.protection.begin(peer.ip()) else {
+        let Some(waiting) = shared.handshakes.take(Source::of(peer.ip())) else {
             if shared.refuse(Refusal::Address) {
                 tracing::warn!(%peer, "connection refused: too many of its address are not logged in");
             }
@@ -519,6 +515,10 @@ impl Door {
             tracing::error!("a connection ended by a bug; only it is gone");
         }
     }
+}
+
+fn say_more(refusal: Refusal, more: u32) {
+    tracing::warn!(reason = refusal.as_str(), more, "refused as well in the last minute");
 }
 
 /// Opens every listener that is asked for.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
+use tokio::time::Instant;
 
+use crate::guesses::Source;
 use crate::tls::Subject;
 
 /// The one device a credential stands for.
@@ -78,8 +80,12 @@ pub struct Scope {
 }
 
 /// What a client shows of itself.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Shown<'a> {
+    /// Where it comes from.
+    pub source: Source,
+    /// It is not let in any more after that.
+    pub deadline: Instant,
     /// Whom its verified certificate names.
     pub certificate: Option<&'a Subject>,
     /// The user name of its CONNECT.

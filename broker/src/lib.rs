@@ -14,7 +14,10 @@ mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gatekeeper;
+pub mod guesses;
+pub mod lines;
 pub mod link;
+pub mod places;
 pub mod publication;
 mod redelivery;
 pub mod stats;

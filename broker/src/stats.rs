@@ -35,11 +35,13 @@ pub enum Refusal {
     Revoked,
     /// As many sessions outlive their connections as may.
     Sessions,
+    /// The system did not hand the connection over, usually for want of file descriptors.
+    Accept,
 }
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Credential,
         Self::Acl,
         Self::Handshake,
@@ -52,6 +54,7 @@ impl Refusal {
         Self::Malformed,
         Self::Revoked,
         Self::Sessions,
+        Self::Accept,
     ];
 
     /// The `reason` label of metrics.
@@ -70,6 +73,7 @@ impl Refusal {
             Self::Malformed => "malformed",
             Self::Revoked => "revoked",
             Self::Sessions => "sessions",
+            Self::Accept => "accept",
         }
     }
 }

@@ -19,6 +19,7 @@ use axum::http::{Method, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
+use broker::guesses::Guesses;
 use schema::clock::Clock;
 use schema::store::Store;
 use tokio::sync::watch;
@@ -35,6 +36,7 @@ use crate::tree::Parts;
 mod audit;
 pub mod auth;
 mod body;
+mod connections;
 mod device;
 mod error;
 mod event;
@@ -56,12 +58,14 @@ mod telemetry;
 mod time;
 pub(crate) mod tls;
 
+pub use connections::Connections;
 pub use server::serve;
 pub use tls::Encryption;
 
 pub use auth::CurrentAuthority;
 use auth::{Class, KeyFileError};
 use error::{Code, Error};
+use frame::Complaints;
 use health::MediaProbe;
 use limit::{InFlight, REQUESTS_IN_FLIGHT_MAX};
 use media::MediaDesk;
@@ -87,7 +91,9 @@ pub struct AppState {
     allowlist: Allowlist,
     /// Passwords of devices.
     credentials: Credentials,
-    /// Makes them.
+    /// Who has shown wrong credentials, over MQTT or HTTP.
+    guesses: Guesses,
+    /// Makes credentials.
     desk: DeviceDesk,
     /// When devices last called.
     signs_of_life: SignsOfLife,
@@ -113,6 +119,8 @@ pub struct AppState {
     edge: EdgeCheck,
     /// The text of all metrics; `None` when Prometheus is switched off.
     render_metrics: Option<Render>,
+    /// Which lines of the log strangers have caused.
+    complaints: Arc<Complaints>,
 }
 
 impl AppState {
@@ -132,6 +140,7 @@ impl AppState {
             authority: CurrentAuthority::new(&config.auth)?,
             allowlist: parts.allowlist.clone(),
             credentials: parts.credentials.clone(),
+            guesses: parts.guesses.clone(),
             desk: parts.desk.clone(),
             signs_of_life: parts.signs_of_life.clone(),
             telemetry: parts.writers.clone(),
@@ -145,6 +154,7 @@ impl AppState {
             retention: parts.retention.clone(),
             edge: EdgeCheck::new(config),
             render_metrics: config.metrics.prometheus.then(|| Arc::new(observe::render_metrics) as Render),
+            complaints: Arc::default(),
         })
     }
 }
@@ -262,7 +272,35 @@ fn table() -> Vec<Route> {
     ]
 }
 
-/// The whole HTTP face. Layers are named from the inside out: whatever answers, the frame has the last word.
+/// What a port shows, and to how many.
+pub struct Face {
+    router: Router,
+    connections: Connections,
+    complaints: Arc<Complaints>,
+}
+
+/// The whole HTTP face.
+pub fn face(config: &Config, state: AppState) -> Face {
+    face_of(config, state, router)
+}
+
+/// The HTTP face of an engine that only looks at images: health and metrics.
+pub fn worker_face(config: &Config, state: AppState) -> Face {
+    face_of(config, state, worker_router)
+}
+
+fn face_of(config: &Config, state: AppState, router: fn(AppState) -> Router) -> Face {
+    let http = &config.http;
+    let per_address_max = match http.connections_per_address_max {
+        0 => http.connections_max.div_ceil(2),
+        max => max,
+    };
+    let connections = Connections::new(http.connections_max, per_address_max);
+    Face { complaints: Arc::clone(&state.complaints), router: router(state), connections }
+}
+
+/// The whole HTTP face without its port. Layers are named from the inside out: whatever answers, the frame has the last
+/// word.
 pub fn router(state: AppState) -> Router {
     let state = Arc::new(state);
     layered(guarded(&state, table()), state, REQUESTS_IN_FLIGHT_MAX)
@@ -271,8 +309,7 @@ pub fn router(state: AppState) -> Router {
 /// The paths of an engine that only looks at images.
 const WORKER_PATHS: [&str; 5] = ["/api/health", "/health", "/api/ready", "/ready", "/metrics"];
 
-/// The HTTP face of an engine that only looks at images: health and metrics.
-pub fn worker_router(state: AppState) -> Router {
+fn worker_router(state: AppState) -> Router {
     // It has no devices, so that they are never missing.
     let state = Arc::new(AppState { is_mqtt_connected: Arc::new(|| true), ..state });
     let rows = table().into_iter().filter(|route| WORKER_PATHS.contains(&route.path));

@@ -64,7 +64,7 @@ use actors::tallies::Tallies;
 use actors::telemetry::{self, TelemetryWriter, TelemetryWriters};
 use actors::wake::Wake;
 use anyhow::{Context, bail};
-use axum::Router;
+use broker::guesses::Guesses;
 use broker::tls::TlsFiles;
 use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings, LinkTls, Operator, Tenants};
 use schema::clock::Clock;
@@ -80,7 +80,7 @@ use tokio::time::Instant;
 
 use crate::cluster::Stage;
 use crate::config::{self, Auth, Broker, Config, MediaBackend, Mqtt, MqttMode, Secret};
-use crate::http::{self, AppState, CurrentAuthority};
+use crate::http::{self, AppState, CurrentAuthority, Face};
 
 pub(crate) mod inference;
 mod media;
@@ -127,6 +127,8 @@ pub struct Parts {
     pub credentials: Credentials,
     /// Whose tools may listen.
     pub operators: Operators,
+    /// Who has shown wrong credentials, over MQTT or HTTP.
+    pub guesses: Guesses,
     /// Where devices get their passwords.
     pub desk: DeviceDesk,
     /// When devices last called over HTTP.
@@ -174,13 +176,15 @@ impl Parts {
             clock_watch.clone(),
             Arc::clone(&media),
         );
+        let guesses = Guesses::default();
         Ok(Self {
             retention,
             clock_watch,
             database: DatabaseHealth::default(),
             cluster: None,
             allowlist,
-            credentials: Credentials::new(store.share(share), clock.clone()),
+            credentials: Credentials::new(store.share(share), clock.clone(), guesses.clone()),
+            guesses,
             operators: Operators::new(operators(&config.auth)),
             desk: desk(config, &calls, &clock),
             signs_of_life: SignsOfLife::new(
@@ -305,7 +309,7 @@ pub async fn run_beside(
     let parts = Parts { cluster: beside.cluster, ..Parts::new(&config)? };
     let state = AppState::of(&config, &parts)?;
     let reloads = take_up(beside.auth, state.authority(), parts.clone());
-    serve(&config, &parts, http::router(state), reloads, children, shutdown).await
+    serve(&config, &parts, http::face(&config, state), reloads, children, shutdown).await
 }
 
 /// Runs inference workers alone, from here to `shutdown`: no devices, no cloud, and over HTTP only health and metrics.
@@ -320,7 +324,7 @@ pub async fn run_worker(
     let parts = Parts::new(&config)?;
     let state = AppState::of(&config, &parts)?;
     let reloads = take_up(beside.auth, state.authority(), parts.clone());
-    serve(&config, &parts, http::worker_router(state), reloads, worker_children, shutdown).await
+    serve(&config, &parts, http::worker_face(&config, state), reloads, worker_children, shutdown).await
 }
 
 /// Lets others call whenever the settings say so, and puts out whoever is connected with a key that has gone.
@@ -344,7 +348,7 @@ type Children = fn(&Config, &Parts) -> anyhow::Result<Vec<ChildSpec>>;
 async fn serve(
     config: &Config,
     parts: &Parts,
-    router: Router,
+    face: Face,
     reloads: impl Future<Output = ()> + Send + 'static,
     children: Children,
     shutdown: impl Future<Output = ()>,
@@ -356,8 +360,8 @@ async fn serve(
     let listener = listener.with_context(|| format!("listen for HTTP on {}", config.http.listen))?;
     let stopping = watch::Sender::new(false);
     let mut stop = stopping.subscribe();
-    let mut face = JoinSet::new();
-    face.spawn(http::serve(listener, router, encryption, async move {
+    let mut serving = JoinSet::new();
+    serving.spawn(http::serve(listener, face, encryption, async move {
         drop(stop.wait_for(|is_stopping| *is_stopping).await)
     }));
     let shutdown = async {
@@ -367,7 +371,7 @@ async fn serve(
     let outcome = run_tree(config, parts, children, shutdown).await;
     stopping.send_replace(true);
     // Requests in flight end in their own time, or are given up.
-    while face.join_next().await.is_some() {}
+    while serving.join_next().await.is_some() {}
     outcome
 }
 
@@ -699,7 +703,9 @@ fn way_in(config: &Config, parts: &Parts, ingress: Address<ingress::Msg>) -> any
                 is_anonymous_allowed: config.broker.allow_anonymous,
             });
             let store = Arc::new(DatabaseDoorStore { store: parts.store.clone() });
-            Ok(WayIn::Embedded(door_settings(config), DoorParts { gatekeeper, intake, store, clock }))
+            let guesses = parts.guesses.clone();
+            let door = DoorParts { gatekeeper, intake, store, guesses, clock };
+            Ok(WayIn::Embedded(door_settings(config), door))
         }
         MqttMode::External => Ok(WayIn::External(link_settings(config)?, LinkParts { intake, clock })),
     }

@@ -151,6 +151,8 @@ catalog! {
     gauge access_listening() = "access.listening";
     /// Credentials and scopes that were refused, by reason.
     counter auth_refused(reason: &'static str) = "auth.refused";
+    /// HTTP connections that found no place.
+    counter http_connections_refused() = "http.connections_refused";
     /// Calls that were let in without a credential in compat mode, by route.
     counter auth_compat_calls(route: &'static str) = "auth.compat_calls";
     /// Readings stored.

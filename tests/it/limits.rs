@@ -1,13 +1,16 @@
 //! The limits of the HTTP port, seen from outside, through real sockets.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tests::barn::Barn;
+use tests::descriptors;
 use tests::http::{Answer, exchange, receive, send};
 use tests::wait::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
+/// Another host.
+const NEIGHBOR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const IN_FLIGHT_MAX: usize = 256;
 /// Requests beyond those, some of which find no room because the test itself looks at that moment.
 const SPARE: usize = 16;
@@ -22,6 +25,12 @@ async fn barn() -> Barn {
 
 async fn connect(http: SocketAddr) -> TcpStream {
     TcpStream::connect(http).await.expect("somebody listens")
+}
+
+async fn connect_from(from: Ipv4Addr, http: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from((from, 0))).expect("an address of this machine");
+    socket.connect(http).await.expect("somebody listens")
 }
 
 async fn get(http: SocketAddr, head: &str) -> Answer {
@@ -57,6 +66,29 @@ async fn the_257th_request_in_flight_is_turned_away_until_others_have_ended() {
     assert_eq!(receive(&mut waiting[0]).await.expect("an answer").status, 200);
     drop(waiting);
     until("there is room again", async || get(http, STATE).await.status == 200).await;
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_answered_however_many_connections_of_one_host_are_idle() {
+    const IDLE: usize = 1400;
+    descriptors::make_room(8192);
+    let barn = barn().await;
+    let http = barn.settings.http;
+    let mut idle = Vec::new();
+    for _ in 0..IDLE {
+        idle.push(connect_from(NEIGHBOR, http).await);
+    }
+    for path in ["/api/health", "/health", "/api/ready", "/ready", "/metrics"] {
+        let mut stream = connect_from(NEIGHBOR, http).await;
+        let answer = exchange(&mut stream, &format!("GET {path} HTTP/1.1"), "").await.expect("an answer");
+        assert_eq!(answer.status, 200, "{path} {answer:?}");
+    }
+    let refused = exchange(&mut connect_from(NEIGHBOR, http).await, STATE, "").await.expect("an answer");
+    assert_eq!(refused.status, 503, "its address has all places it may have: {refused:?}");
+    assert!(refused.body.contains("\"too many connections\""), "{refused:?}");
+    assert_eq!(get(http, STATE).await.status, 200, "another address has places left");
+    drop(idle);
     barn.finish().await;
 }
 

@@ -17,6 +17,7 @@ mod http;
 mod inference;
 mod lasting;
 mod limits;
+mod logins;
 mod media;
 mod outage;
 mod outbox;

@@ -10,8 +10,9 @@ use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
 use schema::store::audit::Author;
 use schema::store::credential::{self, Hashes, Known, NewDevice};
 use schema::store::{Store, StoreError};
+use tokio::sync::Semaphore;
 
-use crate::credentials::mosquitto;
+use crate::credentials::{HASHING_MAX, mosquitto};
 
 /// Random bytes of a password: 192 bits, 32 characters.
 const PASSWORD_BYTES: usize = 24;
@@ -21,6 +22,9 @@ const SALT_BYTES: usize = 16;
 const USERNAME_BYTES_MAX: usize = 256;
 /// The digits of a password: none needs to be quoted in a URL, a shell or a file.
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// New passwords are hashed as many at a time as shown ones.
+static MINTING: Semaphore = Semaphore::const_new(HASHING_MAX);
 
 /// Makes credentials. Cloning shares the database.
 #[derive(Clone, Debug)]
@@ -214,7 +218,10 @@ impl Minted {
         let password = password();
         let (salt, mosquitto_salt) = (random::<SALT_BYTES>(), random::<{ mosquitto::SALT_BYTES }>());
         let plain = password.clone();
+        let turn = MINTING.acquire().await.expect("nobody closes it");
         let hashing = tokio::task::spawn_blocking(move || {
+            // The turn lasts as long as the work, whoever waits for it.
+            let _turn = turn;
             let salt = SaltString::encode_b64(&salt).expect("a salt of sixteen bytes");
             let argon2 = Argon2::default().hash_password(plain.as_bytes(), &salt);
             let argon2 = argon2.expect("the parameters are the library's own").to_string();

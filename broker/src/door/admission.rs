@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use uuid::Uuid;
 
 use crate::acl;
@@ -94,7 +94,7 @@ where
                 tracing::info!(peer = %caller.peer, reason = refusal.as_str(), "client refused");
             }
             tokio::select! {
-                () = sleep(caller.penalty) => {}
+                () = sleep_until(caller.told_at) => {}
                 _ = phase.wait_for(|phase| *phase != Phase::Open) => {}
             }
             let properties = ConnackProperties::default();
@@ -169,15 +169,21 @@ where
         return Err(unavailable(version));
     }
     let subject = caller.chain.as_ref().and_then(ClientChain::subject);
-    let shown =
-        Shown { certificate: subject.as_ref(), username: username.as_deref(), password: password.as_deref() };
+    let shown = Shown {
+        source: caller.source(),
+        deadline,
+        certificate: subject.as_ref(),
+        username: username.as_deref(),
+        password: password.as_deref(),
+    };
+    caller.asks();
     let rechecks = shared.rechecks();
     let login = timeout_at(deadline, shared.gatekeeper.login(shown)).await;
     let identified = identify(shared, version, login.map_err(|_| unavailable(version))?);
     match &identified {
-        Ok(_) => caller.was_right(&shared.protection, username.as_deref()),
+        Ok(_) => caller.was_right(&shared.guesses, username.as_deref()),
         Err(Refused::Answer(_, _, Refusal::Credential)) => {
-            caller.was_wrong(&shared.protection, username.as_deref());
+            caller.was_wrong(&shared.guesses, username.as_deref());
         }
         Err(Refused::Answer(..) | Refused::Malformed(_) | Refused::Gone) => {}
     }

@@ -21,6 +21,7 @@ use crate::delivery::{Delivery, Intake};
 use crate::door::{Door, DoorParts, DoorSettings};
 use crate::fuzzing::switchboard::Switchboard;
 use crate::gatekeeper::{CredentialId, Gatekeeper, Identity, Login, Scope, Shown};
+use crate::guesses::{GuessLimits, Guesses};
 use crate::store::Forgetful;
 
 /// Ends a visit; no packet of interest has it.
@@ -85,7 +86,6 @@ pub(super) async fn open(policy: u8) -> (Arc<Door>, Arc<Pretend>) {
         message_bytes_max: 512,
         credit_messages_max: 6,
         credit_bytes_max: 16 << 10,
-        refusal_delay: Duration::ZERO,
         sessions_max: 2,
         subscriptions_max: 4,
         queued_messages_max: 6,
@@ -98,6 +98,7 @@ pub(super) async fn open(policy: u8) -> (Arc<Door>, Arc<Pretend>) {
         gatekeeper: Arc::new(House),
         intake: Arc::clone(&intake) as Arc<dyn Intake>,
         store: Arc::new(Forgetful),
+        guesses: Guesses::new(GuessLimits { delay: Duration::ZERO, ..GuessLimits::default() }),
         clock: Clock::system(),
     };
     let door = Door::bind_with(settings, parts, Arc::<Switchboard>::default()).await;

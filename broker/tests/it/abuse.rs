@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::clients::{Hello, Raw, packet, publish, text};
-use crate::support::{open, open_with, settings, until};
+use crate::support::{open, open_guarded, open_with, settings, tray, until};
 
 async fn expect_alive(address: SocketAddr) {
     let mut raw = Raw::login(address, &Hello::named("witness")).await;
@@ -175,7 +175,8 @@ async fn one_address_takes_no_more_places_before_its_login_than_it_may() {
 #[tokio::test]
 async fn a_guesser_waits_ever_longer_and_hinders_nobody() {
     let refusal_delay = Duration::from_millis(100);
-    let (door, _arrivals) = open(DoorSettings { refusal_delay, ..settings() }).await;
+    let (tray, _arrivals) = tray();
+    let door = open_guarded(settings(), tray, refusal_delay).await;
     let guess = Hello { user: Some(("d", "guess")), ..Hello::named("guesser") };
     for doublings in 0..4 {
         let started = Instant::now();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use broker::guesses::{GuessLimits, Guesses};
 use broker::{
     CredentialId, Delivery, Door, DoorParts, DoorSettings, Forgetful, Gatekeeper, Identity, Intake, Login,
     Operator, Scope, Shown, Tenants,
@@ -209,17 +210,26 @@ pub(crate) fn settings() -> DoorSettings {
         listen: Some(([127, 0, 0, 1], 0).into()),
         allow_anonymous: true,
         handshakes_per_address_max: 10_000,
-        refusal_delay: Duration::ZERO,
         ..DoorSettings::default()
     }
 }
 
 pub(crate) async fn open_with(settings: DoorSettings, intake: Arc<dyn Intake>) -> OpenDoor {
+    open_guarded(settings, intake, Duration::ZERO).await
+}
+
+/// An open door at which the first wrong credential waits so long for its answer.
+pub(crate) async fn open_guarded(
+    settings: DoorSettings,
+    intake: Arc<dyn Intake>,
+    refusal_delay: Duration,
+) -> OpenDoor {
     let (house, clock) = (House::new(), Clock::manual(Clock::system().now()));
     let parts = DoorParts {
         gatekeeper: Arc::clone(&house) as Arc<dyn Gatekeeper>,
         intake,
         store: Arc::new(Forgetful),
+        guesses: Guesses::new(GuessLimits { delay: refusal_delay, ..GuessLimits::default() }),
         clock: clock.clone(),
     };
     let door = Arc::new(Door::bind(settings, parts).await.expect("a free port"));

@@ -42,6 +42,10 @@ settings! {
     http: Http {
         /// Address and port.
         listen: SocketAddr = "0.0.0.0:3000" old [APP_PORT by any_address_at_port];
+        /// Connections at most. Beyond them, health, readiness and metrics are still answered.
+        connections_max: usize = "1024" in 1..=100000;
+        /// Connections of one address; 0 means half of connections_max.
+        connections_per_address_max: usize = "0" in 0..=100000;
         /// Largest JSON body.
         body_bytes_max: usize = "1048576" in 1024..=67108864;
         /// Origins of browsers that may call.

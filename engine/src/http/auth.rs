@@ -15,9 +15,9 @@ use schema::store::audit::Author;
 use tokio::time::Instant;
 
 use super::AppState;
+use super::connections::Visitor;
 use super::error::{Code, Error};
-use super::frame::{CallIds, CalledBy, text_of};
-use super::server::Peer;
+use super::frame::{CallIds, CalledBy, ToldAt, text_of};
 use crate::config::{Auth, AuthMode, Role};
 
 mod key;
@@ -276,9 +276,18 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let authority = state.authority.now();
+    let asked_at = Instant::now();
     let caller = match authority.admit(class, shown(&request), state.clock.now()) {
         Ok(caller) => caller,
-        Err(refusal) => return refused(refusal.code, refusal.reason, refusal.message).into_response(),
+        Err(refusal) => {
+            let mut response = refused(refusal.code, refusal.reason, refusal.message).into_response();
+            if refusal == Refusal::BAD_KEY {
+                let source = Visitor::source(request.extensions());
+                let delay = state.guesses.wrong_credential(source, None, asked_at);
+                response.extensions_mut().insert(ToldAt(asked_at + delay));
+            }
+            return response;
+        }
     };
     if let Caller::Device(scope) = &caller {
         if let Err(error) = check_still_in(&state, scope).await {
@@ -356,7 +365,7 @@ pub(super) struct Call {
     /// Request and trace id.
     pub ids: CallIds,
     /// Where the call comes from; `None` when it came over no socket.
-    pub peer: Option<Peer>,
+    pub peer: Option<SocketAddr>,
 }
 
 impl Call {
@@ -367,7 +376,7 @@ impl Call {
             Caller::Device(scope) => format!("device:{}/{}", scope.tenant_id, scope.device_id),
             Caller::Anyone | Caller::Compat => "anyone".to_owned(),
         };
-        let origin = self.peer.map_or_else(|| "unknown".to_owned(), |peer| peer.0.to_string());
+        let origin = self.peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
         Author { actor, origin }
     }
 }
@@ -379,7 +388,7 @@ impl<S: Sync> FromRequestParts<S> for Call {
         let ids = CallIds::from_request_parts(parts, state).await?;
         let caller =
             parts.extensions.get::<Caller>().expect("handlers that take a call stand behind the guard");
-        let peer = parts.extensions.get::<Peer>().copied();
+        let peer = parts.extensions.get::<Visitor>().map(|visitor| visitor.peer);
         Ok(Self { caller: caller.clone(), tenant_header: tenant_header(&parts.headers)?, ids, peer })
     }
 }

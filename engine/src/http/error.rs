@@ -16,7 +16,7 @@ pub(super) const RETRY_AFTER_SECONDS: u32 = 1;
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $status:ident;)*) => {
         /// A machine-readable error code; each has one HTTP status.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub(super) enum Code { $($(#[$doc])* $name),* }
 
         impl Code {
@@ -79,7 +79,7 @@ codes! {
     DeviceConflict = "DEVICE_CONFLICT", CONFLICT;
     /// Another image was completed under this URL.
     AlreadyCompleted = "ALREADY_COMPLETED", CONFLICT;
-    /// Too many upload URLs for one device.
+    /// Too many upload URLs for one device, or too many logins at once.
     RateLimited = "RATE_LIMITED", TOO_MANY_REQUESTS;
     /// The store of the images does not answer.
     StorageUnavailable = "STORAGE_UNAVAILABLE", SERVICE_UNAVAILABLE;

@@ -1,5 +1,7 @@
 //! What frames every request and every answer: ids, security headers, the error body, metrics and one log line.
 
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
@@ -11,12 +13,13 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
+use broker::lines::Lines;
 use schema::{id, metrics};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::AppState;
-use super::error::{self, Error};
-use super::server::Peer;
+use super::connections::Visitor;
+use super::error::{self, Code, Error};
 
 /// Names the request: taken from the caller or made, and echoed.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -83,15 +86,67 @@ pub(super) struct CalledBy {
     pub(super) device_id: Option<String>,
 }
 
+/// A refusal that is told at a certain time; an extension of its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ToldAt(pub(super) Instant);
+
+/// What a stranger can have the log complain of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Complaint {
+    /// The system hands no connection over.
+    Accept,
+    /// There is no place for a connection.
+    Full,
+    /// A call failed.
+    Answer(Code),
+}
+
+impl Complaint {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Full => "full",
+            Self::Answer(code) => code.as_str(),
+        }
+    }
+}
+
+/// The lines that strangers cause, of which the log has a few a minute.
+#[derive(Default)]
+pub(super) struct Complaints(Lines<Complaint>);
+
+impl Complaints {
+    /// Notes a complaint; says whether it gets a line of its own.
+    pub(super) fn has_room(&self, complaint: Complaint) -> bool {
+        self.0.has_room(complaint)
+    }
+
+    /// Says once a minute how many more there were than lines, for ever.
+    pub(super) async fn sum_up(&self) -> Infallible {
+        let say = |complaint: Complaint, more| {
+            tracing::warn!(reason = complaint.as_str(), more, "requests failed as well in the last minute");
+        };
+        self.0.sum_up(say).await
+    }
+}
+
 /// The outermost layer.
 pub(super) async fn frame(State(state): State<Arc<AppState>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let ids = CallIds::of(request.headers());
-    let seen = Seen::of(&request);
+    let visitor = request.extensions().get::<Visitor>().cloned();
+    let seen = Seen::of(&request, visitor.as_ref().map(|visitor| visitor.peer));
     request.extensions_mut().insert(ids.clone());
     let (mut response, error) = error::render(next.run(request).await, &ids.trace_id);
     set_headers(response.headers_mut(), &ids, &state.settings.commit);
-    seen.report(started, &response, &ids, error.as_ref());
+    seen.report(started, &response, &ids, error.as_ref(), &state.complaints);
+    if let Some((ToldAt(at), mut visitor)) = response.extensions().get().copied().zip(visitor) {
+        // It waits no longer than the engine runs.
+        tokio::select! {
+            () = sleep_until(at) => {}
+            _ = visitor.closed.wait_for(|is_closed| *is_closed) => {}
+        }
+    }
     response
 }
 
@@ -114,26 +169,38 @@ struct Seen {
     route: Option<MatchedPath>,
     method: &'static str,
     content_length: Option<u64>,
-    peer: Option<Peer>,
+    peer: Option<SocketAddr>,
 }
 
 impl Seen {
-    fn of(request: &Request) -> Self {
+    fn of(request: &Request, peer: Option<SocketAddr>) -> Self {
         let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         Self {
             route: request.extensions().get::<MatchedPath>().cloned(),
             method: method_label(request.method()),
             content_length: length.and_then(|text| text.parse().ok()),
-            peer: request.extensions().get::<Peer>().copied(),
+            peer,
         }
     }
 
-    fn report(&self, started: Instant, response: &Response, ids: &CallIds, error: Option<&Error>) {
+    fn report(
+        &self,
+        started: Instant,
+        response: &Response,
+        ids: &CallIds,
+        error: Option<&Error>,
+        complaints: &Complaints,
+    ) {
         let route = self.route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
         let status = response.status();
         let elapsed = started.elapsed();
         metrics::http_requests_total(route, self.method, status.as_u16()).increment(1);
         metrics::http_request_duration_seconds(route, self.method, status.as_u16()).record(elapsed);
+        let is_failure = status.is_client_error() || status.is_server_error();
+        let complaint = Complaint::Answer(error.map_or(Code::NotReady, |error| error.code));
+        if is_failure && !complaints.has_room(complaint) {
+            return;
+        }
         let by = response.extensions().get::<CalledBy>();
         let cause = error.and_then(|error| error.cause.as_deref()).map(chain);
         macro_rules! line {
@@ -148,7 +215,7 @@ impl Seen {
                     tenant_id = by.and_then(|by| by.tenant_id.as_deref()),
                     device_id = by.and_then(|by| by.device_id.as_deref()),
                     content_length = self.content_length,
-                    peer = self.peer.map(|peer| tracing::field::display(peer.0)),
+                    peer = self.peer.map(tracing::field::display),
                     error_code = error.map(|error| error.code.as_str()),
                     cause,
                     "request answered"

@@ -2,24 +2,33 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use actors::credentials::{Asker, NotVerified, Port};
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::{Extensions, HeaderMap};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use broker::Identity;
+use broker::guesses::Source;
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::AppState;
 use super::auth::{ClientCertificate, Grounds, Token, refused};
-use super::error::{Code, Error};
+use super::connections::Visitor;
+use super::error::{Code, Error, RETRY_AFTER_SECONDS};
+use super::frame::ToldAt;
 use super::time::Time;
 
+/// Seconds a login may wait for its turn at hashing.
+const LOGIN_SECONDS_MAX: u64 = 10;
+/// What keeps a token out of every cache.
+const NO_STORE: (HeaderName, HeaderValue) = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
 /// The route of tokens, as signs of life name it.
 const DEVICE_TOKEN: &str = "/api/v1/ingress/device-token";
 
@@ -110,37 +119,101 @@ pub(super) struct DeviceToken {
 /// Issues a token to a device that shows its user name and password (HTTP Basic) or its client certificate.
 #[utoipa::path(post, path = "/api/v1/ingress/device-token", tag = "ingress", security(("devicePassword" = [])),
     responses((status = 200, description = "A token", body = DeviceToken),
-        (status = 401, description = "UNAUTHORIZED: user name, password or certificate are not valid"),
+        (status = 401, description = "UNAUTHORIZED: user name, password or certificate are not valid; told the later, the \
+            more often it happens"),
+        (status = 429, description = "RATE_LIMITED: too many logins at once; see Retry-After"),
         (status = 503, description = "CONFIG_ERROR: auth.jwt_secrets is not set")))]
 pub(super) async fn device_token(
     State(state): State<Arc<AppState>>,
     headers: HeaderMap,
-    certificate: Option<axum::Extension<ClientCertificate>>,
-) -> Result<Response, Response> {
-    let shown = match headers.get(AUTHORIZATION) {
-        Some(header) => login(&state, header).await.map_err(IntoResponse::into_response)?,
-        None => certificate.map(|axum::Extension(certificate)| Grounds::Certificate(certificate)),
-    };
-    let grounds = shown.ok_or_else(unauthorized)?;
+    extensions: Extensions,
+) -> Result<([(HeaderName, HeaderValue); 1], Json<DeviceToken>), Response> {
+    let grounds = Login::of(&headers, &extensions).check(&state).await?;
     let identity = grounds.identity();
-    if !is_let_in(&state, identity).await.map_err(IntoResponse::into_response)? {
-        return Err(unauthorized());
-    }
     state.signs_of_life.note(identity.tenant_id.as_str(), identity.device_id.as_str(), DEVICE_TOKEN);
     let token = state.authority.now().tokens.issue(&grounds, state.clock.now()).ok_or_else(|| {
         Error::new(Code::ConfigError, "auth.jwt_secrets is not set, so no token can be signed")
             .into_response()
     })?;
     let Token { text: token, lifetime_seconds: expires_in } = token;
-    let body = Json(DeviceToken { token, token_type: "Bearer", expires_in });
-    Ok(([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], body).into_response())
+    Ok(([NO_STORE], Json(DeviceToken { token, token_type: "Bearer", expires_in })))
 }
 
-/// The device a login belongs to, and its password.
-async fn login(state: &AppState, header: &HeaderValue) -> Result<Option<Grounds>, Error> {
-    let Some((username, password)) = basic(header.as_bytes()) else { return Ok(None) };
-    let verified = state.credentials.verify(&username, &password).await?;
-    Ok(verified.map(|verified| Grounds::Password(verified.identity, verified.credential)))
+/// What a device shows for a token. It stands behind the same protection as a login over MQTT: a wrong credential is
+/// counted with those of the other port, and its refusal waits.
+struct Login {
+    source: Source,
+    asked_at: Instant,
+    shown: Shown,
+}
+
+enum Shown {
+    Password(String, Vec<u8>),
+    Certificate(ClientCertificate),
+    Nothing,
+}
+
+impl Login {
+    fn of(headers: &HeaderMap, extensions: &Extensions) -> Self {
+        let shown = match headers.get(AUTHORIZATION) {
+            Some(header) => basic(header.as_bytes()).map(|(name, password)| Shown::Password(name, password)),
+            None => extensions.get::<ClientCertificate>().cloned().map(Shown::Certificate),
+        };
+        let shown = shown.unwrap_or(Shown::Nothing);
+        Self { source: Visitor::source(extensions), asked_at: Instant::now(), shown }
+    }
+
+    /// What a token is given for.
+    async fn check(self, state: &AppState) -> Result<Grounds, Response> {
+        let grounds = match &self.shown {
+            Shown::Password(name, password) => {
+                let deadline = self.asked_at + Duration::from_secs(LOGIN_SECONDS_MAX);
+                let asker = Asker { source: self.source, port: Port::Http, deadline };
+                let verified = state.credentials.verify(name, password, asker).await;
+                let verified = verified.map_err(|error| self.not_verified(state, error))?;
+                verified.map(|verified| Grounds::Password(verified.identity, verified.credential))
+            }
+            Shown::Certificate(certificate) => Some(Grounds::Certificate(certificate.clone())),
+            Shown::Nothing => None,
+        };
+        let Some(grounds) = grounds else { return Err(self.wrong(state)) };
+        if !is_let_in(state, grounds.identity()).await.map_err(IntoResponse::into_response)? {
+            return Err(self.wrong(state));
+        }
+        if let Some(name) = self.username() {
+            state.guesses.right_credential(self.source, name);
+        }
+        Ok(grounds)
+    }
+
+    fn username(&self) -> Option<&str> {
+        match &self.shown {
+            Shown::Password(name, _) => Some(name),
+            Shown::Certificate(_) | Shown::Nothing => None,
+        }
+    }
+
+    fn wrong(&self, state: &AppState) -> Response {
+        let delay = state.guesses.wrong_credential(self.source, self.username(), Instant::now());
+        self.told_after(delay, unauthorized())
+    }
+
+    /// Whoever has guessed is told late that there is no turn, so that it does not come again at once.
+    fn not_verified(&self, state: &AppState, error: NotVerified) -> Response {
+        match error {
+            NotVerified::Busy(_) => {
+                let delay = state.guesses.wait_of(self.source, Instant::now());
+                let error = Error::new(Code::RateLimited, "too many logins wait for their turn");
+                self.told_after(delay, error.retry_after(RETRY_AFTER_SECONDS).into_response())
+            }
+            NotVerified::Store(error) => Error::from(error).into_response(),
+        }
+    }
+
+    fn told_after(&self, delay: Duration, mut refusal: Response) -> Response {
+        refusal.extensions_mut().insert(ToldAt(self.asked_at + delay));
+        refusal
+    }
 }
 
 /// User name and password of an HTTP Basic header; a user name that no column can hold belongs to nobody.

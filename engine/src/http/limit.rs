@@ -1,14 +1,20 @@
 //! How many requests are in flight, how long one may take, and what a panic answers.
 
 use std::any::Any;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::sync::Semaphore;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::connections::Visitor;
 use super::error::{Code, Error};
 
 /// Requests in flight at most; the next one is turned away at once.
@@ -29,15 +35,49 @@ impl InFlight {
     }
 }
 
-/// Turns a request away when too many are in flight.
+/// Turns a request away when too many are in flight, or its connection is one in reserve. A request is in flight until its
+/// answer is read to the end.
 pub(super) async fn in_flight(State(limit): State<InFlight>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
     if route.is_some_and(|route| NOT_COUNTED.contains(&route.as_str())) {
         return next.run(request).await;
     }
-    match limit.0.try_acquire() {
-        Ok(_permit) => next.run(request).await,
+    if request.extensions().get::<Visitor>().is_some_and(|visitor| visitor.is_in_reserve) {
+        return Error::new(Code::NotReady, "too many connections").into_response();
+    }
+    match Arc::clone(&limit.0).try_acquire_owned() {
+        Ok(permit) => next.run(request).await.map(|body| in_flight_until_read(body, permit)),
         Err(_) => Error::new(Code::NotReady, "too many requests in flight").into_response(),
+    }
+}
+
+fn in_flight_until_read(body: Body, permit: OwnedSemaphorePermit) -> Body {
+    if body.is_end_stream() { body } else { Body::new(InFlightBody { body, _permit: permit }) }
+}
+
+/// An answer whose request is in flight until it is dropped.
+struct InFlightBody {
+    body: Body,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl HttpBody for InFlightBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -5,21 +5,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::Request;
 use axum::{Extension, Router};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use schema::metrics;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tower::Layer;
+use tower::ServiceExt;
 
+use super::Face;
+use super::connections::{Seat, Visitor};
+use super::frame::Complaint;
 use super::tls::{Encryption, Greeted};
 
-/// Connections at most; the next ones wait in the backlog of the socket.
-const CONNECTIONS_MAX: usize = 1024;
 /// Seconds a client may take for the head of a request, and a connection may idle.
 const HEADER_READ_SECONDS_MAX: u64 = 10;
 /// Seconds requests may take to end once the engine shuts down: less than the whole engine has.
@@ -31,17 +35,13 @@ const CONNECTION_SECONDS_MAX: u64 = 600;
 /// Seconds a connection has to end once it is asked to: a whole request and its answer.
 const CONNECTION_END_SECONDS_MAX: u64 = 90;
 /// Wait after the listener failed, usually for want of file descriptors.
-const ACCEPT_RETRY_SECONDS: u64 = 1;
-
-/// Where a request comes from; an extension of every request of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) SocketAddr);
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Serves until `shutdown` completes, then lets the requests in flight end. A listener that fails is asked again. With
 /// `encryption` the port speaks TLS and nothing else.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    face: Face,
     encryption: Option<Encryption>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
@@ -52,26 +52,14 @@ pub async fn serve(
             None => std::future::pending().await,
         }
     };
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (closing, closed) = watch::channel(false);
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown, watch);
-    loop {
-        tokio::select! {
-            () = &mut shutdown => break,
-            never = &mut watch => match never {},
-            Some(ended) = connections.join_next() => report(ended),
-            (stream, peer, permit) = accept(&listener, &permits) => {
-                let (router, encryption, closed) = (router.clone(), encryption.clone(), closed.clone());
-                connections.spawn(async move {
-                    match encryption {
-                        Some(encryption) => encrypted(stream, peer, router, &encryption, closed).await,
-                        None => connection(stream, peer, router, std::future::pending(), closed).await,
-                    }
-                    drop(permit);
-                });
-            }
-        }
+    tokio::select! {
+        () = &mut shutdown => {}
+        never = &mut watch => match never {},
+        never = face.complaints.sum_up() => match never {},
+        () = accept_all(&listener, &face, encryption.as_ref(), &closed, &mut connections) => {}
     }
     drop(listener);
     closing.send_replace(true);
@@ -82,46 +70,95 @@ pub async fn serve(
     }
 }
 
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, Peer, OwnedSemaphorePermit) {
-    let permit = Arc::clone(permits).acquire_owned().await.expect("the semaphore is never closed");
+/// Takes connections for ever. Whoever finds no place is closed at once, so that nobody waits behind others unseen.
+async fn accept_all(
+    listener: &TcpListener,
+    face: &Face,
+    encryption: Option<&Encryption>,
+    closed: &watch::Receiver<bool>,
+    connections: &mut JoinSet<()>,
+) {
     loop {
-        match listener.accept().await {
-            Ok((stream, address)) => {
-                // Answers are small; without this the last part of one waits for an acknowledgement.
-                drop(stream.set_nodelay(true));
-                return (stream, Peer(address), permit);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "accept failed, trying again");
-                sleep(Duration::from_secs(ACCEPT_RETRY_SECONDS)).await;
-            }
+        tokio::select! {
+            Some(ended) = connections.join_next() => report(ended),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => match face.connections.seat(peer) {
+                    Some(seat) => {
+                        let visit = Visit::new(stream, peer, seat, face.router.clone(), closed.clone());
+                        connections.spawn(visit.run(encryption.cloned()));
+                    }
+                    None => refuse(face, peer),
+                },
+                Err(error) => {
+                    if face.complaints.has_room(Complaint::Accept) {
+                        tracing::warn!(%error, "connection not accepted, trying again");
+                    }
+                    sleep(ACCEPT_RETRY).await;
+                }
+            },
         }
     }
 }
 
-/// Serves one connection behind TLS; its requests carry whom the client's certificate names.
-async fn encrypted(
+fn refuse(face: &Face, peer: SocketAddr) {
+    metrics::http_connections_refused().increment(1);
+    if face.complaints.has_room(Complaint::Full) {
+        tracing::warn!(%peer, "connection refused: all places are taken");
+    }
+}
+
+/// A connection that was taken.
+struct Visit {
     stream: TcpStream,
-    peer: Peer,
+    seat: Seat,
+    visitor: Visitor,
     router: Router,
-    encryption: &Encryption,
-    mut closed: watch::Receiver<bool>,
-) {
-    let greeted = tokio::select! {
-        greeted = encryption.greet(stream) => greeted,
-        _ = closed.wait_for(|is_closed| *is_closed) => return,
-    };
-    match greeted {
-        Ok(Greeted { stream, certificate, chain }) => {
-            let router = match certificate {
-                Some(certificate) => router.layer(Extension(certificate)),
-                None => router,
-            };
-            connection(stream, peer, router, encryption.distrusts(chain.as_ref()), closed).await;
+}
+
+impl Visit {
+    fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        seat: Seat,
+        router: Router,
+        closed: watch::Receiver<bool>,
+    ) -> Self {
+        // Answers are small; without this the last part of one waits for an acknowledgement.
+        drop(stream.set_nodelay(true));
+        let visitor = Visitor { peer, is_in_reserve: seat.is_reserved(), closed };
+        Self { stream, seat, visitor, router }
+    }
+
+    async fn run(mut self, encryption: Option<Encryption>) {
+        let taken_away = self.seat.taken_away();
+        tokio::select! {
+            () = self.serve(encryption) => {}
+            () = taken_away => {}
         }
-        Err(error) => {
-            let cause = schema::store::cause(&error);
-            tracing::debug!(%error, cause, "client turned away");
+    }
+
+    async fn serve(self, encryption: Option<Encryption>) {
+        let Self { stream, seat, visitor, router } = self;
+        let Some(encryption) = encryption else {
+            return connection(stream, router, seat, visitor, std::future::pending()).await;
+        };
+        let mut closed = visitor.closed.clone();
+        let greeted = tokio::select! {
+            greeted = encryption.greet(stream) => greeted,
+            _ = closed.wait_for(|is_closed| *is_closed) => return,
+        };
+        match greeted {
+            Ok(Greeted { stream, certificate, chain }) => {
+                let router = match certificate {
+                    Some(certificate) => router.layer(Extension(certificate)),
+                    None => router,
+                };
+                connection(stream, router, seat, visitor, encryption.distrusts(chain.as_ref())).await;
+            }
+            Err(error) => {
+                let cause = schema::store::cause(&error);
+                tracing::debug!(peer = %visitor.peer, %error, cause, "client turned away");
+            }
         }
     }
 }
@@ -130,18 +167,26 @@ async fn encrypted(
 /// the request it is at is answered.
 async fn connection<S>(
     stream: S,
-    peer: Peer,
     router: Router,
+    seat: Seat,
+    visitor: Visitor,
     distrusted: impl Future<Output = ()>,
-    mut closed: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = Extension(peer).layer(router);
+    let mut closed = visitor.closed.clone();
+    let is_lasting = !visitor.is_in_reserve;
+    let seat = Arc::new(seat);
+    let service = router.map_request(move |mut request: Request<Incoming>| {
+        seat.has_request();
+        request.extensions_mut().insert(visitor.clone());
+        request
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(HEADER_READ_SECONDS_MAX))
         .max_buf_size(HEADER_BYTES_MAX)
+        .keep_alive(is_lasting)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     tokio::select! {
@@ -176,6 +221,7 @@ mod tests {
     use tokio::sync::{Notify, oneshot};
 
     use super::*;
+    use crate::http::Connections;
 
     #[tokio::test]
     async fn a_request_in_flight_ends_before_the_listener_does() {
@@ -190,7 +236,9 @@ mod tests {
         };
         let router = Router::new().route("/", get(handler));
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = serve(listener, router, None, async { drop(stopped.await) });
+        let connections = Connections::new(2, 2);
+        let face = Face { router, connections, complaints: Arc::default() };
+        let server = serve(listener, face, None, async { drop(stopped.await) });
         let client = async {
             let mut stream = TcpStream::connect(address).await.expect("a connection");
             stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a request");

@@ -111,6 +111,33 @@ async fn check_error(app: &Router, request: Request<Body>, status: u16, code: &s
     body["error"]["message"].as_str().expect("a text").to_owned()
 }
 
+#[tokio::test]
+async fn a_page_of_another_origin_does_nothing_to_an_open_box() {
+    let app = app(&open_config());
+    let from = |origin: &str| {
+        let mut request = request("POST", "/api/v1/sync/trigger");
+        request.headers_mut().insert("origin", origin.parse().expect("a header"));
+        request
+    };
+    check_error(&app, from("http://evil.example"), 403, "FORBIDDEN").await;
+    let (status, ..) = answer(&app, from("http://localhost:5110")).await;
+    assert_ne!(status, StatusCode::FORBIDDEN, "a page that is named may");
+}
+
+#[tokio::test]
+async fn a_request_is_in_flight_until_its_answer_is_read() {
+    let state = Arc::new(state(&open_config()));
+    let download = async || Body::from("a long answer");
+    let routes = guarded(&state, table()).route("/odd/download", axum::routing::get(download));
+    let app = layered(routes, state, 1);
+    let reading = app.clone().oneshot(request("GET", "/odd/download")).await.expect("a router never fails");
+    assert_eq!(reading.status(), StatusCode::OK);
+    check_error(&app, request("GET", "/odd/download"), 503, "NOT_READY").await;
+    drop(reading);
+    let (status, _, body) = answer(&app, request("GET", "/odd/download")).await;
+    assert_eq!((status, body.as_slice()), (StatusCode::OK, b"a long answer".as_slice()));
+}
+
 /// Method and path of every operation of the table.
 fn operations() -> Vec<(Class, &'static str, &'static str)> {
     let mut operations = Vec::new();

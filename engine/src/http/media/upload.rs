@@ -16,7 +16,7 @@ use schema::store::media::{self as rows, Upload};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{MediaDesk, refused_url};
+use super::{MediaDesk, insufficient_storage, refused_url};
 use crate::http::AppState;
 use crate::http::error::{Code, Error};
 use crate::http::query::Params;
@@ -61,6 +61,9 @@ pub(in crate::http) async fn upload(
         store.directory().ok_or_else(|| Error::new(Code::NotFound, "images go to a bucket, not here"))?;
     let upload = signed_upload(&state, directory, &media_id, &mut params).await?;
     check_headers(&headers, &upload, state.media.settings.upload_bytes_max)?;
+    if !state.media.has_room().await {
+        return Err(insufficient_storage());
+    }
     let mut draft = write(directory, &upload, body, state.media.settings.upload_bytes_max).await?;
     state.media.check_picture(&upload, &mut draft).await?;
     let draft = draft.finish().await?;
