@@ -8,6 +8,7 @@ pub mod access;
 pub mod address;
 pub mod aggregate;
 pub mod allowlist;
+pub mod budget;
 pub mod chore;
 pub mod clock;
 pub mod credentials;

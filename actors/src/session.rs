@@ -25,6 +25,7 @@ use schema::{id, metrics};
 use tokio::sync::Semaphore;
 
 use crate::address::Address;
+use crate::budget::Share;
 use crate::database::DatabaseHealth;
 use crate::directory::{self, Keyed};
 use crate::ingress;
@@ -138,16 +139,28 @@ impl Sessions {
         self.cast(Msg::Apply { order: Box::new(order), seen, receipt: Receipt::Delivery(delivery) });
     }
 
-    /// Has an order applied and waits for the commit.
+    /// Has an order of the engine's own applied and waits for the commit.
     ///
     /// # Errors
     /// The refusal; `None` when the session's actor failed meanwhile: ask again.
     pub async fn ask(&self, order: Order) -> Option<Result<Reply, Reject>> {
+        self.send(order, None).await
+    }
+
+    /// Has the order of a call applied, which has its share of what calls may have in hand, and waits for the commit.
+    ///
+    /// # Errors
+    /// As [`Sessions::ask`].
+    pub async fn call(&self, order: Order, share: Share) -> Option<Result<Reply, Reject>> {
+        self.send(order, Some(share)).await
+    }
+
+    async fn send(&self, order: Order, share: Option<Share>) -> Option<Result<Reply, Reject>> {
         let (send, reply) = ractor::concurrency::oneshot();
         self.cast(Msg::Apply {
             order: Box::new(order),
             seen: None,
-            receipt: Receipt::Reply(RpcReplyPort::from(send)),
+            receipt: Receipt::Reply(RpcReplyPort::from(send), share),
         });
         reply.await.ok()
     }
@@ -214,8 +227,8 @@ pub enum Msg {
 pub enum Receipt {
     /// A device, for its acknowledgement.
     Delivery(Delivery),
-    /// A request.
-    Reply(RpcReplyPort<Result<Reply, Reject>>),
+    /// A request, with its share of what requests may have in hand; the engine's own needs none.
+    Reply(RpcReplyPort<Result<Reply, Reject>>, Option<Share>),
 }
 
 impl Receipt {
@@ -224,7 +237,7 @@ impl Receipt {
     fn is_void(&self) -> bool {
         match self {
             Self::Delivery(delivery) => delivery.is_out_of_turn(),
-            Self::Reply(reply) => reply.is_closed(),
+            Self::Reply(reply, _) => reply.is_closed(),
         }
     }
 }
@@ -329,7 +342,7 @@ impl SessionContext {
             return self.answer(order, Err(reject), receipt);
         }
         if order.mark.is_some() {
-            if matches!(receipt, Receipt::Reply(_)) {
+            if matches!(receipt, Receipt::Reply(..)) {
                 self.stats.valid_over_http(Kind::WeighVision, 1);
             }
             self.stats.stored(Kind::WeighVision, 1, u64::from(is_duplicate));
@@ -345,7 +358,7 @@ impl SessionContext {
                 ingress::refuse(&self.stats, &self.writers, delivery, reject, event_id);
             }
             // The request may have been given up; what it asked for is done all the same.
-            (Receipt::Reply(reply), answer) => drop(reply.send(answer)),
+            (Receipt::Reply(reply, _), answer) => drop(reply.send(answer)),
         }
     }
 }

@@ -27,7 +27,7 @@ use schema::wire::topic::Kind;
 use tokio::task::JoinSet;
 
 use crate::address::Address;
-use schema::store::cause;
+use crate::budget::Share;
 use crate::database::DatabaseHealth;
 use crate::ending::Ending;
 use crate::ingress::stats::IngressStats;
@@ -74,15 +74,23 @@ pub struct Put {
 pub enum Receipt {
     /// A device, for its acknowledgement.
     Delivery(Delivery),
-    /// A request.
-    Reply(RpcReplyPort<Result<Stored, Refused>>),
+    /// A request, with its share of what requests may have in hand.
+    Reply(RpcReplyPort<Result<Stored, Refused>>, Share),
 }
 
 impl Receipt {
+    /// A request that was given up is not stored any more, so that those of a long outage do not pile up.
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::Delivery(_) => false,
+            Self::Reply(reply, _) => reply.is_closed(),
+        }
+    }
+
     fn is_out_of_turn(&self) -> bool {
         match self {
             Self::Delivery(delivery) => delivery.is_out_of_turn(),
-            Self::Reply(_) => false,
+            Self::Reply(..) => false,
         }
     }
 }
@@ -147,13 +155,13 @@ impl TelemetryWriters {
         });
     }
 
-    /// Stores units and waits for the commit.
+    /// Stores units and waits for the commit. Whoever stops waiting may have them stored or not.
     ///
     /// # Errors
     /// [`Refused`] when the database cannot hold them; `None` when the writer restarted meanwhile: ask again.
-    pub async fn store(&self, kind: Kind, units: Vec<Unit>) -> Option<Result<Stored, Refused>> {
+    pub async fn store(&self, kind: Kind, units: Vec<Unit>, share: Share) -> Option<Result<Stored, Refused>> {
         let (send, reply) = ractor::concurrency::oneshot();
-        self.put(Put { kind, units, seen: None, receipt: Receipt::Reply(send.into()) });
+        self.put(Put { kind, units, seen: None, receipt: Receipt::Reply(send.into(), share) });
         reply.await.ok()
     }
 }
@@ -288,8 +296,11 @@ impl Actor for TelemetryWriter {
             state.settle(parts);
         }
         // One last try for what came in before the end. What fails now is dropped and thereby handed back.
-        while !state.queue.is_empty() && state.failures == 0 {
+        while state.failures == 0 {
             let batch = state.take_batch();
+            if batch.is_empty() {
+                break;
+            }
             state.settle(state.committer.commit(batch).await);
         }
         Ok(())
@@ -313,10 +324,13 @@ impl State {
 
     /// Begins to commit what is there. The writer takes more in meanwhile.
     fn begin(&mut self, myself: &ActorRef<Msg>) {
-        if self.queue.is_empty() || !self.committing.is_empty() {
+        if !self.committing.is_empty() {
             return;
         }
         let batch = self.take_batch();
+        if batch.is_empty() {
+            return;
+        }
         let committer = Arc::clone(&self.committer);
         let ending = Ending::new(myself.clone(), Msg::Committed);
         self.committing.spawn(async move {
@@ -330,25 +344,29 @@ impl State {
         delay.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 
+    /// What goes into the next commit: at most so many rows, unless the first put alone has more.
     fn take_batch(&mut self) -> Vec<Put> {
-        let mut rows = 0;
-        let mut count = 0;
-        for put in &self.queue {
+        let (mut batch, mut rows) = (Vec::new(), 0);
+        while let Some(put) = self.queue.front() {
+            if put.receipt.is_given_up() {
+                self.queue.pop_front();
+                continue;
+            }
             rows += put.units.len();
-            if count > 0 && rows > BATCH_ROWS_MAX {
+            if !batch.is_empty() && rows > BATCH_ROWS_MAX {
                 break;
             }
-            count += 1;
+            batch.extend(self.queue.pop_front());
         }
-        self.queue.drain(..count).collect()
+        batch
     }
 
-    /// A failure leaves the batch at the head of the queue.
+    /// A failure leaves the batch at the head of the queue, but for what nobody waits for any more.
     fn failed(&mut self, batch: Vec<Put>, error: &StoreError) {
         self.failures = self.failures.saturating_add(1);
         self.args.database.fails(error);
         self.args.stats.processing_failed();
-        let (cause, rows, attempt) = (cause(error), batch.len(), self.failures);
+        let (cause, rows, attempt) = (schema::store::cause(error), batch.len(), self.failures);
         if attempt == 1 && !error.is_outage() {
             tracing::warn!(%error, cause, rows, "commit failed, trying again and again");
         } else {
@@ -357,6 +375,7 @@ impl State {
         for put in batch.into_iter().rev() {
             self.queue.push_front(put);
         }
+        self.queue.retain(|put| !put.receipt.is_given_up());
     }
 
     fn refuse_poison(&mut self, batch: Vec<Put>, error: &StoreError) {
@@ -366,7 +385,7 @@ impl State {
             tracing::error!(%error, cause, topic_kind = put.kind.as_str(), "the database refused a message for its data");
             self.args.stats.refused(reject);
             match put.receipt {
-                Receipt::Reply(reply) => drop(reply.send(Err(Refused))),
+                Receipt::Reply(reply, _) => drop(reply.send(Err(Refused))),
                 Receipt::Delivery(delivery) => {
                     match put.units.first().and_then(|unit| refusal_of(unit, reject, self.args.clock.now())) {
                         Some(refusal) => self.queue.push_front(Put {
@@ -415,7 +434,7 @@ impl State {
         match put.receipt {
             Receipt::Delivery(delivery) if is_refusal => delivery.reject(),
             Receipt::Delivery(delivery) => delivery.done(),
-            Receipt::Reply(reply) => {
+            Receipt::Reply(reply, _) => {
                 self.args.stats.valid_over_http(put.kind, put.units.len());
                 // The request may have been given up; what it asked for is stored all the same.
                 drop(reply.send(Ok(stored)));

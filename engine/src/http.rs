@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actors::allowlist::Allowlist;
+use actors::budget::CallBudget;
 use actors::credentials::Credentials;
 use actors::credentials::desk::DeviceDesk;
 use actors::database::DatabaseHealth;
@@ -59,6 +60,7 @@ mod time;
 pub(crate) mod tls;
 
 pub use connections::Connections;
+pub(crate) use connections::RESERVED_MAX as CONNECTIONS_RESERVED;
 pub use server::serve;
 pub use tls::Encryption;
 
@@ -97,6 +99,8 @@ pub struct AppState {
     desk: DeviceDesk,
     /// When devices last called.
     signs_of_life: SignsOfLife,
+    /// What calls may have in the engine's hands.
+    calls: CallBudget,
     /// Where readings are stored.
     telemetry: TelemetryWriters,
     /// Where orders of weighing sessions go.
@@ -143,6 +147,7 @@ impl AppState {
             guesses: parts.guesses.clone(),
             desk: parts.desk.clone(),
             signs_of_life: parts.signs_of_life.clone(),
+            calls: CallBudget::default(),
             telemetry: parts.writers.clone(),
             sessions: parts.sessions.clone(),
             ingress: Arc::clone(&parts.stats),

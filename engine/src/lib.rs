@@ -4,6 +4,7 @@ pub mod broker_config;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod descriptors;
 pub mod device;
 pub mod doctor;
 pub mod first_keys;

@@ -15,7 +15,7 @@ use engine::first_keys::{self, FirstKeys};
 use engine::health::Question;
 use engine::reload::Reload;
 use engine::tree::Beside;
-use engine::{broker_config, device, doctor, greeting, health, init, model, observe, tree};
+use engine::{broker_config, descriptors, device, doctor, greeting, health, init, model, observe, tree};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -227,10 +227,14 @@ enum Role {
 /// Runs in a role. The first signal ends it in order, a second one, or time running out, at once.
 async fn run_until_signal(
     role: Role,
-    config: Config,
+    mut config: Config,
     beside: Beside,
     signals: &mut Signals,
 ) -> anyhow::Result<ExitCode> {
+    if let Err(error) = descriptors::fit(&mut config, descriptors::raise()) {
+        let (mqtt, http) = (config.broker.connections_max, config.http.connections_max);
+        tracing::warn!(%error, mqtt, http, "fewer places for connections than configured");
+    }
     let metrics = observe::metrics(&config);
     let (tell, told) = oneshot::channel();
     let impatience = async {

@@ -1,13 +1,22 @@
 //! The limits of the HTTP port, seen from outside, through real sockets.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
 use tests::barn::Barn;
 use tests::descriptors;
+use tests::device::new_event_id;
+use tests::engine::Engine;
 use tests::http::{Answer, exchange, receive, send};
+use tests::postgres::Database;
+use tests::settings::Settings;
 use tests::wait::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Another host.
 const NEIGHBOR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -136,4 +145,59 @@ async fn a_request_in_flight_is_answered_although_the_engine_is_told_to_end() {
     };
     let (_, answer) = tokio::join!(ending, finishing);
     assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_calls_left_behind_while_the_database_hangs_is_bounded_and_goes() {
+    const READINGS: usize = 1000;
+    let barn = barn().await;
+    let http = barn.settings.http;
+    barn.db.execute("BEGIN; LOCK TABLE telemetry_raw").await;
+    let head = "POST /api/v1/telemetry/readings HTTP/1.1\r\ncontent-type: application/json";
+    // Clients give up and come again, until one is told that there is no room.
+    let mut calls = JoinSet::new();
+    for _ in 0..60 {
+        let (mut stream, body) = (connect(http).await, readings(READINGS));
+        calls.spawn(async move {
+            let call = exchange(&mut stream, head, &body);
+            timeout(Duration::from_secs(2), call).await.ok()?.ok()
+        });
+    }
+    let mut refused = None;
+    while refused.is_none() {
+        refused = calls.join_next().await.expect("one of them is refused").expect("it does not panic");
+    }
+    let refused = refused.expect("an answer");
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.body.contains("too much waits"), "{refused:?}");
+    assert!(refused.head.contains("\r\nretry-after: 1\r\n"), "{refused:?}");
+    calls.shutdown().await;
+    barn.db.execute("COMMIT").await;
+    until("there is room again", async || {
+        let mut stream = connect(http).await;
+        exchange(&mut stream, head, &readings(1)).await.expect("an answer").status == 200
+    })
+    .await;
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_engine_takes_as_many_descriptors_as_it_may_have() {
+    let own = getrlimit(Resource::Nofile);
+    // What the engine is started with, as by a service manager.
+    setrlimit(Resource::Nofile, Rlimit { current: Some(512), ..own }).expect("it may be lowered");
+    let engine = Engine::start(Settings::of(&Database::fresh().await.url)).await;
+    setrlimit(Resource::Nofile, own).expect("it may be raised again");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", engine.pid())).expect("it runs");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
+    let [soft, hard] = [3, 4].map(|column| line.split_whitespace().nth(column).expect("a column"));
+    assert_eq!(soft, hard, "{line}");
+}
+
+fn readings(count: usize) -> String {
+    let reading = |_| {
+        json!({"event_id": new_event_id(), "tenant_id": "t-001", "device_id": "d-1", "ts": "2026-02-12T09:32:15.052Z",
+            "event_type": "telemetry.reading", "payload": {"metric": "temperature", "value": 25.5}})
+    };
+    json!({"events": (0..count).map(reading).collect::<Vec<_>>()}).to_string()
 }

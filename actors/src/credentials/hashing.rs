@@ -424,6 +424,6 @@ mod tests {
         let first = wait_from(1);
         assert_eq!(first, HTTP_WAITING_MAX / SHARE_DIVISOR);
         assert!(wait_from(2) < first, "of what the first has left");
-        assert!((3..HTTP_WAITING_MAX).take(20).all(|host| wait_from(u8::try_from(host).unwrap()) > 0));
+        assert!((3..13).all(|host| wait_from(host) > 0), "there is always some left for one more");
     }
 }

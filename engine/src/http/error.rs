@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use actors::budget::Spent;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Response as HttpResponse, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -129,6 +130,12 @@ impl Error {
     /// The database did not do what was asked of it.
     pub(super) fn database_unavailable() -> Self {
         Self::new(Code::DatabaseUnavailable, "the database does not answer")
+    }
+}
+
+impl From<Spent> for Error {
+    fn from(spent: Spent) -> Self {
+        Self { cause: Some(Arc::new(spent)), ..Self::new(Code::NotReady, "too much waits for the database") }
     }
 }
 

@@ -29,6 +29,8 @@ use request::{AttachBody, BindMediaBody, BindWeightBody, CreateBody, FinalizeBod
 
 /// Seconds to wait for the commit; the session goes on trying, and a call that is repeated is a duplicate then.
 const COMMIT_SECONDS_MAX: u64 = 30;
+/// Bytes of an order in memory; its texts are ids.
+const ORDER_BYTES: usize = 4096;
 /// Asked again this often when the session's actor fails meanwhile.
 const ASK_ATTEMPTS_MAX: u32 = 3;
 
@@ -237,7 +239,8 @@ async fn ask(state: &AppState, order: Order) -> Result<Reply, Error> {
     }
     let asking = async {
         for _ in 0..ASK_ATTEMPTS_MAX {
-            match state.sessions.ask(order.clone()).await {
+            let share = state.calls.take(1, ORDER_BYTES)?;
+            match state.sessions.call(order.clone(), share).await {
                 Some(answer) => return answer.map_err(refused),
                 None => tracing::warn!("session actor ended while a request waited for it"),
             }

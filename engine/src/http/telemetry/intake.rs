@@ -130,7 +130,7 @@ pub(in crate::http) async fn store_readings(
         }
     }
     let ingested_count = readings.len();
-    let duplicate_count = store(&state, readings).await?;
+    let duplicate_count = store(&state, readings, body.0.len()).await?;
     Ok(Json(Ingested { ingested_count, duplicate_count, rejected }))
 }
 
@@ -172,7 +172,7 @@ fn event(position: usize, raw: &RawValue) -> Result<Event<'_>, Error> {
 }
 
 /// Stores the readings and returns how many had been stored before, be it by an earlier event of the same call.
-async fn store(state: &AppState, readings: Vec<Reading>) -> Result<usize, Error> {
+async fn store(state: &AppState, readings: Vec<Reading>, bytes: usize) -> Result<usize, Error> {
     let count = readings.len();
     let mut seen = HashSet::new();
     let is_first = |reading: &Reading| seen.insert((reading.tenant_id.clone(), reading.event_id.clone()));
@@ -185,14 +185,15 @@ async fn store(state: &AppState, readings: Vec<Reading>) -> Result<usize, Error>
     if !state.database.is_up() {
         return Err(Error::database_unavailable());
     }
-    let commit = commit(state, first.into_iter().map(Unit::Reading).collect());
+    let commit = commit(state, first.into_iter().map(Unit::Reading).collect(), bytes);
     let stored = tokio::time::timeout(Duration::from_secs(COMMIT_SECONDS_MAX), commit).await;
     Ok(repeated + stored.map_err(|_| Error::database_unavailable())??)
 }
 
-async fn commit(state: &AppState, units: Vec<Unit>) -> Result<usize, Error> {
+async fn commit(state: &AppState, units: Vec<Unit>, bytes: usize) -> Result<usize, Error> {
     for _ in 0..STORE_ATTEMPTS_MAX {
-        match state.telemetry.store(Kind::Telemetry, units.clone()).await {
+        let share = state.calls.take(units.len(), bytes)?;
+        match state.telemetry.store(Kind::Telemetry, units.clone(), share).await {
             Some(Ok(stored)) => return Ok(stored.duplicates),
             Some(Err(refused)) => {
                 let cause: Arc<dyn std::error::Error + Send + Sync> = Arc::new(refused);
