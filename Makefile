@@ -4,9 +4,10 @@ SHELL := /bin/bash
 VENV := target/venv
 NODE := target/node
 MODEL_VENV := target/venv-model
+CARGO_DENY := target/tools/bin/cargo-deny
 DATA_DIR ?=
 
-.PHONY: help up test test-large lint bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model prerequisites
+.PHONY: help up test test-large lint advisories bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model prerequisites
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -24,9 +25,14 @@ test-large: prerequisites ## Run what is too large for every day: 5,000 encrypte
 	cargo build --workspace --all-targets
 	tests/with-postgres cargo nextest run --workspace --run-ignored only
 
-lint: ## Check formatting and lints
+lint: $(CARGO_DENY) ## Check formatting, lints, and the licenses and sources of what we depend on
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo fetch --locked
+	$(CARGO_DENY) --offline check licenses bans sources
+
+advisories: $(CARGO_DENY) ## Look for known vulnerabilities in what we depend on; needs the internet
+	$(CARGO_DENY) check advisories
 
 bench: prerequisites ## Measure raw COPY, bare SQL and the engine end to end in one run
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
@@ -56,6 +62,9 @@ model: $(MODEL_VENV)/.ready ## Draw pictures and train the demonstration model a
 	cargo build --release -p farmiq-loadtest
 	target/release/farmiq-loadtest render --count 5000 --seed 20260101 --out target/pictures
 	$(MODEL_VENV)/bin/python actors/model/train/train.py target/pictures actors/model
+
+$(CARGO_DENY):
+	cargo install --quiet --locked --debug --root target/tools --version 0.20.2 cargo-deny
 
 prerequisites: # What the machine lacks, from the distribution's packages
 	@deploy/prerequisites
