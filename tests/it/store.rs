@@ -5,7 +5,8 @@ use schema::clock::Timestamp;
 use schema::store::aggregate::Scope;
 use schema::store::telemetry::{self, Reading, Replays, TimeRange, WriteContext};
 use schema::store::{Store, StoreSettings, aggregate, dedupe, device, partition};
-use tests::postgres::{Database, store};
+use tests::postgres::{Database, connect, store};
+use tests::wait::until;
 
 fn at(text: &str) -> Timestamp {
     DateTime::parse_from_rfc3339(text).expect("a time").with_timezone(&Utc)
@@ -178,6 +179,48 @@ async fn strays_move_into_their_partition_when_its_time_comes() {
     assert_eq!(database.count("SELECT count(*) FROM telemetry_raw_202706").await, 1);
     let missing = database.store.run("test", async |conn| partition::missing_ahead(conn, later).await).await;
     assert_eq!(missing.expect("it can be asked"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_reading_whose_month_gets_a_partition_while_it_waits_is_not_to_blame() {
+    let now = at("2026-11-23T10:00:30Z");
+    let database = Database::fresh_at(now).await;
+    let row = reading("e-1", 1.0, at("2027-06-15T00:00:00Z"));
+    let try_it = async || {
+        database
+            .store
+            .run("test", async |conn| telemetry::store_readings(conn, &[&row], context(now)).await)
+            .await
+    };
+    let mut other = connect(&database.url).await;
+    let attach = async {
+        let making = other.transaction().await.expect("a transaction can begin");
+        let lock = "LOCK TABLE telemetry_raw_default IN ACCESS EXCLUSIVE MODE";
+        making.batch_execute(lock).await.expect("nobody else has it");
+        let waiting =
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'telemetry_raw_default'::regclass
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        until("the reading waits", async || database.count(waiting).await > 0).await;
+        let partition = "CREATE TABLE telemetry_raw_202706 (LIKE telemetry_raw INCLUDING ALL);
+            ALTER TABLE telemetry_raw ATTACH PARTITION telemetry_raw_202706
+                FOR VALUES FROM ('2027-06-01 00:00:00+00') TO ('2027-07-01 00:00:00+00')";
+        making.batch_execute(partition).await.expect("it can be attached");
+        making.commit().await.expect("it is committed");
+    };
+    // The lock comes first: the reading begins when the other one waits for it.
+    let (outcome, ()) = tokio::join!(
+        async {
+            let locked = "SELECT count(*) FROM pg_locks WHERE granted AND mode = 'AccessExclusiveLock'
+                AND relation = 'telemetry_raw_default'::regclass
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+            until("the partition is locked", async || database.count(locked).await > 0).await;
+            try_it().await
+        },
+        attach
+    );
+    assert!(!outcome.expect_err("it was sent to where it does not belong any more").is_data());
+    assert_eq!(try_it().await.expect("it is stored").len(), 1);
+    assert_eq!(database.count("SELECT count(*) FROM telemetry_raw_202706").await, 1);
 }
 
 async fn buckets(database: &Database, window: &str) -> Vec<(Timestamp, f64, f64, f64, i32)> {

@@ -89,7 +89,10 @@ impl StoreError {
         let Self::Statement { source, .. } = self else { return false };
         source.code().is_some_and(|state| {
             let is_data_class = ["22", "23", "54"].iter().any(|class| state.code().starts_with(class));
-            is_data_class && *state != SqlState::DISK_FULL
+            // A row that waited for the default partition while its month got one of its own: it goes there when it comes
+            // again. A constraint that the data breaks has a name.
+            let is_misplaced = *state == SqlState::CHECK_VIOLATION && source.constraint().is_none();
+            is_data_class && !is_misplaced && *state != SqlState::DISK_FULL
         })
     }
 
@@ -111,7 +114,7 @@ impl StoreError {
         match self {
             Self::Connect(_) | Self::Pool(_) | Self::Unanswered { .. } => true,
             Self::Statement { .. } | Self::Migration { .. } => self.code().is_none(),
-            Self::Url(_) | Self::Build(_) | Self::Unfit(_) | Self::Misfit(_) => false,
+            Self::Url(_) | Self::Build(_) | Self::Crowded | Self::Unfit(_) | Self::Misfit(_) => false,
         }
     }
 
@@ -202,6 +205,11 @@ impl DatabaseError {
     #[must_use]
     pub fn code(&self) -> Option<&SqlState> {
         self.0.code()
+    }
+
+    /// The constraint that the server names.
+    fn constraint(&self) -> Option<&str> {
+        self.0.as_db_error().and_then(tokio_postgres::error::DbError::constraint)
     }
 }
 
