@@ -23,6 +23,7 @@ use schema::wire::reject::{Reason, Reject};
 use schema::wire::topic::Kind;
 use schema::{id, metrics};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::address::Address;
 use crate::budget::Share;
@@ -41,7 +42,7 @@ pub mod state;
 pub mod upkeep;
 
 use apply::{Applied, Outcome};
-use order::Order;
+use order::{Command, Order};
 use state::At;
 
 /// Transactions of all sessions side by side, so that many sessions leave connections to the others.
@@ -157,12 +158,17 @@ impl Sessions {
 
     async fn send(&self, order: Order, share: Option<Share>) -> Option<Result<Reply, Reject>> {
         let (send, reply) = ractor::concurrency::oneshot();
+        let (asked_at, is_finalize) = (Instant::now(), matches!(order.command, Command::Finalize { .. }));
         self.cast(Msg::Apply {
             order: Box::new(order),
             seen: None,
             receipt: Receipt::Reply(RpcReplyPort::from(send), share),
         });
-        reply.await.ok()
+        let reply = reply.await.ok();
+        if is_finalize && matches!(reply, Some(Ok(_))) {
+            metrics::session_finalize_seconds().record(asked_at.elapsed());
+        }
+        reply
     }
 
     /// Applies dead letters again: these ids or all, of these tenants or of all. Returns how many could be applied.
@@ -340,6 +346,9 @@ impl SessionContext {
         }
         if let Outcome::Refused(reject) = applied.outcome {
             return self.answer(order, Err(reject), receipt);
+        }
+        if let (Command::Finalize { .. }, Receipt::Delivery(delivery)) = (&order.command, &receipt) {
+            metrics::session_finalize_seconds().record(delivery.received_at.elapsed());
         }
         if order.mark.is_some() {
             if matches!(receipt, Receipt::Reply(..)) {

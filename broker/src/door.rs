@@ -23,6 +23,7 @@ mod websocket;
 mod will;
 
 use std::error::Error;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -203,6 +204,20 @@ pub struct Addresses {
     pub ws: Option<SocketAddr>,
     /// Encrypted WebSockets.
     pub wss: Option<SocketAddr>,
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [("mqtt", self.plain), ("mqtts", self.tls), ("ws", self.ws), ("wss", self.wss)];
+        let mut separator = "";
+        for (scheme, address) in all {
+            if let Some(address) = address {
+                write!(f, "{separator}{scheme}://{address}")?;
+                separator = " ";
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The open door.

@@ -89,16 +89,17 @@ macro_rules! catalog {
 
         /// Every metric of the catalog, in its order.
         pub const CATALOG: &[Declared] =
-            &[$(Declared { name: $name, kind: stringify!($kind), help: $help }),*];
+            &[$(Declared { name: $name, kind: stringify!($kind), help: $help.trim_ascii() }),*];
 
         /// Tells the installed exporters the help texts.
         pub fn describe() {
-            $(describe_one(stringify!($kind), $name, $help);)*
+            CATALOG.iter().for_each(describe_one);
         }
     };
 }
 
-fn describe_one(kind: &str, name: &'static str, help: &'static str) {
+fn describe_one(declared: &Declared) {
+    let Declared { name, kind, help } = *declared;
     match kind {
         "counter" => metrics::describe_counter!(name, help),
         "gauge" => metrics::describe_gauge!(name, help),
@@ -213,12 +214,14 @@ catalog! {
     histogram sync_batch_bytes() = "sync.batch_bytes";
     /// Failures in a row; the largest of all tenants.
     gauge sync_consecutive_failures() = "sync.consecutive_failures";
-    /// Seconds since a batch was taken.
+    /// Seconds since a batch was taken; since the start when none ever was.
     gauge sync_last_success_age_seconds() = "sync.last_success_age_seconds";
     /// 1 when the last exchange with the cloud succeeded.
     gauge sync_cloud_up() = "sync.cloud_up";
     /// The cloud's clock minus ours, milliseconds.
     gauge sync_clock_skew_ms() = "sync.clock_skew_ms";
+    /// Seconds from the arrival of a finalize to its commit.
+    histogram session_finalize_seconds() = "session.finalize_seconds";
     /// Uploads offered to devices.
     counter media_presigned() = "media.presigned";
     /// Images completed, by what completed them.
@@ -269,6 +272,13 @@ catalog! {
     gauge engine_chore_last_success_seconds(chore: &'static str) = "engine.chore_last_success_seconds";
 }
 
+/// Always 1: the engine's name, version, commit and environment, which are labels here and nowhere else.
+pub fn engine_info(edge_id: &str, version: &str, commit: &str, env: &str) -> metrics::Gauge {
+    let labels = [("edge_id", edge_id), ("version", version), ("commit", commit), ("env", env)];
+    let labels = labels.map(|(name, value)| metrics::Label::new(name, value.to_owned()));
+    metrics::gauge!("engine.info", labels.iter())
+}
+
 /// Requests answered, by route template, method and status.
 pub fn http_requests_total(route: &str, method: &'static str, status: u16) -> metrics::Counter {
     metrics::counter!("http.requests_total", "route" => route.to_owned(), "method" => method, "status" => status.to_string())
@@ -287,6 +297,7 @@ mod tests {
     fn names_are_dotted_and_unique() {
         let mut names: Vec<_> = CATALOG.iter().map(|declared| declared.name).collect();
         assert!(names.iter().all(|name| name.contains('.') && !name.contains(|c: char| c.is_uppercase())));
+        assert!(CATALOG.iter().all(|declared| declared.help == declared.help.trim()), "help is a sentence");
         let count = names.len();
         names.sort_unstable();
         names.dedup();

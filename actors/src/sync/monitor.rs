@@ -23,6 +23,7 @@ const REFRESH_COST_FACTOR: u32 = 20;
 /// The monitor; one per engine.
 pub(crate) struct Monitor {
     shared: Arc<Shared>,
+    started_at: Instant,
     refresh_at: Instant,
     greet_at: Instant,
     gauges: Measured,
@@ -31,7 +32,8 @@ pub(crate) struct Monitor {
 impl Monitor {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let now = Instant::now();
-        Self { shared, refresh_at: now, greet_at: now + TICK, gauges: Measured::new("outbox") }
+        let gauges = Measured::new("outbox");
+        Self { shared, started_at: now, refresh_at: now, greet_at: now + TICK, gauges }
     }
 
     /// Runs until the partition stops.
@@ -87,7 +89,7 @@ impl Monitor {
         let read = self.shared.store.reads().run("outbox_gauges", read).await;
         let Some((counts, summary)) = self.gauges.found(read, gauges()) else { return };
         self.shared.status.remember(summary.last_success_at);
-        show(&counts, &summary, now);
+        show(&counts, &summary, now, self.started_at.elapsed());
     }
 }
 
@@ -105,7 +107,7 @@ fn gauges() -> [Gauge; 8] {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-fn show(counts: &Counts, summary: &Summary, now: Timestamp) {
+fn show(counts: &Counts, summary: &Summary, now: Timestamp, running_for: Duration) {
     metrics::outbox_pending().set(counts.pending as f64);
     metrics::outbox_claimed().set(counts.claimed as f64);
     metrics::outbox_sent().set(counts.sent as f64);
@@ -113,6 +115,8 @@ fn show(counts: &Counts, summary: &Summary, now: Timestamp) {
     metrics::outbox_lanes_held().set(counts.lanes_held as f64);
     let seconds = |at: Timestamp| ((now - at).max(TimeDelta::zero()).num_milliseconds() as f64) / 1000.0;
     metrics::outbox_oldest_pending_age_seconds().set(counts.oldest_pending_at.map_or(0.0, seconds));
-    metrics::sync_last_success_age_seconds().set(summary.last_success_at.map_or(0.0, seconds));
+    // A cloud that was never reached is as silent as one that was lost at the start.
+    let silent_seconds = summary.last_success_at.map_or(running_for.as_secs_f64(), seconds);
+    metrics::sync_last_success_age_seconds().set(silent_seconds);
     metrics::sync_consecutive_failures().set(f64::from(summary.consecutive_failures));
 }

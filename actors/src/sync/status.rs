@@ -19,6 +19,19 @@ pub enum CloudState {
     Disabled,
 }
 
+impl CloudState {
+    /// The word for it on the wire and in logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
 /// What is known of the cloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloudView {
@@ -92,7 +105,7 @@ impl SyncStatus {
         inner.exchanged_at = Some(Instant::now());
         if inner.view.state != state {
             let error = inner.view.last_error.as_deref().filter(|_| state == CloudState::Down);
-            tracing::info!(?state, error, "the cloud's state changed");
+            tracing::info!(state = state.as_str(), error, "the cloud's state changed");
         }
         inner.view.state = state;
         metrics::sync_cloud_up().set(if state == CloudState::Up { 1.0 } else { 0.0 });

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::media::store::MediaStore;
-use actors::sync::status::CloudState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -95,7 +94,7 @@ pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Js
         bucket: state.settings.bucket.clone(),
         presign: ok_or_error(is_media_up),
         s3: up_or_down(is_media_up),
-        cloud: word(cloud.state),
+        cloud: cloud.state.as_str(),
         cloud_last_success_at: cloud.last_success_at.map(Time),
         waits_for,
     };
@@ -127,15 +126,6 @@ fn waits_for(
         Some(Stage::Ready) | None if !is_database_up => Some("database"),
         Some(Stage::Ready) | None if !is_mqtt_connected => Some("mqtt"),
         Some(Stage::Ready) | None => (!is_media_up).then_some("media"),
-    }
-}
-
-fn word(cloud: CloudState) -> &'static str {
-    match cloud {
-        CloudState::Up => "up",
-        CloudState::Down => "down",
-        CloudState::Unknown => "unknown",
-        CloudState::Disabled => "disabled",
     }
 }
 

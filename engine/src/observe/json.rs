@@ -15,13 +15,11 @@ use tracing_subscriber::registry::LookupSpan;
 /// Writes each event as one line on stdout.
 pub(super) struct JsonLines {
     clock: Clock,
-    speaker: [(&'static str, String); 3],
+    speaker: [(&'static str, String); 4],
 }
 
 impl JsonLines {
-    pub(super) fn new(service: &str, env: &str, version: &str) -> Self {
-        let speaker =
-            [("service", service.to_owned()), ("env", env.to_owned()), ("version", version.to_owned())];
+    pub(super) fn new(speaker: [(&'static str, String); 4]) -> Self {
         Self { clock: Clock::system(), speaker }
     }
 
@@ -38,7 +36,9 @@ impl JsonLines {
             line.push_str(&format!("\"{name}\":{value},"));
         }
         // A field named like one of these would make the key appear twice.
-        let taken = |name: &str| ["timestamp", "level", "service", "env", "version"].contains(&name);
+        let taken = |name: &str| {
+            ["timestamp", "level"].contains(&name) || self.speaker.iter().any(|(own, _)| *own == name)
+        };
         for (name, value) in fields.0.iter().filter(|(name, _)| !taken(name)) {
             line.push_str(&format!("{}:{value},", Value::from(name.as_str())));
         }
@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn a_line_is_one_json_object_that_begins_with_the_time() {
-        let lines = JsonLines::new("farmiq-edge", "dev", "1.0");
+        let speaker = [("service", "farmiq-edge"), ("env", "dev"), ("version", "1.0"), ("edge_id", "barn-7")];
+        let lines = JsonLines::new(speaker.map(|(name, value)| (name, value.to_owned())));
         let mut fields = Fields::default();
         fields.0.insert("message".into(), "started \"well\"\n".into());
         fields.0.insert("tenant_id".into(), "t-001".into());
@@ -144,7 +145,7 @@ mod tests {
             (&read["service"], &read["env"], &read["version"]),
             (&"farmiq-edge".into(), &"dev".into(), &"1.0".into())
         );
-        assert_eq!(read["tenant_id"], "t-001");
+        assert_eq!((&read["edge_id"], &read["tenant_id"]), (&"barn-7".into(), &"t-001".into()));
         assert_eq!(line.matches("\"version\"").count(), 1);
     }
 }

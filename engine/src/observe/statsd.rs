@@ -2,11 +2,14 @@
 //!
 //! The statsd exporter turns each call into a line, which costs half a microsecond, and ignores relative gauges and
 //! absolute counters. So values are gathered here, where an increment costs two additions to atomics, and handed to
-//! the exporter as differences.
+//! the exporter as differences. Its lines pass through a sink of ours, which adds the rate to those of a sample.
 
+use std::io;
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cadence::{BufferedUdpMetricSink, MetricSink};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, SharedString, Unit,
 };
@@ -17,40 +20,54 @@ use metrics_util::storage::reservoir::AtomicSamplingReservoir;
 
 /// Bytes of a datagram that no network on the way has to split.
 const DATAGRAM_BYTES_MAX: usize = 1_400;
-/// Lines of one report; what is more is dropped.
-const REPORT_LINES_MAX: usize = 65_536;
+/// What every name begins with.
+const PREFIX: &str = "farmiq";
 /// Measurements of one histogram that a report carries at most: a fair sample of all.
 const SAMPLES_MAX: usize = 64;
 /// The recorders ask for it and do not look at it.
 static METADATA: Metadata<'static> = Metadata::new("farmiq", metrics::Level::INFO, None);
 
 /// Hands out counters, gauges and histograms that feed both exports.
-pub(super) struct Recorder(Registry<Key, Both>);
+pub(super) struct Recorder {
+    registry: Registry<Key, Both>,
+    /// Told to statsd with every line.
+    tags: [(&'static str, String); 4],
+}
 
 impl Recorder {
-    pub(super) fn new(prometheus: PrometheusRecorder) -> Self {
-        Self(Registry::new(Both(prometheus)))
+    pub(super) fn new(prometheus: PrometheusRecorder, tags: [(&'static str, String); 4]) -> Self {
+        Self { registry: Registry::new(Both(prometheus)), tags }
     }
 
     /// Tells `sink` what has changed since the last call: counters as differences, gauges as they are, histograms as
-    /// a sample of the measurements.
-    fn tell_changes(&self, sink: &impl metrics::Recorder) {
-        self.0.visit_counters(|key, counter| {
+    /// a sample of the measurements with the `rate` at which it was taken.
+    fn tell_changes(&self, sink: &impl metrics::Recorder, rate: &Rate) {
+        self.registry.visit_counters(|key, counter| {
             let difference = counter.since_report.swap(0, Ordering::Relaxed);
             if difference > 0 {
                 sink.register_counter(key, &METADATA).increment(difference);
             }
         });
-        self.0.visit_gauges(|key, gauge| {
+        self.registry.visit_gauges(|key, gauge| {
             let value = f64::from_bits(gauge.value.load(Ordering::Relaxed));
-            if !value.is_nan() {
-                sink.register_gauge(key, &METADATA).set(value);
+            if value.is_nan() {
+                return;
             }
+            let told = sink.register_gauge(key, &METADATA);
+            // A sign makes plain statsd add the value to the one before, unless that is known to be zero.
+            if value < 0.0 {
+                told.set(0.0);
+            }
+            told.set(value);
         });
-        self.0.visit_histograms(|key, histogram| {
+        self.registry.visit_histograms(|key, histogram| {
             let told = sink.register_histogram(key, &METADATA);
-            histogram.samples.consume(|samples| samples.for_each(|value| told.record(value)));
+            histogram.samples.consume(|samples| {
+                rate.set(samples.sample_rate());
+                samples.for_each(|value| told.record(value));
+            });
         });
+        rate.set(1.0);
     }
 
     /// Sends what has changed since the last call. It resolves the host's name, so it may block.
@@ -58,13 +75,58 @@ impl Recorder {
     /// # Errors
     /// When the host is unknown or no socket can be had.
     pub(super) fn send_changes(&self, host: &str, port: u16) -> Result<(), StatsdError> {
-        let exporter = StatsdBuilder::from(host, port)
-            .with_queue_size(REPORT_LINES_MAX)
-            .with_buffer_size(DATAGRAM_BYTES_MAX)
-            .build(None)?;
-        self.tell_changes(&exporter);
+        let lines = BufferedUdpMetricSink::with_capacity(
+            (host, port),
+            UdpSocket::bind(("0.0.0.0", 0))?,
+            DATAGRAM_BYTES_MAX,
+        )?;
+        let rate = Arc::new(Rate::default());
+        let sink = RatedSink { lines, rate: Arc::clone(&rate) };
+        let builder = StatsdBuilder::from(host, port).with_sink(sink);
+        let builder =
+            self.tags.iter().fold(builder, |builder, (name, value)| builder.with_default_tag(name, value));
+        self.tell_changes(&builder.build(Some(PREFIX))?, &rate);
         // Dropping the exporter sends what is left in its buffer.
         Ok(())
+    }
+}
+
+/// The share of the measurements that is told, as the bits of a number of 0 to 1.
+struct Rate(AtomicU64);
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self(AtomicU64::new(1f64.to_bits()))
+    }
+}
+
+impl Rate {
+    fn set(&self, rate: f64) {
+        self.0.store(rate.to_bits(), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// Sends lines, with the rate of a sample after the type: `name:value|h|@0.1|#tags`.
+struct RatedSink {
+    lines: BufferedUdpMetricSink,
+    rate: Arc<Rate>,
+}
+
+impl MetricSink for RatedSink {
+    fn emit(&self, line: &str) -> io::Result<usize> {
+        let rate = self.rate.get();
+        match line.split_once("|#") {
+            Some((measured, tags)) if rate < 1.0 => self.lines.emit(&format!("{measured}|@{rate}|#{tags}")),
+            Some(_) | None => self.lines.emit(line),
+        }
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.lines.flush()
     }
 }
 
@@ -94,27 +156,27 @@ impl Storage<Key> for Both {
 
 impl metrics::Recorder for Recorder {
     fn describe_counter(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
-        self.0.storage().0.describe_counter(key, unit, description);
+        self.registry.storage().0.describe_counter(key, unit, description);
     }
 
     fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
-        self.0.storage().0.describe_gauge(key, unit, description);
+        self.registry.storage().0.describe_gauge(key, unit, description);
     }
 
     fn describe_histogram(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
-        self.0.storage().0.describe_histogram(key, unit, description);
+        self.registry.storage().0.describe_histogram(key, unit, description);
     }
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        self.0.get_or_create_counter(key, |counter| Counter::from_arc(Arc::clone(counter)))
+        self.registry.get_or_create_counter(key, |counter| Counter::from_arc(Arc::clone(counter)))
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        self.0.get_or_create_gauge(key, |gauge| Gauge::from_arc(Arc::clone(gauge)))
+        self.registry.get_or_create_gauge(key, |gauge| Gauge::from_arc(Arc::clone(gauge)))
     }
 
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-        self.0.get_or_create_histogram(key, |histogram| Histogram::from_arc(Arc::clone(histogram)))
+        self.registry.get_or_create_histogram(key, |histogram| Histogram::from_arc(Arc::clone(histogram)))
     }
 }
 
@@ -190,11 +252,27 @@ mod tests {
     fn recorder() -> (Recorder, metrics_exporter_prometheus::PrometheusHandle) {
         let prometheus = PrometheusBuilder::new().build_recorder();
         let handle = prometheus.handle();
-        (Recorder::new(prometheus), handle)
+        let tags = [("service", "s"), ("env", "e"), ("version", "1"), ("edge_id", "barn-7")];
+        (Recorder::new(prometheus, tags.map(|(name, value)| (name, value.to_owned()))), handle)
     }
 
-    /// The lines that arrive at a statsd server, sorted.
+    /// What every line ends with.
+    const TAGS: &str = "service:s,env:e,version:1,edge_id:barn-7";
+
+    /// The lines that arrive at a statsd server, sorted, without prefix and default tags.
     fn received(recorder: &Recorder, expected: usize) -> Vec<String> {
+        let mut lines = received_whole(recorder, expected);
+        for line in &mut lines {
+            let text = line.strip_prefix("farmiq.").expect("a prefix").replacen(TAGS, "", 1);
+            assert!(text.len() < line.len() - 7, "{line} has the tags");
+            *line = text.replace("|#,", "|#").trim_end_matches("|#").to_owned();
+        }
+        lines.sort();
+        lines
+    }
+
+    /// The lines that arrive at a statsd server.
+    fn received_whole(recorder: &Recorder, expected: usize) -> Vec<String> {
         let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         recorder.send_changes("127.0.0.1", server.local_addr().unwrap().port()).unwrap();
         let mut lines: Vec<String> = Vec::new();
@@ -204,8 +282,15 @@ mod tests {
             assert!(length <= DATAGRAM_BYTES_MAX);
             lines.extend(std::str::from_utf8(&buffer[..length]).unwrap().lines().map(str::to_owned));
         }
-        lines.sort();
         lines
+    }
+
+    #[test]
+    fn a_negative_gauge_is_set_and_not_added() {
+        let (recorder, _) = recorder();
+        recorder.register_gauge(&Key::from_name("sync.clock_skew_ms"), &METADATA).set(-420_000.0);
+        let expected = ["0", "-420000"].map(|value| format!("farmiq.sync.clock_skew_ms:{value}|g|#{TAGS}"));
+        assert_eq!(received_whole(&recorder, 2), expected, "plain statsd adds what has a sign");
     }
 
     #[test]
@@ -234,13 +319,16 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_is_reported_as_a_sample_whose_size_is_bounded() {
+    fn a_histogram_is_reported_as_a_sample_whose_size_is_bounded_with_its_rate() {
         let (recorder, _) = recorder();
         let histogram = recorder.register_histogram(&Key::from_name("x.seconds"), &METADATA);
         (0..640).for_each(|_| histogram.record(0.25));
         let lines = received(&recorder, SAMPLES_MAX);
         assert_eq!(lines.len(), SAMPLES_MAX);
-        assert_eq!(lines[0], "x.seconds:0.25|h");
+        assert_eq!(lines[0], "x.seconds:0.25|h|@0.1");
+        recorder.register_counter(&Key::from_name("x.count"), &METADATA).increment(1);
+        histogram.record(0.5);
+        assert_eq!(received(&recorder, 2), ["x.count:1|c", "x.seconds:0.5|h"], "what is whole has no rate");
     }
 
     #[test]
