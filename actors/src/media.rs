@@ -7,6 +7,7 @@ pub mod completion;
 pub mod filesystem;
 pub mod limit;
 pub mod name;
+pub mod rights;
 pub mod s3;
 pub mod store;
 pub mod watch;

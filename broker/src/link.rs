@@ -7,6 +7,7 @@
 //! The epoch guard: packet ids mean something only on the connection they arrived on, so the epoch changes with every
 //! connection that is made or lost, and a delivery of another epoch is not acknowledged; the broker sends it again.
 
+mod probe;
 mod tls;
 
 use std::error::Error;
@@ -26,6 +27,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::credits::{Cost, Credits};
 use crate::delivery::{Delivery, Intake, Message, Qos, Verdict};
+pub use crate::link::probe::{ProbeError, probe};
 pub use crate::link::tls::LinkTls;
 use crate::redelivery::Redelivery;
 use crate::stats::DoorStats;

@@ -3,6 +3,8 @@
 //! Whoever takes connections hands each stream to [`Tls::accept`] in a task of its own, and keeps [`Tls::watch`] running
 //! beside them. A connection that stands keeps what it was made with; the next one gets what lies in the files.
 
+pub mod inspect;
+
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,13 @@
 //! The command line: what can be asked of the program, and what each command sets.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Environment, Flag, Inputs};
+use crate::doctor;
 
 /// Seconds the password before may stay good at most: a year.
 pub(crate) const OVERLAP_SECONDS_MAX: u64 = 366 * 86_400;
@@ -52,6 +53,7 @@ loses nothing: another takes over its image when inference.lease_seconds are ove
 const CHECK_CONFIG_EXAMPLES: &str = "\
 Examples:
   farmiq-edge check-config --config edge.toml        what is in effect, and where it is from
+  farmiq-edge check-config --up                      the same for a box with everything embedded
   farmiq-edge check-config --example > edge.toml     every setting with its default, to start from
 
 A setting outbox.lease_seconds is FARMIQ_OUTBOX__LEASE_SECONDS in the environment,
@@ -60,8 +62,12 @@ which goes before the file. Exit codes: 0 no mistake, 2 mistakes, all of them na
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
   farmiq-edge doctor --config edge.toml    before the first start, or when something is odd
+  farmiq-edge doctor --up                  the same for a box with everything embedded
 
-It changes nothing. Exit codes: 0 the engine can work, 1 a line says FAIL.";
+Without --up it judges what `run` runs with; on a machine that has the data of an `up`
+and no configuration of a `run`, it judges the `up`. The first line says which. It tries
+the logins of broker, bucket, RabbitMQ and cloud, in a bucket with an object of its own
+that it deletes again, and changes nothing else. Exit codes: 0 the engine can work, 1 a line says FAIL.";
 
 const HEALTH_EXAMPLES: &str = "\
 Examples:
@@ -166,10 +172,13 @@ pub enum Command {
         /// Print a file with every setting at its default instead.
         #[arg(long)]
         example: bool,
+        /// Whose configuration is judged.
+        #[command(flatten)]
+        judged: Judged,
     },
     /// Look for what is wrong on this machine, and say what to do about it.
     #[command(after_help = DOCTOR_EXAMPLES)]
-    Doctor,
+    Doctor(Judged),
     /// Ask the engine that runs here whether it lives, or can do its work.
     #[command(after_help = HEALTH_EXAMPLES)]
     Health(Health),
@@ -351,6 +360,14 @@ pub struct Up {
 }
 
 impl Cli {
+    /// Decides whose configuration is judged, where that depends on the machine.
+    pub fn settle(&mut self, environment: &Environment) {
+        let file = self.config.as_deref();
+        if let Command::CheckConfig { judged, .. } | Command::Doctor(judged) = &mut self.command {
+            judged.up = judged.is_up(file, environment);
+        }
+    }
+
     /// What the configuration of this command is read from.
     pub fn inputs(&self, environment: Environment) -> Inputs {
         let mut inputs = Inputs { file: self.config.clone(), ..Inputs::default() };
@@ -367,10 +384,54 @@ impl Cli {
                 let flag = |value| Flag { name: "--http-listen", path: "http.listen", value };
                 inputs.flags = address.map(flag).into_iter().collect();
             }
-            Command::CheckConfig { .. } | Command::Doctor | Command::Model(_) => {}
+            Command::CheckConfig { judged, .. } | Command::Doctor(judged) => {
+                inputs.flags = judged.flags();
+                if judged.is_up(self.config.as_deref(), &environment) {
+                    inputs.presets = private_presets(&environment);
+                }
+            }
+            Command::Model(_) => {}
         }
         inputs.environment = environment;
         inputs
+    }
+}
+
+/// Whose configuration is judged.
+#[derive(Debug, Default, Args)]
+pub struct Judged {
+    /// Judge what `farmiq-edge up` runs with, and not `run`.
+    #[arg(long)]
+    pub up: bool,
+    /// The data directory of that `up`.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Judged {
+    /// Whether an `up` is judged: when that is asked for, and on a machine that has the data of one and nothing that a
+    /// `run` would need.
+    fn is_up(&self, file: Option<&Path>, environment: &Environment) -> bool {
+        const OF_A_RUN: [&str; 4] =
+            ["FARMIQ_CONFIG", "FARMIQ_DATABASE__URL", "FARMIQ_DATABASE__URL_FILE", "DATABASE_URL"];
+        let is_a_run = file.is_some() || OF_A_RUN.iter().any(|name| environment.get(name).is_some());
+        let has_data = || default_data_dir(environment).join("postgres").exists();
+        self.up || self.data_dir.is_some() || (!is_a_run && has_data())
+    }
+
+    /// The command that would run with the configuration that is judged.
+    #[must_use]
+    pub fn command(&self) -> doctor::Command {
+        if self.up { doctor::Command::Up } else { doctor::Command::Run }
+    }
+
+    fn flags(&self) -> Vec<Flag> {
+        let flag = |path: &PathBuf| Flag {
+            name: "--data-dir",
+            path: "edge.data_dir",
+            value: path.display().to_string(),
+        };
+        self.data_dir.iter().map(flag).collect()
     }
 }
 
@@ -444,6 +505,23 @@ mod tests {
         assert_eq!(loaded.config.media.root, PathBuf::from("/images"));
         assert!(loaded.config.database.url.is_some());
         assert!(!loaded.config.broker.allow_anonymous);
+    }
+
+    #[test]
+    fn a_doctor_judges_what_runs_here() {
+        let judged = |arguments: &[&str], environment: &[(&str, &str)]| {
+            let mut cli = Cli::parse_from([&["farmiq-edge", "doctor"], arguments].concat());
+            cli.settle(&environment.iter().copied().collect());
+            let Command::Doctor(judged) = cli.command else { panic!("{cli:?}") };
+            judged.command()
+        };
+        assert_eq!(judged(&["--up"], &[("DATABASE_URL", "host=db")]), doctor::Command::Up);
+        assert_eq!(judged(&["--data-dir", "/barn"], &[]), doctor::Command::Up);
+        assert_eq!(judged(&["--config", "edge.toml"], &[]), doctor::Command::Run);
+        assert_eq!(judged(&[], &[("DATABASE_URL", "host=db")]), doctor::Command::Run);
+        let up = loaded(&["doctor", "--data-dir", "/barn"], &[]);
+        assert_eq!((up.config.mqtt.mode, up.config.media.root), (MqttMode::Embedded, "/barn/media".into()));
+        assert_eq!(loaded(&["check-config", "--up"], &[]).config.mqtt.mode, MqttMode::Embedded);
     }
 
     #[test]

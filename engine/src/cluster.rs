@@ -211,6 +211,21 @@ impl Cluster {
         })
     }
 
+    /// Whether the cluster of this data directory could be started, in words; nothing is changed, and nothing taken.
+    ///
+    /// # Errors
+    /// As [`Cluster::hold`].
+    pub async fn examine(data_dir: &Path) -> Result<String, ClusterError> {
+        let directory = data_dir.join("postgres");
+        let owner = Owner::of_cluster(&directory)?;
+        if let Some(owner) = owner.filter(|_| data_dir.exists()) {
+            owner.check_reach(data_dir)?;
+        }
+        let Binaries { major, .. } = Binaries::find(&directory).await?;
+        let state = if directory.exists() { "does not run now" } else { "is made by the first start" };
+        Ok(format!("private, PostgreSQL {major} in {}, {state}", directory.display()))
+    }
+
     /// The connection string: for psql and for every driver that knows key-value strings.
     pub fn url(&self) -> String {
         url(&self.socket_directory)

@@ -10,22 +10,23 @@ use actors::inference::model::{Model, Source};
 use actors::inference::rabbitmq::link;
 use actors::sync;
 use broker::tls::Tls;
-use chrono::Datelike;
 use schema::clock::Clock;
 use schema::store::health::{self, Problem};
 use schema::store::migration::{self, Standing};
 use schema::store::{Store, StoreError, StoreSettings, partition};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::net::TcpListener;
 
-use crate::config::{Config, Database, InferenceQueue, Loaded, MediaBackend, MqttMode, Url};
+use crate::cluster::Cluster;
+use crate::config::{Config, Database, Environment, InferenceQueue, Loaded, MediaBackend, MqttMode};
 use crate::health::Question;
 use crate::{http, tree};
 
+mod files;
+mod links;
+mod machine;
+
 /// Longest wait for one answer.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Years in which this program can run; outside them the clock is wrong.
-const YEARS: std::ops::Range<i32> = 2025..2100;
 const GIB: u64 = 1024 * 1024 * 1024;
 
 /// How bad a finding is.
@@ -69,22 +70,39 @@ impl Finding {
     }
 }
 
+/// What is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// What `farmiq-edge up` would run with, or runs with.
+    Up,
+    /// The same of `farmiq-edge run`.
+    Run,
+}
+
 /// Looks at everything. The configuration itself was read without a mistake when this is called.
-pub async fn examine(loaded: &Loaded) -> Vec<Finding> {
+pub async fn examine(loaded: &Loaded, command: Command) -> Vec<Finding> {
     let config = &loaded.config;
-    let mut findings = vec![Finding::ok("configuration", "no mistake")];
+    let judged = match command {
+        Command::Up => format!("no mistake, as `farmiq-edge up` with {}", config.edge.data_dir.display()),
+        Command::Run => "no mistake, as `farmiq-edge run`".to_owned(),
+    };
+    let mut findings = vec![Finding::ok("configuration", judged)];
     let remarks =
         loaded.notices().into_iter().map(|notice| Finding::new(Verdict::Warn, "configuration", notice, ""));
     findings.extend(remarks);
-    findings.extend(database(config).await);
+    findings.extend(database(config, command).await);
     findings.push(listener("http", config.http.listen, config).await);
     findings.extend(encryption(config).await);
+    findings.extend(files::certificates(config, Clock::system().now()).await);
     findings.extend(mqtt(config).await);
     findings.push(media(config).await);
+    findings.extend(links::public_url(config));
     findings.extend(rabbitmq(config).await);
     findings.push(model(config).await);
-    findings.extend(disks(config));
-    findings.push(clock());
+    findings.extend(machine::volumes(config));
+    findings.push(machine::clock().await);
+    findings.push(machine::descriptors(config));
+    findings.extend(machine::name(loaded, &Environment::of_process()));
     findings.push(cloud(config).await);
     findings
 }
@@ -129,10 +147,26 @@ async fn encryption(config: &Config) -> Vec<Finding> {
     findings
 }
 
-async fn database(config: &Config) -> Vec<Finding> {
-    let Some(url) = &config.database.url else {
-        let text = "no database.url: `up` brings its own, `run` needs one";
-        return vec![Finding::new(Verdict::Warn, "database", text, "set FARMIQ_DATABASE__URL for `run`")];
+async fn database(config: &Config, command: Command) -> Vec<Finding> {
+    let data_dir = &config.edge.data_dir;
+    let (url, advice) = match (&config.database.url, command) {
+        (Some(url), _) => (
+            url.expose().to_owned(),
+            "check database.url, that the server runs, and that it lets this user in",
+        ),
+        (None, Command::Up) => match Cluster::running(data_dir) {
+            Some(url) => (url, "see the end of the log in the directory postgres/log of the data directory"),
+            None => return vec![private_database(data_dir).await],
+        },
+        (None, Command::Run) => {
+            let advice = "set FARMIQ_DATABASE__URL; for a box with a database of its own ask `farmiq-edge doctor --up`";
+            return vec![Finding::new(
+                Verdict::Fail,
+                "database",
+                "no database.url, and `run` needs one",
+                advice,
+            )];
+        }
     };
     let Database { pool_max, read_pool_max, read_timeout_seconds, .. } = config.database;
     let settings = StoreSettings {
@@ -140,14 +174,14 @@ async fn database(config: &Config) -> Vec<Finding> {
         read_pool_max,
         read_timeout_seconds,
         statement_timeout_seconds: ANSWER.as_secs(),
-        ..StoreSettings::new(url.expose(), "farmiq-edge doctor")
+        ..StoreSettings::new(&url, "farmiq-edge doctor")
     };
     let looked = async { look_at_database(&Store::new(&settings)?).await };
     looked.await.unwrap_or_else(|error: StoreError| {
         let advice = if matches!(error, StoreError::Unfit(_)) {
             "what is acknowledged would not be kept: the engine does not start like this"
         } else {
-            "check database.url, that the server runs, and that it lets this user in"
+            advice
         };
         vec![Finding::new(Verdict::Fail, "database", causes(&error), advice)]
     })
@@ -156,6 +190,16 @@ async fn database(config: &Config) -> Vec<Finding> {
 fn problem(problem: Problem) -> Finding {
     let verdict = if problem.is_fatal { Verdict::Fail } else { Verdict::Warn };
     Finding::new(verdict, "database", problem.text, problem.advice)
+}
+
+/// Whether the private database of a box could be started; none runs now.
+async fn private_database(data_dir: &Path) -> Finding {
+    match Cluster::examine(data_dir).await {
+        Ok(text) => Finding::ok("database", text),
+        Err(error) => {
+            Finding::new(Verdict::Fail, "database", causes(&error), "do what the line says, then ask again")
+        }
+    }
 }
 
 async fn look_at_database(store: &Store) -> Result<Vec<Finding>, StoreError> {
@@ -204,16 +248,7 @@ fn tables(standing: Standing) -> Finding {
 
 async fn mqtt(config: &Config) -> Vec<Finding> {
     if config.mqtt.mode == MqttMode::External {
-        let finding = connection("mqtt", &config.mqtt.url, "check mqtt.url and that the broker runs").await;
-        let Some(tls) = tree::link_tls(&config.mqtt) else { return vec![finding] };
-        let encryption = match tls.read().await {
-            Ok(_) => Finding::ok("mqtt tls", "CA, certificate and key can be used"),
-            Err(error) => {
-                let advice = "check mqtt.tls_ca, tls_cert and tls_key, and who may read these files";
-                Finding::new(Verdict::Fail, "mqtt tls", causes(&error), advice)
-            }
-        };
-        return vec![finding, encryption];
+        return vec![links::broker(config).await];
     }
     let broker = &config.broker;
     let listeners = [
@@ -254,37 +289,25 @@ async fn listener(subject: &'static str, listen: SocketAddr, config: &Config) ->
     }
 }
 
-async fn connection(subject: &'static str, url: &Url, advice: &str) -> Finding {
-    let Some(address) = url.host_and_port() else {
-        return Finding::new(Verdict::Fail, subject, format!("{url} names no host"), advice);
-    };
-    match timeout(ANSWER, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Finding::ok(subject, format!("{url} can be reached")),
-        Ok(Err(error)) => Finding::new(Verdict::Fail, subject, format!("{url}: {error}"), advice),
-        Err(_) => Finding::new(
-            Verdict::Fail,
-            subject,
-            format!("{url}: no answer in {} s", ANSWER.as_secs()),
-            advice,
-        ),
-    }
-}
-
 async fn media(config: &Config) -> Finding {
     let media = &config.media;
-    if let (MediaBackend::S3, Some(endpoint)) = (media.backend_in_use(), &media.endpoint) {
-        return connection("images", endpoint, "check media.endpoint and that the S3 server runs").await;
+    if media.backend_in_use() == MediaBackend::S3 {
+        return links::bucket(config).await;
     }
     let root = nearest_existing(&media.root);
     let draft = root.join(format!(".farmiq-doctor-{}", std::process::id()));
     match std::fs::write(&draft, b"ok").and_then(|()| std::fs::remove_file(&draft)) {
         Ok(()) => Finding::ok("images", format!("{} can be written", root.display())),
         Err(error) => {
-            let advice = format!(
-                "`mkdir -p {}` and `chown` it to this user (uid {})",
-                media.root.display(),
-                rustix::process::geteuid().as_raw()
-            );
+            let kind = error.kind();
+            let advice = if matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                "make room on its volume: bytes, or files (`df -h` and `df -i` show both)".to_owned()
+            } else if kind == io::ErrorKind::ReadOnlyFilesystem {
+                "mount its volume for writing".to_owned()
+            } else {
+                let (root, uid) = (media.root.display(), rustix::process::geteuid().as_raw());
+                format!("`mkdir -p {root}` and `chown` it to this user (uid {uid})")
+            };
             Finding::new(Verdict::Fail, "images", format!("{}: {error}", root.display()), advice)
         }
     }
@@ -334,40 +357,6 @@ async fn model(config: &Config) -> Finding {
 /// The directory itself, or the nearest one above it that is there: the doctor makes nothing.
 fn nearest_existing(place: &Path) -> PathBuf {
     place.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/")).to_owned()
-}
-
-fn disks(config: &Config) -> Vec<Finding> {
-    let free_min = config.retention.free_disk_gb_min * GIB;
-    let places = [(&config.media.root, free_min), (&config.ops.disk_path, GIB)];
-    places.into_iter().map(|(place, free_min)| disk(place, free_min)).collect()
-}
-
-fn disk(place: &Path, free_min: u64) -> Finding {
-    match actors::disk::space(place) {
-        Err(error) => {
-            Finding::new(Verdict::Warn, "disk", format!("{}: {error}", place.display()), "check the path")
-        }
-        Ok(space) => {
-            let free = space.free_bytes;
-            let existing = nearest_existing(place);
-            let text = format!("{} has {:.1} GiB free", existing.display(), free as f64 / GIB as f64);
-            if free >= free_min {
-                return Finding::ok("disk", text);
-            }
-            let advice =
-                format!("make room: at least {} GiB; until then uploads may be refused", free_min / GIB);
-            Finding::new(Verdict::Warn, "disk", text, advice)
-        }
-    }
-}
-
-fn clock() -> Finding {
-    let now = Clock::system().now();
-    let text = schema::wire::time::format(now);
-    if YEARS.contains(&now.year()) {
-        return Finding::ok("clock", text);
-    }
-    Finding::new(Verdict::Fail, "clock", text, "set the clock: `timedatectl set-ntp true`, or `date -u -s …`")
 }
 
 /// Whether the cloud answers to our name. When it does not, that is no failure: a barn works offline.
@@ -434,7 +423,7 @@ mod tests {
             set("inference.rabbitmq_url", "amqp://u:hush@127.0.0.1:1"),
         ];
         let loaded = load(&Inputs { flags, ..Inputs::default() }).unwrap();
-        let findings = examine(&loaded).await;
+        let findings = examine(&loaded, Command::Run).await;
         let failures: Vec<_> = findings.iter().filter(|finding| finding.is_failure()).collect();
         assert_eq!(failures.len(), 1, "{}", report(&findings));
         assert_eq!(failures[0].subject, "database");

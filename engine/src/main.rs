@@ -35,8 +35,8 @@ const DATABASE_STOP_MIN: Duration = Duration::from_secs(2);
 fn main() -> ExitCode {
     // The allocator asks the system for huge pages, and at rest fills a small part of each. A system that has none is fine.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
-    let cli = Cli::parse();
-    if let Command::CheckConfig { example: true } = cli.command {
+    let mut cli = Cli::parse();
+    if let Command::CheckConfig { example: true, .. } = cli.command {
         return say(&config::example());
     }
     if is_long_running(&cli.command) && init::is_first() {
@@ -45,7 +45,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         });
     }
-    let inputs = cli.inputs(Environment::of_process());
+    let environment = Environment::of_process();
+    cli.settle(&environment);
+    let inputs = cli.inputs(environment);
     let loaded = match config::load(&inputs) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
@@ -95,7 +97,7 @@ fn start(command: Command, inputs: Inputs, mut loaded: Loaded) -> anyhow::Result
         | Command::Worker
         | Command::Migrate
         | Command::CheckConfig { .. }
-        | Command::Doctor
+        | Command::Doctor(_)
         | Command::Health(_)
         | Command::Device(_)
         | Command::BrokerConfig(_)
@@ -134,8 +136,8 @@ async fn execute(
             tracing::info!("the tables are up to date");
             Ok(ExitCode::SUCCESS)
         }
-        Command::Doctor => {
-            let findings = doctor::examine(&loaded).await;
+        Command::Doctor(judged) => {
+            let findings = doctor::examine(&loaded, judged.command()).await;
             say(&doctor::report(&findings));
             Ok(if findings.iter().any(doctor::Finding::is_failure) {
                 ExitCode::FAILURE

@@ -83,7 +83,7 @@ use crate::config::{self, Auth, Broker, Config, MediaBackend, Mqtt, MqttMode, Se
 use crate::http::{self, AppState, CurrentAuthority, Face};
 
 pub(crate) mod inference;
-mod media;
+pub(crate) mod media;
 
 /// A device that has been silent for so long leaves the memory.
 const DEVICE_IDLE: Duration = Duration::from_secs(600);
@@ -391,7 +391,7 @@ async fn run_tree(
         // A part may wait for the database while it starts. The door, which comes last, is not open then.
         () = &mut shutdown => return Ok(()),
     };
-    tracing::info!(mqtt = ?parts.way_in.addresses(), http = %config.http.listen, "farmiq-edge runs");
+    tracing::info!(mqtt = %parts.way_in.addresses(), http = %config.http.listen, "farmiq-edge runs");
     tokio::select! {
         () = tree.ended() => bail!("parts of the engine failed again and again"),
         () = &mut shutdown => {
@@ -768,7 +768,7 @@ pub(crate) fn link_tls(mqtt: &Mqtt) -> Option<LinkTls> {
     mqtt.url.is_encrypted().then(|| LinkTls { ca: mqtt.tls_ca.clone(), own })
 }
 
-fn link_settings(config: &Config) -> anyhow::Result<LinkSettings> {
+pub(crate) fn link_settings(config: &Config) -> anyhow::Result<LinkSettings> {
     let mqtt = &config.mqtt;
     let (host, port) = mqtt.url.host_and_port().context("mqtt.url names no host")?;
     let named = mqtt.username.clone().map(|username| {

@@ -13,7 +13,7 @@ use crate::first_keys;
 const UPLOAD_SECRET: &str = "upload-secret";
 
 /// The store of a configuration; nothing is connected yet.
-pub(super) fn store(config: &Config) -> Result<Arc<dyn MediaStore>, KeptError> {
+pub(crate) fn store(config: &Config) -> Result<Arc<dyn MediaStore>, KeptError> {
     match config.media.backend_in_use() {
         MediaBackend::S3 => Ok(Arc::new(S3Store::new(&bucket(config)))),
         MediaBackend::Filesystem => Ok(Arc::new(FilesystemStore::new(directory(config)?))),
