@@ -425,10 +425,7 @@ async fn stuck_rows_are_unclaimed_when_their_lease_ended_long_enough_ago() {
     let id = reading(&db, "d-1", 0).await;
     drop(claim_now(&db).await.expect("a batch that is lost"));
     let unclaim = async |before: Timestamp| {
-        let work = async |conn: &mut Conn| {
-            conn.transaction("unclaim", async |conn| queries::unclaim_stuck(conn, before, None, now()).await)
-                .await
-        };
+        let work = async |conn: &mut Conn| queries::unclaim_stuck(conn, before, None, now()).await;
         db.store.run("unclaim", work).await.unwrap()
     };
     assert_eq!(unclaim(now() + seconds(300)).await, 0);

@@ -17,13 +17,19 @@ use super::query::Params;
 use super::telemetry::TenantQuery;
 use super::time::Time;
 
-/// Writes down what is about to be done to the whole box and to no row.
+/// Writes down what is about to be done: to the rows of these tenants, or to the whole box.
 ///
 /// # Errors
 /// When the database fails; then nothing should be done.
-pub(super) async fn note(state: &AppState, call: &Call, action: Action, detail: Value) -> Result<(), Error> {
+pub(super) async fn note(
+    state: &AppState,
+    call: &Call,
+    action: Action,
+    tenants: Option<&[String]>,
+    detail: Value,
+) -> Result<(), Error> {
     let (author, now) = (call.author(), state.clock.now());
-    let deed = Deed { action, tenants: None, target: None, detail };
+    let deed = Deed { action, tenants, target: None, detail };
     let write = async |conn: &mut _| audit::record(conn, &author, &deed, now).await;
     Ok(state.store.run("audit_record", write).await?)
 }

@@ -94,7 +94,7 @@ pub(super) async fn run_janitor(
     params.finish()?;
     let detail = json!({"dry_run": order.is_dry_run, "confirm_clock": order.confirms_clock,
         "confirm_orphans": order.confirms_orphans, "adopt_store": order.adopts_store});
-    audit::note(&state, &call, Action::JanitorRun, detail).await?;
+    audit::note(&state, &call, Action::JanitorRun, None, detail).await?;
     let report = state.retention.order(order).await.ok_or_else(|| {
         Error::new(Code::NotReady, "the pass has no result yet, look at /api/v1/janitor/state later")
     })?;

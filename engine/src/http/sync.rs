@@ -9,10 +9,10 @@ use axum::http::StatusCode;
 use schema::clock::Timestamp;
 use schema::id::Uuid;
 use schema::metrics;
-use schema::store::audit::{self, Action, Deed};
+use schema::store::audit::Action;
 use schema::store::outbox::queries::{self, Counts, Dead, Entry, Status};
 use schema::store::sync_state::{self, Summary};
-use schema::store::{self, Conn, StoreError};
+use schema::store::{self, StoreError};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
@@ -358,14 +358,8 @@ pub(super) async fn redrive(
     let (tenants, now) = (call.tenants(None)?, state.clock.now());
     let (rows, tenants) = (redrive.rows(), tenants.as_slice());
     let detail = rows.map_or_else(|| json!({"all": true}), |ids| json!({"ids": ids}));
-    let (author, deed) = (call.author(), Deed { action: Action::Redrive, tenants, target: None, detail });
-    let write = async |conn: &mut Conn| {
-        conn.transaction("redrive", async |conn| {
-            audit::record(conn, &author, &deed, now).await?;
-            queries::redrive(conn, rows, tenants, now).await
-        })
-        .await
-    };
+    super::audit::note(&state, &call, Action::Redrive, tenants, detail).await?;
+    let write = async |conn: &mut _| queries::redrive(conn, rows, tenants, now).await;
     let events = state.store.run("redrive", write).await?;
     let orders = state.sessions.redrive(&state.store, rows, tenants).await?;
     let jobs = state.inference.redrive(&state.store, &state.clock, rows, tenants).await?;
@@ -436,6 +430,8 @@ pub(super) async fn discard(
 ) -> Result<Json<Discarded>, Error> {
     let Discard { ids, reason } = Discard::of(&body.object()?)?;
     let (tenants, now) = (call.tenants(None)?, state.clock.now());
+    let detail = json!({"ids": &ids, "reason": &reason});
+    super::audit::note(&state, &call, Action::Discard, tenants.as_slice(), detail).await?;
     let write =
         async |conn: &mut _| store::discard::discard(conn, &ids, tenants.as_slice(), &reason, now).await;
     let discarded_count = state.store.run("discard", write).await?;
@@ -477,14 +473,8 @@ pub(super) async fn unclaim_stuck(
     let (tenants, now) = (call.tenants(None)?, state.clock.now());
     let (ended_before, tenants) = (now - chrono::Duration::seconds(seconds), tenants.as_slice());
     let detail = json!({"older_than_seconds": seconds});
-    let (author, deed) = (call.author(), Deed { action: Action::Unclaim, tenants, target: None, detail });
-    let write = async |conn: &mut Conn| {
-        conn.transaction("unclaim", async |conn| {
-            audit::record(conn, &author, &deed, now).await?;
-            queries::unclaim_stuck(conn, ended_before, tenants, now).await
-        })
-        .await
-    };
+    super::audit::note(&state, &call, Action::Unclaim, tenants, detail).await?;
+    let write = async |conn: &mut _| queries::unclaim_stuck(conn, ended_before, tenants, now).await;
     let unclaimed_count = state.store.run("unclaim_stuck", write).await?;
     state.sync.wake();
     let message = format!("Unclaimed {unclaimed_count} stuck entries");
@@ -514,7 +504,7 @@ pub(super) struct Message {
 #[utoipa::path(post, path = "/api/v1/sync/trigger", tag = "sync",
     responses((status = 200, description = "The attempt was made", body = Message)))]
 pub(super) async fn trigger(State(state): State<Arc<AppState>>, call: Call) -> Result<Json<Message>, Error> {
-    super::audit::note(&state, &call, Action::SyncTrigger, json!({})).await?;
+    super::audit::note(&state, &call, Action::SyncTrigger, None, json!({})).await?;
     state.sync.trigger().await;
     Ok(Json(Message { message: "Sync cycle triggered" }))
 }

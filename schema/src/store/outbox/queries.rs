@@ -471,13 +471,12 @@ pub async fn redrive(
     }
 }
 
-/// Puts rows back to pending whose lease ended before `before`, and frees their lane groups, as part of the caller's
-/// transaction. Returns how many rows.
+/// Puts rows back to pending whose lease ended before `before`, and frees their lane groups. Returns how many rows.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn unclaim_stuck(
-    conn: &Conn,
+    conn: &mut Conn,
     before: Timestamp,
     tenants: Option<&[String]>,
     now: Timestamp,
