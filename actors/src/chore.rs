@@ -17,8 +17,8 @@ use schema::metrics;
 use schema::store::StoreError;
 use tokio::time::Instant;
 
-use schema::store::cause;
 use crate::database::DatabaseHealth;
+use schema::store::cause;
 
 /// Work that comes round again.
 pub trait Chore: Send + Sync + 'static {

@@ -1,6 +1,5 @@
 //! The health of the database, as everything that writes to it finds it.
 
-use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +8,6 @@ use schema::metrics;
 use schema::store::{Store, StoreError, health};
 use tokio::time::Instant;
 
-use schema::store::cause;
 use crate::chore::Chore;
 
 /// How long nothing is committed before a row is written to see whether that is possible.

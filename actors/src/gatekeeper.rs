@@ -150,10 +150,9 @@ mod tests {
     #[tokio::test]
     async fn a_key_that_has_gone_is_not_accepted_any_more_whatever_the_database_says() {
         let store = Store::new(&StoreSettings {
-            url: "host=/nonexistent user=nobody dbname=nothing".into(),
             pool_max: 1,
             statement_timeout_seconds: 1,
-            application_name: "test".into(),
+            ..StoreSettings::new("host=/nonexistent user=nobody dbname=nothing", "test")
         });
         let store = store.expect("the address can be read");
         let operator = |name: &str| Operator { name: name.into(), tenants: Tenants::All };
@@ -163,9 +162,9 @@ mod tests {
         let device = CredentialId { username: "t-001/d-001".into(), mark: [7; 32] };
         let (clock, refresh) = (Clock::system(), Duration::from_secs(5));
         let gatekeeper = DeviceGatekeeper {
-            credentials: Credentials::new(store.clone(), clock.clone()),
+            credentials: Credentials::new(store.clone(), clock.clone(), broker::guesses::Guesses::default()),
             operators: operators.clone(),
-            allowlist: Allowlist::new(store, clock, false, refresh),
+            allowlist: Allowlist::new(store, clock, None, refresh),
             database: DatabaseHealth::default(),
             is_anonymous_allowed: false,
         };

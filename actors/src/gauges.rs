@@ -3,7 +3,6 @@
 use schema::metrics::{self, Gauge};
 use schema::store::StoreError;
 
-
 /// Some gauges that one look feeds. That it failed is said once, and does not keep anybody from other work.
 #[derive(Clone, Debug)]
 pub struct Measured {

@@ -28,8 +28,6 @@ const DOUBT: &str = "nothing that waits is given up while the clock is not belie
 const READINGS: i64 = 20;
 /// What a strict cloud and its engine share.
 const SECRET: &str = "a secret of thirty-two bytes or so";
-/// An image, as far as anybody looks.
-const IMAGE: &[u8] = &[0x5a; 2_000];
 
 /// A barn whose engine lives by a clock that the test sets.
 struct House {
@@ -86,6 +84,7 @@ impl House {
     }
 
     async fn put_image(&self) {
+        let image = tests::picture::jpeg("left");
         let mut wish = json!({"tenant_id": TENANT, "farm_id": "f-001", "barn_id": "b-001", "device_id": "wv-001",
             "content_type": "image/jpeg", "filename": "left.jpg"});
         let presigned = self.post("media/images/presign", &wish).await;
@@ -93,13 +92,13 @@ impl House {
         let (_, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("a path");
         let request =
             Request::put(format!("/{path}")).header("host", "edge").header("content-type", "image/jpeg");
-        let request = request.body(Full::from(IMAGE)).expect("a request");
+        let request = request.body(Full::from(image.clone())).expect("a request");
         let base = format!("http://{}", self.engine.settings.http);
         let (status, _) = loadtest::http::call(&base, request).await.expect("the engine answers");
         assert_eq!(status, 200);
         wish["object_key"] = presigned["object_key"].clone();
         wish["mime_type"] = json!("image/jpeg");
-        wish["size_bytes"] = json!(IMAGE.len());
+        wish["size_bytes"] = json!(image.len());
         self.post("media/images/complete", &wish).await;
     }
 

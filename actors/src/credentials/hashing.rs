@@ -205,9 +205,14 @@ impl Queue {
     }
 }
 
+/// Those who wait with one user name, in order of arrival, each by its number.
+type Line = VecDeque<(u64, Grant)>;
+/// The user names of an address, in turn.
+type Users = VecDeque<(u64, Line)>;
+
 /// Whoever waits in one lane: addresses in turn, of each its user names in turn, of each in order of arrival.
 #[derive(Default)]
-struct Ring(VecDeque<(Source, VecDeque<(u64, VecDeque<(u64, Grant)>)>)>);
+struct Ring(VecDeque<(Source, Users)>);
 
 impl Ring {
     fn push(&mut self, place: &Place, grant: Grant) {
@@ -322,7 +327,7 @@ mod tests {
             drop(at_work.pop());
             asking.retain_mut(|(name, ask)| match poll(ask) {
                 Some(turn) => {
-                    at_work.push(turn.ok().expect("a turn"));
+                    at_work.push(turn.expect("a turn"));
                     order.push(*name);
                     false
                 }
@@ -333,7 +338,7 @@ mod tests {
     }
 
     fn begin(hashing: &Hashing, port: Port) -> Turn {
-        poll(&mut ask(hashing, 99, "at work", port, false)).expect("a turn").ok().expect("a turn")
+        poll(&mut ask(hashing, 99, "at work", port, false)).expect("a turn").expect("a turn")
     }
 
     #[tokio::test]

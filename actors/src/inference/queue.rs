@@ -29,7 +29,8 @@ impl Chore for QueueMonitor {
     type Error = Infallible;
 
     async fn run(&mut self) -> Result<Duration, Infallible> {
-        let queue = self.store.reads().run("inference_queue", async |conn| inference::queue(conn).await).await;
+        let queue =
+            self.store.reads().run("inference_queue", async |conn| inference::queue(conn).await).await;
         let gauges = [metrics::inference_queue_depth(), metrics::inference_oldest_age_seconds()];
         let Some((depth, oldest_at)) = self.gauges.found(queue, gauges) else { return Ok(MEASURE_EVERY) };
         let age = oldest_at.and_then(|at| (self.clock.now() - at).to_std().ok()).unwrap_or_default();

@@ -152,7 +152,8 @@ impl UploadWatch {
         }
         self.measured_at = Some(Instant::now());
         let store = &self.completer.store;
-        let bytes = store.reads().run("media_stored_bytes", async |conn| rows::stored_bytes(conn).await).await;
+        let bytes =
+            store.reads().run("media_stored_bytes", async |conn| rows::stored_bytes(conn).await).await;
         let gauge = metrics::media_stored_bytes();
         if let Some(bytes) = self.gauges.found(bytes, [gauge.clone()]) {
             gauge.set(bytes as f64);

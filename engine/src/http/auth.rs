@@ -1,5 +1,6 @@
 //! Who may call what: the classes of routes, the credentials, and the decision that joins them.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{FromRequestParts, Request, State};

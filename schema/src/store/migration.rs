@@ -368,6 +368,7 @@ mod tests {
     fn the_mark_of_a_migration_is_read_from_its_text() {
         assert_eq!(oldest_program("-- Words.\nCREATE TABLE t ()"), LAST_OF_HISTORY);
         assert_eq!(oldest_program("-- Words.\n-- oldest program: 12\nDROP TABLE t"), 12);
-        assert!(known().iter().all(|migration| migration.oldest_program <= migration.version));
+        let mut ours = known().into_iter().filter(|migration| migration.version > LAST_OF_HISTORY);
+        assert!(ours.all(|migration| migration.oldest_program <= migration.version));
     }
 }

@@ -10,6 +10,7 @@ use chrono::Duration;
 use engine::config::{Config, Secret};
 use engine::tree::{Parts, sessions};
 use schema::clock::Clock;
+use schema::clock::watch::ClockWatch;
 use schema::id;
 use schema::store::session::CHILDREN_WAITING_MAX;
 use tests::postgres::Database;
@@ -58,8 +59,9 @@ impl Scale {
     async fn upkeep(&self, clock: Clock) {
         let mut chore = SessionUpkeep {
             store: self.db.store.clone(),
-            clock,
+            watch: ClockWatch::new(clock),
             sessions: self.parts.sessions.clone(),
+            finalize_wait: Duration::hours(24),
             idle_cancel: None,
             gauges: Measured::new("session"),
         };

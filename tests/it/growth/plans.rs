@@ -39,11 +39,15 @@ async fn fill(db: &Database) {
          INSERT INTO dead_letters (id, tenant_id, source, reason, event_type, event_id, body_json, first_seen_at, dead_at, redriven_at)
          SELECT gen_random_uuid(), 't-001', 'session', 'r', 't', i::text, '{}', now(), now() - i * interval '1 second', CASE WHEN i > 10 THEN now() END
          FROM generate_series(1, 20000) AS i;
+         INSERT INTO session_parked (tenant_id, event_id, session_id, occurred_at, received_at, expires_at, body_json)
+         SELECT 't-001', i::text, 's-' || i, now(), now(), now() + (i - 10) * interval '1 minute', '{}' FROM generate_series(1, 20000) AS i;
+         INSERT INTO ingress_dedupe (tenant_id, event_id, first_seen_at, expires_at, topic, hash)
+         SELECT 't-001', i::text, now(), now() + (i - 10) * interval '1 minute', 't', 'h' FROM generate_series(1, 20000) AS i;
          INSERT INTO discarded_events (id, tenant_id, source, event_type, body_json, reason, discarded_at)
-         SELECT gen_random_uuid(), 't-001', 'outbox', 't', '{}', 'r', now() - i * interval '1 minute' FROM generate_series(1, 20000) AS i;
-         VACUUM ANALYZE",
+         SELECT gen_random_uuid(), 't-001', 'outbox', 't', '{}', 'r', now() - i * interval '1 minute' FROM generate_series(1, 20000) AS i",
     )
     .await;
+    db.execute("VACUUM ANALYZE").await;
 }
 
 /// The settings under which the outbox is read.
@@ -62,19 +66,25 @@ async fn what_comes_round_again_finds_its_rows_by_an_index() {
     let ids = vec![id::new_id()];
     let every: Option<Vec<id::Uuid>> = None;
     let soon = now + Duration::seconds(10);
+    let farthest = now + Duration::days(1);
     type Params<'a> = Vec<&'a (dyn ToSql + Sync)>;
     // The statement, its parameters, an index that it must use, and the pages it may look at.
     let polled: Vec<(&str, Params<'_>, &str, i64)> = vec![
         ("session_forsaken", vec![&month_ago, &500_i64], "session_weights_waiting", 200),
-        ("session_expired_finalizes", vec![&now, &500_i64], "session_parked_expiry", 10),
+        ("session_expired_finalizes", vec![&now, &500_i64], "session_parked_expiry", 40),
         ("session_idle", vec![&now, &500_i64], "weight_sessions_open", 10),
-        ("media_claim_due", vec![&now, &now, &soon, &50_i64], "media_uploads_open", 400),
+        (
+            "media_claim_due",
+            vec![&now, &now, &soon, &50_i64, &farthest, &farthest, &farthest],
+            "media_uploads_open",
+            400,
+        ),
         ("inference_oldest_job", vec![], "inference_jobs_open", 10),
-        ("inference_claim", vec![&now, &"me", &soon], "inference_jobs_due", 60),
-        ("inference_expired", vec![&now], "inference_jobs_due", 60),
+        ("inference_claim", vec![&now, &"me", &soon, &farthest], "inference_jobs_due", 60),
+        ("inference_expired", vec![&now, &farthest], "inference_jobs_due", 60),
         ("retention_delete_dead_letters", vec![&month_ago, &2000_i64], "dead_letters_redriven", 10),
         ("retention_delete_discarded_events", vec![&month_ago, &2000_i64], "discarded_events_time", 10),
-        ("dedupe_delete_expired", vec![&now, &month_ago, &5000_i64], "ingress_dedupe_expires", 10),
+        ("dedupe_delete_expired", vec![&now, &month_ago, &5000_i64], "ingress_dedupe_expires", 100),
     ];
     for (name, params, index, pages_max) in polled {
         check(&mut db, name, &params, index, pages_max).await;

@@ -191,7 +191,8 @@ async fn what_is_polled_costs_the_same_with_a_hundred_times_the_rows() {
     let mut pages = Vec::new();
     for (first, last) in [(1, 300), (301, 30_000)] {
         db.execute(&events(first, last)).await;
-        db.execute("VACUUM ANALYZE sync_outbox; VACUUM ANALYZE tallies").await;
+        db.execute("VACUUM ANALYZE sync_outbox").await;
+        db.execute("VACUUM ANALYZE tallies").await;
         let all: Option<Vec<String>> = None;
         let tallies = plan(&mut db.client, "tally_read", &[&"sync_outbox", &all]).await;
         db.execute("SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off").await;
