@@ -11,6 +11,8 @@ use tokio::process::Command;
 const EXAMPLES_MAX: &str = "60";
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
     response_headers_conformance,response_schema_conformance,unsupported_method";
+/// A wrong password waits for its answer, longer each time: what is answered there is looked at elsewhere.
+const WITH_PASSWORDS: &str = "/api/v1/ingress/device-token";
 /// An operator of every tenant may call everything but what is signed.
 const KEY: &str = "key-of-an-operator";
 
@@ -29,7 +31,7 @@ async fn every_answer_is_described_and_none_is_a_server_error() {
         .args(["run", &format!("http://{}/api-docs/openapi.json", barn.settings.http)])
         .args(["--header", &format!("x-api-key:{KEY}"), "--checks", CHECKS])
         .args(["--max-examples", EXAMPLES_MAX, "--generation-deterministic"])
-        .args(["--phases", "examples,coverage,fuzzing"])
+        .args(["--phases", "examples,coverage,fuzzing", "--exclude-path", WITH_PASSWORDS])
         .args(["--continue-on-failure", "--workers", "2", "--no-color", "--warnings", "off"])
         .current_dir(barn.settings.data_dir())
         .stdin(Stdio::null())

@@ -1,3 +1,5 @@
+//! Pictures that are whole, cut at every place, and damaged, of each type.
+
 use std::io::Cursor;
 
 use image::{DynamicImage, Rgb, RgbImage};

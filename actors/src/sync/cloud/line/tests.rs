@@ -1,3 +1,5 @@
+//! The line to the cloud, against pretenders that move, age and fail.
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex as StdMutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
