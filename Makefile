@@ -7,7 +7,7 @@ MODEL_VENV := target/venv-model
 CARGO_DENY := target/tools/bin/cargo-deny
 DATA_DIR ?=
 
-.PHONY: help up test test-large lint advisories bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model prerequisites
+.PHONY: help up test test-large two-months lint advisories bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model prerequisites
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -24,6 +24,10 @@ test: prerequisites $(VENV)/.ready $(NODE)/.ready ## Run all tests with what the
 test-large: prerequisites ## Run what is too large for every day: 5,000 encrypted connections through kills and outages
 	cargo build --workspace --all-targets
 	tests/with-postgres cargo nextest run --workspace --run-ignored only
+
+two-months: prerequisites ## Live two months of a barn in an hour, with wrong clocks, outages and a restore; the judge looks
+	cargo build --release -p farmiq-edge -p farmiq-loadtest
+	@loadtest/two-months
 
 lint: $(CARGO_DENY) ## Check formatting, lints, and the licenses and sources of what we depend on
 	cargo fmt --all --check
