@@ -307,9 +307,9 @@ async fn only_so_many_strangers_of_a_tenant_are_entered() {
         let Publish { topic, payload, .. } = reading(id, &new_event_id());
         case(reason, "", &topic, payload)
     };
-    let pending = ["d-2", "d-3", "d-2"].map(|id| stranger(Reason::DevicePending, id));
+    let pending = ["x-1", "x-2", "x-1"].map(|id| stranger(Reason::DevicePending, id));
     check(&barn, &mut device, pending.into()).await;
-    let refused = ["d-4", "d-5"].map(|id| stranger(Reason::DeviceNotAllowed, id));
+    let refused = ["x-3", "x-4"].map(|id| stranger(Reason::DeviceNotAllowed, id));
     check(&barn, &mut device, refused.into()).await;
     assert_eq!(
         barn.db.count("SELECT count(*) FROM device_allowlist WHERE provision_state = 'pending'").await,

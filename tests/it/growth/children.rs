@@ -10,7 +10,7 @@ use chrono::Duration;
 use engine::config::{Config, Secret};
 use engine::tree::{Parts, sessions};
 use schema::clock::Clock;
-use schema::clock::watch::ClockWatch;
+use schema::clock::watch::{ClockWatch, Known};
 use schema::id;
 use schema::store::session::CHILDREN_WAITING_MAX;
 use tests::postgres::Database;
@@ -57,9 +57,11 @@ impl Scale {
     }
 
     async fn upkeep(&self, clock: Clock) {
+        let watch = ClockWatch::new(clock.clone());
+        watch.remember(Known { known_at: Some(clock.now()), leapt_at: None });
         let mut chore = SessionUpkeep {
             store: self.db.store.clone(),
-            watch: ClockWatch::new(clock),
+            watch,
             sessions: self.parts.sessions.clone(),
             finalize_wait: Duration::hours(24),
             idle_cancel: None,
