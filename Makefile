@@ -7,25 +7,25 @@ MODEL_VENV := target/venv-model
 CARGO_DENY := target/tools/bin/cargo-deny
 DATA_DIR ?=
 
-.PHONY: help up test test-large two-months lint advisories bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model prerequisites
+.PHONY: help up test test-large two-months lint advisories bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model to-run to-test
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
-up: prerequisites ## Run the engine, a pretend cloud and a simulated barn until Ctrl-C
+up: to-run ## Run the engine, a pretend cloud and a simulated barn until Ctrl-C
 	cargo build -p farmiq-edge -p farmiq-loadtest
 	@DATA_DIR="$(DATA_DIR)" deploy/demo
 
-test: prerequisites $(VENV)/.ready $(NODE)/.ready ## Run all tests with what they need
+test: to-test $(VENV)/.ready $(NODE)/.ready ## Run all tests with what they need
 	@tests/previous-program
 	cargo build --workspace --all-targets
 	tests/with-postgres cargo nextest run --workspace
 
-test-large: prerequisites ## Run what is too large for every day: 5,000 encrypted connections through kills and outages
+test-large: to-test ## Run what is too large for every day: 5,000 encrypted connections through kills and outages
 	cargo build --workspace --all-targets
 	tests/with-postgres cargo nextest run --workspace --run-ignored only
 
-two-months: prerequisites ## Live two months of a barn in an hour, with wrong clocks, outages and a restore; the judge looks
+two-months: to-test ## Live two months of a barn in an hour, with wrong clocks, outages and a restore; the judge looks
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
 	@loadtest/two-months
 
@@ -38,15 +38,15 @@ lint: $(CARGO_DENY) ## Check formatting, lints, and the licenses and sources of 
 advisories: $(CARGO_DENY) ## Look for known vulnerabilities in what we depend on; needs the internet
 	$(CARGO_DENY) check advisories
 
-bench: prerequisites ## Measure raw COPY, bare SQL and the engine end to end in one run
+bench: to-run ## Measure raw COPY, bare SQL and the engine end to end in one run
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
 	@deploy/bench
 
-bench-door: prerequisites ## Measure the MQTT listener beside Mosquitto and rumqttd, and what an idle connection costs
+bench-door: to-test ## Measure the MQTT listener beside Mosquitto and rumqttd, and what an idle connection costs
 	cargo build --release -p farmiq-edge -p farmiq-loadtest -p broker --bins --example plain_rumqttd
 	@deploy/bench-door --idle 1000,10000,50000
 
-bench-weigh: prerequisites ## Measure the way of pictures to weights, and their error, with both places for pictures
+bench-weigh: to-run ## Measure the way of pictures to weights, and their error, with both places for pictures
 	cargo build --workspace --example objects
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
 	@deploy/bench-weigh
@@ -55,7 +55,7 @@ bench-inference: $(MODEL_VENV)/.ready ## Measure what weighing an image costs he
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
 	@$(MODEL_VENV)/bin/python deploy/bench-inference target/release/farmiq-edge target/mobilenet
 
-bench-retention: prerequisites ## Measure what deleting a million old rows costs those who write
+bench-retention: to-run ## Measure what deleting a million old rows costs those who write
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
 	@deploy/bench-retention
 
@@ -70,8 +70,8 @@ model: $(MODEL_VENV)/.ready ## Draw pictures and train the demonstration model a
 $(CARGO_DENY):
 	cargo install --quiet --locked --debug --root target/tools --version 0.20.2 cargo-deny
 
-prerequisites: # What the machine lacks, from the distribution's packages
-	@deploy/prerequisites
+to-run to-test: # What the machine lacks, from the distribution's packages
+	@deploy/prerequisites $(@:to-%=%)
 
 $(VENV)/.ready: tests/requirements.txt
 	python3 -m venv $(VENV)

@@ -53,5 +53,5 @@ impl FakeTime {
 fn library() -> PathBuf {
     let directories = std::fs::read_dir("/usr/lib").expect("the system has libraries");
     let mut candidates = directories.flatten().map(|directory| directory.path().join(LIBRARY));
-    candidates.find(|path| Path::exists(path)).expect("libfaketime is installed: deploy/prerequisites")
+    candidates.find(|path| Path::exists(path)).expect("libfaketime is installed: deploy/prerequisites test")
 }

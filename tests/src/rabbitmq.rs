@@ -108,7 +108,7 @@ impl RabbitMq {
             .stderr(log())
             .kill_on_drop(true)
             .spawn();
-        assert!(Path::new(PROGRAM).exists(), "RabbitMQ is not installed: deploy/prerequisites");
+        assert!(Path::new(PROGRAM).exists(), "RabbitMQ is not installed: deploy/prerequisites test");
         self.server = Some(child.expect("the server can be started"));
         until("rabbitmq answers", async || {
             let child = self.server.as_mut().expect("it was just started");
