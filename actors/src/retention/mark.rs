@@ -73,13 +73,16 @@ impl Janitor {
             return Ok(Standing::Unmarked);
         }
         let others = if is_adopting { Marker::default() } else { found.without(identity.id) };
+        let put = async |count| self.media.put_marker(&others.text_with(identity.id, count)).await;
+        // Our line comes before the first count: whoever has counted has a marker, and a kill between the two changes
+        // nothing.
+        if is_adopting || found.count_of(identity.id).is_none() {
+            put(identity.marks_count).await?;
+        }
         let count = async |conn: &mut _| mark::count(conn, identity.id, self.clock.now()).await;
         let count = self.store.run("count_mark", count).await?;
-        let put = self.media.put_marker(&others.text_with(identity.id, count)).await;
-        // A marker that names us already does so on a full disk as well.
-        if is_adopting || found.count_of(identity.id).is_none() {
-            put?;
-        }
+        // It names us already, and does so on a full disk as well.
+        let _ = put(count).await;
         Ok(if others.0.is_empty() { Standing::Own } else { Standing::Shared })
     }
 

@@ -232,6 +232,32 @@ async fn a_barn_of_an_older_program_has_its_store_marked_at_the_first_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_first_pass_that_is_cut_anywhere_costs_no_store_its_marker() {
+    let house = House::beside(
+        Database::fresh_at(now()).await,
+        Arc::new(tempfile::tempdir().expect("a directory")),
+        now(),
+    )
+    .await;
+    house.reading("new", 0).await;
+    for polls in 1.. {
+        let is_marked_at_once = super::poll_times(house.hub(|_| ()).pass(WET), polls).await;
+        house.known_images(2).await;
+        house.pass().await;
+        assert!(house.marker().is_some(), "cut after {polls} polls");
+        if is_marked_at_once {
+            break;
+        }
+        house.db.execute("DELETE FROM media_store; DELETE FROM media_objects").await;
+        for entry in std::fs::read_dir(house.root.path()).expect("a directory").flatten() {
+            let path = entry.path();
+            if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
+                .expect("it is ours");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_marker_that_is_deleted_is_missed() {
     let house = House::new().await;
     house.known_images(30).await;
