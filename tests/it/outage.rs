@@ -7,6 +7,7 @@ use tests::engine::Engine;
 use tests::paho::Paho;
 use tests::server::Server;
 use tests::settings::Settings;
+use tests::wait::{still, until};
 
 /// Clients of paho-mqtt.
 const CLIENTS: usize = 8;
@@ -16,8 +17,6 @@ const READINGS: usize = 2000;
 const PER_SECOND: f64 = 125.0;
 /// How long the database is away.
 const AWAY: Duration = Duration::from_secs(10);
-/// What was committed before the end may still be acknowledged within this time.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How much memory the outage may cost.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
 
@@ -31,12 +30,13 @@ async fn outage(
     drop(db);
     let mut engine = Engine::start(Settings::of(&server.url())).await;
     let clients = Paho::start(engine.settings.mqtt, CLIENTS, READINGS, PER_SECOND);
-    tests::wait::until("the clients are at work", async || clients.ledger.counts().1 > 2000).await;
+    until("the clients are at work", async || clients.ledger.counts().1 > 2000).await;
 
     let resident_before = engine.resident_bytes();
     take_away(&mut server).await;
-    tokio::time::sleep(LAST_ANSWERS).await;
-    let (offered_before, acked_before) = clients.ledger.counts();
+    let ledger = &clients.ledger;
+    let acked_before = still("the last answers", async || ledger.counts().1).await;
+    let offered_before = ledger.counts().0;
     let mut resident_max = resident_before;
     let ends_at = tokio::time::Instant::now() + AWAY;
     while tokio::time::Instant::now() < ends_at {

@@ -1,7 +1,6 @@
 //! Sync as a whole: real rows, real requests, and a cloud that fails in every way it can.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use actors::sync::cloud::CloudSettings;
 use actors::sync::sign::CloudAuth;
@@ -13,11 +12,9 @@ use loadtest::cloud::{Auth, Mode, Plan, PretendCloud, Settings};
 use ractor::{Actor, ActorRef};
 use schema::clock::{Clock, Timestamp};
 use tests::postgres::{self, Database};
+use tests::wait::until;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-
-/// How often a test looks whether something has happened.
-const LOOK: Duration = Duration::from_millis(20);
 
 fn start_of_time() -> Timestamp {
     DateTime::from_timestamp(1_770_888_735, 0).expect("a time")
@@ -106,17 +103,19 @@ impl Site {
 
     /// Looks until so many rows meet the condition. Time passes meanwhile, a minute with every look.
     async fn until(&self, condition: &str, rows: i64) {
-        while self.count(condition).await != rows {
-            self.clock.advance(TimeDelta::minutes(1));
-            tokio::time::sleep(LOOK).await;
-        }
+        let meet = async || {
+            let is_met = self.count(condition).await == rows;
+            if !is_met {
+                self.clock.advance(TimeDelta::minutes(1));
+            }
+            is_met
+        };
+        until(condition, meet).await;
     }
 
     /// The same while time stands still.
     async fn until_at_once(&self, condition: &str, rows: i64) {
-        while self.count(condition).await != rows {
-            tokio::time::sleep(LOOK).await;
-        }
+        until(condition, async || self.count(condition).await == rows).await;
     }
 
     async fn leases(&self) -> i64 {
@@ -163,6 +162,17 @@ async fn everything_arrives_once_and_in_order() {
     assert_eq!(site.cloud.judge().duplicated, 0);
     let view = site.hub.view();
     assert_eq!((view.state, view.last_success_at), (CloudState::Up, Some(site.clock.now())));
+}
+
+#[tokio::test]
+async fn a_tenant_of_any_alphabet_is_sent() {
+    let mut site = Site::new().await;
+    site.readings(10, 2).await;
+    site.db.execute("UPDATE sync_outbox SET tenant_id = 'โรงเรือน-ü'").await;
+    site.start().await;
+    site.until_at_once("status = 'acked'", 10).await;
+    site.stop().await;
+    site.assert_delivered(10).await;
 }
 
 #[tokio::test]
@@ -439,9 +449,7 @@ async fn without_a_cloud_rows_are_kept() {
 async fn an_idle_cloud_is_greeted() {
     let mut site = Site::new().await;
     site.start().await;
-    while site.hub.view().state != CloudState::Up {
-        tokio::time::sleep(LOOK).await;
-    }
+    until("the cloud is up", async || site.hub.view().state == CloudState::Up).await;
     site.stop().await;
 }
 

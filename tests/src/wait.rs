@@ -19,3 +19,25 @@ pub async fn until(what: &str, mut is_true: impl AsyncFnMut() -> bool) {
     };
     tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never came true: {what}"));
 }
+
+/// How long nothing must change until nothing more is expected; far more than any message takes.
+const STILL: Duration = Duration::from_secs(1);
+
+/// Waits until a figure has stood still for a while, and returns it.
+///
+/// # Panics
+/// When it never does.
+pub async fn still<T: PartialEq>(what: &str, mut figure: impl AsyncFnMut() -> T) -> T {
+    let waiting = async {
+        let (mut last, mut since) = (figure().await, tokio::time::Instant::now());
+        while since.elapsed() < STILL {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let now = figure().await;
+            if now != last {
+                (last, since) = (now, tokio::time::Instant::now());
+            }
+        }
+        last
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never stood still: {what}"))
+}
