@@ -240,6 +240,8 @@ catalog! {
     counter inference_jobs(result: &'static str) = "inference.jobs";
     /// Seconds an attempt took, by what became of it.
     histogram inference_duration_seconds(result: &'static str) = "inference.duration_seconds";
+    /// Seconds from the last byte of an image, when its job is made, to the stored result.
+    histogram inference_pipeline_seconds() = "inference.pipeline_seconds";
     /// 1 while RabbitMQ carries work orders.
     gauge inference_rabbitmq_up() = "inference.rabbitmq_up";
     /// Work orders, by what became of them: sent, lost on the way there; taken, stale when their job was not to be claimed.

@@ -390,6 +390,9 @@ impl WorkerContext {
             tracing::warn!(job_id = %job.id, trace_id = job.trace_id, attempt_count = claim.attempt, "inference result came after its lease");
             return Ok(Outcome::Late);
         }
+        // A clock that was set back meanwhile makes it nothing.
+        let since_asked = (self.clock.now() - job.created_at).to_std().unwrap_or_default();
+        metrics::inference_pipeline_seconds().record(since_asked);
         self.sync.wake();
         tracing::debug!(job_id = %job.id, tenant_id = job.tenant_id, media_id = %job.media_id, trace_id = job.trace_id, "image looked at");
         Ok(Outcome::Completed)
