@@ -25,6 +25,7 @@
 //! HTTP stands beside the tree: it answers before the database does, and until everything else is down.
 
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -608,6 +609,20 @@ fn hours(count: u64) -> chrono::Duration {
     chrono::Duration::hours(i64::try_from(count).unwrap_or(CENTURY_HOURS).min(CENTURY_HOURS))
 }
 
+/// Writers that an engine may have.
+const WRITERS_MAX: usize = 32;
+/// Sets of counters, of which an engine uses the one that its name chooses. A database whose engines change their names
+/// with each start has no more.
+const COUNTER_SETS: u64 = 16;
+
+/// Where a writer counts: engines on one database seldom wait for each other's counters.
+fn shard_of(edge_id: &str, writer: usize) -> i32 {
+    let mut hasher = DefaultHasher::new();
+    edge_id.hash(&mut hasher);
+    let set = usize::try_from(hasher.finish() % COUNTER_SETS).expect("a few sets");
+    i32::try_from(set * WRITERS_MAX + writer).expect("a few hundred")
+}
+
 fn telemetry_writers(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
     let dedupe_ttl = hours(config.ingress.dedupe_ttl_hours);
     let writer = |(shard, address): (usize, &Address<telemetry::Msg>)| {
@@ -618,7 +633,7 @@ fn telemetry_writers(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
             stats: Arc::clone(&parts.stats),
             wake_sync: parts.sync.waker(),
             dedupe_ttl,
-            shard: i32::try_from(shard).expect("there are at most 32 writers"),
+            shard: shard_of(&config.edge.id, shard),
         };
         ChildSpec::new("telemetry", &shard.to_string(), address, move || (TelemetryWriter, args.clone()))
     };
