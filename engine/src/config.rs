@@ -62,7 +62,12 @@ pub struct Loaded {
 impl Loaded {
     /// What should be logged once at start: what was met on the way, and settings that are not safe.
     pub fn notices(&self) -> Vec<String> {
-        self.met.iter().cloned().chain(insecure_settings(&self.config)).collect()
+        self.notices_about(&self.config)
+    }
+
+    /// The same when this is what becomes of the configuration.
+    pub fn notices_about(&self, config: &Config) -> Vec<String> {
+        self.met.iter().cloned().chain(insecure_settings(config)).collect()
     }
 }
 

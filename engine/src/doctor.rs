@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use crate::cluster::Cluster;
 use crate::config::{Config, Database, Environment, InferenceQueue, Loaded, MediaBackend, MqttMode};
 use crate::health::Question;
-use crate::{http, tree};
+use crate::{first_keys, http, tree};
 
 mod files;
 mod links;
@@ -79,6 +79,16 @@ pub enum Command {
     Run,
 }
 
+impl Command {
+    /// What it would log at its start.
+    pub fn notices(self, loaded: &Loaded) -> Vec<String> {
+        match self {
+            Self::Up => loaded.notices_about(&first_keys::foreseen(&loaded.config)),
+            Self::Run => loaded.notices(),
+        }
+    }
+}
+
 /// Looks at everything. The configuration itself was read without a mistake when this is called.
 pub async fn examine(loaded: &Loaded, command: Command) -> Vec<Finding> {
     let config = &loaded.config;
@@ -87,8 +97,10 @@ pub async fn examine(loaded: &Loaded, command: Command) -> Vec<Finding> {
         Command::Run => "no mistake, as `farmiq-edge run`".to_owned(),
     };
     let mut findings = vec![Finding::ok("configuration", judged)];
-    let remarks =
-        loaded.notices().into_iter().map(|notice| Finding::new(Verdict::Warn, "configuration", notice, ""));
+    let remarks = command
+        .notices(loaded)
+        .into_iter()
+        .map(|notice| Finding::new(Verdict::Warn, "configuration", notice, ""));
     findings.extend(remarks);
     findings.extend(database(config, command).await);
     findings.push(listener("http", config.http.listen, config).await);
@@ -407,6 +419,15 @@ mod tests {
         assert!(finding.is_failure() && finding.advice.contains(&taken.port().to_string()), "{finding:?}");
         drop(other);
         assert!(!listener("mqtt", taken, &config).await.is_failure());
+    }
+
+    #[test]
+    fn an_up_is_not_warned_of_secrets_that_it_makes() {
+        let loaded = load(&Inputs::default()).unwrap();
+        let warns = |command: Command| {
+            command.notices(&loaded).iter().any(|notice| notice.contains("auth.jwt_secrets"))
+        };
+        assert!(warns(Command::Run) && !warns(Command::Up));
     }
 
     #[tokio::test]

@@ -51,20 +51,40 @@ impl FirstKeys {
 /// # Errors
 /// When the data directory cannot be read or written.
 pub fn provide(config: &mut Config) -> Result<FirstKeys, KeptError> {
-    let (data_dir, auth) = (&config.edge.data_dir, &mut config.auth);
+    let data_dir = config.edge.data_dir.clone();
     let mut first = FirstKeys::default();
+    let Some(key) = fill_in(config, |name| first.kept(&data_dir, name))? else { return Ok(first) };
+    let new = (key.origin != KeptOrigin::Found).then_some(key.value);
+    first.operator = Some(OperatorKeyFile { path: data_dir.join(OPERATOR_KEY), new });
+    Ok(first)
+}
+
+/// What [`provide`] makes of a configuration, with values in the place of secrets and without a look at the disk: for
+/// whoever judges it.
+#[must_use]
+pub fn foreseen(config: &Config) -> Config {
+    let mut config = config.clone();
+    let kept = |_: &str| Ok(Kept { value: Secret::from("0".repeat(64)), origin: KeptOrigin::Found });
+    fill_in(&mut config, kept).expect("nothing is read");
+    config
+}
+
+/// Fills in what is missing, and returns the operator key if that was.
+fn fill_in(
+    config: &mut Config,
+    mut kept: impl FnMut(&str) -> Result<Kept<Secret>, KeptError>,
+) -> Result<Option<Kept<Secret>>, KeptError> {
+    let auth = &mut config.auth;
     if auth.jwt_secrets.is_empty() {
-        auth.jwt_secrets = vec![first.kept(data_dir, SIGNING_SECRET)?.value];
+        auth.jwt_secrets = vec![kept(SIGNING_SECRET)?.value];
     }
     if auth.mode == AuthMode::Compat || !auth.operator_keys.is_empty() {
-        return Ok(first);
+        return Ok(None);
     }
-    let Kept { value: key, origin } = first.kept(data_dir, OPERATOR_KEY)?;
-    let new = (origin != KeptOrigin::Found).then(|| key.clone());
-    first.operator = Some(OperatorKeyFile { path: data_dir.join(OPERATOR_KEY), new });
+    let key = kept(OPERATOR_KEY)?;
     let (name, tenants) = (Some(OPERATOR.to_owned()), vec!["*".to_owned()]);
-    auth.operator_keys = vec![OperatorKey { name, key, role: Role::Admin, tenants }];
-    Ok(first)
+    auth.operator_keys = vec![OperatorKey { name, key: key.value.clone(), role: Role::Admin, tenants }];
+    Ok(Some(key))
 }
 
 /// A kept secret, with a word about one that could not be used.

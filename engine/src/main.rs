@@ -55,8 +55,8 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
-    if let Command::CheckConfig { .. } = cli.command {
-        return check_config(&loaded);
+    if let Command::CheckConfig { judged, .. } = &cli.command {
+        return check_config(&loaded, judged.command());
     }
     match start(cli.command, inputs, loaded) {
         Ok(code) => code,
@@ -72,8 +72,8 @@ fn is_long_running(command: &Command) -> bool {
     matches!(command, Command::Up(_) | Command::Run | Command::Worker)
 }
 
-fn check_config(loaded: &Loaded) -> ExitCode {
-    for notice in loaded.notices() {
+fn check_config(loaded: &Loaded, command: doctor::Command) -> ExitCode {
+    for notice in command.notices(loaded) {
         complain(&format!("note: {notice}\n"));
     }
     say(&loaded.effective())
@@ -155,7 +155,7 @@ async fn execute(
                 }
             }
         }
-        Command::CheckConfig { .. } => Ok(check_config(&loaded)),
+        Command::CheckConfig { judged, .. } => Ok(check_config(&loaded, judged.command())),
         Command::BrokerConfig(BrokerConfigCommand::Mosquitto(wish)) => {
             if wish.watch {
                 start_logging(&loaded, style_for_people());
