@@ -40,24 +40,24 @@ advisories: $(CARGO_DENY) ## Look for known vulnerabilities in what we depend on
 
 bench: to-run ## Measure raw COPY, bare SQL and the engine end to end in one run
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
-	@deploy/bench
+	@loadtest/bench
 
 bench-door: to-test ## Measure the MQTT listener beside Mosquitto and rumqttd, and what an idle connection costs
 	cargo build --release -p farmiq-edge -p farmiq-loadtest -p broker --bins --example plain_rumqttd
-	@deploy/bench-door --idle 1000,10000,50000
+	@loadtest/bench-door --idle 1000,10000,50000
 
 bench-weigh: to-run ## Measure the way of pictures to weights, and their error, with both places for pictures
 	cargo build --workspace --example objects
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
-	@deploy/bench-weigh
+	@loadtest/bench-weigh
 
 bench-inference: $(MODEL_VENV)/.ready ## Measure what weighing an image costs here, with the bundled and with a larger model
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
-	@$(MODEL_VENV)/bin/python deploy/bench-inference target/release/farmiq-edge target/mobilenet
+	@$(MODEL_VENV)/bin/python loadtest/bench-inference target/release/farmiq-edge target/mobilenet
 
 bench-retention: to-run ## Measure what deleting a million old rows costs those who write
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
-	@deploy/bench-retention
+	@loadtest/bench-retention
 
 bench-fan-out: ## Measure live messages to subscribers, through the router and through the queues
 	cargo run --release -p broker --example fan_out

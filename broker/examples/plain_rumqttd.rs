@@ -1,4 +1,4 @@
-//! A plain rumqttd with its own listener, to be measured beside the engine by `deploy/bench-door`.
+//! A plain rumqttd with its own listener, to be measured beside the engine by `loadtest/bench-door`.
 //!
 //! Without TLS, which its crate builds on libraries with open advisories.
 
