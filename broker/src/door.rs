@@ -43,7 +43,6 @@ use crate::door::caller::Caller;
 use crate::door::hub::Hub;
 use crate::door::journal::Journal;
 use crate::door::listener::{Layers, Listener, Listeners};
-pub use crate::door::queue::QueueDrop;
 use crate::door::queue::{QueueBudget, QueueLimits};
 use crate::door::retained::Retained;
 use crate::door::session::SessionParts;

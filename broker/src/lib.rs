@@ -26,9 +26,9 @@ pub mod tls;
 pub mod window;
 
 pub use delivery::{Delivery, Intake, Message, Qos, Settlement, Verdict};
-pub use door::{Addresses, Door, DoorError, DoorParts, DoorSettings, QueueDrop};
+pub use door::{Addresses, Door, DoorError, DoorParts, DoorSettings};
 pub use gatekeeper::{CredentialId, Gatekeeper, Identity, Login, Operator, Principal, Scope, Shown, Tenants};
 pub use link::{Link, LinkParts, LinkSettings, LinkTls, ProbeError, probe};
 pub use publication::Publication;
-pub use stats::{DoorStats, Refusal};
+pub use stats::{DoorStats, QueueDrop, Refusal};
 pub use store::{DoorStore, DoorStoreError, Forgetful};

@@ -6,8 +6,6 @@ use std::time::Duration;
 use schema::metrics;
 use schema::wire::topic::Kind;
 
-use crate::door::QueueDrop;
-
 /// Why a client or a message was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -74,6 +72,38 @@ impl Refusal {
             Self::Revoked => "revoked",
             Self::Sessions => "sessions",
             Self::Accept => "accept",
+        }
+    }
+}
+
+/// Why a message does not reach a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueDrop {
+    /// So many messages wait for this client.
+    Count,
+    /// So many bytes wait for this client.
+    Bytes,
+    /// So many bytes wait for all clients together.
+    TotalBytes,
+    /// It waited too long, or its publisher said that it is of no use any more.
+    Age,
+    /// It is larger than the client said it takes.
+    PacketSize,
+}
+
+impl QueueDrop {
+    /// Every reason.
+    pub const ALL: [Self; 5] = [Self::Count, Self::Bytes, Self::TotalBytes, Self::Age, Self::PacketSize];
+
+    /// The `reason` label of metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Bytes => "bytes",
+            Self::TotalBytes => "total_bytes",
+            Self::Age => "age",
+            Self::PacketSize => "packet_size",
         }
     }
 }

@@ -9,11 +9,11 @@ use schema::clock::Timestamp;
 
 use crate::delivery::Qos;
 use crate::door::packet::{self, ConnectProperties, Outgoing, Reason, Version};
-use crate::door::queue::{QueueDrop, Step, Written};
+use crate::door::queue::{Step, Written};
 use crate::door::session::{Session, is_live};
 use crate::fanout::{Fanout, Feed, Forward, RouterGone};
 use crate::publication::Publication;
-use crate::stats::DoorStats;
+use crate::stats::{DoorStats, QueueDrop};
 
 /// Bytes that may wait for a slow reader before it gets nothing more.
 const WAITING_BYTES_MAX: usize = 256 << 10;

@@ -15,6 +15,7 @@ use schema::clock::Timestamp;
 use crate::delivery::Qos;
 use crate::door::packet::{Malformed, Reason};
 use crate::publication::Publication;
+use crate::stats::QueueDrop;
 use crate::store::Queued;
 
 /// Packet ids there are. A queue never spans more places, so that no two of its messages share an id.
@@ -26,38 +27,6 @@ pub(crate) struct QueueLimits {
     pub(crate) messages_max: usize,
     pub(crate) bytes_max: usize,
     pub(crate) age_max: Duration,
-}
-
-/// Why a message does not reach a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QueueDrop {
-    /// So many messages wait for this client.
-    Count,
-    /// So many bytes wait for this client.
-    Bytes,
-    /// So many bytes wait for all clients together.
-    TotalBytes,
-    /// It waited too long, or its publisher said that it is of no use any more.
-    Age,
-    /// It is larger than the client said it takes.
-    PacketSize,
-}
-
-impl QueueDrop {
-    /// Every reason.
-    pub const ALL: [Self; 5] = [Self::Count, Self::Bytes, Self::TotalBytes, Self::Age, Self::PacketSize];
-
-    /// The `reason` label of metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Count => "count",
-            Self::Bytes => "bytes",
-            Self::TotalBytes => "total_bytes",
-            Self::Age => "age",
-            Self::PacketSize => "packet_size",
-        }
-    }
 }
 
 /// The bytes that wait for all clients together.

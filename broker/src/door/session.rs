@@ -15,10 +15,10 @@ use crate::delivery::Qos;
 use crate::door::hub::Parcel;
 use crate::door::journal::{Journal, Place};
 use crate::door::packet::Malformed;
-use crate::door::queue::{Manner, Queue, QueueBudget, QueueDrop, QueueLimits, Step, Written};
+use crate::door::queue::{Manner, Queue, QueueBudget, QueueLimits, Step, Written};
 use crate::filter::{self, Shared};
 use crate::publication::Publication;
-use crate::stats::DoorStats;
+use crate::stats::{DoorStats, QueueDrop};
 use crate::store::{Change, Client, Queued, StoredSession, Subscription};
 
 /// What all sessions work with.
