@@ -11,7 +11,7 @@ use schema::clock::{Clock, Timestamp};
 
 use crate::door::journal::{Journal, Place};
 use crate::door::packet::RetainHandling;
-use crate::door::queue::Manner;
+use crate::door::queue::{Manner, Parcel};
 use crate::door::retained::Retained;
 use crate::door::routes::Routes;
 use crate::door::session::{Session, is_live};
@@ -33,9 +33,6 @@ pub(crate) struct Hub {
     /// Whose turn it is in a group that shares a subscription.
     turn: AtomicUsize,
 }
-
-/// A message, and how it is sent.
-pub(crate) type Parcel = (Arc<Publication>, Manner);
 
 /// A subscription that was made.
 #[derive(Debug)]
@@ -137,15 +134,15 @@ impl Hub {
 
     fn retained_for(&self, subscription: &Subscription) -> Vec<Parcel> {
         let messages = self.retained.matching(&subscription.filter, self.clock.now()).into_iter();
-        let with_manner = messages.map(|publication| {
-            let manner = Manner {
+        let parcels = messages.map(|publication| Parcel {
+            manner: Manner {
                 qos: publication.qos.min(subscription.qos),
                 retain: true,
                 subscription_ids: subscription.id.into_iter().collect(),
-            };
-            (publication, manner)
+            },
+            publication,
         });
-        with_manner.collect()
+        parcels.collect()
     }
 
     fn queue(&self, publication: &Arc<Publication>) -> Place {
@@ -163,7 +160,7 @@ impl Hub {
                 retain: publication.retain && found.retain_as_published,
                 subscription_ids: found.subscription_ids,
             };
-            found.session.offer(publication, manner, now)
+            found.session.offer(Parcel { publication: Arc::clone(publication), manner }, now)
         });
         places.max().unwrap_or_default()
     }

@@ -54,6 +54,13 @@ pub(crate) struct Manner {
     pub(crate) subscription_ids: Vec<NonZeroU32>,
 }
 
+/// A message, and how it is sent to one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parcel {
+    pub(crate) publication: Arc<Publication>,
+    pub(crate) manner: Manner,
+}
+
 /// How far a message is on its way to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -165,11 +172,11 @@ impl Queue {
     /// Appends a message; says its place, unless it has none at quality 0.
     pub(crate) fn push(
         &mut self,
-        publication: Arc<Publication>,
-        manner: Manner,
+        parcel: Parcel,
         now: Timestamp,
         limits: &QueueLimits,
     ) -> Result<Option<u64>, QueueDrop> {
+        let Parcel { publication, manner } = parcel;
         let cost = publication.cost_bytes();
         let first = self.entries.iter().find_map(|entry| entry.sequence);
         let spans_all_ids = first.is_some_and(|first| self.next_sequence - first >= PACKET_IDS);

@@ -20,8 +20,9 @@ fn publication(payload: &str) -> Arc<Publication> {
     })
 }
 
-fn manner(qos: Qos) -> Manner {
-    Manner { qos, retain: false, subscription_ids: Vec::new() }
+fn parcel(payload: &str, qos: Qos) -> Parcel {
+    let manner = Manner { qos, retain: false, subscription_ids: Vec::new() };
+    Parcel { publication: publication(payload), manner }
 }
 
 fn queue() -> Queue {
@@ -29,7 +30,7 @@ fn queue() -> Queue {
 }
 
 fn push(queue: &mut Queue, payload: &str, qos: Qos) -> Result<Option<u64>, QueueDrop> {
-    queue.push(publication(payload), manner(qos), Timestamp::UNIX_EPOCH, &LIMITS)
+    queue.push(parcel(payload, qos), Timestamp::UNIX_EPOCH, &LIMITS)
 }
 
 /// Sends what may be sent: payload, id and repetition of each message, and ids that are to be released.
@@ -108,16 +109,16 @@ fn every_limit_binds_and_says_which_it_was() {
     let budget = QueueBudget::new(1200);
     let mut queue = Queue::new(Arc::clone(&budget));
     let mut push = |payload: usize| {
-        let message = publication(&"x".repeat(payload));
-        queue.push(message, manner(Qos::AtLeastOnce), Timestamp::UNIX_EPOCH, &limits)
+        let message = parcel(&"x".repeat(payload), Qos::AtLeastOnce);
+        queue.push(message, Timestamp::UNIX_EPOCH, &limits)
     };
     assert_eq!(push(900), Err(QueueDrop::Bytes));
     assert_eq!(push(10), Ok(Some(0)));
     assert_eq!(push(10), Ok(Some(1)));
     assert_eq!(push(10), Err(QueueDrop::Count));
     let mut other = Queue::new(Arc::clone(&budget));
-    let message = publication(&"x".repeat(800));
-    let total = other.push(message, manner(Qos::AtLeastOnce), Timestamp::UNIX_EPOCH, &limits);
+    let message = parcel(&"x".repeat(800), Qos::AtLeastOnce);
+    let total = other.push(message, Timestamp::UNIX_EPOCH, &limits);
     assert_eq!(total, Err(QueueDrop::TotalBytes));
     drop((queue, other));
     assert_eq!(budget.bytes.load(Ordering::Relaxed), 0);

@@ -12,10 +12,9 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::delivery::Qos;
-use crate::door::hub::Parcel;
 use crate::door::journal::{Journal, Place};
 use crate::door::packet::Malformed;
-use crate::door::queue::{Manner, Queue, QueueBudget, QueueLimits, Step, Written};
+use crate::door::queue::{Manner, Parcel, Queue, QueueBudget, QueueLimits, Step, Written};
 use crate::filter::{self, Shared};
 use crate::publication::Publication;
 use crate::stats::{DoorStats, QueueDrop};
@@ -208,7 +207,7 @@ impl Session {
                 filter::matches(filter, &publication.topic)
             })
         };
-        retained.retain(|(publication, _)| is_wanted(publication));
+        retained.retain(|parcel| is_wanted(&parcel.publication));
         let mut dropped = Vec::new();
         queue.retain(is_wanted, |sequence| dropped.push(sequence));
         for sequence in dropped {
@@ -230,12 +229,12 @@ impl Session {
 
     /// Queues a message for the client: says where that is in the journal. A message without a promise is for those who
     /// are there.
-    pub(crate) fn offer(&self, publication: &Arc<Publication>, manner: Manner, now: Timestamp) -> Place {
+    pub(crate) fn offer(&self, parcel: Parcel, now: Timestamp) -> Place {
         let mut state = self.lock();
-        if !state.is_connected && manner.qos == Qos::AtMostOnce {
+        if !state.is_connected && parcel.manner.qos == Qos::AtMostOnce {
             return Place::START;
         }
-        let place = self.push(&mut state, publication, manner, now);
+        let place = self.push(&mut state, parcel, now);
         drop(state);
         self.changed.notify_one();
         place
@@ -272,8 +271,8 @@ impl Session {
                 return;
             }
             for _ in 0..count {
-                let Some((publication, manner)) = state.retained.pop_front() else { break };
-                self.push(&mut state, &publication, manner, now);
+                let Some(parcel) = state.retained.pop_front() else { break };
+                self.push(&mut state, parcel, now);
             }
         }
     }
@@ -388,20 +387,15 @@ impl Session {
         }))
     }
 
-    fn push(
-        &self,
-        state: &mut State,
-        publication: &Arc<Publication>,
-        manner: Manner,
-        now: Timestamp,
-    ) -> Place {
-        let Manner { qos, retain, subscription_ids } = manner.clone();
-        match state.queue.push(Arc::clone(publication), manner, now, &self.parts.limits) {
+    fn push(&self, state: &mut State, parcel: Parcel, now: Timestamp) -> Place {
+        let Parcel { publication, manner } = parcel.clone();
+        let Manner { qos, retain, subscription_ids } = manner;
+        match state.queue.push(parcel, now, &self.parts.limits) {
             Ok(Some(sequence)) => self.record(state, || Change::Queued {
                 id: self.id,
                 queued: Queued {
                     sequence,
-                    publication: Arc::clone(publication),
+                    publication,
                     qos,
                     retain,
                     subscription_ids,
