@@ -15,10 +15,10 @@ use crate::door::packet::{
     Version, Will,
 };
 use crate::door::sessions::{NoSeat, Seat, Visitor, Wish};
+use crate::door::shared::{Phase, Shared};
 use crate::door::topics::TOPIC_ALIASES_MAX;
 use crate::door::transport::Transport;
 use crate::door::will::HeldWill;
-use crate::door::{Phase, Shared};
 use crate::gatekeeper::{CredentialId, Login, Principal, Scope, Shown};
 use crate::stats::Refusal;
 use crate::store::{Client, Owner};
@@ -177,7 +177,7 @@ where
         password: password.as_deref(),
     };
     caller.asks();
-    let rechecks = shared.rechecks();
+    let rechecks = shared.judge.rechecks();
     let login = timeout_at(deadline, shared.gatekeeper.login(shown)).await;
     let identified = identify(shared, version, login.map_err(|_| unavailable(version))?);
     match &identified {
@@ -221,7 +221,7 @@ where
             return Err(Refused::Answer(version, code, Refusal::Sessions));
         }
     };
-    shared.judge_if_missed(&visitor.principal, rechecks).await;
+    shared.judge.judge_if_missed(&visitor.principal, rechecks).await;
     if let Some(will) = seated.will {
         // The receiver lives as long as the door.
         let _ = shared.due_wills.send(will);

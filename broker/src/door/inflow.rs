@@ -11,11 +11,11 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::credits::Cost;
 use crate::delivery::{Delivery, Message};
-use crate::door::Shared;
 use crate::door::journal::Place;
 use crate::door::packet::{self, Reason, Version};
 use crate::door::queue::Parcel;
 use crate::door::session::Session;
+use crate::door::shared::Shared;
 use crate::publication::Publication;
 use crate::redelivery::Redelivery;
 use crate::window::{Answer, Audience, Closed, Returned, Slot, Window};

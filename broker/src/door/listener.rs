@@ -8,7 +8,7 @@ use std::task::Poll;
 use tokio::io;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::door::DoorError;
+use crate::door::settings::{Addresses, DoorError, DoorSettings};
 use crate::tls::Tls;
 
 /// Clients the system has wait to be accepted, as far as its own limit (`somaxconn`) allows: after a power cut all devices
@@ -25,14 +25,14 @@ pub(crate) struct Layers {
 }
 
 /// A socket that is listened on.
-pub(crate) struct Listener {
+struct Listener {
     socket: TcpListener,
     layers: Layers,
-    pub(crate) local_addr: SocketAddr,
+    local_addr: SocketAddr,
 }
 
 impl Listener {
-    pub(crate) fn bind(address: SocketAddr, layers: Layers) -> Result<Self, DoorError> {
+    fn bind(address: SocketAddr, layers: Layers) -> Result<Self, DoorError> {
         let failed = |source| DoorError::Listen { address, source };
         let socket = listen(address).map_err(failed)?;
         let local_addr = socket.local_addr().map_err(failed)?;
@@ -56,8 +56,33 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    pub(crate) fn new(listeners: Vec<Listener>) -> Self {
-        Self { listeners, first: 0 }
+    /// Opens every listener that is asked for; says where.
+    pub(crate) fn open(
+        settings: &DoorSettings,
+        tls: Option<&Arc<Tls>>,
+    ) -> Result<(Self, Addresses), DoorError> {
+        let mut addresses = Addresses::default();
+        let mut listeners = Vec::new();
+        for (asked, is_encrypted, has_websocket, bound) in [
+            (settings.listen, false, false, &mut addresses.plain),
+            (settings.listen_tls, true, false, &mut addresses.tls),
+            (settings.listen_ws, false, true, &mut addresses.ws),
+            (settings.listen_wss, true, true, &mut addresses.wss),
+        ] {
+            let Some(address) = asked else { continue };
+            let tls = match (is_encrypted, tls) {
+                (true, Some(tls)) => Some(Arc::clone(tls)),
+                (true, None) => return Err(DoorError::NoCertificate { address }),
+                (false, _) => {
+                    tracing::warn!(%address, "the MQTT listener is not encrypted: for development only");
+                    None
+                }
+            };
+            let listener = Listener::bind(address, Layers { tls, has_websocket })?;
+            *bound = Some(listener.local_addr);
+            listeners.push(listener);
+        }
+        Ok((Self { listeners, first: 0 }, addresses))
     }
 
     /// Waits for the next client of any of them; says what it has to pass through. Dropping the future loses nobody.

@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use crate::credits::{Cost, Credits};
 use crate::delivery::{Message, Verdict};
-use crate::door::Shared;
 use crate::door::inflow::Inflow;
 use crate::door::packet::{Version, Will};
 use crate::door::sessions::DelayedWill;
+use crate::door::shared::Shared;
 use crate::door::topics::{KnownTopic, Publisher};
 use crate::gatekeeper::Principal;
 use crate::stats::Refusal;

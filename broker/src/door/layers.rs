@@ -1,0 +1,92 @@
+//! From an accepted socket to MQTT: what lies between is taken off, layer by layer, within the time a login may take.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout_at;
+
+use crate::door::admission::admit;
+use crate::door::caller::Caller;
+use crate::door::connection::Connection;
+use crate::door::listener::Layers;
+use crate::door::shared::{Phase, Shared};
+use crate::door::transport::Transport;
+use crate::door::websocket;
+use crate::stats::Refusal;
+use crate::tls::HandshakeError;
+
+/// One connection from its first byte to the end of its last delivery.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    layers: Layers,
+    mut caller: Caller,
+    place: OwnedSemaphorePermit,
+) {
+    let Some(tls) = layers.tls else {
+        return upgrade(shared, stream, layers.has_websocket, caller, place).await;
+    };
+    let mut phase = shared.phase.clone();
+    let greeted = tokio::select! {
+        greeted = timeout_at(caller.deadline, tls.accept(stream)) => greeted.unwrap_or(Err(HandshakeError::TooSlow)),
+        _ = phase.wait_for(|phase| *phase != Phase::Open) => return,
+    };
+    match greeted {
+        Ok((stream, chain)) => {
+            caller.chain = chain;
+            upgrade(shared, stream, layers.has_websocket, caller, place).await;
+        }
+        Err(error) => {
+            if shared.refuse(Refusal::Handshake) {
+                tracing::info!(peer = %caller.peer, error = &error as &dyn Error, "client refused: TLS");
+            }
+        }
+    }
+}
+
+/// Takes a stream out of its WebSocket, if it comes in one.
+async fn upgrade<S>(
+    shared: Arc<Shared>,
+    stream: S,
+    has_websocket: bool,
+    caller: Caller,
+    place: OwnedSemaphorePermit,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if !has_websocket {
+        return converse(shared, stream, caller, place).await;
+    }
+    let mut phase = shared.phase.clone();
+    let upgraded = tokio::select! {
+        upgraded = timeout_at(caller.deadline, websocket::upgrade(stream, &shared.origins)) => upgraded,
+        _ = phase.wait_for(|phase| *phase != Phase::Open) => return,
+    };
+    match upgraded {
+        Ok(Ok(stream)) => converse(shared, stream, caller, place).await,
+        Ok(Err(error)) => {
+            if shared.refuse(Refusal::Upgrade) {
+                tracing::info!(peer = %caller.peer, error = &error as &dyn Error, "client refused: WebSocket");
+            }
+        }
+        Err(_) => {
+            if shared.refuse(Refusal::Upgrade) {
+                tracing::info!(peer = %caller.peer, "client refused: no WebSocket in time");
+            }
+        }
+    }
+}
+
+/// A stream of MQTT, from its CONNECT to the end of its last delivery.
+pub(crate) async fn converse<S>(shared: Arc<Shared>, stream: S, caller: Caller, place: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite,
+{
+    let transport = Transport::new(stream);
+    if let Some(admitted) = admit(&shared, transport, caller).await {
+        Connection::new(shared, admitted, place).run().await;
+    }
+}

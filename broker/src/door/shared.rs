@@ -1,0 +1,62 @@
+//! What all connections of a door share, and where the door is on its way down.
+
+use std::sync::Arc;
+
+use schema::clock::Clock;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{Semaphore, watch};
+
+use crate::credits::Credits;
+use crate::delivery::Intake;
+use crate::door::hub::Hub;
+use crate::door::judge::Judge;
+use crate::door::refusals::Refusals;
+use crate::door::sessions::{DelayedWill, Sessions};
+use crate::door::settings::DoorSettings;
+use crate::door::websocket::Origins;
+use crate::fanout::Fanout;
+use crate::gatekeeper::Gatekeeper;
+use crate::guesses::Guesses;
+use crate::places::Places;
+use crate::stats::{DoorStats, Refusal};
+
+/// Where the door is on its way down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Everybody is welcome.
+    Open,
+    /// Nothing more is read; what is in hand is finished and answered.
+    Draining,
+    /// The deadline passed.
+    Over,
+}
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) settings: DoorSettings,
+    pub(crate) gatekeeper: Arc<dyn Gatekeeper>,
+    pub(crate) intake: Arc<dyn Intake>,
+    pub(crate) clock: Clock,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) fanout: Arc<dyn Fanout>,
+    pub(crate) credits: Arc<Credits>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) judge: Judge,
+    /// Last wills to be published by nobody's connection; there is one at most for each session that lasts.
+    pub(crate) due_wills: UnboundedSender<DelayedWill>,
+    pub(crate) stats: Arc<DoorStats>,
+    pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) guesses: Guesses,
+    pub(crate) refusals: Arc<Refusals>,
+    pub(crate) origins: Origins,
+    pub(crate) places: Arc<Semaphore>,
+    /// The places of clients that are not logged in.
+    pub(crate) handshakes: Places,
+}
+
+impl Shared {
+    /// Counts a refusal; says whether the log has room for it.
+    pub(crate) fn refuse(&self, refusal: Refusal) -> bool {
+        self.refusals.count(refusal)
+    }
+}
