@@ -45,6 +45,7 @@ use crate::credits::Credits;
 use crate::delivery::Intake;
 use crate::door::caller::Caller;
 use crate::door::hub::Hub;
+use crate::door::inflow::{InflowParts, publish_delayed};
 use crate::door::journal::Journal;
 use crate::door::judge::Judge;
 use crate::door::listener::{Layers, Listeners};
@@ -52,10 +53,11 @@ use crate::door::queue::{QueueBudget, QueueLimits};
 use crate::door::refusals::Refusals;
 use crate::door::retained::Retained;
 use crate::door::session::SessionParts;
-use crate::door::sessions::{DelayedWill, Sessions};
+use crate::door::sessions::Sessions;
 pub use crate::door::settings::{Addresses, DoorError, DoorSettings};
 use crate::door::shared::{Phase, Shared};
 use crate::door::websocket::Origins;
+use crate::door::will::DelayedWill;
 use crate::embedded::Embedded;
 use crate::fanout::Fanout;
 use crate::gatekeeper::{Gatekeeper, Identity};
@@ -144,22 +146,33 @@ impl Door {
         };
         let sessions = Sessions::new(Arc::clone(&hub), Arc::new(parts), settings.sessions_max);
         sessions.restore(stored.sessions, clock.now());
+        let credits = Credits::new(
+            settings.credit_messages_max,
+            settings.credit_bytes_max,
+            settings.message_bytes_max,
+        );
+        let refusals = Arc::new(Refusals::new(Arc::clone(&stats)));
+        let inflow = InflowParts {
+            credits: Arc::clone(&credits),
+            stats: Arc::clone(&stats),
+            intake,
+            hub: Arc::clone(&hub),
+            gatekeeper: Arc::clone(&gatekeeper),
+            refusals: Arc::clone(&refusals),
+            clock: clock.clone(),
+        };
         let (due_wills, wills_due) = unbounded_channel();
         let shared = Shared {
             judge: Judge::new(Arc::clone(&sessions), Arc::clone(&gatekeeper)),
             gatekeeper,
-            intake,
             clock,
             hub,
             fanout,
-            credits: Credits::new(
-                settings.credit_messages_max,
-                settings.credit_bytes_max,
-                settings.message_bytes_max,
-            ),
+            credits,
+            inflow: Arc::new(inflow),
             sessions,
             due_wills,
-            refusals: Arc::new(Refusals::new(Arc::clone(&stats))),
+            refusals,
             stats,
             phase: phase_seen,
             guesses,
@@ -297,7 +310,7 @@ impl Door {
                 _ = phase.changed() => {}
                 Some(ended) = tasks.join_next() => self.count_panic(ended),
                 Some(delayed) = due_wills.recv() => {
-                    tasks.spawn(will::publish_delayed(Arc::clone(&self.shared), delayed));
+                    tasks.spawn(publish_delayed(Arc::clone(&self.shared.inflow), delayed));
                 }
                 (accepted, layers) = listeners.accept() => match accepted {
                     Ok((stream, peer)) => self.admit(stream, peer, layers, tasks),

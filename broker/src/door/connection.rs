@@ -122,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let now = Instant::now();
         let silence = Duration::from_secs(u64::from(keep_alive_seconds)) * 3 / 2;
         Self {
-            inflow: Inflow::new(Arc::clone(&shared), Arc::clone(seat.session()), version),
+            inflow: Inflow::new(Arc::clone(&shared.inflow), Arc::clone(seat.session()), version),
             outflow: Outflow::new(version, &properties, shared.settings.inflight_max),
             transport,
             seat,
@@ -152,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         if let Some(will) = self.will.take().filter(|_| ending.publishes_will()) {
             let delay = Duration::from_secs(u64::from(will.will.delay_seconds));
             if delay.is_zero() || self.seat.session().expiry_seconds() == 0 {
-                will.publish(&self.shared, &mut self.inflow, &self.principal);
+                self.inflow.deliver_will(will, &self.principal);
             } else {
                 self.seat.leave_will(will, self.principal.clone(), delay);
             }

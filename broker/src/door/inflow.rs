@@ -6,18 +6,24 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use schema::clock::Clock;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::credits::Cost;
-use crate::delivery::{Delivery, Message};
+use crate::credits::{Cost, Credits};
+use crate::delivery::{Delivery, Intake, Message, Verdict};
+use crate::door::hub::Hub;
 use crate::door::journal::Place;
 use crate::door::packet::{self, Reason, Version};
 use crate::door::queue::Parcel;
+use crate::door::refusals::Refusals;
 use crate::door::session::Session;
-use crate::door::shared::Shared;
+use crate::door::topics::{KnownTopic, Publisher};
+use crate::door::will::{DelayedWill, HeldWill};
+use crate::gatekeeper::{Gatekeeper, Principal};
 use crate::publication::Publication;
 use crate::redelivery::Redelivery;
+use crate::stats::{DoorStats, Refusal};
 use crate::window::{Answer, Audience, Closed, Returned, Slot, Window};
 
 /// An answer the client is to get.
@@ -33,9 +39,20 @@ pub(crate) enum Owed {
     Nothing,
 }
 
+/// What all inflows work with.
+pub(crate) struct InflowParts {
+    pub(crate) credits: Arc<Credits>,
+    pub(crate) stats: Arc<DoorStats>,
+    pub(crate) intake: Arc<dyn Intake>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) gatekeeper: Arc<dyn Gatekeeper>,
+    pub(crate) refusals: Arc<Refusals>,
+    pub(crate) clock: Clock,
+}
+
 /// The deliveries of a connection; outlives its stream.
 pub(crate) struct Inflow {
-    shared: Arc<Shared>,
+    parts: Arc<InflowParts>,
     session: Arc<Session>,
     version: Version,
     window: Arc<Window>,
@@ -56,12 +73,12 @@ pub(crate) struct Inflow {
 }
 
 impl Inflow {
-    pub(crate) fn new(shared: Arc<Shared>, session: Arc<Session>, version: Version) -> Self {
-        let audience = Arc::clone(&shared.hub) as Arc<dyn Audience>;
+    pub(crate) fn new(parts: Arc<InflowParts>, session: Arc<Session>, version: Version) -> Self {
+        let audience = Arc::clone(&parts.hub) as Arc<dyn Audience>;
         Self {
-            window: Window::new(Arc::clone(&shared.credits), Some(audience)),
-            stored: shared.hub.journal.follow(),
-            shared,
+            window: Window::new(Arc::clone(&parts.credits), Some(audience)),
+            stored: parts.hub.journal.follow(),
+            parts,
             session,
             version,
             open: 0,
@@ -77,7 +94,7 @@ impl Inflow {
 
     /// Takes the credit of the packet that is being read, unless it was taken before; false when it is spent.
     pub(crate) fn grant(&mut self, cost: Cost) -> bool {
-        if self.granted.is_none() && self.shared.credits.try_take(cost) {
+        if self.granted.is_none() && self.parts.credits.try_take(cost) {
             self.granted = Some(cost);
         }
         self.granted.is_some()
@@ -88,8 +105,40 @@ impl Inflow {
         self.unacknowledged += usize::from(matches!(slot.answer, Answer::PubAck(_)));
         let turn = self.window.open(slot);
         self.open += 1;
-        self.shared.stats.opened();
-        self.shared.intake.take(Delivery::from_window(message, 0, Arc::clone(&self.window), turn));
+        self.parts.stats.opened();
+        self.parts.intake.take(Delivery::from_window(message, 0, Arc::clone(&self.window), turn));
+    }
+
+    /// Hands a last will in like a message that came over the connection.
+    pub(crate) fn deliver_will(&mut self, will: HeldWill, principal: &Principal) {
+        let HeldWill { will, reserved } = will;
+        let scope = principal.device().and_then(|identity| self.parts.gatekeeper.scope(identity));
+        let topic = KnownTopic::judge(&will.topic, Publisher::of(principal, scope.as_ref()));
+        if !topic.may_publish && self.parts.refusals.count(Refusal::Acl) {
+            let device_id = principal.device().map(|identity| identity.device_id.as_str());
+            tracing::info!(device_id, topic = &*topic.name, "last will refused: outside the scope");
+        }
+        let (received_at, arrived_at) = (Instant::now(), self.parts.clock.now());
+        let slot = Slot {
+            answer: Answer::None,
+            cost: reserved.take(),
+            echo: topic.echo(will.retain, will.properties, arrived_at),
+            is_denied: !topic.may_publish,
+            kind: topic.kind,
+            received_at,
+            epoch: 0,
+        };
+        let message = Message {
+            topic: Arc::clone(&topic.name),
+            payload: will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            received_at,
+            arrived_at,
+            identity: principal.device().cloned(),
+            verdict: if topic.may_publish { Verdict::Admitted } else { Verdict::AclDenied },
+        };
+        self.deliver(message, slot);
     }
 
     /// Has the client get an answer, in its turn.
@@ -113,7 +162,7 @@ impl Inflow {
         self.window.collect(&mut self.closed, &mut self.returned);
         if !self.closed.is_empty() {
             self.open -= self.closed.len();
-            self.shared.stats.closed(self.closed.len());
+            self.parts.stats.closed(self.closed.len());
             let mut closed = std::mem::take(&mut self.closed);
             for closed in closed.drain(..) {
                 self.close(closed, now);
@@ -122,10 +171,10 @@ impl Inflow {
         }
         self.answer(outbox);
         for returned in &self.returned {
-            self.shared.stats.count_handed_back(returned.kind);
+            self.parts.stats.count_handed_back(returned.kind);
         }
         self.redelivery.put(now, self.returned.drain(..));
-        self.redelivery.deliver_due(now, &self.window, &*self.shared.intake);
+        self.redelivery.deliver_due(now, &self.window, &*self.parts.intake);
     }
 
     /// Waits until [`Inflow::collect`] may find something. Dropping the future loses nothing.
@@ -161,7 +210,7 @@ impl Inflow {
 
     fn close(&mut self, closed: Closed, now: Instant) {
         let Closed { slot, is_refused, message } = closed;
-        self.shared.stats.answered(slot.kind, now - slot.received_at);
+        self.parts.stats.answered(slot.kind, now - slot.received_at);
         let reason = match self.version {
             Version::V4 => Reason::SUCCESS,
             Version::V5 if slot.is_denied => Reason::NOT_AUTHORIZED,
@@ -172,7 +221,7 @@ impl Inflow {
         if let Some(message) = message {
             let Message { topic, payload, qos, .. } = *message;
             let echo = slot.echo;
-            place = self.shared.hub.publish(Publication {
+            place = self.parts.hub.publish(Publication {
                 topic,
                 payload,
                 qos,
@@ -227,15 +276,23 @@ impl Inflow {
                 self.session.offer_retained(retained);
             }
         }
-        self.shared.credits.give_back(cost);
+        self.parts.credits.give_back(cost);
     }
+}
+
+/// Publishes a will whose client did not come back in time, and stays until it is settled.
+pub(crate) async fn publish_delayed(parts: Arc<InflowParts>, delayed: DelayedWill) {
+    let DelayedWill { will, principal, session, .. } = delayed;
+    let mut inflow = Inflow::new(parts, session, Version::V4);
+    inflow.deliver_will(will, &principal);
+    inflow.finish().await;
 }
 
 impl Drop for Inflow {
     fn drop(&mut self) {
-        self.shared.stats.abandon(self.open);
+        self.parts.stats.abandon(self.open);
         let owed = self.owed.drain(..).fold(Cost::default(), |sum, (_, _, cost)| sum.plus(cost));
-        self.shared.credits.give_back(owed.plus(self.granted.take().unwrap_or_default()));
+        self.parts.credits.give_back(owed.plus(self.granted.take().unwrap_or_default()));
     }
 }
 

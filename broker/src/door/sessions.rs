@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::door::hub::Hub;
 use crate::door::session::{Session, SessionParts};
-use crate::door::will::HeldWill;
+use crate::door::will::{DelayedWill, HeldWill};
 use crate::gatekeeper::{CredentialId, Identity, Principal};
 use crate::store::{Client, Owner, StoredSession};
 use crate::tls::ClientChain;
@@ -94,15 +94,6 @@ struct SeatEntry {
     close: watch::Sender<Option<CloseReason>>,
     /// Its sender goes when the connection is over and its last will was taken.
     gone: watch::Receiver<()>,
-}
-
-/// A last will whose client may still come back.
-pub(crate) struct DelayedWill {
-    pub(crate) will: HeldWill,
-    pub(crate) principal: Principal,
-    /// The session it is of, for subscribers who do not want their own messages.
-    pub(crate) session: Arc<Session>,
-    due_at: Instant,
 }
 
 /// A connection's place at its session; dropping it says that the connection is over.

@@ -7,13 +7,14 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Semaphore, watch};
 
 use crate::credits::Credits;
-use crate::delivery::Intake;
 use crate::door::hub::Hub;
+use crate::door::inflow::InflowParts;
 use crate::door::judge::Judge;
 use crate::door::refusals::Refusals;
-use crate::door::sessions::{DelayedWill, Sessions};
+use crate::door::sessions::Sessions;
 use crate::door::settings::DoorSettings;
 use crate::door::websocket::Origins;
+use crate::door::will::DelayedWill;
 use crate::fanout::Fanout;
 use crate::gatekeeper::Gatekeeper;
 use crate::guesses::Guesses;
@@ -35,11 +36,11 @@ pub(crate) enum Phase {
 pub(crate) struct Shared {
     pub(crate) settings: DoorSettings,
     pub(crate) gatekeeper: Arc<dyn Gatekeeper>,
-    pub(crate) intake: Arc<dyn Intake>,
     pub(crate) clock: Clock,
     pub(crate) hub: Arc<Hub>,
     pub(crate) fanout: Arc<dyn Fanout>,
     pub(crate) credits: Arc<Credits>,
+    pub(crate) inflow: Arc<InflowParts>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) judge: Judge,
     /// Last wills to be published by nobody's connection; there is one at most for each session that lasts.
