@@ -4,58 +4,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use schema::clock::Timestamp;
-use tokio::time::Instant;
-
-use crate::gatekeeper::Identity;
+use crate::message::Message;
 use crate::window::{Turn, Window};
-
-/// How a message was published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Qos {
-    /// Nothing is acknowledged.
-    AtMostOnce,
-    /// PUBACK after the commit.
-    AtLeastOnce,
-    /// PUBREC after the commit.
-    ExactlyOnce,
-}
-
-/// What the door already knows about a message. Everything but [`Verdict::Admitted`] only wants to be recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Nothing speaks against it.
-    Admitted,
-    /// The topic is outside the device's scope.
-    AclDenied,
-    /// The message is larger than the limit; its payload was not kept.
-    TooLarge {
-        /// Bytes of the payload as it was announced.
-        size_bytes: usize,
-    },
-}
-
-/// A published message.
-#[derive(Clone, Debug)]
-pub struct Message {
-    /// The topic as it was sent; not parsed.
-    pub topic: Arc<str>,
-    /// The body; not opened.
-    pub payload: Bytes,
-    /// How it was published.
-    pub qos: Qos,
-    /// From a device: to be retained. From an external broker: a retained copy, delivered after a subscribe.
-    pub retain: bool,
-    /// When it arrived, for latencies.
-    pub received_at: Instant,
-    /// When it arrived, in wall time.
-    pub arrived_at: Timestamp,
-    /// The device behind the connection; `None` when anonymous or from an external broker.
-    pub identity: Option<Identity>,
-    /// What the door already knows.
-    pub verdict: Verdict,
-}
 
 /// How a delivery ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

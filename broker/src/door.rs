@@ -146,11 +146,8 @@ impl Door {
         };
         let sessions = Sessions::new(Arc::clone(&hub), Arc::new(parts), settings.sessions_max);
         sessions.restore(stored.sessions, clock.now());
-        let credits = Credits::new(
-            settings.credit_messages_max,
-            settings.credit_bytes_max,
-            settings.message_bytes_max,
-        );
+        let credits =
+            Credits::new(settings.credit_messages_max, settings.credit_bytes_max, settings.message_bytes_max);
         let refusals = Arc::new(Refusals::new(Arc::clone(&stats)));
         let inflow = InflowParts {
             credits: Arc::clone(&credits),

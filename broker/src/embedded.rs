@@ -26,8 +26,8 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use crate::delivery::Qos;
 use crate::fanout::{Fanout, Feed, Forward, RouterGone};
+use crate::message::Qos;
 use crate::publication::Publication;
 
 /// Bytes of a ring segment of one filter, and how many of them the router keeps.

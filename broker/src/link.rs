@@ -26,9 +26,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::credits::{Cost, Credits};
-use crate::delivery::{Delivery, Intake, Message, Qos, Verdict};
+use crate::delivery::{Delivery, Intake};
 pub use crate::link::probe::{ProbeError, probe};
 pub use crate::link::tls::LinkTls;
+use crate::message::{Message, Qos, Verdict};
 use crate::redelivery::Redelivery;
 use crate::stats::DoorStats;
 use crate::tls::{TlsError, advice as tls_advice};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use schema::clock::Timestamp;
 
-use crate::delivery::Qos;
+use crate::message::Qos;
 
 /// A message as subscribers get it. Never changed once it was made, so that all of them share it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
     use crate::credits::{Cost, Credits};
-    use crate::delivery::Message;
+    use crate::message::Message;
     use crate::window::{Answer, Echo, Slot};
 
     #[test]

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use schema::clock::Timestamp;
 use uuid::Uuid;
 
-use crate::delivery::Qos;
 use crate::gatekeeper::Identity;
+use crate::message::Qos;
 use crate::publication::Publication;
 
 /// The store could not be read or written.

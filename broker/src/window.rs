@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::credits::{Cost, Credits};
-use crate::delivery::Message;
+use crate::message::Message;
 
 /// Whether anybody listens to what is committed.
 pub(crate) trait Audience: Send + Sync + fmt::Debug {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::credits::{Cost, Credits};
-use crate::delivery::{Delivery, Intake, Message, Verdict};
+use crate::delivery::{Delivery, Intake};
 use crate::door::hub::Hub;
 use crate::door::journal::Place;
 use crate::door::packet::{self, Reason, Version};
@@ -21,6 +21,7 @@ use crate::door::session::Session;
 use crate::door::topics::{KnownTopic, Publisher};
 use crate::door::will::{DelayedWill, HeldWill};
 use crate::gatekeeper::{Gatekeeper, Principal};
+use crate::message::{Message, Verdict};
 use crate::publication::Publication;
 use crate::redelivery::Redelivery;
 use crate::stats::{DoorStats, Refusal};

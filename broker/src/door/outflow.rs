@@ -7,11 +7,11 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use schema::clock::Timestamp;
 
-use crate::delivery::Qos;
 use crate::door::packet::{self, ConnectProperties, Outgoing, Reason, Version};
 use crate::door::queue::{Step, Written};
 use crate::door::session::{Session, is_live};
 use crate::fanout::{Fanout, Feed, Forward, RouterGone};
+use crate::message::Qos;
 use crate::publication::Publication;
 use crate::stats::{DoorStats, QueueDrop};
 

@@ -25,8 +25,8 @@ pub(crate) use publish::{Outgoing, publish_bytes, publish_head, put_publish};
 pub(crate) use reason::{Malformed, Reason};
 pub(crate) use subscribe::{Asked, RetainHandling, Subscribe, Unsubscribe, subscribe, unsubscribe};
 
-use crate::delivery::Qos;
 use crate::door::packet::reader::Reader;
+use crate::message::Qos;
 
 /// Bytes after the fixed header that an acknowledgement, a DISCONNECT or an AUTH may have.
 const SHORT_BODY_BYTES_MAX: usize = 64 << 10;

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use schema::clock::Timestamp;
 
-use crate::delivery::Qos;
 use crate::door::packet::{Malformed, Reason};
+use crate::message::Qos;
 use crate::publication::Publication;
 use crate::stats::QueueDrop;
 use crate::store::Queued;

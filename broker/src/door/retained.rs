@@ -102,7 +102,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::delivery::Qos;
+    use crate::message::Qos;
     use crate::store::Forgetful;
 
     fn publication(topic: &str, payload: &'static [u8], expires_at: Option<Timestamp>) -> Arc<Publication> {

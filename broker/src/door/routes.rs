@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use crate::delivery::Qos;
 use crate::door::session::Session;
 use crate::filter::Shared;
+use crate::message::Qos;
 use crate::store::Subscription;
 
 /// One subscription of one session.

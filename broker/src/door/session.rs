@@ -11,11 +11,11 @@ use schema::clock::Timestamp;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::delivery::Qos;
 use crate::door::journal::{Journal, Place};
 use crate::door::packet::Malformed;
 use crate::door::queue::{Manner, Parcel, Queue, QueueBudget, QueueLimits, Step, Written};
 use crate::filter::{self, Shared};
+use crate::message::Qos;
 use crate::publication::Publication;
 use crate::stats::{DoorStats, QueueDrop};
 use crate::store::{Change, Client, Queued, StoredSession, Subscription};

@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 
-use crate::delivery::Qos;
 use crate::door::packet::{self, Ack, Kind, Outgoing, Reason, Version, publish_bytes, put_publish};
+use crate::message::Qos;
 
 /// The first byte chooses the version and a QoS; the others are read as a stream of packets, and as each kind of body.
 pub fn codec(bytes: &[u8]) {

@@ -9,7 +9,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::credits::Cost;
-use crate::delivery::{Message, Qos, Verdict};
 use crate::door::connection::{Connection, Ending, Pause};
 use crate::door::hub::Subscribed;
 use crate::door::inflow::Owed;
@@ -21,6 +20,7 @@ use crate::door::packet::{
 use crate::door::session::{Receipt, is_live};
 use crate::door::topics::{KnownTopic, Publisher};
 use crate::filter;
+use crate::message::{Message, Qos, Verdict};
 use crate::store::Subscription;
 use crate::window::{Answer, Slot};
 

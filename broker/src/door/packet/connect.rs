@@ -4,10 +4,10 @@ use std::num::{NonZeroU16, NonZeroU32};
 
 use bytes::Bytes;
 
-use crate::delivery::Qos;
 use crate::door::packet::property::{Gathered, NOT_HERE, Properties, Value, id};
 use crate::door::packet::reader::Reader;
 use crate::door::packet::{Malformed, MessageProperties, Reason, Version, qos, topic_name};
+use crate::message::Qos;
 
 /// A CONNECT.
 #[derive(Clone, Debug, PartialEq, Eq)]

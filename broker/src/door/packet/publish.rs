@@ -4,11 +4,11 @@ use std::num::{NonZeroU16, NonZeroU32};
 
 use bytes::{BufMut, BytesMut};
 
-use crate::delivery::Qos;
 use crate::door::packet::property::{Gathered, NOT_HERE, Properties, Value, id};
 use crate::door::packet::reader::Reader;
 use crate::door::packet::writer::{put_text, put_variable, variable_bytes};
 use crate::door::packet::{Malformed, MessageProperties, Reason, Version, topic_name};
+use crate::message::Qos;
 
 /// Bytes the properties of a PUBLISH may have.
 const PROPERTY_BYTES_MAX: usize = 64 << 10;

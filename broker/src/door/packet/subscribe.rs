@@ -2,11 +2,11 @@
 
 use std::num::NonZeroU32;
 
-use crate::delivery::Qos;
 use crate::door::packet::property::{NOT_HERE, Properties, Value, id};
 use crate::door::packet::reader::Reader;
 use crate::door::packet::{Malformed, Reason, Version, qos};
 use crate::filter::{self, Shared};
+use crate::message::Qos;
 
 /// Filters one packet may have.
 const FILTERS_PER_PACKET_MAX: usize = 1000;
