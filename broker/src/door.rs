@@ -97,7 +97,6 @@ pub struct Door {
     listeners: Mutex<Option<Listeners>>,
     due_wills: Mutex<Option<UnboundedReceiver<DelayedWill>>>,
     addresses: Addresses,
-    tls: Option<Arc<Tls>>,
     phase: watch::Sender<Phase>,
     running: watch::Sender<bool>,
 }
@@ -160,7 +159,7 @@ impl Door {
         };
         let (due_wills, wills_due) = unbounded_channel();
         let shared = Shared {
-            judge: Judge::new(Arc::clone(&sessions), Arc::clone(&gatekeeper)),
+            judge: Judge::new(Arc::clone(&sessions), Arc::clone(&gatekeeper), tls),
             gatekeeper,
             clock,
             hub,
@@ -183,7 +182,6 @@ impl Door {
             listeners: Mutex::new(Some(listeners)),
             due_wills: Mutex::new(Some(wills_due)),
             addresses,
-            tls,
             phase,
             running: watch::Sender::new(false),
         })
@@ -216,7 +214,7 @@ impl Door {
             () = hub.journal.keep() => {}
             () = self.keep_sessions() => {}
             () = fanout.watch() => {}
-            () = self.watch_certificates() => {}
+            never = self.shared.judge.watch_certificates() => match never {},
             never = self.shared.refusals.sum_up() => match never {},
         }
         if timeout_at(Instant::now() + LAST_STORE_MAX, hub.journal.store_all()).await.is_err() {
@@ -277,21 +275,6 @@ impl Door {
                 hub.retained.drop_expired(now);
                 sessions.all().iter().for_each(|session| session.drop_aged(now));
             }
-        }
-    }
-
-    /// Takes up changed certificate files, and closes the connections of clients that are not trusted any more.
-    async fn watch_certificates(&self) {
-        let Some(tls) = &self.tls else { return std::future::pending().await };
-        let mut taken_up = tls.taken_up();
-        let close_untrusted = async {
-            while taken_up.changed().await.is_ok() {
-                self.shared.sessions.close_untrusted(|chain| tls.still_trusts(chain));
-            }
-        };
-        tokio::select! {
-            () = close_untrusted => {}
-            never = tls.watch() => match never {},
         }
     }
 

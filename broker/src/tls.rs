@@ -129,26 +129,47 @@ pub enum HandshakeError {
 
 /// A client certificate that was verified, with what leads to its CA.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientChain(Arc<[CertificateDer<'static>]>);
+pub struct ClientChain {
+    /// The certificate itself comes first.
+    certificates: Arc<[CertificateDer<'static>]>,
+    /// When the first of them ends, as seconds of the Unix epoch.
+    ends_at_seconds: i64,
+}
 
 impl ClientChain {
+    fn new(certificates: &[CertificateDer<'_>]) -> Self {
+        let ends_at_seconds = |certificate: &CertificateDer<'_>| {
+            let parsed = X509Certificate::from_der(certificate);
+            parsed.map_or(0, |(_, certificate)| certificate.validity().not_after.timestamp())
+        };
+        Self {
+            ends_at_seconds: certificates.iter().map(ends_at_seconds).min().unwrap_or_default(),
+            certificates: certificates.iter().map(|certificate| certificate.clone().into_owned()).collect(),
+        }
+    }
+
     /// Whom it names; `None` for one that names nobody, or several.
     #[must_use]
     pub fn subject(&self) -> Option<Subject> {
-        self.0.first().and_then(subject)
+        self.certificates.first().and_then(subject)
     }
 
     /// The certificate itself, in DER.
     #[must_use]
     pub fn certificate(&self) -> &[u8] {
-        self.0.first().map_or(&[], AsRef::as_ref)
+        self.certificates.first().map_or(&[], AsRef::as_ref)
     }
 
     /// When it is over, as seconds of the Unix epoch.
     #[must_use]
     pub fn ends_at_seconds(&self) -> i64 {
-        let parsed = X509Certificate::from_der(self.certificate());
-        parsed.map_or(0, |(_, own)| own.validity().not_after.timestamp())
+        self.ends_at_seconds
+    }
+
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        u64::try_from(self.ends_at_seconds).map_or(true, |ends_at| ends_at < UnixTime::now().as_secs())
     }
 }
 
@@ -205,9 +226,7 @@ impl Tls {
         let ended = timeout(Duration::from_secs(HANDSHAKE_SECONDS_MAX), handshake).await;
         let stream = ended.map_err(|_| HandshakeError::TooSlow)??;
         let (_, session) = stream.get_ref();
-        let chain = session.peer_certificates().map(|chain| {
-            ClientChain(chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
-        });
+        let chain = session.peer_certificates().map(ClientChain::new);
         Ok((stream, chain))
     }
 
@@ -215,7 +234,9 @@ impl Tls {
     /// or have expired since.
     #[must_use]
     pub fn still_trusts(&self, chain: &ClientChain) -> bool {
-        let (Some(verifier), Some((own, issuers))) = (self.current().verifier, chain.0.split_first()) else {
+        let (Some(verifier), Some((own, issuers))) =
+            (self.current().verifier, chain.certificates.split_first())
+        else {
             return false;
         };
         verifier.verify_client_cert(own, issuers, UnixTime::now()).is_ok()

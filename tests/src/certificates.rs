@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
@@ -10,6 +11,7 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use schema::clock::Clock;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -52,12 +54,15 @@ impl Authority {
     /// A certificate of a device, whose tenant it may leave out.
     #[must_use]
     pub fn device(&self, device_id: &str, tenant_id: Option<&str>) -> Signed {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, device_id);
-        if let Some(tenant_id) = tenant_id {
-            params.distinguished_name.push(DnType::OrganizationName, tenant_id);
-        }
+        self.sign(of_device(device_id, tenant_id))
+    }
+
+    /// A certificate of a device that expires so many seconds from now.
+    #[must_use]
+    pub fn device_for_seconds(&self, device_id: &str, tenant_id: Option<&str>, seconds: u64) -> Signed {
+        let mut params = of_device(device_id, tenant_id);
+        let now = Clock::system().now().timestamp().unsigned_abs();
+        params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(now + seconds);
         self.sign(params)
     }
 
@@ -96,6 +101,16 @@ impl Authority {
         params.serial_number = Some(serial.clone());
         Signed { certificate: params.signed_by(&key, &self.issuer).expect("it can be signed"), key, serial }
     }
+}
+
+fn of_device(device_id: &str, tenant_id: Option<&str>) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, device_id);
+    if let Some(tenant_id) = tenant_id {
+        params.distinguished_name.push(DnType::OrganizationName, tenant_id);
+    }
+    params
 }
 
 impl Signed {

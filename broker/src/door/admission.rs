@@ -221,10 +221,12 @@ where
             return Err(Refused::Answer(version, code, Refusal::Sessions));
         }
     };
-    shared.judge.judge_if_missed(&visitor.principal, rechecks).await;
     if let Some(will) = seated.will {
         // The receiver lives as long as the door.
         let _ = shared.due_wills.send(will);
+    }
+    if !shared.judge.admits(&visitor, rechecks).await {
+        return Err(Refused::Answer(version, ConnectCode::NotAuthorized, Refusal::Revoked));
     }
     let keep_alive_max = shared.settings.keep_alive_seconds_max;
     let is_told = version == Version::V5 && !(1..=keep_alive_max).contains(&keep_alive_seconds);

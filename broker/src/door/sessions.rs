@@ -174,24 +174,12 @@ impl Sessions {
 
     /// Everybody who is connected, or those of one device.
     pub(crate) fn connected(&self, of: Option<&Identity>) -> Vec<Connected> {
-        let state = self.lock();
-        let seats = state.values().filter_map(|entry| match &entry.place {
-            Place::Seated(seat) => Some(seat),
-            Place::Away { .. } => None,
-        });
-        seats
-            .filter(|seat| of.is_none() || of == seat.visitor.principal.device())
-            .map(|seat| Connected { visitor: seat.visitor.clone(), close: seat.close.clone() })
-            .collect()
+        self.seated(|visitor| of.is_none() || of == visitor.principal.device())
     }
 
-    /// Closes every connection that came with a certificate which is not accepted any more.
-    pub(crate) fn close_untrusted(&self, is_trusted: impl Fn(&ClientChain) -> bool) {
-        for connected in self.connected(None) {
-            if connected.visitor.chain.as_ref().is_some_and(|chain| !is_trusted(chain)) {
-                connected.close(CloseReason::Revoked);
-            }
-        }
+    /// Everybody who is connected and came with a certificate.
+    pub(crate) fn certified(&self) -> Vec<Connected> {
+        self.seated(|visitor| visitor.chain.is_some())
     }
 
     /// Ends the sessions whose time is over; says the last wills whose time has come.
@@ -260,6 +248,18 @@ impl Sessions {
         let seat =
             Seat { sessions: Arc::clone(self), session, id, close: close_seen, will: None, _alive: alive };
         Ok(Ok(Seated { seat, is_present, will }))
+    }
+
+    fn seated(&self, is_meant: impl Fn(&Visitor) -> bool) -> Vec<Connected> {
+        let state = self.lock();
+        let seats = state.values().filter_map(|entry| match &entry.place {
+            Place::Seated(seat) => Some(seat),
+            Place::Away { .. } => None,
+        });
+        seats
+            .filter(|seat| is_meant(&seat.visitor))
+            .map(|seat| Connected { visitor: seat.visitor.clone(), close: seat.close.clone() })
+            .collect()
     }
 
     /// When there are as many lasting sessions as there may be, one ends whose client is away: of the owner who has the most
