@@ -1,19 +1,16 @@
 //! The health of the database, as everything that writes to it finds it.
 
+pub mod probe;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use schema::clock::Clock;
 use schema::metrics;
-use schema::store::{Store, StoreError, health};
+use schema::store::StoreError;
 use tokio::time::Instant;
-
-use crate::chore::Chore;
 
 /// How long nothing is committed before a row is written to see whether that is possible.
 const PROBE: Duration = Duration::from_secs(2);
-/// A database that takes longer for one row is in trouble.
-const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// After a commit failed, the probe has no say for so long: whoever has something to commit tries again before that, and
 /// knows better.
 const QUIET: Duration = Duration::from_secs(10);
@@ -108,37 +105,6 @@ impl State {
 struct Question {
     /// Whether there is room for more than a row.
     needs_room: bool,
-}
-
-/// Writes a row when nobody else writes.
-#[derive(Clone)]
-pub struct DatabaseProbe {
-    /// The database.
-    pub store: Store,
-    /// Wall time.
-    pub clock: Clock,
-    /// Who is told.
-    pub health: DatabaseHealth,
-}
-
-impl Chore for DatabaseProbe {
-    const NAME: &'static str = "database";
-    // What fails is told to the health, which says it once.
-    type Error = std::convert::Infallible;
-
-    async fn run(&mut self) -> Result<Duration, Self::Error> {
-        if let Some(Question { needs_room }) = self.health.question() {
-            let now = self.clock.now();
-            let write = self.store.run("probe", async |conn| health::probe(conn, needs_room, now).await);
-            let silent = Err(StoreError::Unanswered { name: "probe" });
-            self.health.probed(&tokio::time::timeout(ANSWER_MAX, write).await.unwrap_or(silent));
-        }
-        let in_use = self.store.in_use();
-        for (pool, count) in [("work", in_use.work), ("reads", in_use.reads), ("kept", in_use.kept)] {
-            metrics::db_pool_in_use(pool).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
-        }
-        Ok(PROBE)
-    }
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ use tokio::time::Instant;
 
 use crate::allowlist::Allowlist;
 use crate::directory::Keyed;
-use crate::ingress;
 use crate::ingress::stats::IngressStats;
+use crate::refusal;
 use crate::session::Sessions;
 use crate::session::order::{Command, Mark, Order};
 use crate::telemetry::{Put, Receipt, TelemetryWriters, Unit};
@@ -203,7 +203,7 @@ impl State {
 impl DeviceContext {
     /// Counts a refusal, has it recorded, and acknowledges the message then.
     pub fn refuse(&self, delivery: Delivery, reject: Reject, event_id: Option<String>) {
-        ingress::refuse(&self.stats, &self.writers, delivery, reject, event_id);
+        refusal::refuse(&self.stats, &self.writers, delivery, reject, event_id);
     }
 
     /// Step 8: the allowlists. While they cannot be read the message waits, since a failure is not a refusal.

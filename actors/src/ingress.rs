@@ -11,16 +11,12 @@ use std::sync::Arc;
 
 use broker::{Delivery, Intake, Verdict};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use schema::store::reject::Refusal;
 use schema::wire::reject::{Reason, Reject};
 use schema::wire::topic::{Kind, Topic};
-use sha2::{Digest, Sha256};
 
 use crate::address::Address;
 use crate::device::{self, DeviceContext, DeviceKey, Devices};
 use crate::directory;
-use crate::ingress::stats::IngressStats;
-use crate::telemetry::TelemetryWriters;
 
 /// The actor; see the head of this file.
 pub struct Ingress;
@@ -99,34 +95,6 @@ impl Args {
 /// Whether a message says nothing but that a retained status is not to be kept any more: there is nothing to store.
 fn takes_status_back(topic: &Topic, delivery: &Delivery) -> bool {
     topic.kind() == Kind::Status && delivery.retain && delivery.payload.is_empty()
-}
-
-/// Counts a refusal, has it recorded, and acknowledges the message then.
-pub fn refuse(
-    stats: &IngressStats,
-    writers: &TelemetryWriters,
-    delivery: Delivery,
-    reject: Reject,
-    event_id: Option<String>,
-) {
-    stats.refused(reject);
-    tracing::debug!(reason = reject.reason.code(), field = reject.field, topic = %delivery.topic, "message refused");
-    let topic = Topic::parse(&delivery.topic).ok();
-    let size_bytes = match delivery.verdict {
-        Verdict::TooLarge { size_bytes } => size_bytes,
-        Verdict::Admitted | Verdict::AclDenied => delivery.payload.len(),
-    };
-    let refusal = Refusal {
-        reject,
-        topic: delivery.topic.to_string(),
-        tenant_id: topic.as_ref().map(|topic| topic.place().tenant_id.to_string()),
-        device_id: topic.as_ref().and_then(|topic| topic.device_id().map(|device_id| device_id.to_string())),
-        event_id,
-        size_bytes: i32::try_from(size_bytes).unwrap_or(i32::MAX),
-        sha256: hex::encode(Sha256::digest(&delivery.payload)),
-        rejected_at: delivery.arrived_at,
-    };
-    writers.refuse(refusal, delivery);
 }
 
 /// The mailbox of the ingress as the door and the link see it.

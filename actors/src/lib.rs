@@ -27,6 +27,7 @@ pub mod last_seen;
 pub mod media;
 pub mod operators;
 pub mod picture;
+mod refusal;
 pub mod retention;
 pub mod session;
 pub mod supervisor;

@@ -8,6 +8,7 @@
 pub mod disk;
 mod held;
 mod images;
+mod janitor;
 mod mark;
 mod orphans;
 mod pass;
@@ -32,7 +33,7 @@ use tokio::time::Instant;
 use crate::ending::Ending;
 use crate::media::store::MediaStore;
 use crate::wake::Wake;
-use pass::Janitor;
+use janitor::Janitor;
 use report::Report;
 use trouble::Trouble;
 

@@ -29,9 +29,9 @@ use crate::address::Address;
 use crate::budget::Share;
 use crate::database::DatabaseHealth;
 use crate::directory::{self, Keyed};
-use crate::ingress;
 use crate::ingress::stats::IngressStats;
 use crate::media;
+use crate::refusal;
 use crate::sync::SyncWake;
 use crate::telemetry::TelemetryWriters;
 use crate::wake::Wake;
@@ -364,7 +364,7 @@ impl SessionContext {
             (Receipt::Delivery(delivery), Ok(_)) => delivery.done(),
             (Receipt::Delivery(delivery), Err(reject)) => {
                 let event_id = Some(order.event_id.clone());
-                ingress::refuse(&self.stats, &self.writers, delivery, reject, event_id);
+                refusal::refuse(&self.stats, &self.writers, delivery, reject, event_id);
             }
             // The request may have been given up; what it asked for is done all the same.
             (Receipt::Reply(reply, _), answer) => drop(reply.send(answer)),

@@ -4,13 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use actors::credentials::desk::OVERLAP_SECONDS_MAX;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Environment, Flag, Inputs};
 use crate::doctor;
-
-/// Seconds the password before may stay good at most: a year.
-pub(crate) const OVERLAP_SECONDS_MAX: u64 = 366 * 86_400;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -32,7 +32,7 @@ use utoipa_axum::routes;
 use crate::cluster::Stage;
 use crate::config::Config;
 use crate::observe;
-use crate::tree::Parts;
+use crate::parts::Parts;
 
 mod audit;
 pub mod auth;

@@ -14,5 +14,6 @@ pub mod http;
 pub mod init;
 pub mod model;
 pub mod observe;
+pub mod parts;
 pub mod reload;
 pub mod tree;

@@ -37,19 +37,17 @@ use actors::chore::{self, Chore, ChoreActor};
 use actors::clock::ClockKeeper;
 use actors::credentials::Credentials;
 use actors::credentials::desk::DeviceDesk;
-use actors::database::{DatabaseHealth, DatabaseProbe};
+use actors::database::DatabaseHealth;
+use actors::database::probe::DatabaseProbe;
 use actors::device::{DeviceContext, Devices, IngressSettings};
 use actors::directory::{Directory, DirectorySettings};
 use actors::door::{self, DoorActor, WayIn, WayInView};
 use actors::door_store::DatabaseDoorStore;
 use actors::gatekeeper::DeviceGatekeeper;
 use actors::gauges::Measured;
-use actors::inference::InferenceHub;
 use actors::ingress::stats::IngressStats;
 use actors::ingress::{self, Ingress, IngressIntake};
 use actors::last_seen::SignsOfLife;
-use actors::media::completion::Completer;
-use actors::media::store::MediaStore;
 use actors::media::watch::UploadWatch;
 use actors::operators::Operators;
 use actors::retention::disk::DiskWatch;
@@ -82,6 +80,7 @@ use tokio::time::Instant;
 use crate::cluster::Stage;
 use crate::config::{self, Auth, Broker, Config, MediaBackend, Mqtt, MqttMode, Secret};
 use crate::http::{self, AppState, CurrentAuthority, Face};
+use crate::parts::Parts;
 
 pub(crate) mod inference;
 pub(crate) mod media;
@@ -107,53 +106,6 @@ const SHARES: usize = 4;
 /// The wait between two tries to reach the database at the start.
 const DATABASE_RETRY: Duration = Duration::from_millis(500);
 
-/// What every part of the engine is made from, and what HTTP looks at. Cloning shares everything.
-#[derive(Clone)]
-pub struct Parts {
-    /// The database.
-    pub store: Store,
-    /// Calls over HTTP that write share a part of its connections.
-    pub calls: Store,
-    /// Wall time.
-    pub clock: Clock,
-    /// What of it may be believed.
-    pub clock_watch: ClockWatch,
-    /// Whether the database answers.
-    pub database: DatabaseHealth,
-    /// What the private cluster is busy with, when there is one.
-    pub cluster: Option<watch::Receiver<Stage>>,
-    /// Who may speak.
-    pub allowlist: Allowlist,
-    /// Who is who.
-    pub credentials: Credentials,
-    /// Whose tools may listen.
-    pub operators: Operators,
-    /// Who has shown wrong credentials, over MQTT or HTTP.
-    pub guesses: Guesses,
-    /// Where devices get their passwords.
-    pub desk: DeviceDesk,
-    /// When devices last called over HTTP.
-    pub signs_of_life: SignsOfLife,
-    /// Where units of work go.
-    pub writers: TelemetryWriters,
-    /// Where orders of weighing sessions go.
-    pub sessions: Sessions,
-    /// Wakes the watcher of images.
-    pub media_wake: Wake,
-    /// Counters of what came in.
-    pub stats: Arc<IngressStats>,
-    /// The way in as others see it.
-    pub way_in: WayInView,
-    /// The senders' meeting point.
-    pub sync: SyncHub,
-    /// The place of the images.
-    pub media: Arc<dyn MediaStore>,
-    /// What others need of inference.
-    pub inference: InferenceHub,
-    /// Passes over what has become old.
-    pub retention: RetentionHub,
-}
-
 impl Parts {
     /// The parts of a configuration; nothing runs yet and nothing is connected.
     ///
@@ -168,7 +120,8 @@ impl Parts {
         let provision_rows_max = i64::try_from(config.ingress.auto_provision_rows_max).unwrap_or(i64::MAX);
         let provision_rows_max = config.ingress.auto_provision.then_some(provision_rows_max);
         let allowlist = Allowlist::new(store.clone(), clock.clone(), provision_rows_max, refresh_every);
-        let media = media::store(config)?;
+        let directory = media::directory(config)?;
+        let media = media::store(config, directory.as_ref());
         let clock_watch = ClockWatch::new(clock.clone());
         let retention = RetentionHub::new(
             retention_settings(config),
@@ -200,26 +153,12 @@ impl Parts {
             way_in: WayInView::default(),
             sync: SyncHub::new(sync_settings(config), store.clone(), clock.clone())?,
             media,
+            directory,
             inference: inference::hub(config)?,
             calls,
             store,
             clock,
         })
-    }
-}
-
-impl Parts {
-    /// What completes images.
-    pub(crate) fn completer(&self, config: &Config) -> Completer {
-        Completer {
-            store: self.store.clone(),
-            clock: self.clock.clone(),
-            media: Arc::clone(&self.media),
-            bucket: config.media.bucket.clone(),
-            inference: self.inference.clone(),
-            wake_sync: self.sync.waker(),
-            wake: self.media_wake.clone(),
-        }
     }
 }
 

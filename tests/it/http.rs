@@ -13,7 +13,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use engine::config::{AuthMode, Config, OperatorKey, Role, Secret};
 use engine::http::{AppState, router};
-use engine::tree::Parts;
+use engine::parts::Parts;
 use serde_json::Value;
 use tests::postgres::Database;
 use tower::ServiceExt;

@@ -8,7 +8,7 @@ use actors::session::order::{Command, Mark, Order};
 use actors::session::{self, Receipt, SessionActors, SessionContext, SessionKey, SessionSettings};
 use broker::{Delivery, Message, Qos, Settlement, Verdict};
 use chrono::{TimeDelta, TimeZone, Utc};
-use engine::tree::Parts;
+use engine::parts::Parts;
 use http_body_util::Full;
 use loadtest::cloud::{self, PretendCloud};
 use loadtest::device::{Place, Station, Weighing};

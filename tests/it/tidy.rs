@@ -1,5 +1,7 @@
 //! Rules of the house that no compiler checks: who may import whom, and what may be written where.
 
+mod modules;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 

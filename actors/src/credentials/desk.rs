@@ -14,6 +14,8 @@ use tokio::sync::Semaphore;
 
 use crate::credentials::{HASHING_MAX, mosquitto};
 
+/// Seconds the password before may stay good at most: a year.
+pub const OVERLAP_SECONDS_MAX: u64 = 366 * 86_400;
 /// Random bytes of a password: 192 bits, 32 characters.
 const PASSWORD_BYTES: usize = 24;
 /// Bytes of a salt.

@@ -17,6 +17,7 @@ use schema::store::inference::Job;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+mod connect;
 pub mod link;
 mod session;
 

@@ -218,7 +218,7 @@ impl Completer {
         let path = upload.as_ref().and_then(|upload| upload.path.clone());
         let place = ObjectRef { object_key: completion.object_key.clone(), path };
         let meta = self.media.head(&place).await?.ok_or(CompletionError::Absent)?;
-        let mime_type = mime_type(completion, upload.as_ref(), &meta, self.media.directory().is_some())?;
+        let mime_type = mime_type(completion, upload.as_ref(), &meta, self.media.is_directory())?;
         let size_bytes = signed(meta.size_bytes);
         check_size(completion, size_bytes)?;
         check_offer(upload.as_ref(), size_bytes)?;
@@ -304,7 +304,7 @@ impl Completer {
         place: &ObjectRef,
         size_bytes: i64,
     ) -> Result<Option<Option<String>>, CompletionError> {
-        if self.media.directory().is_none() {
+        if !self.media.is_directory() {
             return Ok(Some(None));
         }
         let noted = upload.filter(|upload| upload.size_bytes == Some(size_bytes));

@@ -165,8 +165,8 @@ impl MediaStore for FilesystemStore {
         blocking("write to the directory of images", probe).await
     }
 
-    fn directory(&self) -> Option<&FilesystemStore> {
-        Some(self)
+    fn is_directory(&self) -> bool {
+        true
     }
 }
 

@@ -49,7 +49,7 @@ impl Right {
 pub async fn try_rights(store: &dyn MediaStore, clock: &Clock) -> Result<(), (Right, MediaStoreError)> {
     let of = |right| move |error| (right, error);
     store.probe().await.map_err(of(Right::Reach))?;
-    if store.directory().is_some() {
+    if store.is_directory() {
         return Ok(());
     }
     let object = ObjectRef { object_key: format!(".farmiq-probe-{}", id::new_id()), path: None };

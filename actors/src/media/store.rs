@@ -5,8 +5,6 @@ use bytes::Bytes;
 use schema::clock::Timestamp;
 use schema::id::Uuid;
 
-use super::filesystem::FilesystemStore;
-
 /// The name of the store's marker, which says whose images lie here: at the root of a directory, or a key of a bucket.
 pub const MARKER: &str = ".farmiq-store";
 /// Bytes of a marker that are read at most.
@@ -185,8 +183,8 @@ pub trait MediaStore: Send + Sync {
     /// Whether the store is usable: the bucket is there, the directory writable.
     async fn probe(&self) -> Result<(), MediaStoreError>;
 
-    /// The directory of this store, when it is one: its uploads come through the engine.
-    fn directory(&self) -> Option<&FilesystemStore> {
-        None
+    /// Whether it is a directory, whose uploads come through the engine.
+    fn is_directory(&self) -> bool {
+        false
     }
 }

@@ -5,8 +5,8 @@ use schema::metrics;
 use schema::store::retention::images::{self, Choice, Image, Place};
 use schema::store::retention::lock::PassLock;
 
+use super::janitor::{Janitor, PassError, days_before, rested};
 use super::mark::Standing;
-use super::pass::{Janitor, PassError, days_before, rested};
 use super::report::Report;
 use crate::disk;
 use crate::media::store::ObjectRef;

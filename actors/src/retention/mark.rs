@@ -12,8 +12,7 @@ use schema::metrics;
 use schema::store::retention::images;
 use schema::store::retention::mark::{self, Identity};
 
-use super::orphans::LISTED_PER_PAGE;
-use super::pass::{Janitor, PassError};
+use super::janitor::{Janitor, LISTED_PER_PAGE, PassError};
 use super::trouble::Trouble;
 use crate::media::store::{MARKER, marker};
 

@@ -9,15 +9,13 @@ use schema::metrics;
 use schema::store::retention::images;
 
 use super::PassOrder;
+use super::janitor::{Janitor, LISTED_PER_PAGE, PassError, rested};
 use super::mark::Standing;
-use super::pass::{Janitor, PassError, rested};
 use super::report::Report;
 use super::trouble::Trouble;
 use crate::media::name;
 use crate::media::store::{ListedObject, ObjectRef};
 
-/// Files of one page of a listing.
-pub(super) const LISTED_PER_PAGE: usize = 1000;
 /// Age of a file without a row from which on nobody will come back for it.
 const ORPHAN_AGE: Duration = Duration::days(7);
 /// Age of a file that is still being written from which on nobody writes it.

@@ -1,28 +1,21 @@
 //! One pass: part after part, chunk after chunk. A part that fails does not keep the others from their turn.
 
-use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Days;
-use schema::clock::watch::ClockWatch;
-use schema::clock::{Clock, Timestamp};
+use schema::clock::Timestamp;
 use schema::metrics;
 use schema::store::retention::lock::PassLock;
 use schema::store::retention::passes;
 use schema::store::retention::rows::{self, ROWS_PER_CHUNK, Rule, StrayPlace, Strays};
 use schema::store::retention::stamps;
 use schema::store::retention::tables::{self, Age, Fate, Kind, OldTable};
-use schema::store::{Store, StoreError};
-use tokio::time::Instant;
 
-use super::held::HeldTables;
+use super::PassOrder;
+use super::janitor::{Janitor, PassError, days_before, rested};
 use super::mark::Standing;
 use super::report::Report;
-use super::trouble::{Trouble, Troubles};
-use super::{PassOrder, RetentionSettings};
+use super::trouble::Trouble;
 use crate::clock;
-use crate::media::store::{MediaStore, MediaStoreError};
 
 /// How long the offer of an upload is kept after its end.
 const UPLOAD_DAYS: u64 = 7;
@@ -38,64 +31,8 @@ const DISCARDED_DAYS: u64 = 400;
 const DROP_ATTEMPTS_MAX: u32 = 3;
 /// The wait between them.
 const DROP_RETRY: Duration = Duration::from_secs(1);
-/// The longest rest between two chunks.
-const REST_MAX: Duration = Duration::from_secs(1);
-
-/// Why a part of a pass failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum PassError {
-    /// The database.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The place of the images.
-    #[error(transparent)]
-    Media(#[from] MediaStoreError),
-    /// Others were at work on it.
-    #[error("a table is in use, it goes with a later pass")]
-    Busy,
-    /// Some files stay for now.
-    #[error("{0} files could not be deleted, the next pass tries again")]
-    FilesLeft(u64),
-    /// Another engine has the lock.
-    #[error("another engine runs a pass")]
-    Elsewhere,
-}
-
-/// Whoever runs a pass.
-pub(super) struct Janitor {
-    pub(super) settings: RetentionSettings,
-    pub(super) store: Store,
-    pub(super) clock: Clock,
-    pub(super) watch: ClockWatch,
-    pub(super) media: Arc<dyn MediaStore>,
-    /// What keeps passes from deleting.
-    pub(super) troubles: Troubles,
-    /// Tables that are over and kept.
-    pub(super) held: HeldTables,
-    /// Where the last look for files without a row ended.
-    pub(super) listed_to: tokio::sync::Mutex<Option<String>>,
-}
 
 impl Janitor {
-    pub(super) fn new(
-        settings: RetentionSettings,
-        store: Store,
-        clock: Clock,
-        watch: ClockWatch,
-        media: Arc<dyn MediaStore>,
-    ) -> Self {
-        Self {
-            settings,
-            store,
-            clock,
-            watch,
-            media,
-            troubles: Troubles::default(),
-            held: HeldTables::default(),
-            listed_to: tokio::sync::Mutex::default(),
-        }
-    }
-
     /// Runs one pass, unless another engine does.
     pub(super) async fn pass(&self, order: PassOrder) -> Report {
         let is_dry_run = order.is_dry_run.unwrap_or(self.settings.is_dry_run);
@@ -329,17 +266,4 @@ impl Janitor {
             }
         }
     }
-}
-
-/// A time, so many days earlier.
-pub(super) fn days_before(now: Timestamp, days: u64) -> Timestamp {
-    now.checked_sub_days(Days::new(days)).unwrap_or(Timestamp::MIN_UTC)
-}
-
-/// Does a piece of work and then rests as long as it took, so that others have at least half of the database.
-pub(super) async fn rested<T>(work: impl Future<Output = T>) -> T {
-    let started = Instant::now();
-    let outcome = work.await;
-    tokio::time::sleep(started.elapsed().min(REST_MAX)).await;
-    outcome
 }

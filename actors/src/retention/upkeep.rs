@@ -9,7 +9,7 @@ use schema::store::partition::{self, Month};
 use schema::store::retention::rows;
 use schema::store::{Store, StoreError, dedupe, index, reject};
 
-use super::pass::rested;
+use super::janitor::rested;
 use crate::chore::Chore;
 use crate::gauges::Measured;
 

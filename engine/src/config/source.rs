@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use super::keys::{SECTIONS, every_key};
 use super::mistake::{Mistake, Text, line_and_column};
 use super::old;
-use super::table::{Key, Section};
+use super::table::{Key, Section, Source};
 use super::value::Setting;
 
 /// The variable that names the file.
@@ -121,6 +121,31 @@ pub struct Flag {
     pub value: String,
 }
 
+impl Source for Sources<'_> {
+    /// The value of a key from the strongest source that has it; a mistake is noted and the default taken instead.
+    fn take<T: Setting>(&mut self, key: &'static Key) -> T {
+        let default = || T::from_text(key.default).expect("every default is readable: a test reads them all");
+        let (raw, origin) = match self.find(key) {
+            Ok(found) => found,
+            Err(mistake) => {
+                self.mistakes.push(*mistake);
+                return default();
+            }
+        };
+        self.origins.insert(key.path, origin);
+        let read = match &raw {
+            Raw::Text(text) => T::from_text(text),
+            Raw::Toml(value) => T::from_toml(value),
+        };
+        let value = read.and_then(|value| within(key, value));
+        value.unwrap_or_else(|right| {
+            let found = if T::SECRET { "is not readable".to_owned() } else { format!("is {}", shown(&raw)) };
+            self.blame(key.path, &found, &format!("expected {right}"));
+            default()
+        })
+    }
+}
+
 impl<'a> Sources<'a> {
     pub(super) fn new(
         environment: &'a Environment,
@@ -211,29 +236,6 @@ impl<'a> Sources<'a> {
                 self.mistakes.push(Mistake::new(what, suggest_variable(&path)));
             }
         }
-    }
-
-    /// The value of a key from the strongest source that has it; a mistake is noted and the default taken instead.
-    pub(super) fn take<T: Setting>(&mut self, key: &'static Key) -> T {
-        let default = || T::from_text(key.default).expect("every default is readable: a test reads them all");
-        let (raw, origin) = match self.find(key) {
-            Ok(found) => found,
-            Err(mistake) => {
-                self.mistakes.push(*mistake);
-                return default();
-            }
-        };
-        self.origins.insert(key.path, origin);
-        let read = match &raw {
-            Raw::Text(text) => T::from_text(text),
-            Raw::Toml(value) => T::from_toml(value),
-        };
-        let value = read.and_then(|value| within(key, value));
-        value.unwrap_or_else(|right| {
-            let found = if T::SECRET { "is not readable".to_owned() } else { format!("is {}", shown(&raw)) };
-            self.blame(key.path, &found, &format!("expected {right}"));
-            default()
-        })
     }
 
     /// Notes a mistake at the place where the key has its value.

@@ -1,5 +1,7 @@
 //! The shape of the table of keys: what is said about a key once, and everything that is made of it.
 
+use super::value::Setting;
+
 /// A group of keys: a table of the file.
 #[derive(Debug)]
 pub struct Section {
@@ -40,6 +42,12 @@ pub struct OldName {
     pub name: &'static str,
     /// How its value becomes ours, where its unit or its meaning differs.
     pub convert: Option<Convert>,
+}
+
+/// Where the values of keys come from.
+pub(super) trait Source {
+    /// The value of a key; the default when nobody gives one, or a mistake.
+    fn take<T: Setting>(&mut self, key: &'static Key) -> T;
 }
 
 impl Key {
@@ -101,7 +109,7 @@ macro_rules! settings {
 
         impl Config {
             /// Takes every key from where it is given, strongest source first.
-            pub(super) fn read(sources: &mut $crate::config::source::Sources<'_>) -> Self {
+            pub(super) fn read(sources: &mut impl $crate::config::table::Source) -> Self {
                 let mut keys = every_key();
                 let mut next = || keys.next().expect("the list of keys and the structs come from the same lines");
                 Self { $($section: $struct { $($name: sources.take(next()),)+ },)+ }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::credentials::desk::{DeskError, Issued, Newcomer};
+use actors::credentials::desk::{DeskError, Issued, Newcomer, OVERLAP_SECONDS_MAX};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -21,7 +21,6 @@ use super::error::{Code, Error};
 use super::fields::Fields;
 use super::query::Params;
 use super::time::Time;
-use crate::cli::OVERLAP_SECONDS_MAX;
 
 /// A device: where it may act, and what it comes with.
 #[derive(Debug, Serialize, ToSchema)]

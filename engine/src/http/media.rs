@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use actors::disk;
 use actors::media::completion::{Completer, CompletionError};
+use actors::media::filesystem::FilesystemStore;
 use actors::media::limit::OfferLimit;
 use actors::media::store::MediaStoreError;
 use schema::metrics;
@@ -16,7 +17,7 @@ use super::auth::{Call, DevicePlace, tenant_mismatch};
 use super::error::{Code, Error};
 use super::fields::Vocabulary;
 use crate::config::Config;
-use crate::tree::Parts;
+use crate::parts::Parts;
 
 mod complete;
 mod presign;
@@ -40,6 +41,8 @@ const PICTURE_CHECKS_MAX: usize = 2;
 /// What the handlers of images work with.
 pub(super) struct MediaDesk {
     completer: Completer,
+    /// Takes uploads, when images lie in a directory.
+    directory: Option<FilesystemStore>,
     limit: OfferLimit,
     /// Turns of uploads that are looked at.
     picture_checks: Semaphore,
@@ -60,6 +63,7 @@ impl MediaDesk {
         let media = &config.media;
         Self {
             completer: Completer { store: parts.calls.clone(), ..parts.completer(config) },
+            directory: parts.directory.clone(),
             limit: OfferLimit::new(NonZeroU32::new(media.presign_per_minute).unwrap_or(NonZeroU32::MIN)),
             picture_checks: Semaphore::new(PICTURE_CHECKS_MAX),
             settings: MediaSettings {
@@ -73,12 +77,12 @@ impl MediaDesk {
 
     /// Where images lie: `s3` or `filesystem`.
     pub(super) fn backend(&self) -> &'static str {
-        if self.completer.media.directory().is_some() { "filesystem" } else { "s3" }
+        if self.completer.media.is_directory() { "filesystem" } else { "s3" }
     }
 
     /// Whether the volume of a directory has room; a bucket looks after itself.
     pub(super) async fn has_room(&self) -> bool {
-        if self.completer.media.directory().is_none() {
+        if !self.completer.media.is_directory() {
             return true;
         }
         let root = self.settings.root.clone();

@@ -12,11 +12,19 @@ use crate::first_keys;
 /// The file in `edge.data_dir` that keeps a generated `media.upload_secret`.
 const UPLOAD_SECRET: &str = "upload-secret";
 
-/// The store of a configuration; nothing is connected yet.
-pub(crate) fn store(config: &Config) -> Result<Arc<dyn MediaStore>, KeptError> {
+/// The store of a configuration: its directory, if it has one, or its bucket. Nothing is connected yet.
+pub(crate) fn store(config: &Config, directory: Option<&FilesystemStore>) -> Arc<dyn MediaStore> {
+    match directory {
+        Some(directory) => Arc::new(directory.clone()),
+        None => Arc::new(S3Store::new(&bucket(config))),
+    }
+}
+
+/// The directory of a configuration; `None` when its images go to a bucket.
+pub(crate) fn directory(config: &Config) -> Result<Option<FilesystemStore>, KeptError> {
     match config.media.backend_in_use() {
-        MediaBackend::S3 => Ok(Arc::new(S3Store::new(&bucket(config)))),
-        MediaBackend::Filesystem => Ok(Arc::new(FilesystemStore::new(directory(config)?))),
+        MediaBackend::S3 => Ok(None),
+        MediaBackend::Filesystem => Ok(Some(FilesystemStore::new(directory_settings(config)?))),
     }
 }
 
@@ -38,7 +46,7 @@ fn bucket(config: &Config) -> S3Settings {
     }
 }
 
-fn directory(config: &Config) -> Result<FilesystemSettings, KeptError> {
+fn directory_settings(config: &Config) -> Result<FilesystemSettings, KeptError> {
     let media = &config.media;
     let secret = match &media.upload_secret {
         Some(secret) => secret.clone(),

@@ -5,92 +5,26 @@
 //! Sends: hints to the workers.
 //! Dies: of a bug only. Orders that were not settled are handed out again by the server.
 
-use std::future::Future;
 use std::time::Duration;
 
-use lapin::{Connection, ConnectionProperties, ErrorKind};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+pub use super::connect::{Args, LinkError};
+use super::connect::{answer, connect};
 use super::session::{self, Session};
-use super::{Orders, Outgoing, RabbitUrl};
+use super::{Outgoing, RabbitUrl};
 use crate::ending::Ending;
-use crate::inference::InferenceHub;
 use crate::sync::backoff;
 
-/// How long the server may take to answer.
-pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// The longest wait between two tries to connect.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// A connection that stood so long was a good one: the waits begin anew.
 const STABLE_AFTER: Duration = Duration::from_secs(60);
-/// AMQP's code for a user that lacks a right.
-const ACCESS_REFUSED: u16 = 403;
-/// AMQP's code for a queue that is there and is another one.
-const PRECONDITION_FAILED: u16 = 406;
 /// From the wish to stop to the end of the connection.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    /// The server cannot be reached, or refuses.
-    #[error("connect to RabbitMQ")]
-    Connect(#[source] lapin::Error),
-    /// The queues are not as they should be, or the connection broke meanwhile.
-    #[error("prepare the queues of RabbitMQ{}", .advice.map(|advice| format!(" ({advice})")).unwrap_or_default())]
-    Prepare {
-        /// What a person can do about it.
-        advice: Option<&'static str>,
-        /// What the server said.
-        #[source]
-        source: lapin::Error,
-    },
-    /// The connection broke.
-    #[error("carry work orders")]
-    Carry(#[source] lapin::Error),
-    /// No answer.
-    #[error("RabbitMQ did not answer within {} s", ANSWER_MAX.as_secs())]
-    Silent,
-    /// Somebody deleted the queue, or the connection is gone without a word.
-    #[error("the connection or the queue of RabbitMQ is gone")]
-    Gone,
-}
-
-impl LinkError {
-    pub(super) fn prepare(source: lapin::Error) -> Self {
-        let code =
-            if let ErrorKind::ProtocolError(error) = source.kind() { Some(error.get_id()) } else { None };
-        let advice = match code {
-            Some(ACCESS_REFUSED) => Some(
-                "the user needs the rights to configure, write and read farmiq.inference.* in the virtual host, and amq.default to write",
-            ),
-            Some(PRECONDITION_FAILED) => Some(
-                "the default queue type of the virtual host must be classic; delete farmiq.inference and \
-                 farmiq.inference.dead if somebody made them in another way",
-            ),
-            Some(_) | None => None,
-        };
-        Self::Prepare { advice, source }
-    }
-}
-
-/// What a link starts with.
-#[derive(Clone)]
-pub struct Args {
-    /// The server.
-    pub url: RabbitUrl,
-    /// Orders in hand at most; `None` for an engine that only makes jobs.
-    pub prefetch: Option<u16>,
-    /// What is carried.
-    pub orders: Orders,
-    /// Whose workers are woken.
-    pub hub: InferenceHub,
-    /// Name of this engine, for people who look at the server.
-    pub name: String,
-}
 
 /// The actor; see the head of this file.
 pub struct RabbitLink;
@@ -153,15 +87,6 @@ pub async fn probe(url: &RabbitUrl) -> Result<(), LinkError> {
     let tried = answer(trying).await.and_then(|tried| tried.map_err(LinkError::prepare));
     session::leave(&connection).await;
     tried
-}
-
-pub(super) async fn connect(url: &RabbitUrl, name: &str) -> Result<Connection, LinkError> {
-    let properties = ConnectionProperties::default().with_connection_name(name.into());
-    answer(Connection::connect_uri(url.0.clone(), properties)).await?.map_err(LinkError::Connect)
-}
-
-pub(super) async fn answer<T>(asked: impl Future<Output = T>) -> Result<T, LinkError> {
-    timeout(ANSWER_MAX, asked).await.map_err(|_| LinkError::Silent)
 }
 
 struct Link {

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, interval, timeout};
 
-use super::link::{ANSWER_MAX, Args, LinkError, answer, connect};
+use super::connect::{ANSWER_MAX, Args, LinkError, answer, connect};
 use super::{DEAD, Fate, Orders, Outgoing, QUEUE, Taken, WorkOrder};
 use crate::inference::InferenceHub;
 

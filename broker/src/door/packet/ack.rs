@@ -1,6 +1,6 @@
 //! What a client answers, and how it says goodbye.
 
-use crate::door::packet::property::{NOT_HERE, Value, id};
+use crate::door::packet::property::{NOT_HERE, Properties, Value, id};
 use crate::door::packet::reader::Reader;
 use crate::door::packet::{Kind, Malformed, Reason, Version};
 
@@ -28,7 +28,7 @@ pub(crate) fn ack(version: Version, kind: Kind, body: &[u8]) -> Result<Ack, Malf
     if version == Version::V5 && !reader.is_empty() {
         reason = Reason(reader.byte()?);
         if !reader.is_empty() {
-            reader.properties(version)?.skip(true)?;
+            Properties::take(&mut reader, version)?.skip(true)?;
         }
     }
     reader.end()?;
@@ -48,7 +48,7 @@ pub(crate) fn disconnect(version: Version, body: &[u8]) -> Result<Disconnect, Ma
     if version == Version::V5 && !reader.is_empty() {
         disconnect.reason = Reason(reader.byte()?);
         if !reader.is_empty() {
-            let mut properties = reader.properties(version)?;
+            let mut properties = Properties::take(&mut reader, version)?;
             while let Some(property) = properties.next()? {
                 match (property.id, property.value) {
                     (id::SESSION_EXPIRY, Value::Four(seconds)) => {

@@ -99,7 +99,7 @@ fn version(reader: &mut Reader<'_>) -> Result<Version, BadConnect> {
 fn fields(mut reader: Reader<'_>, version: Version) -> Result<Connect, Malformed> {
     let flags = ConnectFlags::read(reader.byte()?, version)?;
     let keep_alive_seconds = reader.two()?;
-    let properties = connect_properties(reader.properties(version)?)?;
+    let properties = connect_properties(Properties::take(&mut reader, version)?)?;
     let client_id = reader.text()?.to_owned();
     let will = match flags.will {
         Some((qos, retain)) => Some(will(&mut reader, version, qos, retain)?),
@@ -176,7 +176,7 @@ fn connect_properties(mut read: Properties<'_>) -> Result<ConnectProperties, Mal
 const ZERO: Malformed = Malformed::protocol("a limit of zero");
 
 fn will(reader: &mut Reader<'_>, version: Version, qos: Qos, retain: bool) -> Result<Will, Malformed> {
-    let mut properties = reader.properties(version)?;
+    let mut properties = Properties::take(reader, version)?;
     let mut gathered = Gathered::default();
     let mut delay_seconds = 0;
     while let Some(property) = properties.next()? {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::door::packet::reader::Reader;
-use crate::door::packet::{Malformed, topic_name};
+use crate::door::packet::{Malformed, Version, topic_name};
 
 /// The identifiers of properties.
 pub(super) mod id {
@@ -67,8 +67,13 @@ pub(super) struct Properties<'a> {
 }
 
 impl<'a> Properties<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { reader: Reader::new(bytes), seen: 0 }
+    /// Takes the properties of a packet: none in version 3.1.1.
+    pub(super) fn take(reader: &mut Reader<'a>, version: Version) -> Result<Self, Malformed> {
+        let count = match version {
+            Version::V4 => 0,
+            Version::V5 => reader.variable()? as usize,
+        };
+        Ok(Self { reader: Reader::new(reader.take(count)?), seen: 0 })
     }
 
     /// The next property; `None` after the last.

@@ -42,7 +42,7 @@ pub(crate) fn publish_head(
     let topic = reader.text()?;
     let packet_id = if qos == Qos::AtMostOnce { 0 } else { reader.packet_id()? };
     let mut gathered = Gathered::default();
-    let alias = alias(reader.properties(version)?, &mut gathered)?;
+    let alias = alias(Properties::take(&mut reader, version)?, &mut gathered)?;
     if !topic.is_empty() || version == Version::V4 {
         topic_name(topic)?;
     } else if alias.is_none() {

@@ -1,6 +1,6 @@
 //! Takes fields from the front of a packet.
 
-use crate::door::packet::{Malformed, Version, property::Properties};
+use crate::door::packet::Malformed;
 
 /// Bytes a variable byte integer may have.
 const VARIABLE_BYTES_MAX: usize = 4;
@@ -85,15 +85,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The properties of a packet: none in version 3.1.1.
-    pub(super) fn properties(&mut self, version: Version) -> Result<Properties<'a>, Malformed> {
-        let count = match version {
-            Version::V4 => 0,
-            Version::V5 => self.variable()? as usize,
-        };
-        self.take(count).map(Properties::new)
-    }
-
     pub(super) fn end(&self) -> Result<(), Malformed> {
         if self.is_empty() { Ok(()) } else { Err(Malformed::new("bytes after the last field")) }
     }
@@ -104,7 +95,7 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or(ENDS_EARLY)?;
         self.0 = rest;
         Ok(taken)

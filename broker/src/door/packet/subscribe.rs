@@ -60,7 +60,7 @@ pub(crate) struct Unsubscribe<'a> {
 pub(crate) fn subscribe(version: Version, body: &[u8]) -> Result<Subscribe<'_>, Malformed> {
     let mut reader = Reader::new(body);
     let packet_id = reader.packet_id()?;
-    let subscription_id = subscription_id(reader.properties(version)?)?;
+    let subscription_id = subscription_id(Properties::take(&mut reader, version)?)?;
     let mut filters = Vec::new();
     while !reader.is_empty() {
         check_count(filters.len())?;
@@ -81,7 +81,7 @@ pub(crate) fn subscribe(version: Version, body: &[u8]) -> Result<Subscribe<'_>, 
 pub(crate) fn unsubscribe(version: Version, body: &[u8]) -> Result<Unsubscribe<'_>, Malformed> {
     let mut reader = Reader::new(body);
     let packet_id = reader.packet_id()?;
-    reader.properties(version)?.skip(false)?;
+    Properties::take(&mut reader, version)?.skip(false)?;
     let mut filters = Vec::new();
     while !reader.is_empty() {
         check_count(filters.len())?;

@@ -210,7 +210,7 @@ fn offered(desk: &MediaDesk, wish: Wish, now: Timestamp) -> Upload {
     let object_key = owner.object_key(now, id::new_id(), &extension);
     let media_id = id::media_id(&wish.tenant_id, &bucket, &object_key);
     let captured_at = wish.captured_at.unwrap_or(now);
-    let is_directory = desk.completer.media.directory().is_some();
+    let is_directory = desk.completer.media.is_directory();
     let path =
         is_directory.then(|| owner.path(wish.session_id.as_deref(), captured_at, media_id, &extension));
     Upload {

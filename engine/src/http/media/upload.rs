@@ -56,9 +56,8 @@ pub(in crate::http) async fn upload(
     headers: HeaderMap,
     body: Body,
 ) -> Result<([(HeaderName, String); 1], Json<Nothing>), Error> {
-    let store = Arc::clone(&state.media.completer.media);
-    let directory =
-        store.directory().ok_or_else(|| Error::new(Code::NotFound, "images go to a bucket, not here"))?;
+    let directory = state.media.directory.as_ref();
+    let directory = directory.ok_or_else(|| Error::new(Code::NotFound, "images go to a bucket, not here"))?;
     let upload = signed_upload(&state, directory, &media_id, &mut params).await?;
     check_headers(&headers, &upload, state.media.settings.upload_bytes_max)?;
     if !state.media.has_room().await {
