@@ -5,9 +5,10 @@ VENV := target/venv
 NODE := target/node
 MODEL_VENV := target/venv-model
 CARGO_DENY := target/tools/bin/cargo-deny
+DEPLOY_TOOLS := target/tools/deploy
 DATA_DIR ?=
 
-.PHONY: help up test test-large two-months lint advisories bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model to-run to-test
+.PHONY: help up test test-large two-months lint advisories deploy-check bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model to-run to-test
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -37,6 +38,9 @@ lint: $(CARGO_DENY) ## Check formatting, lints, and the licenses and sources of 
 
 advisories: $(CARGO_DENY) ## Look for known vulnerabilities in what we depend on; needs the internet
 	$(CARGO_DENY) check advisories
+
+deploy-check: $(DEPLOY_TOOLS)/.ready ## Check images, manifests, units, rules and dashboards below deploy/, without a cluster
+	@$(DEPLOY_TOOLS)/python/bin/python deploy/check
 
 bench: to-run ## Measure raw COPY, bare SQL and the engine end to end in one run
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
@@ -69,6 +73,15 @@ model: $(MODEL_VENV)/.ready ## Draw pictures and train the demonstration model a
 
 $(CARGO_DENY):
 	cargo install --quiet --locked --debug --root target/tools --version 0.20.2 cargo-deny
+
+$(DEPLOY_TOOLS)/.ready: deploy/requirements.txt deploy/prerequisites
+	@deploy/prerequisites check
+	python3 -m venv $(DEPLOY_TOOLS)/python
+	$(DEPLOY_TOOLS)/python/bin/pip install --quiet --disable-pip-version-check -r $<
+	npm install --prefix $(DEPLOY_TOOLS)/node --ignore-scripts --no-audit --no-fund --loglevel=error \
+		@kubernetes-models/prometheus-operator@6.0.0 @kubernetes-models/cert-manager@4.4.4 @kubernetes-models/keda@0.4.2
+	cd $(DEPLOY_TOOLS) && apt-get download -q prometheus prometheus-alertmanager && for package in *.deb; do dpkg -x "$$package" dist; done
+	@touch $@
 
 to-run to-test: # What the machine lacks, from the distribution's packages
 	@deploy/prerequisites $(@:to-%=%)
