@@ -8,6 +8,7 @@ mod cloud;
 mod crash;
 mod database;
 mod digits;
+mod doctor;
 mod door;
 mod ending;
 mod external;
