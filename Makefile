@@ -7,15 +7,17 @@ MODEL_VENV := target/venv-model
 CARGO_DENY := target/tools/bin/cargo-deny
 DEPLOY_TOOLS := target/tools/deploy
 DATA_DIR ?=
+PREBUILT = $(and $(wildcard target/release/farmiq-edge),$(wildcard target/release/farmiq-loadtest))
+STATIC := $(shell uname -m)-unknown-linux-musl
 
-.PHONY: help up test test-large two-months lint advisories deploy-check bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model to-run to-test
+.PHONY: $(STATIC) help up test test-large two-months lint advisories deploy-check documents image package bundle bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model to-open to-run to-test
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
-up: to-run ## Run the engine, a pretend cloud and a simulated barn until Ctrl-C
-	cargo build -p farmiq-edge -p farmiq-loadtest
-	@DATA_DIR="$(DATA_DIR)" deploy/demo
+up: $(if $(PREBUILT),to-open,to-run) ## Run the engine, a pretend cloud and a simulated barn until Ctrl-C
+	@$(if $(PREBUILT),echo "opening the release in target/release (make up PREBUILT= builds from the sources)",echo "building the engine (about ten minutes the first time)" && cargo build -p farmiq-edge -p farmiq-loadtest)
+	@PROFILE=$(if $(PREBUILT),release,debug) DATA_DIR="$(DATA_DIR)" deploy/demo
 
 test: to-test $(VENV)/.ready $(NODE)/.ready ## Run all tests with what they need
 	@tests/previous-program
@@ -41,6 +43,22 @@ advisories: $(CARGO_DENY) ## Look for known vulnerabilities in what we depend on
 
 deploy-check: $(DEPLOY_TOOLS)/.ready ## Check images, manifests, units, rules and dashboards below deploy/, without a cluster
 	@$(DEPLOY_TOOLS)/python/bin/python deploy/check
+
+documents: ## Run the commands of the documents that are marked as runnable; as root
+	cargo build -p farmiq-edge
+	tests/documents
+
+$(STATIC):
+	CC_$(subst -,_,$(STATIC))=musl-gcc cargo build --release --locked -p farmiq-edge --target $(STATIC)
+
+image: $(STATIC) ## Build both images into target/image; needs buildah, mmdebstrap, musl-tools and the Rust target musl
+	@PROGRAM=target/$(STATIC)/release/farmiq-edge deploy/image/build
+
+package: $(STATIC) ## Build the Debian package into target/debian; needs cargo-deb
+	cargo deb --no-build -p farmiq-edge --target $(STATIC) --output target/debian/
+
+bundle: image package ## Pack images, manifests and package into one file for a box without internet
+	@deploy/bin/bundle
 
 bench: to-run ## Measure raw COPY, bare SQL and the engine end to end in one run
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
@@ -83,7 +101,7 @@ $(DEPLOY_TOOLS)/.ready: deploy/requirements.txt deploy/prerequisites
 	cd $(DEPLOY_TOOLS) && apt-get download -q prometheus prometheus-alertmanager && for package in *.deb; do dpkg -x "$$package" dist; done
 	@touch $@
 
-to-run to-test: # What the machine lacks, from the distribution's packages
+to-open to-run to-test: # What the machine lacks, from the distribution's packages
 	@deploy/prerequisites $(@:to-%=%)
 
 $(VENV)/.ready: tests/requirements.txt
