@@ -6,7 +6,10 @@
 mod admission;
 mod caller;
 mod connection;
+#[cfg(test)]
+mod doubles;
 mod hub;
+mod inbound;
 mod inflow;
 mod journal;
 mod judge;
@@ -36,7 +39,7 @@ use schema::clock::Clock;
 #[cfg(any(test, feature = "fuzzing"))]
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, interval, sleep, timeout_at};
@@ -45,7 +48,7 @@ use crate::credits::Credits;
 use crate::delivery::Intake;
 use crate::door::caller::Caller;
 use crate::door::hub::Hub;
-use crate::door::inflow::{InflowParts, publish_delayed};
+use crate::door::inflow::{Inflow, InflowParts};
 use crate::door::journal::Journal;
 use crate::door::judge::Judge;
 use crate::door::listener::{Layers, Listeners};
@@ -57,7 +60,6 @@ use crate::door::sessions::Sessions;
 pub use crate::door::settings::{Addresses, DoorError, DoorSettings};
 use crate::door::shared::{Phase, Shared};
 use crate::door::websocket::Origins;
-use crate::door::will::DelayedWill;
 use crate::embedded::Embedded;
 use crate::fanout::Fanout;
 use crate::gatekeeper::{Gatekeeper, Identity};
@@ -95,7 +97,7 @@ pub struct DoorParts {
 pub struct Door {
     shared: Arc<Shared>,
     listeners: Mutex<Option<Listeners>>,
-    due_wills: Mutex<Option<UnboundedReceiver<DelayedWill>>>,
+    due_wills: Mutex<Option<UnboundedReceiver<Inflow>>>,
     addresses: Addresses,
     phase: watch::Sender<Phase>,
     running: watch::Sender<bool>,
@@ -143,8 +145,6 @@ impl Door {
                 age_max: settings.queued_age_max,
             },
         };
-        let sessions = Sessions::new(Arc::clone(&hub), Arc::new(parts), settings.sessions_max);
-        sessions.restore(stored.sessions, clock.now());
         let credits =
             Credits::new(settings.credit_messages_max, settings.credit_bytes_max, settings.message_bytes_max);
         let refusals = Arc::new(Refusals::new(Arc::clone(&stats)));
@@ -157,7 +157,10 @@ impl Door {
             refusals: Arc::clone(&refusals),
             clock: clock.clone(),
         };
-        let (due_wills, wills_due) = unbounded_channel();
+        let inflow = Arc::new(inflow);
+        let (sessions, due_wills) =
+            Sessions::new(Arc::new(parts), Arc::clone(&inflow), settings.sessions_max);
+        sessions.restore(stored.sessions, clock.now());
         let shared = Shared {
             judge: Judge::new(Arc::clone(&sessions), Arc::clone(&gatekeeper), tls),
             gatekeeper,
@@ -165,9 +168,8 @@ impl Door {
             hub,
             fanout,
             credits,
-            inflow: Arc::new(inflow),
+            inflow,
             sessions,
-            due_wills,
             refusals,
             stats,
             phase: phase_seen,
@@ -180,7 +182,7 @@ impl Door {
         Ok(Self {
             shared: Arc::new(shared),
             listeners: Mutex::new(Some(listeners)),
-            due_wills: Mutex::new(Some(wills_due)),
+            due_wills: Mutex::new(Some(due_wills)),
             addresses,
             phase,
             running: watch::Sender::new(false),
@@ -202,14 +204,14 @@ impl Door {
     /// Serves clients until [`Door::shutdown`]; a second call returns at once.
     pub async fn run(&self) {
         let Some(listeners) = self.listeners.lock().await.take() else { return };
-        let Some(due_wills) = self.due_wills.lock().await.take() else { return };
+        let Some(mut due_wills) = self.due_wills.lock().await.take() else { return };
         let Shared { hub, fanout, stats, .. } = &*self.shared;
         let _running = Running::start(&self.running, stats);
         let mut tasks = JoinSet::new();
         tokio::select! {
             () = async {
-                self.accept_all(listeners, due_wills, &mut tasks).await;
-                self.drain(&mut tasks).await;
+                self.accept_all(listeners, &mut due_wills, &mut tasks).await;
+                self.drain(&mut due_wills, &mut tasks).await;
             } => {}
             () = hub.journal.keep() => {}
             () = self.keep_sessions() => {}
@@ -262,14 +264,11 @@ impl Door {
 
     /// Ends sessions, publishes delayed wills and drops messages when their time has come.
     async fn keep_sessions(&self) {
-        let Shared { hub, sessions, due_wills, clock, .. } = &*self.shared;
+        let Shared { hub, sessions, clock, .. } = &*self.shared;
         let mut looks = interval(SESSIONS_LOOK_INTERVAL);
         for look in (0..LOOKS_PER_AGE_CHECK).cycle() {
             looks.tick().await;
-            for will in sessions.end_overdue(Instant::now()) {
-                // The receiver is there as long as this runs.
-                let _ = due_wills.send(will);
-            }
+            sessions.end_overdue(Instant::now());
             if look == 0 {
                 let now = clock.now();
                 hub.retained.drop_expired(now);
@@ -281,7 +280,7 @@ impl Door {
     async fn accept_all(
         &self,
         mut listeners: Listeners,
-        mut due_wills: UnboundedReceiver<DelayedWill>,
+        due_wills: &mut UnboundedReceiver<Inflow>,
         tasks: &mut JoinSet<()>,
     ) {
         let mut phase = self.shared.phase.clone();
@@ -289,9 +288,7 @@ impl Door {
             tokio::select! {
                 _ = phase.changed() => {}
                 Some(ended) = tasks.join_next() => self.count_panic(ended),
-                Some(delayed) = due_wills.recv() => {
-                    tasks.spawn(publish_delayed(Arc::clone(&self.shared.inflow), delayed));
-                }
+                Some(will) = due_wills.recv() => drop(tasks.spawn(will.finish())),
                 (accepted, layers) = listeners.accept() => match accepted {
                     Ok((stream, peer)) => self.admit(stream, peer, layers, tasks),
                     Err(error) => {
@@ -328,14 +325,16 @@ impl Door {
     }
 
     /// Waits until every connection finished what it has in hand, or the deadline cuts them off.
-    async fn drain(&self, tasks: &mut JoinSet<()>) {
+    async fn drain(&self, due_wills: &mut UnboundedReceiver<Inflow>, tasks: &mut JoinSet<()>) {
         let mut phase = self.shared.phase.clone();
         loop {
             tokio::select! {
                 _ = phase.wait_for(|phase| *phase == Phase::Over) => break,
+                Some(will) = due_wills.recv() => drop(tasks.spawn(will.finish())),
                 ended = tasks.join_next() => match ended {
                     Some(ended) => self.count_panic(ended),
-                    None => break,
+                    None if due_wills.is_empty() => break,
+                    None => {}
                 },
             }
         }

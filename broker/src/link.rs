@@ -347,6 +347,7 @@ impl Desk<'_> {
             kind: Topic::parse(&topic).ok().map(|topic| topic.kind()),
             received_at,
             epoch,
+            publisher: 0,
         };
         let message = Message {
             topic: Arc::from(topic),

@@ -167,6 +167,7 @@ mod tests {
                 kind: None,
                 received_at: self.now,
                 epoch: 0,
+                publisher: 0,
             });
             self.mailbox.take(Delivery::from_window(message, 0, Arc::clone(&self.window), turn));
         }

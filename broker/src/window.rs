@@ -31,6 +31,8 @@ pub(crate) enum Answer {
     None,
     PubAck(u16),
     PubRec(u16),
+    /// For a message that came again under an id that is not released.
+    PubRecAgain(u16),
 }
 
 /// Who wants a message once it is settled.
@@ -58,8 +60,10 @@ pub(crate) struct Slot {
     pub(crate) is_denied: bool,
     pub(crate) kind: Option<Kind>,
     pub(crate) received_at: Instant,
-    /// The connection of the link it came over; always zero at the door.
+    /// The connection it came over: only that one gets its answer.
     pub(crate) epoch: u64,
+    /// The session that published it; zero for the link.
+    pub(crate) publisher: u64,
 }
 
 /// A delivery whose turn to be answered has come.
@@ -152,6 +156,16 @@ impl Window {
         Turn { sequence: state.first + state.slots.len() as u64 - 1, round: state.round }
     }
 
+    /// Appends what needs no delivery, and only waits for those before it.
+    pub(crate) fn open_settled(&self, slot: Slot) {
+        let mut state = self.lock();
+        let is_front = state.slots.is_empty();
+        state.slots.push_back(Open { slot, is_closed: true, is_refused: false, message: None });
+        if is_front {
+            self.signal(state);
+        }
+    }
+
     /// Whether an earlier delivery of the same lane was handed back and did not set out before this one.
     pub(crate) fn is_out_of_turn(&self, turn: Turn, topic: &str) -> bool {
         if !self.has_returned.load(Ordering::Acquire) {
@@ -231,6 +245,11 @@ impl Window {
         self.changed.notified().await;
     }
 
+    /// Has somebody else look: whoever calls this was woken and does not collect.
+    pub(crate) fn wake(&self) {
+        self.changed.notify_one();
+    }
+
     fn is_wanted(&self, echo: &Echo) -> bool {
         echo.retain
             || (echo.fan_out && self.audience.as_ref().is_some_and(|audience| audience.is_listening()))
@@ -294,6 +313,7 @@ mod tests {
             kind: None,
             received_at: Instant::now(),
             epoch: 0,
+            publisher: 0,
         }
     }
 

@@ -31,6 +31,7 @@ mod status;
 mod store;
 mod storm;
 mod sync;
+mod takeovers;
 mod thousand;
 mod tidy;
 mod tls;

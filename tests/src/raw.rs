@@ -47,6 +47,19 @@ impl Raw {
         (raw, body[0] == 1)
     }
 
+    /// Connects without a credential, with a session that ends with the connection, and a last will at QoS 1 that is to be
+    /// retained.
+    ///
+    /// # Panics
+    /// When it is not let in.
+    pub async fn with_will(mqtt: SocketAddr, client_id: &str, topic: &str, payload: &str) -> Self {
+        let mut raw = Self(TcpStream::connect(mqtt).await.expect("somebody listens"));
+        let fields = [text(client_id), text(topic), text(payload)].concat();
+        raw.send(0x10, &[b"\0\x04MQTT\x04\x2e\0\x3c".as_slice(), &fields].concat()).await;
+        assert_eq!(raw.next().await, Packet { first: 0x20, body: vec![0, 0] }, "it is let in");
+        raw
+    }
+
     /// Sends a packet.
     ///
     /// # Panics

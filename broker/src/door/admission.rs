@@ -221,10 +221,6 @@ where
             return Err(Refused::Answer(version, code, Refusal::Sessions));
         }
     };
-    if let Some(will) = seated.will {
-        // The receiver lives as long as the door.
-        let _ = shared.due_wills.send(will);
-    }
     if !shared.judge.admits(&visitor, rechecks).await {
         return Err(Refused::Answer(version, ConnectCode::NotAuthorized, Refusal::Revoked));
     }

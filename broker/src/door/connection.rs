@@ -122,7 +122,12 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let now = Instant::now();
         let silence = Duration::from_secs(u64::from(keep_alive_seconds)) * 3 / 2;
         Self {
-            inflow: Inflow::new(Arc::clone(&shared.inflow), Arc::clone(seat.session()), version),
+            inflow: Inflow::new(
+                Arc::clone(&shared.inflow),
+                Arc::clone(seat.inbound()),
+                Arc::clone(seat.session()),
+                version,
+            ),
             outflow: Outflow::new(version, &properties, shared.settings.inflight_max),
             transport,
             seat,
@@ -180,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             let now = Instant::now();
             self.inflow.collect(now, Some(&mut self.transport.outbox));
             let is_draining = *self.phase.borrow() != Phase::Open;
-            let has_answered = self.inflow.open == 0 && self.inflow.owed() == 0;
+            let has_answered = self.inflow.open() == 0 && self.inflow.owed() == 0;
             if is_draining && has_answered && !self.transport.has_unsent() {
                 return Ending::DoorClosed;
             }

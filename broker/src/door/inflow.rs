@@ -1,18 +1,21 @@
-//! What flows in over one connection: its open deliveries, from the intake to the answer. Outlives the stream.
+//! What flows in over one connection, from the intake to the answer. Outlives the stream.
 //!
-//! An answer leaves when everything before it left, and when the journal holds what it promises.
+//! Deliveries belong to the inbound window of the client, which the connection collects as long as no other takes over. An
+//! answer leaves when everything before it left, and when the journal holds what it promises.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use schema::clock::Clock;
+use schema::wire::topic::Kind;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::credits::{Cost, Credits};
 use crate::delivery::{Delivery, Intake};
 use crate::door::hub::Hub;
+use crate::door::inbound::Inbound;
 use crate::door::journal::Place;
 use crate::door::packet::{self, Reason, Version};
 use crate::door::queue::Parcel;
@@ -23,9 +26,8 @@ use crate::door::will::{DelayedWill, HeldWill};
 use crate::gatekeeper::{Gatekeeper, Principal};
 use crate::message::{Message, Verdict};
 use crate::publication::Publication;
-use crate::redelivery::Redelivery;
 use crate::stats::{DoorStats, Refusal};
-use crate::window::{Answer, Audience, Closed, Returned, Slot, Window};
+use crate::window::{Answer, Audience, Closed, Echo, Returned, Slot};
 
 /// An answer the client is to get.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,17 @@ pub(crate) enum Owed {
     Nothing,
 }
 
+/// What is remembered of a message that arrives.
+pub(crate) struct Arrived {
+    pub(crate) answer: Answer,
+    pub(crate) cost: Cost,
+    pub(crate) echo: Echo,
+    /// The topic may not be used by the client.
+    pub(crate) is_denied: bool,
+    pub(crate) kind: Option<Kind>,
+    pub(crate) received_at: Instant,
+}
+
 /// What all inflows work with.
 pub(crate) struct InflowParts {
     pub(crate) credits: Arc<Credits>,
@@ -51,46 +64,64 @@ pub(crate) struct InflowParts {
     pub(crate) clock: Clock,
 }
 
-/// The deliveries of a connection; outlives its stream.
+/// What flows in over one connection, and is collected by it.
 pub(crate) struct Inflow {
     parts: Arc<InflowParts>,
+    inbound: Arc<Inbound>,
+    /// The number under which this one collects, as long as no other has taken over.
+    keeper: u64,
     session: Arc<Session>,
     version: Version,
-    window: Arc<Window>,
-    /// Deliveries that are not settled yet.
-    pub(crate) open: usize,
-    /// Messages at quality 1 that are not answered yet.
-    pub(crate) unacknowledged: usize,
-    redelivery: Redelivery,
     closed: Vec<Closed>,
     returned: Vec<Returned>,
     /// Answers in their order, each with the place in the journal it waits for.
     owed: VecDeque<(Place, Owed, Cost)>,
     stored: watch::Receiver<Place>,
-    /// Ids of messages at quality 2 that came again while their first delivery, over an earlier connection, was open.
-    awaited: Vec<u16>,
     /// Credit that was taken for the packet that is being read.
     pub(crate) granted: Option<Cost>,
 }
 
+impl InflowParts {
+    /// An inbound window without deliveries.
+    pub(crate) fn inbound(&self) -> Arc<Inbound> {
+        Inbound::new(&self.credits, Arc::clone(&self.hub) as Arc<dyn Audience>)
+    }
+}
+
 impl Inflow {
-    pub(crate) fn new(parts: Arc<InflowParts>, session: Arc<Session>, version: Version) -> Self {
-        let audience = Arc::clone(&parts.hub) as Arc<dyn Audience>;
+    /// Takes the inbound window of a client over.
+    pub(crate) fn new(
+        parts: Arc<InflowParts>,
+        inbound: Arc<Inbound>,
+        session: Arc<Session>,
+        version: Version,
+    ) -> Self {
         Self {
-            window: Window::new(Arc::clone(&parts.credits), Some(audience)),
+            keeper: inbound.take_over(),
             stored: parts.hub.journal.follow(),
             parts,
+            inbound,
             session,
             version,
-            open: 0,
-            unacknowledged: 0,
-            redelivery: Redelivery::default(),
             closed: Vec::new(),
             returned: Vec::new(),
             owed: VecDeque::new(),
-            awaited: Vec::new(),
             granted: None,
         }
+    }
+
+    /// Takes the inbound window of a client over and publishes a will that waited for the client. To be finished by the
+    /// caller.
+    pub(crate) fn of_will(parts: &Arc<InflowParts>, inbound: &Arc<Inbound>, delayed: DelayedWill) -> Self {
+        let DelayedWill { will, principal, session, .. } = delayed;
+        let inflow = Self::new(Arc::clone(parts), Arc::clone(inbound), session, Version::V4);
+        inflow.deliver_will(will, &principal);
+        inflow
+    }
+
+    /// Deliveries that are not collected yet.
+    pub(crate) fn open(&self) -> usize {
+        self.inbound.open()
     }
 
     /// Takes the credit of the packet that is being read, unless it was taken before; false when it is spent.
@@ -102,16 +133,30 @@ impl Inflow {
     }
 
     /// Opens the delivery of a message and hands it to the intake.
-    pub(crate) fn deliver(&mut self, message: Message, slot: Slot) {
-        self.unacknowledged += usize::from(matches!(slot.answer, Answer::PubAck(_)));
-        let turn = self.window.open(slot);
-        self.open += 1;
+    pub(crate) fn deliver(&self, message: Message, arrived: Arrived) {
+        let turn = self.inbound.window.open(self.slot(arrived));
+        let window = Arc::clone(&self.inbound.window);
+        self.parts.intake.take(Delivery::from_window(message, 0, window, turn));
+    }
+
+    /// Has a message at QoS 2 answered that came again, after those before it.
+    pub(crate) fn answer_again(&self, packet_id: u16, received_at: Instant) {
+        let answer = Answer::PubRecAgain(packet_id);
+        let (cost, echo) = (Cost::default(), Echo::default());
+        let again = Arrived { answer, cost, echo, is_denied: false, kind: None, received_at };
+        self.inbound.window.open_settled(self.slot(again));
+    }
+
+    fn slot(&self, arrived: Arrived) -> Slot {
+        let Arrived { answer, cost, echo, is_denied, kind, received_at } = arrived;
+        self.inbound.opened();
         self.parts.stats.opened();
-        self.parts.intake.take(Delivery::from_window(message, 0, Arc::clone(&self.window), turn));
+        let (epoch, publisher) = (self.keeper, self.session.number());
+        Slot { answer, cost, echo, is_denied, kind, received_at, epoch, publisher }
     }
 
     /// Hands a last will in like a message that came over the connection.
-    pub(crate) fn deliver_will(&mut self, will: HeldWill, principal: &Principal) {
+    pub(crate) fn deliver_will(&self, will: HeldWill, principal: &Principal) {
         let HeldWill { will, reserved } = will;
         let scope = principal.device().and_then(|identity| self.parts.gatekeeper.scope(identity));
         let topic = KnownTopic::judge(&will.topic, Publisher::of(principal, scope.as_ref()));
@@ -120,14 +165,13 @@ impl Inflow {
             tracing::info!(device_id, topic = &*topic.name, "last will refused: outside the scope");
         }
         let (received_at, arrived_at) = (Instant::now(), self.parts.clock.now());
-        let slot = Slot {
+        let arrived = Arrived {
             answer: Answer::None,
             cost: reserved.take(),
             echo: topic.echo(will.retain, will.properties, arrived_at),
             is_denied: !topic.may_publish,
             kind: topic.kind,
             received_at,
-            epoch: 0,
         };
         let message = Message {
             topic: Arc::clone(&topic.name),
@@ -139,7 +183,7 @@ impl Inflow {
             identity: principal.device().cloned(),
             verdict: if topic.may_publish { Verdict::Admitted } else { Verdict::AclDenied },
         };
-        self.deliver(message, slot);
+        self.deliver(message, arrived);
     }
 
     /// Has the client get an answer, in its turn.
@@ -147,43 +191,41 @@ impl Inflow {
         self.owed.push_back((place, owed, Cost::default()));
     }
 
-    /// Has the client get the answer of a message at quality 2 that another delivery brings to its end.
-    pub(crate) fn await_commit(&mut self, packet_id: u16) {
-        self.awaited.push(packet_id);
-    }
-
     /// Answers that wait for their turn.
     pub(crate) fn owed(&self) -> usize {
-        self.owed.len() + self.awaited.len()
+        self.owed.len()
     }
 
     /// Collects what was settled: shows it to subscribers, answers it in order of arrival, gives its credit back; and
-    /// delivers again what was handed back.
+    /// delivers again what was handed back. Without an outbox nobody is left to answer.
     pub(crate) fn collect(&mut self, now: Instant, outbox: Option<&mut BytesMut>) {
-        self.window.collect(&mut self.closed, &mut self.returned);
+        let inbound = Arc::clone(&self.inbound);
+        // Held until subscribers have seen what was settled: whoever takes over shows them later messages.
+        let Some(mut kept) = inbound.keep(self.keeper) else { return };
+        inbound.window.collect(&mut self.closed, &mut self.returned);
         if !self.closed.is_empty() {
-            self.open -= self.closed.len();
-            self.parts.stats.closed(self.closed.len());
+            self.parts.stats.closed(kept.collected(&inbound, self.closed.len()));
             let mut closed = std::mem::take(&mut self.closed);
             for closed in closed.drain(..) {
-                self.close(closed, now);
+                self.close(closed, now, outbox.is_some());
             }
             self.closed = closed;
         }
-        self.answer(outbox);
         for returned in &self.returned {
             self.parts.stats.count_handed_back(returned.kind);
         }
-        self.redelivery.put(now, self.returned.drain(..));
-        self.redelivery.deliver_due(now, &self.window, &*self.parts.intake);
+        kept.redelivery.put(now, self.returned.drain(..));
+        kept.redelivery.deliver_due(now, &inbound.window, &*self.parts.intake);
+        drop(kept);
+        self.answer(outbox);
     }
 
     /// Waits until [`Inflow::collect`] may find something. Dropping the future loses nothing.
     pub(crate) async fn changed(&mut self) {
-        let Self { window, stored, owed, .. } = self;
+        let Self { inbound, stored, owed, .. } = self;
         let place = owed.front().map(|(place, ..)| *place);
         tokio::select! {
-            () = window.changed() => {}
+            () = inbound.window.changed() => {}
             // The journal lives as long as the door.
             _ = stored.wait_for(|stored| Some(*stored) >= place), if place.is_some() => {}
         }
@@ -191,26 +233,29 @@ impl Inflow {
 
     /// When a delivery that was handed back is due again.
     pub(crate) fn due_at(&self) -> Option<Instant> {
-        self.redelivery.due_at()
+        self.inbound.keep(self.keeper).and_then(|kept| kept.redelivery.due_at())
     }
 
-    /// Stays until the last delivery is settled.
+    /// Stays until the last delivery is settled, or another takes over.
     pub(crate) async fn finish(mut self) {
-        loop {
+        while self.inbound.keep(self.keeper).is_some() {
             self.collect(Instant::now(), None);
-            if self.open == 0 {
+            if self.open() == 0 {
                 return;
             }
-            let due_at = self.redelivery.due_at();
+            let due_at = self.due_at();
             tokio::select! {
-                () = self.window.changed() => {}
+                () = self.inbound.window.changed() => {}
+                () = self.inbound.passed_on() => {}
                 () = sleep_until(due_at.unwrap_or_else(Instant::now)), if due_at.is_some() => {}
             }
         }
+        self.inbound.window.wake();
     }
 
-    fn close(&mut self, closed: Closed, now: Instant) {
+    fn close(&mut self, closed: Closed, now: Instant, is_heard: bool) {
         let Closed { slot, is_refused, message } = closed;
+        let is_told = is_heard && slot.epoch == self.keeper;
         self.parts.stats.answered(slot.kind, now - slot.received_at);
         let reason = match self.version {
             Version::V4 => Reason::SUCCESS,
@@ -229,47 +274,49 @@ impl Inflow {
                 retain: echo.retain,
                 carried: echo.carried,
                 expires_at: echo.expires_at,
-                publisher: self.session.number(),
+                publisher: slot.publisher,
             });
         }
         let owed = match slot.answer {
             Answer::None => Owed::Nothing,
             Answer::PubAck(packet_id) => Owed::PubAck(packet_id, reason),
             Answer::PubRec(packet_id) => {
-                if reason.is_error() {
-                    // With an error the exchange is over.
-                    self.session.uncommitted(packet_id);
-                } else {
-                    place = place.max(self.session.committed(packet_id));
-                }
+                place = place.max(self.received(slot.publisher, packet_id, reason, is_told));
+                Owed::PubRec(packet_id, reason)
+            }
+            Answer::PubRecAgain(_) if !is_told => Owed::Nothing,
+            Answer::PubRecAgain(packet_id) => {
+                let (stored_at, reason) = self.session.answer_again(packet_id);
+                place = stored_at;
                 Owed::PubRec(packet_id, reason)
             }
         };
+        let owed = if is_told { owed } else { Owed::Nothing };
         self.owed.push_back((place, owed, slot.cost));
     }
 
-    /// Has the client get the answers of messages at quality 2 that came again, as soon as they are committed.
-    fn owe_awaited(&mut self) {
-        let Self { awaited, owed, session, .. } = self;
-        awaited.retain(|packet_id| match session.committed_at(*packet_id) {
-            Some(place) => {
-                owed.push_back((place, Owed::PubRec(*packet_id, Reason::SUCCESS), Cost::default()));
-                false
-            }
-            None => true,
-        });
+    /// Notes what became of a message at QoS 2: says where that is in the journal.
+    fn received(&self, publisher: u64, packet_id: u16, reason: Reason, is_told: bool) -> Place {
+        if publisher != self.session.number() {
+            // The session that published it is over, and its ids with it.
+            return Place::START;
+        }
+        if reason.is_error() {
+            // With an error the exchange is over.
+            self.session.refuse(packet_id, reason, is_told);
+            return Place::START;
+        }
+        self.session.committed(packet_id)
     }
 
     /// Writes the answers whose turn has come. Without an outbox nobody is left to answer.
     pub(crate) fn answer(&mut self, mut outbox: Option<&mut BytesMut>) {
-        self.owe_awaited();
         let mut cost = Cost::default();
         let stored = *self.stored.borrow_and_update();
         while let Some((_, owed, paid)) =
             self.owed.pop_front_if(|(place, ..)| outbox.is_none() || *place <= stored)
         {
             cost = cost.plus(paid);
-            self.unacknowledged -= usize::from(matches!(owed, Owed::PubAck(..)));
             if let Some(outbox) = &mut outbox {
                 put(outbox, self.version, &owed);
             }
@@ -281,17 +328,11 @@ impl Inflow {
     }
 }
 
-/// Publishes a will whose client did not come back in time, and stays until it is settled.
-pub(crate) async fn publish_delayed(parts: Arc<InflowParts>, delayed: DelayedWill) {
-    let DelayedWill { will, principal, session, .. } = delayed;
-    let mut inflow = Inflow::new(parts, session, Version::V4);
-    inflow.deliver_will(will, &principal);
-    inflow.finish().await;
-}
-
 impl Drop for Inflow {
     fn drop(&mut self) {
-        self.parts.stats.abandon(self.open);
+        if let Some(mut kept) = self.inbound.keep(self.keeper) {
+            self.parts.stats.abandon(kept.abandon(&self.inbound));
+        }
         let owed = self.owed.drain(..).fold(Cost::default(), |sum, (_, _, cost)| sum.plus(cost));
         self.parts.credits.give_back(owed.plus(self.granted.take().unwrap_or_default()));
     }
@@ -307,3 +348,7 @@ fn put(outbox: &mut BytesMut, version: Version, owed: &Owed) {
         Owed::Nothing => {}
     }
 }
+
+#[cfg(test)]
+#[path = "inflow_tests.rs"]
+mod tests;

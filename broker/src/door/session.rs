@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::door::journal::{Journal, Place};
-use crate::door::packet::Malformed;
+use crate::door::packet::{Malformed, Reason};
 use crate::door::queue::{Manner, Parcel, Queue, QueueBudget, QueueLimits, Step, Written};
 use crate::filter::{self, Shared};
 use crate::message::Qos;
@@ -43,22 +43,22 @@ struct State {
     expiry_seconds: u32,
     is_connected: bool,
     subscriptions: Vec<Subscription>,
-    /// Ids of messages at quality 2 from PUBLISH to PUBREL; where that is in the journal once the message is committed.
-    received: HashMap<u16, Option<Place>>,
+    /// Ids of messages at QoS 2, from PUBLISH to PUBREL.
+    received: HashMap<u16, Receipt>,
     queue: Queue,
     /// Retained messages for new subscriptions, which move to the queue as there is room.
     retained: VecDeque<Parcel>,
 }
 
-/// What is known of a packet id at quality 2.
+/// What became of a message at QoS 2 that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Receipt {
-    /// It is new, and taken from now on.
-    New,
-    /// The same message came before, and is not committed yet.
+enum Receipt {
+    /// It is not committed yet.
     Pending,
-    /// The same message came before and is committed, there in the journal.
+    /// It is committed, there in the journal.
     Committed(Place),
+    /// It was refused for this reason, and its sender was not there any more to be told.
+    Refused(Reason),
 }
 
 impl Session {
@@ -97,7 +97,10 @@ impl Session {
                 expiry_seconds,
                 is_connected: false,
                 subscriptions,
-                received: received.into_iter().map(|packet_id| (packet_id, Some(Place::START))).collect(),
+                received: received
+                    .into_iter()
+                    .map(|packet_id| (packet_id, Receipt::Committed(Place::START)))
+                    .collect(),
                 queue: Queue::restore(Arc::clone(&parts.budget), queue),
                 retained: VecDeque::new(),
             }),
@@ -316,17 +319,14 @@ impl Session {
         Ok(())
     }
 
-    /// Takes the id of a message at quality 2 that arrives.
-    pub(crate) fn receive(&self, packet_id: u16) -> Receipt {
+    /// Takes the id of a message at QoS 2 that arrives; false when the same message came before.
+    pub(crate) fn receive(&self, packet_id: u16) -> bool {
         let mut state = self.lock();
-        match state.received.get(&packet_id) {
-            Some(Some(place)) => Receipt::Committed(*place),
-            Some(None) => Receipt::Pending,
-            None => {
-                state.received.insert(packet_id, None);
-                Receipt::New
-            }
+        let is_new = !state.received.contains_key(&packet_id);
+        if is_new {
+            state.received.insert(packet_id, Receipt::Pending);
         }
+        is_new
     }
 
     /// Messages at quality 2 that are not released.
@@ -338,20 +338,33 @@ impl Session {
     pub(crate) fn committed(&self, packet_id: u16) -> Place {
         let mut state = self.lock();
         let place = self.record(&state, || Change::Received { id: self.id, packet_id });
-        state.received.insert(packet_id, Some(place));
-        drop(state);
-        self.changed.notify_one();
+        state.received.insert(packet_id, Receipt::Committed(place));
         place
     }
 
-    /// The message that arrived under an id was refused: the id is free.
-    pub(crate) fn uncommitted(&self, packet_id: u16) {
-        self.lock().received.remove(&packet_id);
+    /// The message that arrived under an id was refused. The id is free when its sender is told so; otherwise the sender is
+    /// told when the message comes again.
+    pub(crate) fn refuse(&self, packet_id: u16, reason: Reason, is_told: bool) {
+        let mut state = self.lock();
+        if is_told {
+            state.received.remove(&packet_id);
+        } else {
+            state.received.insert(packet_id, Receipt::Refused(reason));
+        }
     }
 
-    /// Where the message that arrived under an id is in the journal; `None` while it is not committed.
-    pub(crate) fn committed_at(&self, packet_id: u16) -> Option<Place> {
-        self.lock().received.get(&packet_id).copied().flatten()
+    /// What the sender of a message that came again is told, and how far the journal must be stored before that.
+    pub(crate) fn answer_again(&self, packet_id: u16) -> (Place, Reason) {
+        let mut state = self.lock();
+        match state.received.get(&packet_id).copied() {
+            Some(Receipt::Committed(place)) => (place, Reason::SUCCESS),
+            Some(Receipt::Refused(reason)) => {
+                state.received.remove(&packet_id);
+                (Place::START, reason)
+            }
+            // It came twice, and was refused the first time.
+            Some(Receipt::Pending) | None => (Place::START, Reason::UNSPECIFIED),
+        }
     }
 
     /// The client released an id: says where that is in the journal. `Ok(None)` for an id that is not in use.
@@ -359,8 +372,10 @@ impl Session {
         let mut state = self.lock();
         match state.received.get(&packet_id) {
             None => Ok(None),
-            Some(None) => Err(Malformed::protocol("PUBREL before its PUBREC")),
-            Some(Some(_)) => {
+            Some(Receipt::Pending | Receipt::Refused(_)) => {
+                Err(Malformed::protocol("PUBREL before its PUBREC"))
+            }
+            Some(Receipt::Committed(_)) => {
                 state.received.remove(&packet_id);
                 Ok(Some(self.record(&state, || Change::Released { id: self.id, packet_id })))
             }

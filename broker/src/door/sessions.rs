@@ -6,14 +6,17 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use schema::clock::Timestamp;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::door::hub::Hub;
+use crate::door::inbound::Inbound;
+use crate::door::inflow::{Inflow, InflowParts};
 use crate::door::session::{Session, SessionParts};
 use crate::door::will::{DelayedWill, HeldWill};
 use crate::gatekeeper::{CredentialId, Identity, Principal};
@@ -42,13 +45,25 @@ pub(crate) struct Wish {
 pub(crate) struct Sessions {
     hub: Arc<Hub>,
     parts: Arc<SessionParts>,
+    inflow: Arc<InflowParts>,
     lasting_max: usize,
     next_number: AtomicU64,
-    state: Mutex<HashMap<Client, Entry>>,
+    state: Mutex<Registry>,
+    /// Where last wills go that are published by nobody's connection: to somebody who finishes them.
+    wills: UnboundedSender<Inflow>,
+}
+
+#[derive(Default)]
+struct Registry {
+    entries: HashMap<Client, Entry>,
+    /// Windows of sessions that are over, as long as somebody still collects them: a client that comes back meanwhile
+    /// goes on with them, so that its messages keep their order.
+    leftovers: HashMap<Client, Weak<Inbound>>,
 }
 
 struct Entry {
     session: Arc<Session>,
+    inbound: Arc<Inbound>,
     place: Place,
 }
 
@@ -100,6 +115,7 @@ struct SeatEntry {
 pub(crate) struct Seat {
     sessions: Arc<Sessions>,
     session: Arc<Session>,
+    inbound: Arc<Inbound>,
     id: u64,
     close: watch::Receiver<Option<CloseReason>>,
     will: Option<(HeldWill, Principal, Duration)>,
@@ -111,8 +127,6 @@ pub(crate) struct Seated {
     pub(crate) seat: Seat,
     /// The session was there before.
     pub(crate) is_present: bool,
-    /// The last will of a session that ended by this.
-    pub(crate) will: Option<DelayedWill>,
 }
 
 /// No seat is to be had.
@@ -125,10 +139,18 @@ pub(crate) enum NoSeat {
 }
 
 impl Sessions {
-    pub(crate) fn new(hub: Arc<Hub>, parts: Arc<SessionParts>, lasting_max: usize) -> Arc<Self> {
+    /// No sessions yet, and the last wills that come due: whoever gets one finishes it.
+    pub(crate) fn new(
+        parts: Arc<SessionParts>,
+        inflow: Arc<InflowParts>,
+        lasting_max: usize,
+    ) -> (Arc<Self>, UnboundedReceiver<Inflow>) {
         // Number 0 stands for publishers of an earlier process.
         let next_number = AtomicU64::new(1);
-        Arc::new(Self { hub, parts, lasting_max, next_number, state: Mutex::default() })
+        let hub = Arc::clone(&inflow.hub);
+        let (wills, due) = unbounded_channel();
+        let sessions = Self { hub, parts, inflow, lasting_max, next_number, state: Mutex::default(), wills };
+        (Arc::new(sessions), due)
     }
 
     /// Takes up what was stored, as if all clients had left `now` or when they did.
@@ -150,7 +172,8 @@ impl Sessions {
             }
             let since = Instant::now();
             let place = Place::Away { since, ends_at: since + left, will: None };
-            state.insert(session.client().clone(), Entry { session, place });
+            let inbound = self.inflow.inbound();
+            state.entries.insert(session.client().clone(), Entry { session, inbound, place });
         }
     }
 
@@ -182,28 +205,28 @@ impl Sessions {
         self.seated(|visitor| visitor.chain.is_some())
     }
 
-    /// Ends the sessions whose time is over; says the last wills whose time has come.
-    pub(crate) fn end_overdue(&self, now: Instant) -> Vec<DelayedWill> {
-        let mut due = Vec::new();
+    /// Ends the sessions whose time is over, and publishes the last wills whose time has come.
+    pub(crate) fn end_overdue(&self, now: Instant) {
+        let mut state = self.lock();
         let mut ended = Vec::new();
-        self.lock().retain(|_, entry| {
-            let Place::Away { ends_at, will, .. } = &mut entry.place else { return true };
+        for (client, Entry { inbound, place, .. }) in &mut state.entries {
+            let Place::Away { ends_at, will, .. } = place else { continue };
             let is_over = now >= *ends_at;
-            due.extend(will.take_if(|will| is_over || now >= will.due_at));
+            // Within the lock: a client that comes back publishes after its will.
+            self.publish(inbound, will.take_if(|will| is_over || now >= will.due_at));
             if is_over {
-                ended.push(Arc::clone(&entry.session));
+                ended.push(client.clone());
             }
-            !is_over
-        });
-        for session in ended {
-            self.hub.end(&session);
         }
-        due
+        for client in ended {
+            self.end(&mut state, &client);
+        }
+        state.leftovers.retain(|_, inbound| inbound.strong_count() > 0);
     }
 
     /// All sessions.
     pub(crate) fn all(&self) -> Vec<Arc<Session>> {
-        self.lock().values().map(|entry| Arc::clone(&entry.session)).collect()
+        self.lock().entries.values().map(|entry| Arc::clone(&entry.session)).collect()
     }
 
     fn try_sit(
@@ -213,46 +236,68 @@ impl Sessions {
         wish: Wish,
     ) -> Result<Result<Seated, watch::Receiver<()>>, NoSeat> {
         let mut state = self.lock();
-        let mut will = None;
-        let mut known = None;
-        match state.get_mut(client).map(|entry| (&entry.session, &mut entry.place)) {
-            Some((_, Place::Seated(seat))) => {
+        let mut is_present = false;
+        match state.entries.get(client).map(|entry| &entry.place) {
+            Some(Place::Seated(seat)) => {
                 seat.close.send_replace(Some(CloseReason::TakenOver));
                 return Ok(Err(seat.gone.clone()));
             }
-            Some((session, Place::Away { ends_at, will: delayed, .. })) => {
-                if wish.is_clean || Instant::now() >= *ends_at {
-                    will = delayed.take();
-                    self.hub.end(session);
-                    state.remove(client);
-                } else {
-                    known = Some(Arc::clone(session));
-                }
+            Some(Place::Away { ends_at, .. }) if wish.is_clean || Instant::now() >= *ends_at => {
+                self.end(&mut state, client);
             }
+            Some(Place::Away { .. }) => is_present = true,
             None => {}
         }
-        if known.is_none() && wish.expiry_seconds > 0 {
+        if !is_present && wish.expiry_seconds > 0 {
             self.make_room(&mut state)?;
         }
-        let is_present = known.is_some();
-        let session = known
-            .unwrap_or_else(|| Session::new(&self.parts, self.number(), client.clone(), wish.expiry_seconds));
+        let (session, inbound) = match state.entries.remove(client) {
+            Some(Entry { session, inbound, .. }) => (session, inbound),
+            None => {
+                let session = Session::new(&self.parts, self.number(), client.clone(), wish.expiry_seconds);
+                let inbound = state.leftovers.remove(client).and_then(|inbound| inbound.upgrade());
+                (session, inbound.unwrap_or_else(|| self.inflow.inbound()))
+            }
+        };
         session.attach(wish.expiry_seconds);
         let id = self.number();
         let (close, close_seen) = watch::channel(None);
         let (alive, gone) = watch::channel(());
         let seat = SeatEntry { id, visitor: visitor.clone(), close, gone };
-        let entry = Entry { session: Arc::clone(&session), place: Place::Seated(seat) };
-        state.insert(client.clone(), entry);
+        let entry = Entry {
+            session: Arc::clone(&session),
+            inbound: Arc::clone(&inbound),
+            place: Place::Seated(seat),
+        };
+        state.entries.insert(client.clone(), entry);
         drop(state);
-        let seat =
-            Seat { sessions: Arc::clone(self), session, id, close: close_seen, will: None, _alive: alive };
-        Ok(Ok(Seated { seat, is_present, will }))
+        let sessions = Arc::clone(self);
+        let seat = Seat { sessions, session, inbound, id, close: close_seen, will: None, _alive: alive };
+        Ok(Ok(Seated { seat, is_present }))
+    }
+
+    /// Ends a session. What it left open is collected all the same, its last will among it.
+    fn end(&self, state: &mut Registry, client: &Client) {
+        let Some(Entry { session, inbound, place }) = state.entries.remove(client) else { return };
+        if let Place::Away { will, .. } = place {
+            self.publish(&inbound, will);
+        }
+        if inbound.open() > 0 {
+            state.leftovers.insert(client.clone(), Arc::downgrade(&inbound));
+        }
+        self.hub.end(&session);
+    }
+
+    fn publish(&self, inbound: &Arc<Inbound>, will: Option<DelayedWill>) {
+        if let Some(will) = will {
+            // The receiver is there as long as the door.
+            let _ = self.wills.send(Inflow::of_will(&self.inflow, inbound, will));
+        }
     }
 
     fn seated(&self, is_meant: impl Fn(&Visitor) -> bool) -> Vec<Connected> {
         let state = self.lock();
-        let seats = state.values().filter_map(|entry| match &entry.place {
+        let seats = state.entries.values().filter_map(|entry| match &entry.place {
             Place::Seated(seat) => Some(seat),
             Place::Away { .. } => None,
         });
@@ -264,9 +309,9 @@ impl Sessions {
 
     /// When there are as many lasting sessions as there may be, one ends whose client is away: of the owner who has the most
     /// of them the one that is away longest. So nobody pushes others out by taking many names.
-    fn make_room(&self, state: &mut HashMap<Client, Entry>) -> Result<(), NoSeat> {
+    fn make_room(&self, state: &mut Registry) -> Result<(), NoSeat> {
         let mut lasting: HashMap<&Owner, usize> = HashMap::new();
-        for (client, entry) in state.iter() {
+        for (client, entry) in &state.entries {
             if entry.session.expiry_seconds() > 0 {
                 *lasting.entry(&client.owner).or_default() += 1;
             }
@@ -274,35 +319,27 @@ impl Sessions {
         if lasting.values().sum::<usize>() < self.lasting_max {
             return Ok(());
         }
-        let away = state.iter().filter_map(|(client, entry)| match entry.place {
+        let away = state.entries.iter().filter_map(|(client, entry)| match entry.place {
             Place::Away { since, .. } => Some((Reverse(lasting.get(&client.owner)), since, client)),
             Place::Seated(_) => None,
         });
         let (.., client) = away.min_by_key(|(count, since, _)| (*count, *since)).ok_or(NoSeat::TooMany)?;
         let client = client.clone();
-        if let Some(entry) = state.remove(&client) {
-            tracing::warn!(
-                client_id = &*client.client_id,
-                "a lasting session ended to make room for another"
-            );
-            self.hub.end(&entry.session);
-        }
+        tracing::warn!(client_id = &*client.client_id, "a lasting session ended to make room for another");
+        self.end(state, &client);
         Ok(())
     }
 
     fn leave(&self, seat: &mut Seat) {
         let mut state = self.lock();
         let client = seat.session.client();
-        let Some(entry) = state.get_mut(client) else { return };
+        let Some(entry) = state.entries.get_mut(client) else { return };
         if !matches!(&entry.place, Place::Seated(own) if own.id == seat.id) {
             return;
         }
         let expiry_seconds = seat.session.expiry_seconds();
         if expiry_seconds == 0 {
-            state.remove(client);
-            drop(state);
-            self.hub.end(&seat.session);
-            return;
+            return self.end(&mut state, client);
         }
         let since = Instant::now();
         let will = seat.will.take().map(|(will, principal, delay)| DelayedWill {
@@ -320,7 +357,7 @@ impl Sessions {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Client, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Registry> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -329,6 +366,11 @@ impl Seat {
     /// The session it is at.
     pub(crate) fn session(&self) -> &Arc<Session> {
         &self.session
+    }
+
+    /// The inbound window of its client.
+    pub(crate) fn inbound(&self) -> &Arc<Inbound> {
+        &self.inbound
     }
 
     /// Leaves the last will behind, for the time the client may take to come back.
@@ -352,3 +394,7 @@ impl Drop for Seat {
         sessions.leave(self);
     }
 }
+
+#[cfg(test)]
+#[path = "sessions_tests.rs"]
+mod tests;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use schema::clock::Clock;
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Semaphore, watch};
 
 use crate::credits::Credits;
@@ -14,7 +13,6 @@ use crate::door::refusals::Refusals;
 use crate::door::sessions::Sessions;
 use crate::door::settings::DoorSettings;
 use crate::door::websocket::Origins;
-use crate::door::will::DelayedWill;
 use crate::fanout::Fanout;
 use crate::gatekeeper::Gatekeeper;
 use crate::guesses::Guesses;
@@ -43,8 +41,6 @@ pub(crate) struct Shared {
     pub(crate) inflow: Arc<InflowParts>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) judge: Judge,
-    /// Last wills to be published by nobody's connection; there is one at most for each session that lasts.
-    pub(crate) due_wills: UnboundedSender<DelayedWill>,
     pub(crate) stats: Arc<DoorStats>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) guesses: Guesses,

@@ -11,18 +11,18 @@ use tokio::time::Instant;
 use crate::credits::Cost;
 use crate::door::connection::{Connection, Ending, Pause};
 use crate::door::hub::Subscribed;
-use crate::door::inflow::Owed;
+use crate::door::inflow::{Arrived, Owed};
 use crate::door::journal::Place;
 use crate::door::packet::{
     self, Ack, Asked, Disconnect, Header, Kind, Malformed, MessageProperties, Reason, RetainHandling,
     Subscribe, Unsubscribe, Version,
 };
-use crate::door::session::{Receipt, is_live};
+use crate::door::session::is_live;
 use crate::door::topics::{KnownTopic, Publisher};
 use crate::filter;
 use crate::message::{Message, Qos, Verdict};
 use crate::store::Subscription;
-use crate::window::{Answer, Slot};
+use crate::window::Answer;
 
 /// Bytes of a control packet; only SUBSCRIBE and UNSUBSCRIBE come near.
 const CONTROL_BYTES_MAX: usize = 64 << 10;
@@ -109,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         retain: bool,
         arrival: &Arrival,
     ) -> Result<Option<Pause>, Ending> {
-        if self.inflow.open >= self.shared.settings.inflight_max {
+        if self.inflow.open() >= self.shared.settings.inflight_max {
             return Ok(Some(Pause::Answers));
         }
         if header.body_bytes > self.shared.settings.message_bytes_max {
@@ -185,19 +185,17 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 self.check_receive_maximum()?;
                 Answer::PubAck(packet_id)
             }
-            Qos::ExactlyOnce => match self.seat.session().receive(packet_id) {
-                Receipt::New => {
-                    // The id counts among the unreleased ones already.
-                    self.check_receive_maximum()?;
-                    Answer::PubRec(packet_id)
-                }
-                Receipt::Pending | Receipt::Committed(_) => {
-                    // The same message once more: it is answered without another delivery.
-                    self.shared.credits.give_back(cost);
-                    self.inflow.await_commit(packet_id);
-                    return Ok(());
-                }
-            },
+            Qos::ExactlyOnce if self.seat.session().receive(packet_id) => {
+                // The id counts among the unreleased ones already.
+                self.check_receive_maximum()?;
+                Answer::PubRec(packet_id)
+            }
+            Qos::ExactlyOnce => {
+                // The same message once more: it is answered without another delivery.
+                self.shared.credits.give_back(cost);
+                self.inflow.answer_again(packet_id, arrival.received_at);
+                return Ok(());
+            }
         };
         if verdict == Verdict::AclDenied {
             self.refuse_scope("message refused", &topic.name);
@@ -206,14 +204,13 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         if verdict != Verdict::Admitted {
             (echo.retain, echo.fan_out, echo.is_foreign) = (false, false, false);
         }
-        let slot = Slot {
+        let arrived = Arrived {
             answer,
             cost,
             echo,
             is_denied: verdict == Verdict::AclDenied,
             kind: topic.kind,
             received_at: arrival.received_at,
-            epoch: 0,
         };
         let message = Message {
             topic: Arc::clone(&topic.name),
@@ -225,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             identity: self.principal.device().cloned(),
             verdict,
         };
-        self.inflow.deliver(message, slot);
+        self.inflow.deliver(message, arrived);
         Ok(())
     }
 
@@ -289,7 +286,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         if missing > 0 {
             return Ok(Some(Pause::Bytes(missing)));
         }
-        if matches!(header.kind, Kind::Subscribe | Kind::Unsubscribe) && self.inflow.open > 0 {
+        if matches!(header.kind, Kind::Subscribe | Kind::Unsubscribe) && self.inflow.open() > 0 {
             // What the client published before belongs to its subscriptions as they are now.
             return Ok(Some(Pause::Answers));
         }

@@ -1,0 +1,40 @@
+//! A device that loses its connection again and again while the database stalls: its last will and its next status meet in
+//! one commit, and come over two connections.
+
+use serde_json::json;
+use tests::barn::Barn;
+use tests::raw::Raw;
+
+const TOPIC: &str = "iot/status/t-001/f-001/b-001/d-1";
+/// Takeovers under one stall each.
+const ROUNDS: u16 = 40;
+
+fn status(state: &str, message: &str) -> String {
+    json!({"device_id": "d-1", "status": state, "ts": "2026-02-12T09:00:00+00:00", "message": message})
+        .to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_retained_status_is_never_an_older_one_however_connections_take_over() {
+    let barn = Barn::start().await;
+    let mqtt = barn.settings.mqtt;
+    let will = status("offline", "gone");
+    let mut before = Raw::with_will(mqtt, "d-1", TOPIC, &will).await;
+    for round in 1..=ROUNDS {
+        barn.db.execute("BEGIN; LOCK TABLE device_last_seen IN EXCLUSIVE MODE").await;
+        // The commit of this one hangs, so that the will and the next status share another.
+        before.publish(0x03, TOPIC, 1, &status("online", "held up")).await;
+        let mut after = Raw::with_will(mqtt, "d-1", TOPIC, &will).await;
+        let latest = status("online", &format!("round {round}"));
+        after.publish(0x03, TOPIC, 2, &latest).await;
+        barn.db.execute("COMMIT").await;
+        after.expect(0x40, 2).await;
+        let (mut reader, _) = Raw::resume(mqtt, "reader").await;
+        reader.subscribe(TOPIC, 0).await;
+        assert_eq!(reader.message().await.payload, latest, "round {round}");
+        before = after;
+    }
+    let sql = "SELECT count(*) FROM mqtt_retained WHERE convert_from(payload, 'UTF8') LIKE '%round 40%'";
+    assert_eq!(barn.db.count(sql).await, 1);
+    barn.finish().await;
+}
