@@ -21,6 +21,7 @@ pub mod message;
 pub mod places;
 pub mod publication;
 mod redelivery;
+pub mod share;
 pub mod stats;
 pub mod store;
 pub mod tls;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use schema::metrics;
 use schema::wire::topic::Kind;
 
+use crate::share::{Budget, Limit, Spent};
+
 /// Why a client or a message was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -122,6 +124,7 @@ pub struct DoorStats {
     abandoned: AtomicUsize,
     refused: [AtomicU64; Refusal::ALL.len()],
     queue_dropped: [AtomicU64; QueueDrop::ALL.len()],
+    spent: [AtomicU64; Budget::ALL.len()],
     handles: Handles,
 }
 
@@ -131,6 +134,7 @@ struct Handles {
     handed_back: [Record; Kind::ALL.len()],
     refused: [Record; Refusal::ALL.len()],
     queue_dropped: [Record; QueueDrop::ALL.len()],
+    spent: [[Record; Limit::ALL.len()]; Budget::ALL.len()],
     not_retained: Record,
     connected: Record,
     connections: Record,
@@ -149,6 +153,7 @@ impl Default for DoorStats {
             abandoned: AtomicUsize::new(0),
             refused: Default::default(),
             queue_dropped: Default::default(),
+            spent: Default::default(),
             handles: Handles::look_up(),
         }
     }
@@ -209,6 +214,12 @@ impl DoorStats {
         self.queue_dropped[reason as usize].load(Ordering::Relaxed)
     }
 
+    /// Requests that this budget had no room for since the start.
+    #[must_use]
+    pub fn spent(&self, budget: Budget) -> u64 {
+        self.spent[budget as usize].load(Ordering::Relaxed)
+    }
+
     pub(crate) fn client_came(&self) {
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
         (self.handles.connections)((before + 1) as f64);
@@ -264,6 +275,12 @@ impl DoorStats {
         (self.handles.queue_dropped[reason as usize])(1.0);
     }
 
+    /// A budget had no room for something.
+    pub(crate) fn count_spent(&self, Spent { budget, limit }: Spent) {
+        self.spent[budget as usize].fetch_add(1, Ordering::Relaxed);
+        (self.handles.spent[budget as usize][limit as usize])(1.0);
+    }
+
     pub(crate) fn count_not_retained(&self) {
         (self.handles.not_retained)(1.0);
     }
@@ -297,6 +314,12 @@ impl Handles {
                 let handle = metrics::mqtt_queue_dropped(reason.as_str());
                 Box::new(move |_| handle.increment(1)) as Record
             }),
+            spent: Budget::ALL.map(|budget| {
+                Limit::ALL.map(|limit| {
+                    let handle = metrics::mqtt_budget_spent(budget.as_str(), limit.as_str());
+                    Box::new(move |_| handle.increment(1)) as Record
+                })
+            }),
             not_retained: Box::new(move |_| not_retained.increment(1)),
             connected: Box::new(move |value| connected.set(value)),
             connections: Box::new(move |value| connections.set(value)),
@@ -319,6 +342,12 @@ mod tests {
         }
         for (index, reason) in QueueDrop::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index);
+        }
+        for (index, budget) in Budget::ALL.into_iter().enumerate() {
+            assert_eq!(budget as usize, index);
+        }
+        for (index, limit) in Limit::ALL.into_iter().enumerate() {
+            assert_eq!(limit as usize, index);
         }
     }
 }

@@ -142,6 +142,8 @@ catalog! {
     counter mqtt_queue_dropped(reason: &'static str) = "mqtt.queue_dropped";
     /// Messages that were not retained because as many are as may be.
     counter mqtt_not_retained() = "mqtt.not_retained";
+    /// What clients of the embedded broker were refused for want of room, by budget, and whose part was used up.
+    counter mqtt_budget_spent(budget: &'static str, limit: &'static str) = "mqtt.budget_spent";
     /// Seconds a named transaction took.
     histogram db_query_duration_seconds(transaction: &'static str) = "db.query_duration_seconds";
     /// Connections in use, by what they are for: work, reads, and those kept for a lock.

@@ -1,5 +1,7 @@
 //! Why a packet is refused, and the numbers version 5 has for it.
 
+use crate::share::Spent;
+
 /// A reason code of version 5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reason(pub(crate) u8);
@@ -35,6 +37,13 @@ impl Reason {
     pub(crate) const ADMINISTRATIVE_ACTION: Self = Self(0x98);
     pub(crate) const PAYLOAD_FORMAT_INVALID: Self = Self(0x99);
     pub(crate) const CONNECTION_RATE_EXCEEDED: Self = Self(0x9f);
+}
+
+/// The owner has its share of a budget, or the budget is spent.
+impl From<Spent> for Reason {
+    fn from(_: Spent) -> Self {
+        Self::QUOTA_EXCEEDED
+    }
 }
 
 /// A packet that breaks the protocol: the rule it breaks, and the reason a client of version 5 is told.
