@@ -152,11 +152,8 @@ impl<O: Eq + Hash + Clone> Share<O> {
         if let Some(known) = accounts.get(owner).and_then(Weak::upgrade) {
             return Account(known);
         }
-        let entry = Arc::new(Entry {
-            ledger: Arc::clone(&self.0),
-            owner: owner.clone(),
-            taken: AtomicUsize::new(0),
-        });
+        let entry =
+            Arc::new(Entry { ledger: Arc::clone(&self.0), owner: owner.clone(), taken: AtomicUsize::new(0) });
         accounts.insert(owner.clone(), Arc::downgrade(&entry));
         Account(entry)
     }

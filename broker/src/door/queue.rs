@@ -80,7 +80,8 @@ enum Stage {
 struct Entry {
     /// `None` at quality 0: it takes no packet id.
     sequence: Option<u64>,
-    publication: Arc<Publication>,
+    /// `None` once the client has it, or it is dropped: what only keeps its place holds no payload.
+    publication: Option<Arc<Publication>>,
     manner: Manner,
     queued_at: Timestamp,
     stage: Stage,
@@ -93,7 +94,8 @@ struct Entry {
 impl Entry {
     /// Whether it waited too long. What was sent once does not expire, but nothing waits for ever.
     fn is_too_old(&self, now: Timestamp, age_max: Duration) -> bool {
-        let is_expired = !self.was_sent && self.publication.is_expired(now);
+        let is_expired =
+            !self.was_sent && self.publication.as_ref().is_some_and(|known| known.is_expired(now));
         is_expired || now >= self.queued_at + age_max
     }
 }
@@ -152,7 +154,7 @@ impl Queue {
             queue.next_sequence = sequence + 1;
             queue.keep(Entry {
                 sequence: Some(sequence),
-                publication,
+                publication: (!is_received).then_some(publication),
                 manner: Manner { qos, retain, subscription_ids },
                 queued_at,
                 stage: if is_received { Stage::Taken } else { Stage::Waiting },
@@ -193,7 +195,7 @@ impl Queue {
         self.next_sequence += u64::from(sequence.is_some());
         self.keep(Entry {
             sequence,
-            publication,
+            publication: Some(publication),
             manner,
             queued_at: now,
             stage: Stage::Waiting,
@@ -251,7 +253,7 @@ impl Queue {
                         Written::Never(QueueDrop::Age)
                     } else {
                         write(Step::Publish {
-                            publication: &entry.publication,
+                            publication: entry.publication.as_ref().expect("what waits has its message"),
                             manner: &entry.manner,
                             packet_id: packet_id(entry.sequence),
                             is_repeated: entry.is_repeated && is_promised,
@@ -295,8 +297,10 @@ impl Queue {
             return Err(Some(WRONG_ANSWER));
         }
         let is_news = entry.stage == Stage::Sent;
+        let sequence = entry.sequence;
         entry.stage = Stage::Releasing;
-        Ok(entry.sequence.filter(|_| is_news))
+        self.forget_message(index);
+        Ok(sequence.filter(|_| is_news))
     }
 
     /// The client refused a message at quality 2: says its place. `None` for an id that is not in use.
@@ -306,7 +310,9 @@ impl Queue {
 
     /// Takes out what is not sent and not wanted any more; `dropped` hears the places.
     pub(crate) fn retain(&mut self, is_wanted: impl Fn(&Publication) -> bool, dropped: impl FnMut(u64)) {
-        self.take_out(|entry| !is_wanted(&entry.publication), dropped);
+        let is_unwanted =
+            |entry: &Entry| entry.publication.as_ref().is_some_and(|publication| !is_wanted(publication));
+        self.take_out(is_unwanted, dropped);
     }
 
     /// Takes out what is not sent and waited too long; `dropped` hears the places.
@@ -349,7 +355,7 @@ impl Queue {
     }
 
     fn keep(&mut self, entry: Entry) {
-        let cost = entry.publication.cost_bytes();
+        let cost = entry.publication.as_ref().map_or(0, |publication| publication.cost_bytes());
         self.bytes += cost;
         self.len += 1;
         self.budget.bytes.fetch_add(cost, Ordering::Relaxed);
@@ -357,11 +363,18 @@ impl Queue {
     }
 
     fn remove(&mut self, index: usize) {
-        let entry = &mut self.entries[index];
-        entry.stage = Stage::Gone;
-        let cost = entry.publication.cost_bytes();
-        self.bytes -= cost;
+        self.entries[index].stage = Stage::Gone;
         self.len -= 1;
+        self.forget_message(index);
+    }
+
+    /// Lets go of a message, and gives its bytes back. Its entry may have to stay until those before it are gone.
+    fn forget_message(&mut self, index: usize) {
+        let entry = &mut self.entries[index];
+        entry.manner.subscription_ids = Vec::new();
+        let Some(publication) = entry.publication.take() else { return };
+        let cost = publication.cost_bytes();
+        self.bytes -= cost;
         self.budget.bytes.fetch_sub(cost, Ordering::Relaxed);
     }
 

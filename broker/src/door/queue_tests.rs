@@ -135,19 +135,36 @@ fn what_waited_too_long_is_dropped_and_told() {
     assert_eq!((queue.len(), queue.in_flight), (0, 0));
 }
 
+#[test]
+fn what_only_keeps_its_place_holds_no_payload() {
+    let mut queue = queue();
+    let messages = ["first", "a", "b"].map(publication);
+    for (message, qos) in messages.iter().zip([Qos::AtLeastOnce, Qos::AtLeastOnce, Qos::ExactlyOnce]) {
+        queue.push(Arc::clone(message), manner(qos), Timestamp::UNIX_EPOCH, &LIMITS).unwrap();
+    }
+    send(&mut queue, 10);
+    queue.acknowledged(2).unwrap();
+    queue.taken(3).unwrap();
+    let holders = messages.each_ref().map(|message| Arc::strong_count(message) - 1);
+    assert_eq!(holders, [1, 0, 0], "the client has all but the first");
+    assert_eq!(queue.bytes, messages[0].cost_bytes());
+}
+
 proptest! {
     /// Whatever is sent, answered and broken off in whatever order: every promised message arrives, in order, and is
-    /// finished exactly once.
+    /// finished exactly once. A message that is finished is held by nobody.
     #[test]
     fn every_promised_message_is_finished_once(actions in proptest::collection::vec(0u8..6, 1..300)) {
         let mut queue = queue();
-        let (mut pushed, mut finished) = (0u64, Vec::new());
+        let mut messages: Vec<Arc<Publication>> = Vec::new();
+        let mut finished = Vec::new();
         let mut in_flight: Vec<u16> = Vec::new();
         for action in actions {
             match action {
                 0 | 1 => {
-                    push(&mut queue, &pushed.to_string(), Qos::AtLeastOnce).unwrap();
-                    pushed += 1;
+                    let message = publication(&messages.len().to_string());
+                    messages.push(Arc::clone(&message));
+                    queue.push(message, manner(Qos::AtLeastOnce), Timestamp::UNIX_EPOCH, &LIMITS).unwrap();
                 }
                 2 | 3 => in_flight.extend(ids(send(&mut queue, 5))),
                 4 if !in_flight.is_empty() => {
@@ -158,6 +175,10 @@ proptest! {
                     queue.restart();
                     in_flight.clear();
                 }
+            }
+            for (sequence, message) in messages.iter().enumerate() {
+                let holders = Arc::strong_count(message) - 1;
+                prop_assert_eq!(holders, usize::from(!finished.contains(&(sequence as u64))));
             }
         }
         queue.restart();
@@ -171,7 +192,7 @@ proptest! {
             }
         }
         finished.sort_unstable();
-        prop_assert_eq!(finished, (0..pushed).collect::<Vec<_>>());
+        prop_assert_eq!(finished, (0..messages.len() as u64).collect::<Vec<_>>());
         prop_assert_eq!((queue.len(), queue.bytes, queue.in_flight), (0, 0, 0));
     }
 }
