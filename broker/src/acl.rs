@@ -2,14 +2,14 @@
 //!
 //! | identity | publish, last will | subscribe |
 //! |---|---|---|
-//! | device | its own telemetry, event and status topics inside its farm and barn; weighing sessions of its station, or of any station of its barn when it has none | exactly its own status topic |
+//! | device | its own telemetry, event and status topics inside its farm and barn; weighing sessions of its station, or of any station of its barn when it has none | exactly its own status topic, in its canonical spelling |
 //! | operator | nothing | filters that match no topic outside its tenants |
 //! | anonymous | anything but what opens with `$`: the address and the allowlist are checked later | anything but what opens with `$` |
 //!
 //! A filter of a shared subscription is judged without its `$share/{group}/`.
 
 use schema::id::TenantId;
-use schema::wire::topic::{Kind, Place, Source, Topic};
+use schema::wire::topic::{Kind, Place, Source, Topic, is_canonical};
 
 use crate::gatekeeper::{Identity, Operator, Scope, Tenants};
 
@@ -29,11 +29,13 @@ pub fn may_publish_to(scope: &Scope, identity: &Identity, topic: &str) -> bool {
     Topic::parse(topic).is_ok_and(|topic| may_publish(scope, identity, &topic))
 }
 
-/// Whether a device may subscribe to `filter`: only to its own status topic, without a wildcard.
+/// Whether a device may subscribe to `filter`: only to its own status topic, without a wildcard. Messages are shown under
+/// their canonical topic, so another spelling would match nothing.
 #[must_use]
 pub fn may_subscribe(scope: &Scope, identity: &Identity, filter: &str) -> bool {
-    Topic::parse(filter)
-        .is_ok_and(|topic| topic.kind() == Kind::Status && may_publish(scope, identity, &topic))
+    is_canonical(filter)
+        && Topic::parse(filter)
+            .is_ok_and(|topic| topic.kind() == Kind::Status && may_publish(scope, identity, &topic))
 }
 
 /// Whether an operator may subscribe to `filter`: only when it can match no topic outside its tenants.
@@ -52,8 +54,8 @@ pub fn anonymous_may_use(topic_or_filter: &str) -> bool {
     !topic_or_filter.starts_with('$')
 }
 
-/// Whether `filter` opens with `iot/`, a kind or any, and this tenant. Topics are read without their empty segments, so a
-/// tenant that is named like a kind has to name the kind: `iot/+/event` would match `iot//event/another-tenant`.
+/// Whether `filter` opens with `iot/`, a kind or any, and this tenant. A topic that has no meaning here is not spelled anew,
+/// so a tenant that is named like a kind has to name the kind: `iot/+/event` would match `iot//event/another-tenant`.
 fn is_inside(tenant_id: &TenantId, filter: &str) -> bool {
     let mut segments = filter.split('/');
     let (root, kind, tenant) = (segments.next(), segments.next(), segments.next());
@@ -99,6 +101,9 @@ mod tests {
         check(&narrow, "iot/telemetry/t/f/b/d/weight", true, false);
         check(&narrow, "iot/event/t/f/b/d/door_opened", true, false);
         check(&narrow, "iot/status/t/f/b/d", true, true);
+        check(&narrow, "/iot/status/t/f/b/d", true, false);
+        check(&narrow, "iot/status/t//f/b/d", true, false);
+        check(&narrow, "iot/status/t/f/b/d/", true, false);
         check(&narrow, "iot/weighvision/t/f/b/st/session/s/x", true, false);
         check(&narrow, "iot/telemetry/t2/f/b/d/weight", false, false);
         check(&narrow, "iot/telemetry/t/f2/b/d/weight", false, false);

@@ -38,6 +38,8 @@ pub(crate) enum Answer {
 /// Who wants a message once it is settled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Echo {
+    /// The canonical spelling of its topic, where it was published under another one.
+    pub(crate) topic: Option<Arc<str>>,
     /// It becomes the retained message of its topic.
     pub(crate) retain: bool,
     /// Subscribers see it.

@@ -134,9 +134,16 @@ impl Inflow {
 
     /// Opens the delivery of a message and hands it to the intake.
     pub(crate) fn deliver(&self, message: Message, arrived: Arrived) {
+        let removes_status = removes_status(&message, &arrived);
         let turn = self.inbound.window.open(self.slot(arrived));
         let window = Arc::clone(&self.inbound.window);
-        self.parts.intake.take(Delivery::from_window(message, 0, window, turn));
+        let delivery = Delivery::from_window(message, 0, window, turn);
+        if removes_status {
+            // It says nothing that could be stored, and is settled in its turn.
+            delivery.done();
+        } else {
+            self.parts.intake.take(delivery);
+        }
     }
 
     /// Has a message at QoS 2 answered that came again, after those before it.
@@ -268,7 +275,7 @@ impl Inflow {
             let Message { topic, payload, qos, .. } = *message;
             let echo = slot.echo;
             place = self.parts.hub.publish(Publication {
-                topic,
+                topic: echo.topic.unwrap_or(topic),
                 payload,
                 qos,
                 retain: echo.retain,
@@ -326,6 +333,13 @@ impl Inflow {
         }
         self.parts.credits.give_back(cost);
     }
+}
+
+/// Whether a message only removes the retained status of its topic, as an empty one does at any broker.
+fn removes_status(message: &Message, arrived: &Arrived) -> bool {
+    let is_admitted = message.verdict == Verdict::Admitted;
+    let is_retained_status = arrived.kind == Some(Kind::Status) && arrived.echo.retain;
+    is_admitted && is_retained_status && message.payload.is_empty()
 }
 
 impl Drop for Inflow {

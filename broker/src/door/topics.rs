@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schema::clock::Timestamp;
-use schema::wire::topic::{Kind, Topic};
+use schema::wire::topic::{Kind, Topic, canonical, is_canonical};
 
 use crate::acl;
 use crate::door::packet::{Malformed, MessageProperties, Reason};
@@ -15,13 +15,18 @@ use crate::window::Echo;
 
 /// Topics remembered per connection; a device uses a handful.
 const TOPICS_REMEMBERED: usize = 16;
+/// Bytes of the longest name that is remembered, as a topic or for a number. A topic that means something here is shorter.
+const REMEMBERED_BYTES_MAX: usize = 1 << 10;
 /// Topics a client of version 5 may send by a number.
 pub(crate) const TOPIC_ALIASES_MAX: u16 = 16;
 
 /// A topic and what follows from it for one client.
 #[derive(Clone, Debug)]
 pub(crate) struct KnownTopic {
+    /// As it was sent.
     pub(crate) name: Arc<str>,
+    /// Under which name it is retained and shown, where that is another one.
+    canonical: Option<Arc<str>>,
     /// `None` when the topic has no meaning here; the intake refuses and records it.
     pub(crate) kind: Option<Kind>,
     pub(crate) may_publish: bool,
@@ -61,8 +66,9 @@ impl KnownTopic {
             Publisher::Nobody => false,
         };
         let kind = parsed.map(|topic| topic.kind());
+        let canonical = (kind.is_some() && !is_canonical(name)).then(|| Arc::from(canonical(name)));
         let is_anonymous = matches!(publisher, Publisher::Anonymous);
-        Self { name: Arc::from(name), kind, may_publish, is_anonymous }
+        Self { name: Arc::from(name), canonical, kind, may_publish, is_anonymous }
     }
 
     /// Who wants a message of this topic after the commit. Of what the engine takes in only status messages are retained.
@@ -71,6 +77,7 @@ impl KnownTopic {
         let is_foreign = self.is_anonymous && self.kind.is_none() && !filter::is_too_deep(&self.name);
         let MessageProperties { expiry_seconds, carried } = properties;
         Echo {
+            topic: self.canonical.clone(),
             retain: retain && (is_foreign || self.kind == Some(Kind::Status)),
             fan_out: true,
             is_foreign,
@@ -88,12 +95,15 @@ pub(crate) struct Topics {
 
 impl Topics {
     /// Finds or judges a topic.
-    pub(crate) fn get(&mut self, name: &str, publisher: Publisher<'_>) -> &KnownTopic {
+    pub(crate) fn get(&mut self, name: &str, publisher: Publisher<'_>) -> KnownTopic {
+        if name.len() > REMEMBERED_BYTES_MAX {
+            return KnownTopic::judge(name, publisher);
+        }
         let place = &mut self.known[place_of(name)];
         if place.as_ref().is_some_and(|known| &*known.name != name) {
             *place = None;
         }
-        place.get_or_insert_with(|| KnownTopic::judge(name, publisher))
+        place.get_or_insert_with(|| KnownTopic::judge(name, publisher)).clone()
     }
 
     /// Forgets every judgement, because the scope changed.
@@ -116,6 +126,9 @@ impl Aliases {
         if name.is_empty() {
             let known = self.0.get(place).cloned().flatten();
             return known.ok_or(Malformed::protocol("topic alias that was never given"));
+        }
+        if name.len() > REMEMBERED_BYTES_MAX {
+            return Err(Malformed::with("topic too long for an alias", Reason::QUOTA_EXCEEDED));
         }
         let name: Arc<str> = Arc::from(name);
         if self.0.len() <= place {
@@ -152,6 +165,31 @@ mod tests {
             }
             topics.forget();
         }
+    }
+
+    #[test]
+    fn a_long_name_is_not_remembered() {
+        let name = format!("other/{}", "x".repeat(REMEMBERED_BYTES_MAX));
+        let mut topics = Topics::default();
+        assert!(topics.get(&name, Publisher::Anonymous).may_publish);
+        assert!(topics.known.iter().all(Option::is_none));
+        let mut aliases = Aliases::default();
+        let malformed = aliases.resolve(&name, NonZeroU16::MIN).unwrap_err();
+        assert_eq!(malformed.reason, Reason::QUOTA_EXCEEDED);
+        assert!(aliases.0.is_empty());
+    }
+
+    #[test]
+    fn a_topic_is_shown_under_its_canonical_name_and_handed_in_as_it_was_sent() {
+        let check = |name: &str, canonical: Option<&str>| {
+            let known = KnownTopic::judge(name, Publisher::Anonymous);
+            let echo = known.echo(true, MessageProperties::default(), Timestamp::UNIX_EPOCH);
+            assert_eq!((&*known.name, echo.topic.as_deref()), (name, canonical));
+        };
+        check("iot/status/t/f/b/d", None);
+        check("/iot//status/t/f/b/d/", Some("iot/status/t/f/b/d"));
+        check("/iot/telemetry/t/f/b/d/m", Some("iot/telemetry/t/f/b/d/m"));
+        check("other//topic/", None);
     }
 
     #[test]

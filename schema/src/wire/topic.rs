@@ -1,5 +1,7 @@
 //! MQTT topics: the only place that spells them.
 
+use std::borrow::Cow;
+
 use crate::id::{BarnId, DeviceId, FarmId, SessionId, StationId, TenantId, is_id};
 use crate::wire::reject::{Reason, Reject};
 
@@ -12,6 +14,22 @@ pub const EXAMPLE: &str = "iot/telemetry/t-001/f-001/b-001/d-001/temperature";
 pub const EXAMPLE_TENANT: &str = "t-001";
 /// Device of [`EXAMPLE`].
 pub const EXAMPLE_DEVICE: &str = "d-001";
+
+/// The one spelling of a topic: without the empty segments that are tolerated in what a message says.
+#[must_use]
+pub fn canonical(topic: &str) -> Cow<'_, str> {
+    if is_canonical(topic) {
+        return Cow::Borrowed(topic);
+    }
+    let segments: Vec<&str> = topic.split('/').filter(|segment| !segment.is_empty()).collect();
+    Cow::Owned(segments.join("/"))
+}
+
+/// Whether a topic is spelled as [`canonical`] spells it.
+#[must_use]
+pub fn is_canonical(topic: &str) -> bool {
+    topic.split('/').all(|segment| !segment.is_empty())
+}
 
 /// The subscriptions of the engine at an external broker, one per topic kind.
 pub const FILTERS: [&str; 4] = [
@@ -282,6 +300,16 @@ mod tests {
     fn stray_slashes_are_tolerated() {
         let clean = Topic::parse("iot/status/t/f/b/d");
         assert_eq!(Topic::parse("/iot//status/t/f/b/d/"), clean);
+    }
+
+    #[test]
+    fn every_spelling_of_a_topic_has_the_same_canonical_one() {
+        for topic in
+            ["iot/status/t/f/b/d", "/iot/status/t/f/b/d", "iot//status/t/f/b/d//", "///iot/status/t/f/b/d"]
+        {
+            assert_eq!(canonical(topic), "iot/status/t/f/b/d", "{topic}");
+            assert_eq!(is_canonical(topic), !topic.starts_with('/') && !topic.contains("//"), "{topic}");
+        }
     }
 
     #[test]

@@ -151,8 +151,8 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         };
         let publisher = Publisher::of(principal, scope.as_ref());
         let topic = match head.alias {
-            None => topics.get(head.topic, publisher).clone(),
-            Some(alias) => topics.get(&aliases.resolve(head.topic, alias)?, publisher).clone(),
+            None => topics.get(head.topic, publisher),
+            Some(alias) => topics.get(&aliases.resolve(head.topic, alias)?, publisher),
         };
         let publish = Publish { topic, qos, retain, packet_id: head.packet_id, properties: head.properties };
         Ok(Some((publish, head.head_bytes)))
