@@ -17,6 +17,7 @@ mod layers;
 mod listener;
 mod outflow;
 pub(crate) mod packet;
+mod pending;
 mod queue;
 mod refusals;
 mod retained;
@@ -133,12 +134,14 @@ impl Door {
         let stats: Arc<DoorStats> = Arc::default();
         let journal = Arc::new(Journal::new(store));
         let retained = Retained::new(stored.retained, Arc::clone(&journal), Arc::clone(&stats));
-        let hub = Hub::new(clock.clone(), Arc::clone(&journal), retained, Arc::clone(&fanout));
+        let retained = Arc::new(retained);
+        let hub = Hub::new(clock.clone(), Arc::clone(&journal), Arc::clone(&retained), Arc::clone(&fanout));
         let hub = Arc::new(hub);
         let parts = SessionParts {
+            retained,
             journal,
             stats: Arc::clone(&stats),
-            budget: QueueBudget::new(settings.queued_total_bytes_max),
+            budget: QueueBudget::new(settings.queued_total_bytes_max, settings.queued_messages_max),
             limits: QueueLimits {
                 messages_max: settings.queued_messages_max,
                 bytes_max: settings.queued_bytes_max,
@@ -271,7 +274,7 @@ impl Door {
             sessions.end_overdue(Instant::now());
             if look == 0 {
                 let now = clock.now();
-                hub.retained.drop_expired(now);
+                hub.retained.drop_expired(now).await;
                 sessions.all().iter().for_each(|session| session.drop_aged(now));
             }
         }

@@ -87,6 +87,12 @@ pub enum QueueDrop {
     Bytes,
     /// So many bytes wait for all clients together.
     TotalBytes,
+    /// So many messages wait for all clients together.
+    TotalMessages,
+    /// So many bytes wait for all clients of its owner.
+    OwnerBytes,
+    /// So many messages wait for all clients of its owner.
+    OwnerMessages,
     /// It waited too long, or its publisher said that it is of no use any more.
     Age,
     /// It is larger than the client said it takes.
@@ -95,7 +101,33 @@ pub enum QueueDrop {
 
 impl QueueDrop {
     /// Every reason.
-    pub const ALL: [Self; 5] = [Self::Count, Self::Bytes, Self::TotalBytes, Self::Age, Self::PacketSize];
+    pub const ALL: [Self; 8] = [
+        Self::Count,
+        Self::Bytes,
+        Self::TotalBytes,
+        Self::TotalMessages,
+        Self::OwnerBytes,
+        Self::OwnerMessages,
+        Self::Age,
+        Self::PacketSize,
+    ];
+
+    /// Why a budget of all clients had no room.
+    pub(crate) fn of_spent(spent: Spent) -> Self {
+        Self::ALL.into_iter().find(|reason| reason.spent() == Some(spent)).expect("a budget of the queues")
+    }
+
+    /// The budget of all clients that had no room.
+    pub(crate) fn spent(self) -> Option<Spent> {
+        let (budget, limit) = match self {
+            Self::TotalBytes => (Budget::QueuedBytes, Limit::Total),
+            Self::TotalMessages => (Budget::QueuedMessages, Limit::Total),
+            Self::OwnerBytes => (Budget::QueuedBytes, Limit::Share),
+            Self::OwnerMessages => (Budget::QueuedMessages, Limit::Share),
+            Self::Count | Self::Bytes | Self::Age | Self::PacketSize => return None,
+        };
+        Some(Spent { budget, limit })
+    }
 
     /// The `reason` label of metrics.
     #[must_use]
@@ -104,6 +136,9 @@ impl QueueDrop {
             Self::Count => "count",
             Self::Bytes => "bytes",
             Self::TotalBytes => "total_bytes",
+            Self::TotalMessages => "total_messages",
+            Self::OwnerBytes => "owner_bytes",
+            Self::OwnerMessages => "owner_messages",
             Self::Age => "age",
             Self::PacketSize => "packet_size",
         }
@@ -273,6 +308,9 @@ impl DoorStats {
     pub(crate) fn count_queue_dropped(&self, reason: QueueDrop) {
         self.queue_dropped[reason as usize].fetch_add(1, Ordering::Relaxed);
         (self.handles.queue_dropped[reason as usize])(1.0);
+        if let Some(spent) = reason.spent() {
+            self.count_spent(spent);
+        }
     }
 
     /// A budget had no room for something.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::io::{self, AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::acl;
@@ -194,7 +195,8 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 Err(ending) => return ending,
             };
             self.inflow.answer(Some(&mut self.transport.outbox));
-            self.outflow.send(self.seat.session(), &mut self.transport.outbox, self.shared.clock.now());
+            let has_more =
+                self.outflow.send(self.seat.session(), &mut self.transport.outbox, self.shared.clock.now());
             let is_reading = matches!(pause, Some(Pause::Bytes(_)));
             if is_reading && !was_reading {
                 // While the door did not read, the client's signs of life waited in its socket.
@@ -208,7 +210,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             if timer.deadline() > wake_at || timer.is_elapsed() {
                 timer.as_mut().reset(wake_at);
             }
-            match self.wait(pause, timer.as_mut()).await {
+            match self.wait(pause, has_more, timer.as_mut()).await {
                 Woken::Changed | Woken::Timer | Woken::Phase => {}
                 Woken::Read(Ok(true)) => self.heard_at = Instant::now(),
                 Woken::Wrote(Ok(())) => self.unread_since = None,
@@ -231,7 +233,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     }
 
     /// Waits for whatever comes first.
-    async fn wait(&mut self, pause: Option<Pause>, timer: Pin<&mut Sleep>) -> Woken {
+    async fn wait(&mut self, pause: Option<Pause>, has_more: bool, timer: Pin<&mut Sleep>) -> Woken {
         let Self { transport, seat, inflow, outflow, phase, shared, .. } = self;
         let session = Arc::clone(seat.session());
         let has_unsent = transport.has_unsent();
@@ -254,6 +256,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             read = reader.read(inbox, missing.unwrap_or_default()), if missing.is_some() => Woken::Read(read),
             forward = outflow.next(), if may_forward => Woken::Forward(forward),
             _ = phase.changed() => Woken::Phase,
+            () = yield_now(), if has_more => Woken::Changed,
             () = timer => Woken::Timer,
         }
     }

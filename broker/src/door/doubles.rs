@@ -42,8 +42,8 @@ impl Bench {
         let journal = Arc::new(Journal::new(store));
         let stats = Arc::default();
         let clock = Clock::manual(Timestamp::UNIX_EPOCH);
-        let retained = Retained::new(Vec::new(), Arc::clone(&journal), Arc::clone(&stats));
-        let hub = Hub::new(clock.clone(), Arc::clone(&journal), retained, Arc::new(NoRouter));
+        let retained = Arc::new(Retained::new(Vec::new(), Arc::clone(&journal), Arc::clone(&stats)));
+        let hub = Hub::new(clock.clone(), Arc::clone(&journal), Arc::clone(&retained), Arc::new(NoRouter));
         let intake = Arc::new(Held::default());
         let inflow = InflowParts {
             credits: Credits::new(1000, 1 << 20, 1024),
@@ -55,15 +55,21 @@ impl Bench {
             clock,
         };
         let limits = QueueLimits { messages_max: 10, bytes_max: 1 << 20, age_max: Duration::from_secs(60) };
-        let budget = QueueBudget::new(1 << 20);
-        let sessions = SessionParts { journal, stats, budget, limits };
+        let budget = QueueBudget::new(3 << 20, limits.messages_max);
+        let sessions = SessionParts { retained, journal, stats, budget, limits };
         Self { intake, inflow: Arc::new(inflow), sessions: Arc::new(sessions) }
     }
 
     /// The payload of the retained message of a topic.
     pub(super) fn retained(&self, topic: &str) -> Option<Bytes> {
-        let found = self.inflow.hub.retained.matching(topic, Timestamp::UNIX_EPOCH);
-        found.first().map(|publication: &Arc<Publication>| publication.payload.clone())
+        let retained = &self.inflow.hub.retained;
+        let mut search = retained.search(&Owner::Anonymous, &Arc::from(topic)).expect("nobody else searches");
+        let mut found = None;
+        retained.look_up(&mut search, Timestamp::UNIX_EPOCH, |known| {
+            found = Some(known.payload.clone());
+            true
+        });
+        found
     }
 }
 

@@ -10,14 +10,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use schema::clock::{Clock, Timestamp};
 
 use crate::door::journal::{Journal, Place};
-use crate::door::packet::RetainHandling;
-use crate::door::queue::{Manner, Parcel};
+use crate::door::packet::{Reason, RetainHandling};
+use crate::door::pending::PendingRetained;
 use crate::door::retained::Retained;
-use crate::door::routes::Routes;
+use crate::door::routes::{Match, Routes};
 use crate::door::session::{Session, is_live};
 use crate::fanout::Fanout;
 use crate::filter::{self, Shared};
 use crate::publication::Publication;
+use crate::share::Spent;
 use crate::store::Subscription;
 use crate::window::Audience;
 
@@ -25,7 +26,7 @@ use crate::window::Audience;
 pub(crate) struct Hub {
     pub(crate) clock: Clock,
     pub(crate) journal: Arc<Journal>,
-    pub(crate) retained: Retained,
+    pub(crate) retained: Arc<Retained>,
     pub(crate) fanout: Arc<dyn Fanout>,
     routes: RwLock<Routes>,
     /// Whether there is any route: one load for publish-only traffic.
@@ -41,15 +42,15 @@ pub(crate) struct Subscribed {
     pub(crate) place: Place,
     /// The one it replaced.
     pub(crate) replaced: Option<Subscription>,
-    /// Retained messages that follow the answer.
-    pub(crate) retained: Vec<Parcel>,
+    /// The retained messages that follow the answer.
+    pub(crate) retained: Option<PendingRetained>,
 }
 
 impl Hub {
     pub(crate) fn new(
         clock: Clock,
         journal: Arc<Journal>,
-        retained: Retained,
+        retained: Arc<Retained>,
         fanout: Arc<dyn Fanout>,
     ) -> Self {
         Self {
@@ -77,33 +78,29 @@ impl Hub {
         place.max(self.queue(&publication))
     }
 
-    /// Makes a subscription that is allowed. `None` when the client has as many as it may have.
+    /// Makes a subscription that is allowed. It is refused when the client has as many as it may have, or its owner as many
+    /// whose retained messages are still to be sent.
     pub(crate) fn subscribe(
         &self,
         session: &Arc<Session>,
         subscription: Subscription,
         retain_handling: RetainHandling,
         subscriptions_max: usize,
-    ) -> Option<Subscribed> {
-        let (place, replaced) = session.subscribe(subscription.clone(), subscriptions_max)?;
+    ) -> Result<Subscribed, Reason> {
+        let is_shared = Shared::parse(&subscription.filter).is_some();
+        let may_want_retained = retain_handling != RetainHandling::Never && !is_shared;
+        let retained = may_want_retained.then(|| self.pending(session, &subscription)).transpose()?;
+        let (place, replaced) =
+            session.subscribe(subscription.clone(), subscriptions_max).ok_or(Reason::QUOTA_EXCEEDED)?;
         if is_live(&subscription) {
             if replaced.as_ref().is_some_and(|replaced| !is_live(replaced)) {
                 self.remove_route(session, &subscription.filter);
             }
         } else {
-            self.insert_route(session, subscription.clone());
+            self.insert_route(session, subscription);
         }
-        let wants_retained = match retain_handling {
-            RetainHandling::Send => true,
-            RetainHandling::SendIfNew => replaced.is_none(),
-            RetainHandling::Never => false,
-        };
-        let retained = if wants_retained && Shared::parse(&subscription.filter).is_none() {
-            self.retained_for(&subscription)
-        } else {
-            Vec::new()
-        };
-        Some(Subscribed { place, replaced, retained })
+        let is_known = retain_handling == RetainHandling::SendIfNew && replaced.is_some();
+        Ok(Subscribed { place, replaced, retained: retained.filter(|_| !is_known) })
     }
 
     /// Takes a subscription back: says where that is in the journal. `None` when there is none.
@@ -132,17 +129,9 @@ impl Hub {
         session.end();
     }
 
-    fn retained_for(&self, subscription: &Subscription) -> Vec<Parcel> {
-        let messages = self.retained.matching(&subscription.filter, self.clock.now()).into_iter();
-        let parcels = messages.map(|publication| Parcel {
-            manner: Manner {
-                qos: publication.qos.min(subscription.qos),
-                retain: true,
-                subscription_ids: subscription.id.into_iter().collect(),
-            },
-            publication,
-        });
-        parcels.collect()
+    fn pending(&self, session: &Arc<Session>, subscription: &Subscription) -> Result<PendingRetained, Spent> {
+        let search = self.retained.search(&session.client().owner, &subscription.filter)?;
+        Ok(PendingRetained::new(search, subscription))
     }
 
     fn queue(&self, publication: &Arc<Publication>) -> Place {
@@ -153,16 +142,14 @@ impl Hub {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let matches = routes.matching(&publication.topic, publication.publisher, turn);
         drop(routes);
-        let now = if matches.is_empty() { Timestamp::UNIX_EPOCH } else { self.clock.now() };
-        let places = matches.into_iter().map(|found| {
-            let manner = Manner {
-                qos: publication.qos.min(found.qos),
-                retain: publication.retain && found.retain_as_published,
-                subscription_ids: found.subscription_ids,
-            };
-            found.session.offer(Parcel { publication: Arc::clone(publication), manner }, now)
-        });
-        places.max().unwrap_or_default()
+        if matches.is_empty() {
+            return Place::START;
+        }
+        let now = self.clock.now();
+        let each = matches.each.iter().map(|found| found.session.offer(found.parcel(publication), now));
+        let place = each.max().unwrap_or_default();
+        let groups = matches.groups.iter().map(|members| offer_one(members, publication, now));
+        groups.fold(place, Place::max)
     }
 
     fn insert_route(&self, session: &Arc<Session>, subscription: Subscription) {
@@ -176,6 +163,14 @@ impl Hub {
         routes.remove(session, filter);
         self.has_routes.store(!routes.is_empty(), Ordering::Relaxed);
     }
+}
+
+/// Queues a message for the first member of a group that has room for it.
+fn offer_one(members: &[Match], publication: &Arc<Publication>, now: Timestamp) -> Place {
+    let Some((last, others)) = members.split_last() else { return Place::START };
+    let mut places =
+        others.iter().filter_map(|member| member.session.try_offer(member.parcel(publication), now).ok());
+    places.next().unwrap_or_else(|| last.session.offer(last.parcel(publication), now))
 }
 
 impl Audience for Hub {

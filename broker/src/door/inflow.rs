@@ -18,7 +18,7 @@ use crate::door::hub::Hub;
 use crate::door::inbound::Inbound;
 use crate::door::journal::Place;
 use crate::door::packet::{self, Reason, Version};
-use crate::door::queue::Parcel;
+use crate::door::pending::PendingRetained;
 use crate::door::refusals::Refusals;
 use crate::door::session::Session;
 use crate::door::topics::{KnownTopic, Publisher};
@@ -30,13 +30,13 @@ use crate::stats::{DoorStats, Refusal};
 use crate::window::{Answer, Audience, Closed, Echo, Returned, Slot};
 
 /// An answer the client is to get.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Owed {
     PubAck(u16, Reason),
     PubRec(u16, Reason),
     PubComp(u16, Reason),
     /// With the retained messages that follow it.
-    SubAck(u16, Vec<u8>, Vec<Parcel>),
+    SubAck(u16, Vec<u8>, Vec<PendingRetained>),
     UnsubAck(u16, Vec<Reason>),
     /// Nothing; only the credit is to be given back.
     Nothing,

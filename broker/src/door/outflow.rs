@@ -61,8 +61,8 @@ impl Outflow {
         outbox.len() < WAITING_BYTES_MAX
     }
 
-    /// Writes what the session has for the client.
-    pub(crate) fn send(&mut self, session: &Session, outbox: &mut BytesMut, now: Timestamp) {
+    /// Writes what the session has for the client; says whether there may be more at once.
+    pub(crate) fn send(&mut self, session: &Session, outbox: &mut BytesMut, now: Timestamp) -> bool {
         let wire = &mut self.wire;
         session.send(now, self.in_flight_max, |step| {
             if !Self::may_send(outbox) {
@@ -78,7 +78,7 @@ impl Outflow {
                     wire.put(outbox, publication, head, &manner.subscription_ids, now)
                 }
             }
-        });
+        })
     }
 
     /// Writes a live message.

@@ -23,7 +23,9 @@ pub(crate) use connect::{BadConnect, Connect, ConnectProperties, Will, connect};
 pub(crate) use property::MessageProperties;
 pub(crate) use publish::{Outgoing, publish_bytes, publish_head, put_publish};
 pub(crate) use reason::{Malformed, Reason};
-pub(crate) use subscribe::{Asked, RetainHandling, Subscribe, Unsubscribe, subscribe, unsubscribe};
+pub(crate) use subscribe::{
+    Asked, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, subscribe, unsubscribe,
+};
 
 use crate::door::packet::reader::Reader;
 use crate::message::Qos;

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use schema::clock::Timestamp;
@@ -15,11 +14,16 @@ use schema::clock::Timestamp;
 use crate::door::packet::{Malformed, Reason};
 use crate::message::Qos;
 use crate::publication::Publication;
+use crate::share::{Budget, Permit, Share, Spent};
 use crate::stats::QueueDrop;
-use crate::store::Queued;
+use crate::store::{Owner, Queued};
 
 /// Packet ids there are. A queue never spans more places, so that no two of its messages share an id.
 const PACKET_IDS: u64 = 65_535;
+/// Messages that wait for all clients together, with those that only keep their place.
+const QUEUED_MESSAGES_MAX: usize = 300_000;
+/// The bytes every owner may have while there is any room: one part in so many.
+const FLOOR_PART: usize = 1000;
 
 /// How much may wait for one client, and for all of them.
 #[derive(Clone, Copy, Debug)]
@@ -29,20 +33,21 @@ pub(crate) struct QueueLimits {
     pub(crate) age_max: Duration,
 }
 
-/// The bytes that wait for all clients together.
+/// What waits for all clients together.
 #[derive(Debug)]
 pub(crate) struct QueueBudget {
-    bytes_max: usize,
-    bytes: AtomicUsize,
+    messages: Share<Owner>,
+    bytes: Share<Owner>,
 }
 
 impl QueueBudget {
-    pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { bytes_max, bytes: AtomicUsize::new(0) })
-    }
-
-    fn has_room(&self, bytes: usize) -> bool {
-        self.bytes.load(Ordering::Relaxed) + bytes <= self.bytes_max
+    /// A budget of so many bytes. For the messages of one client there is always room while anything is free.
+    pub(crate) fn new(bytes_max: usize, messages_of_one_max: usize) -> Self {
+        let messages_max = QUEUED_MESSAGES_MAX.max(messages_of_one_max);
+        Self {
+            messages: Share::new(Budget::QueuedMessages, messages_max, messages_of_one_max),
+            bytes: Share::new(Budget::QueuedBytes, bytes_max, bytes_max / FLOOR_PART),
+        }
     }
 }
 
@@ -122,36 +127,41 @@ pub(crate) enum Written {
 pub(crate) struct Queue {
     entries: VecDeque<Entry>,
     next_sequence: u64,
-    bytes: usize,
+    /// One for each entry.
+    places: Permit<Owner>,
+    bytes: Permit<Owner>,
     /// Entries that are not gone.
     len: usize,
     /// Sent at quality 1 or 2 and not finished.
     in_flight: usize,
     /// Everything before it was sent, or is gone.
     unsent_from: usize,
-    budget: Arc<QueueBudget>,
 }
 
 impl Queue {
-    pub(crate) fn new(budget: Arc<QueueBudget>) -> Self {
+    pub(crate) fn new(budget: &QueueBudget, owner: &Owner) -> Self {
         Self {
             entries: VecDeque::new(),
             next_sequence: 0,
-            bytes: 0,
+            places: budget.messages.account(owner).take_anyway(0),
+            bytes: budget.bytes.account(owner).take_anyway(0),
             len: 0,
             in_flight: 0,
             unsent_from: 0,
-            budget,
         }
     }
 
     /// The queue as it was stored.
-    pub(crate) fn restore(budget: Arc<QueueBudget>, stored: Vec<Queued>) -> Self {
-        let mut queue = Self::new(budget);
+    pub(crate) fn restore(budget: &QueueBudget, owner: &Owner, stored: Vec<Queued>) -> Self {
+        let mut queue = Self::new(budget, owner);
         for queued in stored {
             let Queued { sequence, publication, qos, retain, subscription_ids, is_received, queued_at } =
                 queued;
             queue.next_sequence = sequence + 1;
+            queue.places.grow_anyway(1);
+            if !is_received {
+                queue.bytes.grow_anyway(publication.cost_bytes());
+            }
             queue.keep(Entry {
                 sequence: Some(sequence),
                 publication: (!is_received).then_some(publication),
@@ -185,12 +195,10 @@ impl Queue {
         if self.len >= limits.messages_max || spans_all_ids || self.entries.len() as u64 >= PACKET_IDS {
             return Err(QueueDrop::Count);
         }
-        if self.bytes + cost > limits.bytes_max {
+        if self.bytes.amount() + cost > limits.bytes_max {
             return Err(QueueDrop::Bytes);
         }
-        if !self.budget.has_room(cost) {
-            return Err(QueueDrop::TotalBytes);
-        }
+        self.take_room(cost).map_err(QueueDrop::of_spent)?;
         let sequence = (manner.qos != Qos::AtMostOnce).then_some(self.next_sequence);
         self.next_sequence += u64::from(sequence.is_some());
         self.keep(Entry {
@@ -354,11 +362,13 @@ impl Queue {
         })
     }
 
+    fn take_room(&mut self, bytes: usize) -> Result<(), Spent> {
+        self.places.grow(1)?;
+        self.bytes.grow(bytes).inspect_err(|_| self.places.shrink(1))
+    }
+
     fn keep(&mut self, entry: Entry) {
-        let cost = entry.publication.as_ref().map_or(0, |publication| publication.cost_bytes());
-        self.bytes += cost;
         self.len += 1;
-        self.budget.bytes.fetch_add(cost, Ordering::Relaxed);
         self.entries.push_back(entry);
     }
 
@@ -373,25 +383,18 @@ impl Queue {
         let entry = &mut self.entries[index];
         entry.manner.subscription_ids = Vec::new();
         let Some(publication) = entry.publication.take() else { return };
-        let cost = publication.cost_bytes();
-        self.bytes -= cost;
-        self.budget.bytes.fetch_sub(cost, Ordering::Relaxed);
+        self.bytes.shrink(publication.cost_bytes());
     }
 
     fn shorten(&mut self) {
         while self.entries.pop_front_if(|entry| entry.stage == Stage::Gone).is_some() {
             self.unsent_from = self.unsent_from.saturating_sub(1);
+            self.places.shrink(1);
         }
         if self.entries.is_empty() {
             // An idle client's queue costs nothing.
             self.entries.shrink_to(0);
         }
-    }
-}
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        self.budget.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

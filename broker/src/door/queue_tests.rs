@@ -21,12 +21,16 @@ fn publication(payload: &str) -> Arc<Publication> {
 }
 
 fn parcel(payload: &str, qos: Qos) -> Parcel {
+    parcel_of(&publication(payload), qos)
+}
+
+fn parcel_of(message: &Arc<Publication>, qos: Qos) -> Parcel {
     let manner = Manner { qos, retain: false, subscription_ids: Vec::new() };
-    Parcel { publication: publication(payload), manner }
+    Parcel { publication: Arc::clone(message), manner }
 }
 
 fn queue() -> Queue {
-    Queue::new(QueueBudget::new(1 << 20))
+    Queue::new(&QueueBudget::new(4 << 20, LIMITS.messages_max), &Owner::Anonymous)
 }
 
 fn push(queue: &mut Queue, payload: &str, qos: Qos) -> Result<Option<u64>, QueueDrop> {
@@ -64,7 +68,7 @@ fn messages_leave_in_order_as_far_as_the_client_allows() {
     assert_eq!(queue.acknowledged(1).unwrap(), Some(0));
     assert_eq!(queue.acknowledged(3).unwrap(), Some(2));
     assert_eq!(queue.acknowledged(3).unwrap(), None);
-    assert_eq!((queue.len(), queue.bytes, queue.in_flight), (0, 0, 0));
+    assert_eq!((queue.len(), queue.bytes.amount(), queue.in_flight), (0, 0, 0));
 }
 
 #[test]
@@ -98,30 +102,69 @@ fn a_restored_queue_goes_on_where_it_was() {
         is_received,
         queued_at: Timestamp::UNIX_EPOCH,
     });
-    let mut queue = Queue::restore(QueueBudget::new(1 << 20), stored.to_vec());
+    let mut queue = Queue::restore(&QueueBudget::new(1 << 20, 1000), &Owner::Anonymous, stored.to_vec());
     assert_eq!(push(&mut queue, "new", Qos::AtLeastOnce).unwrap(), Some(10));
     assert_eq!(send(&mut queue, 10), ["5:6:dup", "release:7", "9:10:dup", "new:11"]);
+}
+
+fn push_bytes(queue: &mut Queue, payload: usize, limits: &QueueLimits) -> Result<Option<u64>, QueueDrop> {
+    queue.push(parcel(&"x".repeat(payload), Qos::AtLeastOnce), Timestamp::UNIX_EPOCH, limits)
 }
 
 #[test]
 fn every_limit_binds_and_says_which_it_was() {
     let limits = QueueLimits { messages_max: 2, bytes_max: 1000, age_max: Duration::from_secs(60) };
-    let budget = QueueBudget::new(1200);
-    let mut queue = Queue::new(Arc::clone(&budget));
-    let mut push = |payload: usize| {
-        let message = parcel(&"x".repeat(payload), Qos::AtLeastOnce);
-        queue.push(message, Timestamp::UNIX_EPOCH, &limits)
+    let budget = QueueBudget::new(3600, limits.messages_max);
+    let operator = Owner::Operator("ops".into());
+    let mut queue = Queue::new(&budget, &operator);
+    assert_eq!(push_bytes(&mut queue, 900, &limits), Err(QueueDrop::Bytes));
+    assert_eq!(push_bytes(&mut queue, 10, &limits), Ok(Some(0)));
+    assert_eq!(push_bytes(&mut queue, 10, &limits), Ok(Some(1)));
+    assert_eq!(push_bytes(&mut queue, 10, &limits), Err(QueueDrop::Count));
+    let mut second = Queue::new(&budget, &operator);
+    assert_eq!(push_bytes(&mut second, 800, &limits), Err(QueueDrop::OwnerBytes), "a third is 1200");
+    let mut other = Queue::new(&budget, &Owner::Anonymous);
+    assert_eq!(push_bytes(&mut other, 800, &limits), Ok(Some(0)));
+    let stored = budget.bytes.account(&operator).take_anyway(3600);
+    let mut third = Queue::new(&budget, &Owner::Operator("third".into()));
+    assert_eq!(push_bytes(&mut third, 10, &limits), Err(QueueDrop::TotalBytes));
+    drop((queue, second, other, third, stored));
+    assert_eq!((budget.bytes.taken(), budget.messages.taken(), budget.messages.owners()), (0, 0, 0));
+}
+
+#[test]
+fn one_owner_has_as_many_messages_as_it_may_and_another_still_gets_its_own() {
+    let budget = QueueBudget::new(1 << 30, LIMITS.messages_max);
+    let mut greedy: Vec<Queue> = Vec::new();
+    let refusal = loop {
+        let mut queue = Queue::new(&budget, &Owner::Anonymous);
+        let refusals: Vec<QueueDrop> =
+            (0..LIMITS.messages_max).filter_map(|_| push(&mut queue, "", Qos::AtLeastOnce).err()).collect();
+        greedy.push(queue);
+        if let Some(refusal) = refusals.first() {
+            break *refusal;
+        }
     };
-    assert_eq!(push(900), Err(QueueDrop::Bytes));
-    assert_eq!(push(10), Ok(Some(0)));
-    assert_eq!(push(10), Ok(Some(1)));
-    assert_eq!(push(10), Err(QueueDrop::Count));
-    let mut other = Queue::new(Arc::clone(&budget));
-    let message = parcel(&"x".repeat(800), Qos::AtLeastOnce);
-    let total = other.push(message, Timestamp::UNIX_EPOCH, &limits);
-    assert_eq!(total, Err(QueueDrop::TotalBytes));
-    drop((queue, other));
-    assert_eq!(budget.bytes.load(Ordering::Relaxed), 0);
+    assert_eq!((refusal, budget.messages.taken()), (QueueDrop::OwnerMessages, QUEUED_MESSAGES_MAX / 3));
+    let mut other = Queue::new(&budget, &Owner::Operator("ops".into()));
+    for _ in 0..LIMITS.messages_max {
+        push(&mut other, "", Qos::AtLeastOnce).unwrap();
+    }
+}
+
+#[test]
+fn an_entry_that_only_keeps_its_place_counts_until_it_is_gone() {
+    let budget = QueueBudget::new(1 << 20, LIMITS.messages_max);
+    let mut queue = Queue::new(&budget, &Owner::Anonymous);
+    for payload in ["first", "a", "b"] {
+        push(&mut queue, payload, Qos::AtLeastOnce).unwrap();
+    }
+    send(&mut queue, 10);
+    queue.acknowledged(2).unwrap();
+    queue.acknowledged(3).unwrap();
+    assert_eq!((queue.len(), budget.messages.taken()), (1, 3));
+    queue.acknowledged(1).unwrap();
+    assert_eq!((budget.messages.taken(), budget.bytes.taken()), (0, 0));
 }
 
 #[test]
@@ -140,14 +183,14 @@ fn what_only_keeps_its_place_holds_no_payload() {
     let mut queue = queue();
     let messages = ["first", "a", "b"].map(publication);
     for (message, qos) in messages.iter().zip([Qos::AtLeastOnce, Qos::AtLeastOnce, Qos::ExactlyOnce]) {
-        queue.push(Arc::clone(message), manner(qos), Timestamp::UNIX_EPOCH, &LIMITS).unwrap();
+        queue.push(parcel_of(message, qos), Timestamp::UNIX_EPOCH, &LIMITS).unwrap();
     }
     send(&mut queue, 10);
     queue.acknowledged(2).unwrap();
     queue.taken(3).unwrap();
     let holders = messages.each_ref().map(|message| Arc::strong_count(message) - 1);
     assert_eq!(holders, [1, 0, 0], "the client has all but the first");
-    assert_eq!(queue.bytes, messages[0].cost_bytes());
+    assert_eq!((queue.bytes.amount(), queue.places.amount()), (messages[0].cost_bytes(), 3));
 }
 
 proptest! {
@@ -163,8 +206,9 @@ proptest! {
             match action {
                 0 | 1 => {
                     let message = publication(&messages.len().to_string());
-                    messages.push(Arc::clone(&message));
-                    queue.push(message, manner(Qos::AtLeastOnce), Timestamp::UNIX_EPOCH, &LIMITS).unwrap();
+                    let parcel = parcel_of(&message, Qos::AtLeastOnce);
+                    messages.push(message);
+                    queue.push(parcel, Timestamp::UNIX_EPOCH, &LIMITS).unwrap();
                 }
                 2 | 3 => in_flight.extend(ids(send(&mut queue, 5))),
                 4 if !in_flight.is_empty() => {
@@ -193,7 +237,7 @@ proptest! {
         }
         finished.sort_unstable();
         prop_assert_eq!(finished, (0..messages.len() as u64).collect::<Vec<_>>());
-        prop_assert_eq!((queue.len(), queue.bytes, queue.in_flight), (0, 0, 0));
+        prop_assert_eq!((queue.len(), queue.bytes.amount(), queue.in_flight), (0, 0, 0));
     }
 }
 

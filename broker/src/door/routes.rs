@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use crate::door::queue::{Manner, Parcel};
 use crate::door::session::Session;
 use crate::filter::Shared;
 use crate::message::Qos;
-use crate::store::Subscription;
+use crate::publication::Publication;
+use crate::store::{Owner, Subscription};
 
 /// One subscription of one session.
 #[derive(Clone, Debug)]
@@ -16,6 +18,15 @@ pub(crate) struct Route {
     pub(crate) subscription: Subscription,
     /// The group that shares it.
     pub(crate) is_shared: bool,
+}
+
+/// Who gets a message.
+#[derive(Debug, Default)]
+pub(crate) struct Matches {
+    /// Each of these sessions.
+    pub(crate) each: Vec<Match>,
+    /// Of each of these groups the first member that has room for it.
+    pub(crate) groups: Vec<Vec<Match>>,
 }
 
 /// What one session gets of a message: the best of its subscriptions that match.
@@ -88,50 +99,79 @@ impl Routes {
         self.count -= self.root.prune(&parts, &before);
     }
 
-    /// Who gets a message of `topic`, published by the session `publisher`. Of each group one member, for which `turn`
-    /// decides among those that are there.
-    pub(crate) fn matching(&self, topic: &str, publisher: u64, turn: usize) -> Vec<Match> {
+    /// Who gets a message of `topic`, published by the session `publisher`. Of each group, those who are there come before
+    /// those who are away, and `turn` decides with whom it begins.
+    pub(crate) fn matching(&self, topic: &str, publisher: u64, turn: usize) -> Matches {
         let mut found = Vec::new();
         let parts: Vec<&str> = topic.split('/').collect();
         self.root.collect(&parts, !topic.starts_with('$'), &mut found);
-        let mut matches: Vec<Match> = Vec::new();
-        let mut groups: Vec<(&str, Vec<&Route>)> = Vec::new();
-        for route in found {
-            if route.is_shared {
-                match groups.iter_mut().find(|(filter, _)| *filter == &*route.subscription.filter) {
-                    Some((_, members)) => members.push(route),
-                    None => groups.push((&route.subscription.filter, vec![route])),
-                }
-            } else if !(route.subscription.no_local && route.session.number() == publisher) {
-                add(&mut matches, route);
-            }
+        let (shared, mut own): (Vec<&Route>, Vec<&Route>) =
+            found.into_iter().partition(|route| route.is_shared);
+        own.retain(|route| !(route.subscription.no_local && route.session.number() == publisher));
+        own.sort_by_key(|route| route.session.number());
+        let is_same_session = |one: &&Route, next: &&Route| one.session.number() == next.session.number();
+        Matches {
+            each: own.chunk_by(is_same_session).map(Match::best_of).collect(),
+            groups: groups(shared).map(|members| in_turn(&members, turn)).collect(),
         }
-        for (_, members) in groups {
-            let present: Vec<&Route> =
-                members.iter().copied().filter(|member| member.session.is_connected()).collect();
-            let candidates = if present.is_empty() { &members } else { &present };
-            add(&mut matches, candidates[turn % candidates.len()]);
-        }
-        matches
     }
 }
 
-/// One message per session, at the best quality that was asked for.
-fn add(matches: &mut Vec<Match>, route: &Route) {
-    let Subscription { qos, retain_as_published, id, .. } = route.subscription;
-    match matches.iter_mut().find(|known| Arc::ptr_eq(&known.session, &route.session)) {
-        Some(known) => {
-            known.qos = known.qos.max(qos);
-            known.retain_as_published |= retain_as_published;
-            known.subscription_ids.extend(id);
-        }
-        None => matches.push(Match {
-            session: Arc::clone(&route.session),
-            qos,
-            retain_as_published,
-            subscription_ids: id.into_iter().collect(),
-        }),
+impl Matches {
+    /// Whether nobody gets it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.each.is_empty() && self.groups.is_empty()
     }
+}
+
+impl Match {
+    /// A message as it is sent to it.
+    pub(crate) fn parcel(&self, publication: &Arc<Publication>) -> Parcel {
+        Parcel {
+            publication: Arc::clone(publication),
+            manner: Manner {
+                qos: publication.qos.min(self.qos),
+                retain: publication.retain && self.retain_as_published,
+                subscription_ids: self.subscription_ids.clone(),
+            },
+        }
+    }
+
+    /// One message for all subscriptions of one session, at the best quality that was asked for.
+    fn best_of(routes: &[&Route]) -> Self {
+        let mut best = Self {
+            session: Arc::clone(&routes[0].session),
+            qos: Qos::AtMostOnce,
+            retain_as_published: false,
+            subscription_ids: Vec::new(),
+        };
+        for Route { subscription, .. } in routes {
+            best.qos = best.qos.max(subscription.qos);
+            best.retain_as_published |= subscription.retain_as_published;
+            best.subscription_ids.extend(subscription.id);
+        }
+        best
+    }
+}
+
+/// The members of each group. A name of a group belongs to the owner who uses it, so nobody joins the group of another.
+fn groups(shared: Vec<&Route>) -> impl Iterator<Item = Vec<&Route>> {
+    let mut groups: HashMap<(&Owner, &str), Vec<&Route>> = HashMap::new();
+    for route in shared {
+        let key = (&route.session.client().owner, &*route.subscription.filter);
+        groups.entry(key).or_default().push(route);
+    }
+    groups.into_values()
+}
+
+fn in_turn(members: &[&Route], turn: usize) -> Vec<Match> {
+    let (mut present, mut away): (Vec<&Route>, Vec<&Route>) =
+        members.iter().partition(|member| member.session.is_connected());
+    for candidates in [&mut present, &mut away] {
+        let first = turn % candidates.len().max(1);
+        candidates.rotate_left(first);
+    }
+    present.iter().chain(&away).map(|member| Match::best_of(&[member])).collect()
 }
 
 impl Level {
@@ -195,21 +235,33 @@ mod tests {
     use super::*;
     use crate::door::journal::Journal;
     use crate::door::queue::{QueueBudget, QueueLimits};
+    use crate::door::retained::Retained;
     use crate::door::session::SessionParts;
     use crate::filter;
     use crate::store::{Client, Forgetful, Owner};
 
-    fn sessions(count: u64) -> Vec<Arc<Session>> {
+    fn parts() -> Arc<SessionParts> {
         let limits = QueueLimits { messages_max: 10, bytes_max: 10_000, age_max: Duration::from_secs(1) };
-        let parts = Arc::new(SessionParts {
+        Arc::new(SessionParts {
             journal: Arc::new(Journal::new(Arc::new(Forgetful))),
             stats: Arc::default(),
-            budget: QueueBudget::new(10_000),
+            retained: Arc::new(Retained::new(
+                Vec::new(),
+                Arc::new(Journal::new(Arc::new(Forgetful))),
+                Arc::default(),
+            )),
+            budget: QueueBudget::new(10_000, 10),
             limits,
-        });
-        let client =
-            |number: u64| Client { owner: Owner::Anonymous, client_id: Arc::from(number.to_string()) };
-        (1..=count).map(|number| Session::new(&parts, number, client(number), 0)).collect()
+        })
+    }
+
+    fn sessions(count: u64) -> Vec<Arc<Session>> {
+        let parts = parts();
+        (1..=count).map(|number| Session::new(&parts, number, client(Owner::Anonymous, number), 0)).collect()
+    }
+
+    fn client(owner: Owner, number: u64) -> Client {
+        Client { owner, client_id: Arc::from(number.to_string()) }
     }
 
     fn subscription(filter: &str) -> Subscription {
@@ -222,8 +274,11 @@ mod tests {
         }
     }
 
+    /// Who gets a message while everybody has room.
     fn found(routes: &Routes, topic: &str, turn: usize) -> BTreeSet<u64> {
-        routes.matching(topic, 0, turn).iter().map(|found| found.session.number()).collect()
+        let Matches { each, groups } = routes.matching(topic, 0, turn);
+        let first = groups.iter().filter_map(|members| members.first());
+        each.iter().chain(first).map(|found| found.session.number()).collect()
     }
 
     #[test]
@@ -235,7 +290,7 @@ mod tests {
         {
             routes.insert(session, Subscription { qos, id: NonZeroU32::new(id), ..subscription(filter) });
         }
-        let matches = routes.matching("a/x", 0, 0);
+        let matches = routes.matching("a/x", 0, 0).each;
         assert_eq!(matches.len(), 1);
         assert_eq!(matches[0].qos, Qos::ExactlyOnce);
         let mut ids: Vec<u32> = matches[0].subscription_ids.iter().map(|id| id.get()).collect();
@@ -250,7 +305,8 @@ mod tests {
         for session in &sessions {
             routes.insert(session, Subscription { no_local: true, ..subscription("a") });
         }
-        let found: Vec<u64> = routes.matching("a", 1, 0).iter().map(|found| found.session.number()).collect();
+        let found: Vec<u64> =
+            routes.matching("a", 1, 0).each.iter().map(|found| found.session.number()).collect();
         assert_eq!(found, [2]);
     }
 
@@ -271,6 +327,24 @@ mod tests {
         sessions[1].attach(0);
         for turn in 0..4 {
             assert_eq!(found(&routes, "a/b", turn), BTreeSet::from([2, 3]));
+        }
+        let groups = routes.matching("a/b", 0, 1).groups;
+        let mut members: Vec<Vec<u64>> =
+            groups.iter().map(|group| group.iter().map(|member| member.session.number()).collect()).collect();
+        members.sort();
+        assert_eq!(members, [vec![2, 3, 1], vec![3]], "who is away comes last");
+    }
+
+    #[test]
+    fn a_group_belongs_to_the_owner_of_its_members() {
+        let mut routes = Routes::default();
+        let parts = parts();
+        for (number, owner) in [(1, Owner::Anonymous), (2, Owner::Operator("ops".into()))] {
+            let session = Session::new(&parts, number, client(owner, number), 0);
+            routes.insert(&session, subscription("$share/g/a"));
+        }
+        for turn in 0..2 {
+            assert_eq!(found(&routes, "a", turn), BTreeSet::from([1, 2]));
         }
     }
 

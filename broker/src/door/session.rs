@@ -2,7 +2,7 @@
 //!
 //! It may outlive its connection, and then whatever happens to it goes to the journal as well.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,18 +13,24 @@ use uuid::Uuid;
 
 use crate::door::journal::{Journal, Place};
 use crate::door::packet::{Malformed, Reason};
+use crate::door::pending::{Pending, PendingRetained};
 use crate::door::queue::{Manner, Parcel, Queue, QueueBudget, QueueLimits, Step, Written};
+use crate::door::retained::Retained;
 use crate::filter::{self, Shared};
 use crate::message::Qos;
 use crate::publication::Publication;
 use crate::stats::{DoorStats, QueueDrop};
 use crate::store::{Change, Client, Queued, StoredSession, Subscription};
 
+/// Looks at the retained messages in one turn of a connection.
+const LOOK_UPS_MAX: usize = 8;
+
 /// What all sessions work with.
 pub(crate) struct SessionParts {
+    pub(crate) retained: Arc<Retained>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) stats: Arc<DoorStats>,
-    pub(crate) budget: Arc<QueueBudget>,
+    pub(crate) budget: QueueBudget,
     pub(crate) limits: QueueLimits,
 }
 
@@ -46,8 +52,17 @@ struct State {
     /// Ids of messages at QoS 2, from PUBLISH to PUBREL.
     received: HashMap<u16, Receipt>,
     queue: Queue,
-    /// Retained messages for new subscriptions, which move to the queue as there is room.
-    retained: VecDeque<Parcel>,
+    /// Retained messages for new subscriptions, which come to the queue as there is room.
+    pending: Pending,
+}
+
+/// Why a message was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotQueued {
+    /// It carries no promise, and the client is not there.
+    Away,
+    /// There is no room for it.
+    NoRoom(QueueDrop),
 }
 
 /// What became of a message at QoS 2 that arrived.
@@ -72,15 +87,15 @@ impl Session {
         Arc::new(Self {
             number,
             id: Uuid::now_v7(),
-            client,
             state: Mutex::new(State {
                 expiry_seconds,
                 is_connected: false,
                 subscriptions: Vec::new(),
                 received: HashMap::new(),
-                queue: Queue::new(Arc::clone(&parts.budget)),
-                retained: VecDeque::new(),
+                queue: Queue::new(&parts.budget, &client.owner),
+                pending: Pending::default(),
             }),
+            client,
             changed: Notify::new(),
             parts: Arc::clone(parts),
         })
@@ -92,7 +107,6 @@ impl Session {
         Arc::new(Self {
             number,
             id,
-            client,
             state: Mutex::new(State {
                 expiry_seconds,
                 is_connected: false,
@@ -101,9 +115,10 @@ impl Session {
                     .into_iter()
                     .map(|packet_id| (packet_id, Receipt::Committed(Place::START)))
                     .collect(),
-                queue: Queue::restore(Arc::clone(&parts.budget), queue),
-                retained: VecDeque::new(),
+                queue: Queue::restore(&parts.budget, &client.owner, queue),
+                pending: Pending::default(),
             }),
+            client,
             changed: Notify::new(),
             parts: Arc::clone(parts),
         })
@@ -195,6 +210,7 @@ impl Session {
         let mut state = self.lock();
         let index = state.subscriptions.iter().position(|known| *known.filter == *filter)?;
         let removed = state.subscriptions.remove(index);
+        state.pending.remove(filter);
         let place =
             self.record(&state, || Change::Unsubscribed { id: self.id, filter: Arc::clone(&removed.filter) });
         Some((place, removed))
@@ -203,14 +219,14 @@ impl Session {
     /// Takes out what waits for subscriptions the client may not have any more: all that none of the others matches.
     pub(crate) fn drop_unsubscribed(&self) {
         let mut state = self.lock();
-        let State { queue, subscriptions, retained, .. } = &mut *state;
+        let State { queue, subscriptions, pending, .. } = &mut *state;
+        pending.keep_only(subscriptions);
         let is_wanted = |publication: &Publication| {
             subscriptions.iter().any(|known| {
                 let filter = Shared::parse(&known.filter).map_or(&*known.filter, |shared| shared.filter);
                 filter::matches(filter, &publication.topic)
             })
         };
-        retained.retain(|parcel| is_wanted(&parcel.publication));
         let mut dropped = Vec::new();
         queue.retain(is_wanted, |sequence| dropped.push(sequence));
         for sequence in dropped {
@@ -230,54 +246,105 @@ impl Session {
         }
     }
 
-    /// Queues a message for the client: says where that is in the journal. A message without a promise is for those who
-    /// are there.
+    /// Queues a message for the client: says where that is in the journal. What finds no room is counted.
     pub(crate) fn offer(&self, parcel: Parcel, now: Timestamp) -> Place {
+        match self.try_offer(parcel, now) {
+            Ok(place) => place,
+            Err(NotQueued::Away) => Place::START,
+            Err(NotQueued::NoRoom(reason)) => {
+                self.parts.stats.count_queue_dropped(reason);
+                Place::START
+            }
+        }
+    }
+
+    /// Queues a message for the client if there is room: says where that is in the journal. A message without a promise is
+    /// for those who are there.
+    pub(crate) fn try_offer(&self, parcel: Parcel, now: Timestamp) -> Result<Place, NotQueued> {
         let mut state = self.lock();
         if !state.is_connected && parcel.manner.qos == Qos::AtMostOnce {
-            return Place::START;
+            return Err(NotQueued::Away);
         }
-        let place = self.push(&mut state, parcel, now);
+        let is_lasting = state.expiry_seconds > 0;
+        let place = self.enqueue(&mut state.queue, is_lasting, parcel, now);
         drop(state);
         self.changed.notify_one();
-        place
+        place.map_err(NotQueued::NoRoom)
     }
 
-    /// Has retained messages sent to the client, as there is room for them.
-    pub(crate) fn offer_retained(&self, messages: Vec<Parcel>) {
-        self.lock().retained.extend(messages);
+    /// Has the retained messages of new subscriptions sent to the client, as there is room for them.
+    pub(crate) fn offer_retained(&self, pending: Vec<PendingRetained>) {
+        let mut state = self.lock();
+        let State { pending: known, subscriptions, .. } = &mut *state;
+        pending.into_iter().for_each(|pending| known.put(pending));
+        // The client may have taken back what is only answered now.
+        known.keep_only(subscriptions);
+        drop(state);
         self.changed.notify_one();
     }
 
-    /// Writes what may be written now.
+    /// Writes what may be written now; says whether there may be more at once.
     pub(crate) fn send(
         &self,
         now: Timestamp,
         in_flight_max: usize,
         mut write: impl FnMut(Step<'_>) -> Written,
-    ) {
+    ) -> bool {
         let mut state = self.lock();
-        let limits = &self.parts.limits;
-        loop {
-            let mut dropped = Vec::new();
-            state.queue.send(now, in_flight_max, limits.age_max, &mut write, |sequence, reason| {
-                self.parts.stats.count_queue_dropped(reason);
-                dropped.extend(sequence);
-            });
-            for sequence in dropped {
-                self.record(&state, || Change::Dequeued { id: self.id, sequence });
-            }
-            // Retained messages come in by themselves, so that however many there are, none falls to the limit.
-            let room = in_flight_max.min(limits.messages_max).saturating_sub(state.queue.len());
-            let count = room.min(state.retained.len());
-            if count == 0 {
-                return;
-            }
-            for _ in 0..count {
-                let Some(parcel) = state.retained.pop_front() else { break };
-                self.push(&mut state, parcel, now);
+        for _ in 0..LOOK_UPS_MAX {
+            self.write(&mut state, now, in_flight_max, &mut write);
+            if state.pending.is_empty() || !self.look_up_retained(&mut state, now, in_flight_max) {
+                return false;
             }
         }
+        true
+    }
+
+    fn write(
+        &self,
+        state: &mut State,
+        now: Timestamp,
+        in_flight_max: usize,
+        write: impl FnMut(Step<'_>) -> Written,
+    ) {
+        let mut dropped = Vec::new();
+        state.queue.send(now, in_flight_max, self.parts.limits.age_max, write, |sequence, reason| {
+            self.parts.stats.count_queue_dropped(reason);
+            dropped.extend(sequence);
+        });
+        for sequence in dropped {
+            self.record(state, || Change::Dequeued { id: self.id, sequence });
+        }
+    }
+
+    /// Queues retained messages as far as there is room for them, so that however many there are, none falls to a limit.
+    /// Says whether there is something new to write, or to look at.
+    fn look_up_retained(&self, state: &mut State, now: Timestamp, in_flight_max: usize) -> bool {
+        let State { queue, pending, expiry_seconds, .. } = state;
+        let queued_max = in_flight_max.min(self.parts.limits.messages_max);
+        let queued = queue.len();
+        if queued >= queued_max {
+            return false;
+        }
+        let mut has_room = true;
+        pending.look_up(&self.parts.retained, now, |parcel| {
+            if queue.len() >= queued_max {
+                return false;
+            }
+            match self.enqueue(queue, *expiry_seconds > 0, parcel, now) {
+                Ok(_) => true,
+                // It waits until the client has what is before it.
+                Err(_) if queue.len() > 0 => {
+                    has_room = false;
+                    false
+                }
+                Err(reason) => {
+                    self.parts.stats.count_queue_dropped(reason);
+                    true
+                }
+            }
+        });
+        has_room || queue.len() > queued
     }
 
     /// The client has a message at quality 1.
@@ -402,28 +469,27 @@ impl Session {
         }))
     }
 
-    fn push(&self, state: &mut State, parcel: Parcel, now: Timestamp) -> Place {
+    fn enqueue(
+        &self,
+        queue: &mut Queue,
+        is_lasting: bool,
+        parcel: Parcel,
+        now: Timestamp,
+    ) -> Result<Place, QueueDrop> {
         let Parcel { publication, manner } = parcel.clone();
         let Manner { qos, retain, subscription_ids } = manner;
-        match state.queue.push(parcel, now, &self.parts.limits) {
-            Ok(Some(sequence)) => self.record(state, || Change::Queued {
-                id: self.id,
-                queued: Queued {
-                    sequence,
-                    publication,
-                    qos,
-                    retain,
-                    subscription_ids,
-                    is_received: false,
-                    queued_at: now,
-                },
-            }),
-            Ok(None) => Place::START,
-            Err(reason) => {
-                self.parts.stats.count_queue_dropped(reason);
-                Place::START
-            }
-        }
+        let sequence = queue.push(parcel, now, &self.parts.limits)?;
+        let Some(sequence) = sequence.filter(|_| is_lasting) else { return Ok(Place::START) };
+        let queued = Queued {
+            sequence,
+            publication,
+            qos,
+            retain,
+            subscription_ids,
+            is_received: false,
+            queued_at: now,
+        };
+        Ok(self.parts.journal.record(Change::Queued { id: self.id, queued }))
     }
 
     fn set_expiry(&self, state: &mut State, expiry_seconds: u32) {

@@ -114,6 +114,43 @@ impl Raw {
         assert_eq!(seen, bytes);
     }
 
+    /// Reads the next packet: its first byte and its body.
+    pub(crate) async fn next(&mut self) -> (u8, Vec<u8>) {
+        let reading = async {
+            let first = self.0.read_u8().await?;
+            let (mut length, mut shift) = (0, 0);
+            loop {
+                let byte = self.0.read_u8().await?;
+                length |= usize::from(byte & 0x7f) << shift;
+                shift += 7;
+                if byte & 0x80 == 0 {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            self.0.read_exact(&mut body).await?;
+            std::io::Result::Ok((first, body))
+        };
+        timeout(PATIENCE, reading).await.expect("a packet in time").expect("a packet")
+    }
+
+    /// Reads the next message at quality 1 and acknowledges it: its topic and payload.
+    pub(crate) async fn take(&mut self) -> (String, Vec<u8>) {
+        let (first, body) = self.next().await;
+        assert_eq!(first & 0xf6, 0x32, "a message at quality 1");
+        let topic_end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
+        let topic = String::from_utf8(body[2..topic_end].to_vec()).expect("a topic is text");
+        let id = u16::from_be_bytes([body[topic_end], body[topic_end + 1]]);
+        self.send(&puback(id)).await;
+        (topic, body[topic_end + 2..].to_vec())
+    }
+
+    /// Has the door answer, so that everything before is taken in.
+    pub(crate) async fn ping(&mut self) {
+        self.send(&[0xc0, 0]).await;
+        self.expect(&[0xd0, 0]).await;
+    }
+
     /// Waits until the door closes the connection; says what came before.
     pub(crate) async fn rest(mut self) -> Vec<u8> {
         let mut rest = Vec::new();

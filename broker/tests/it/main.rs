@@ -13,5 +13,6 @@ mod mosquitto;
 mod notation;
 mod pressure;
 mod sessions;
+mod shares;
 mod support;
 mod websocket;

@@ -137,7 +137,7 @@ settings! {
         queued_max: usize = "1000" in 1..=65535;
         /// Bytes that wait for one subscriber; what does not fit is not queued.
         queued_bytes_max: usize = "8388608" in 4096..=17179869184;
-        /// Bytes that wait for all subscribers together; what does not fit is not queued.
+        /// Bytes that wait for all subscribers together, of which one device or operator has at most a third; what does not fit is not queued.
         queued_total_bytes_max: usize = "67108864" in 4096..=17179869184;
         /// How long a message waits for its subscriber.
         queued_age_hours: u64 = "168" in 1..=8760;

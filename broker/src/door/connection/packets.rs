@@ -1,5 +1,6 @@
 //! The packets of a connection: what each of them does once it is complete.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::door::inflow::{Arrived, Owed};
 use crate::door::journal::Place;
 use crate::door::packet::{
     self, Ack, Asked, Disconnect, Header, Kind, Malformed, MessageProperties, Reason, RetainHandling,
-    Subscribe, Unsubscribe, Version,
+    Subscribe, SubscribeOptions, Unsubscribe, Version,
 };
 use crate::door::session::is_live;
 use crate::door::topics::{KnownTopic, Publisher};
@@ -380,7 +381,13 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let Subscribe { packet_id, subscription_id, filters } = subscribe;
         let mut codes = Vec::with_capacity(filters.len());
         let (mut place, mut retained) = (Place::START, Vec::new());
+        let mut known: HashMap<&str, (SubscribeOptions, u8)> = HashMap::new();
         for Asked { filter, options } in filters {
+            if let Some((_, code)) = known.get(filter).filter(|(known, _)| *known == options) {
+                // The same once more: however often a packet says it, it is done once.
+                codes.push(*code);
+                continue;
+            }
             let subscription = Subscription {
                 filter: Arc::from(filter),
                 qos: options.qos,
@@ -389,7 +396,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 id: subscription_id,
             };
             let outcome = self.subscribe_one(subscription, options.retain_handling).await;
-            codes.push(match (outcome, self.version) {
+            let code = match (outcome, self.version) {
                 (Ok(made), _) => {
                     place = place.max(made.place);
                     retained.extend(made.retained);
@@ -397,7 +404,9 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 }
                 (Err(reason), Version::V5) => reason.0,
                 (Err(_), Version::V4) => Reason::UNSPECIFIED.0,
-            });
+            };
+            codes.push(code);
+            known.insert(filter, (options, code));
         }
         self.inflow.owe(place, Owed::SubAck(packet_id, codes, retained));
     }
@@ -419,8 +428,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let is_now_live = is_live(&subscription);
         let session = Arc::clone(self.seat.session());
         let subscriptions_max = self.shared.settings.subscriptions_max;
-        let made = self.shared.hub.subscribe(&session, subscription, retain_handling, subscriptions_max);
-        let made = made.ok_or(Reason::QUOTA_EXCEEDED)?;
+        let made = self.shared.hub.subscribe(&session, subscription, retain_handling, subscriptions_max)?;
         match (made.replaced.as_ref().is_some_and(is_live), is_now_live) {
             (false, true) => {
                 if self.outflow.listen(&filter, &*self.shared.fanout).await.is_err() {

@@ -23,7 +23,7 @@ pub(crate) struct Subscribe<'a> {
 /// A filter a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asked<'a> {
-    /// As it was sent: perhaps of a shared subscription, which [`Share::of`] takes apart.
+    /// As it was sent: perhaps of a shared subscription, which [`Shared::parse`] takes apart.
     pub(crate) filter: &'a str,
     pub(crate) options: SubscribeOptions,
 }
