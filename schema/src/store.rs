@@ -39,6 +39,7 @@ pub mod partition;
 pub mod reject;
 pub mod retention;
 pub mod session;
+pub mod survey;
 pub mod sync_state;
 pub mod tally;
 pub mod telemetry;
@@ -81,6 +82,7 @@ pub const STATEMENTS: &[&[&str]] = &[
     reject::STATEMENTS,
     retention::STATEMENTS,
     session::STATEMENTS,
+    survey::STATEMENTS,
     sync_state::STATEMENTS,
     tally::STATEMENTS,
     telemetry::STATEMENTS,

@@ -43,6 +43,8 @@ pub enum Action {
     JanitorRun,
     /// An attempt to send is ordered.
     SyncTrigger,
+    /// A backup is restored: what came in after it is not there.
+    Restore,
 }
 
 impl Action {
@@ -58,6 +60,7 @@ impl Action {
             Self::Unclaim => "unclaim",
             Self::JanitorRun => "janitor.run",
             Self::SyncTrigger => "sync.trigger",
+            Self::Restore => "restore",
         }
     }
 }
