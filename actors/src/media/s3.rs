@@ -22,6 +22,7 @@ use super::store::{
     UploadOffer,
 };
 
+pub mod archive;
 mod fault;
 
 use fault::{Fault, Faults};
@@ -69,13 +70,10 @@ impl S3Store {
     /// A store in a bucket; nothing is connected yet.
     #[must_use]
     pub fn new(settings: &S3Settings) -> Self {
-        // On the one TLS provider of the program.
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
+        let http = http_client();
         Self {
-            client: client(settings, settings.endpoint.as_deref(), http.clone()),
-            presigner: client(settings, settings.presign_endpoint.as_deref(), http),
+            client: client(settings, settings.endpoint.as_deref(), http.clone(), timeouts()),
+            presigner: client(settings, settings.presign_endpoint.as_deref(), http, timeouts()),
             bucket: settings.bucket.clone(),
             is_bucket_made: settings.is_bucket_made,
             faults: Faults::default(),
@@ -142,14 +140,28 @@ impl S3Store {
     }
 }
 
-fn client(settings: &S3Settings, endpoint: Option<&str>, http: SharedHttpClient) -> Client {
+/// An HTTP client on the one TLS provider of the program.
+fn http_client() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+}
+
+/// Timeouts of requests that a device or an operator waits for.
+fn timeouts() -> TimeoutConfig {
     let seconds = Duration::from_secs;
-    let timeouts = TimeoutConfig::builder()
+    TimeoutConfig::builder()
         .connect_timeout(seconds(CONNECT_SECONDS_MAX))
         .read_timeout(seconds(READ_SECONDS_MAX))
         .operation_attempt_timeout(seconds(ATTEMPT_SECONDS_MAX))
         .operation_timeout(seconds(OPERATION_SECONDS_MAX))
-        .build();
+        .build()
+}
+
+fn client(
+    settings: &S3Settings,
+    endpoint: Option<&str>,
+    http: SharedHttpClient,
+    timeouts: TimeoutConfig,
+) -> Client {
     let credentials = Credentials::new(
         settings.access_key.clone(),
         settings.secret_key.clone(),
