@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 mod binaries;
+pub mod copy;
 mod keeper;
 mod limits;
 mod owner;
@@ -72,6 +74,15 @@ pub enum ClusterError {
         /// The directory in the way.
         directory: PathBuf,
     },
+    /// There is no cluster.
+    #[error("there is no PostgreSQL of a `farmiq-edge up` in {}", .0.display())]
+    Absent(PathBuf),
+    /// A restore into the directory was cut off.
+    #[error(
+        "a restore into {} was not finished: run `farmiq-edge restore` again, or empty the directory to begin anew",
+        .0.display()
+    )]
+    Unfinished(PathBuf),
     /// Another engine holds the directory.
     #[error("another farmiq-edge uses {}; stop it, or choose another --data-dir", .0.display())]
     InUse(PathBuf),
@@ -141,6 +152,8 @@ impl ClusterError {
         match self {
             Self::NotInstalled { .. }
             | Self::NoOwner
+            | Self::Absent(_)
+            | Self::Unfinished(_)
             | Self::Unreachable { .. }
             | Self::InUse(_)
             | Self::Foreign { .. }
@@ -176,8 +189,8 @@ pub struct Cluster {
     server: Option<Server>,
     /// Whether there was little room on the disk when the server was last started.
     is_room_little: bool,
-    /// Held as long as the process lives, so that no two engines share a directory.
-    _lock: File,
+    /// Held as long as the process lives, so that no two engines share a directory; `None` beside an engine that has it.
+    lock: Option<Arc<File>>,
 }
 
 impl Cluster {
@@ -189,6 +202,28 @@ impl Cluster {
         fs::create_dir_all(data_dir).map_err(files("create", data_dir))?;
         let data_dir = fs::canonicalize(data_dir).map_err(files("find", data_dir))?;
         let lock = lock(&data_dir)?;
+        if data_dir.join(copy::UNFINISHED).exists() {
+            return Err(ClusterError::Unfinished(data_dir));
+        }
+        Self::of(data_dir, Some(lock)).await
+    }
+
+    /// Takes the programs of the version that made a copy, which is to become this cluster.
+    ///
+    /// # Errors
+    /// When they are not installed.
+    pub async fn use_version_of(&mut self, copy: &Path) -> Result<(), ClusterError> {
+        self.binaries = Binaries::find(copy).await?;
+        Ok(())
+    }
+
+    /// The cluster of this data directory while another engine holds it and runs its server. Nothing may be started or
+    /// stopped with it.
+    async fn beside(data_dir: &Path) -> Result<Self, ClusterError> {
+        Self::of(fs::canonicalize(data_dir).map_err(files("find", data_dir))?, None).await
+    }
+
+    async fn of(data_dir: PathBuf, lock: Option<File>) -> Result<Self, ClusterError> {
         let directory = data_dir.join("postgres");
         let owner = Owner::of_cluster(&directory)?;
         if let Some(owner) = &owner {
@@ -207,7 +242,7 @@ impl Cluster {
             stage,
             server: None,
             is_room_little: false,
-            _lock: lock,
+            lock: lock.map(Arc::new),
         })
     }
 
@@ -283,11 +318,22 @@ impl Cluster {
         arguments: &[&str],
         input: &str,
     ) -> Result<Output, ClusterError> {
+        self.run_within(Duration::from_secs(PROGRAM_SECONDS_MAX), program, arguments, input).await
+    }
+
+    /// The same for a program that may take another time, since it depends on the amount of data.
+    async fn run_within(
+        &self,
+        limit: Duration,
+        program: &'static str,
+        arguments: &[&str],
+        input: &str,
+    ) -> Result<Output, ClusterError> {
         let mut command = self.command(program);
         let piped = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
         command.args(arguments).kill_on_drop(true);
         command.stdin(piped).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let finished = timeout(Duration::from_secs(PROGRAM_SECONDS_MAX), async {
+        let finished = timeout(limit, async {
             let mut child = command.spawn()?;
             if let Some(mut stdin) = child.stdin.take() {
                 // A program that failed reads no more; what it says tells why.
