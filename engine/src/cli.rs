@@ -10,6 +10,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Environment, Flag, Inputs};
 use crate::doctor;
 
+pub mod upkeep;
+
 const EXAMPLES: &str = "\
 Examples:
   farmiq-edge up --allow-anonymous    everything on this machine, to try it out
@@ -19,6 +21,8 @@ Examples:
   farmiq-edge doctor                  what is wrong here, and what to do about it
   farmiq-edge device add …            let a device in, and get the password for it
   farmiq-edge model check ./barn-7    whether a model package is fit for use, and what it costs
+  farmiq-edge backup --to /mnt/usb    a whole box to another disk, while it works
+  farmiq-edge restore --drill …       whether a backup can be restored
 
 Exit codes: 0 all is well, 1 something failed, 2 the configuration has a mistake.";
 
@@ -189,6 +193,10 @@ pub enum Command {
     /// Look at model packages, which say the weight of birds in images.
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Write the database, images, configuration and secrets of an `up` to another disk or a bucket, encrypted.
+    Backup(upkeep::Backup),
+    /// Put a backup into an empty data directory, or try whether that would work.
+    Restore(upkeep::Restore),
 }
 
 /// For which broker.
@@ -389,6 +397,11 @@ impl Cli {
                 }
             }
             Command::Model(_) => {}
+            Command::Backup(upkeep::Backup { data_dir, .. })
+            | Command::Restore(upkeep::Restore { data_dir, .. }) => {
+                inputs.flags = upkeep::data_dir(data_dir.as_ref());
+                inputs.presets = private_presets(&environment);
+            }
         }
         inputs.environment = environment;
         inputs
@@ -424,12 +437,7 @@ impl Judged {
     }
 
     fn flags(&self) -> Vec<Flag> {
-        let flag = |path: &PathBuf| Flag {
-            name: "--data-dir",
-            path: "edge.data_dir",
-            value: path.display().to_string(),
-        };
-        self.data_dir.iter().map(flag).collect()
+        upkeep::data_dir(self.data_dir.as_ref())
     }
 }
 

@@ -19,8 +19,8 @@ mod value;
 
 pub use kept::{Kept, KeptError, KeptOrigin, SECRET_BYTES_MIN, kept_secret};
 pub use keys::{
-    Auth, Broker, Cloud, Config, Database, Device, Edge, Http, Inference, Ingress, Log, Media, Metrics, Mqtt,
-    Ops, Outbox, Retention, SECTIONS, Session, Telemetry, every_key,
+    Auth, Backup, Broker, Cloud, Config, Database, Device, Edge, Http, Inference, Ingress, Log, Media,
+    Metrics, Mqtt, Ops, Outbox, Retention, SECTIONS, Session, Telemetry, every_key,
 };
 pub use mistake::{Mistake, Mistakes};
 pub use print::example;
@@ -55,6 +55,8 @@ pub struct Loaded {
     pub config: Config,
     /// Where each key got its value.
     pub origins: BTreeMap<&'static str, Origin>,
+    /// The file it was read from, if any.
+    pub file: Option<PathBuf>,
     /// What was met on the way: variables without meaning, a name that was made anew.
     met: Vec<String>,
 }
@@ -78,7 +80,8 @@ impl Loaded {
 pub fn load(inputs: &Inputs) -> Result<Loaded, Mistakes> {
     let mut sources = Sources::new(&inputs.environment, &inputs.flags, &inputs.presets);
     let named = inputs.environment.get(FILE_VARIABLE).filter(|name| !name.is_empty()).map(Path::new);
-    if let Some(file) = inputs.file.as_deref().or(named) {
+    let file = inputs.file.as_deref().or(named);
+    if let Some(file) = file {
         sources.read_file(file);
     }
     let mut config = Config::read(&mut sources);
@@ -93,7 +96,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Mistakes> {
     if !sources.mistakes.is_empty() {
         return Err(Mistakes { mistakes: sources.mistakes });
     }
-    Ok(Loaded { config, origins: sources.origins, met: sources.notices })
+    Ok(Loaded { config, origins: sources.origins, file: file.map(Path::to_owned), met: sources.notices })
 }
 
 /// Fills in what the box knows about itself.

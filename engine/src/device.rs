@@ -74,7 +74,7 @@ pub async fn run(wish: &DeviceCommand, config: &Config) -> anyhow::Result<String
 }
 
 /// Whoever typed the command.
-fn author() -> Author {
+pub(crate) fn author() -> Author {
     let uid = rustix::process::getuid().as_raw();
     let host = rustix::system::uname();
     Author { actor: format!("shell:{uid}"), origin: host.nodename().to_string_lossy().into_owned() }

@@ -1,5 +1,6 @@
 //! The program: command line, configuration, HTTP, metrics export, and the supervision tree.
 
+pub mod backup;
 pub mod broker_config;
 pub mod cli;
 pub mod cluster;
@@ -16,4 +17,5 @@ pub mod model;
 pub mod observe;
 pub mod parts;
 pub mod reload;
+pub mod restore;
 pub mod tree;

@@ -15,7 +15,9 @@ use engine::first_keys::{self, FirstKeys};
 use engine::health::Question;
 use engine::reload::Reload;
 use engine::tree::Beside;
-use engine::{broker_config, descriptors, device, doctor, greeting, health, init, model, observe, tree};
+use engine::{
+    backup, broker_config, descriptors, device, doctor, greeting, health, init, model, observe, restore, tree,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -101,7 +103,9 @@ fn start(command: Command, inputs: Inputs, mut loaded: Loaded) -> anyhow::Result
         | Command::Health(_)
         | Command::Device(_)
         | Command::BrokerConfig(_)
-        | Command::Model(_) => None,
+        | Command::Model(_)
+        | Command::Backup(_)
+        | Command::Restore(_) => None,
     };
     let reload = Reload::new(inputs, loaded.config.clone(), first_keys.is_some());
     let runtime =
@@ -164,7 +168,26 @@ async fn execute(
         }
         Command::Device(wish) => Ok(say(&device::run(&wish, &loaded.config).await?)),
         Command::Model(ModelCommand::Check(wish)) => Ok(check_model(&wish, &loaded.config)),
+        Command::Backup(wish) if wish.list => Ok(say(&backup::list(&wish.wish(), &loaded.config).await?)),
+        Command::Backup(wish) => {
+            let report = backup::run(&wish.wish(), &loaded).await?;
+            Ok(say_report(&report, wish.json))
+        }
+        Command::Restore(wish) => {
+            let report = restore::run(&wish.wish(), &loaded.config).await?;
+            let code = say_report(&report, wish.json);
+            Ok(if report.is_whole() { code } else { ExitCode::FAILURE })
+        }
     }
+}
+
+/// Says a report for people, or for a program.
+fn say_report(report: &(impl std::fmt::Display + serde::Serialize), is_for_programs: bool) -> ExitCode {
+    if is_for_programs {
+        let text = serde_json::to_string(report).expect("a report is made of texts, numbers and times");
+        return say(&format!("{text}\n"));
+    }
+    say(&report.to_string())
 }
 
 /// Runs with everything embedded. HTTP answers before the private database does, which is stopped last.

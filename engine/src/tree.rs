@@ -77,6 +77,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::backup::watch::BackupWatch;
 use crate::cluster::Stage;
 use crate::config::{self, Auth, Broker, Config, MediaBackend, Mqtt, MqttMode, Secret};
 use crate::http::{self, AppState, CurrentAuthority, Face};
@@ -474,6 +475,8 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
             was_full: false,
         },
     ));
+    let (data_dir, check_seconds) = (config.edge.data_dir.clone(), config.ops.check_seconds);
+    chores.push(chore(parts, BackupWatch { data_dir, clock: clock.clone(), check_seconds }));
     let hub = parts.retention.clone();
     chores.push(ChildSpec::new("retention", "", &Address::default(), move || (Retention, hub.clone())));
     chores

@@ -268,6 +268,8 @@ catalog! {
     gauge disk_used_ratio(volume: &'static str) = "disk.used_ratio";
     /// Bytes free on a volume.
     gauge disk_free_bytes(volume: &'static str) = "disk.free_bytes";
+    /// Seconds since the moment that the last backup of this box shows; left out while there is none.
+    gauge backup_age_seconds() = "backup.age_seconds";
     /// Actors that were restarted after a failure, by kind.
     counter engine_restarts(actor: &'static str) = "engine.restarts";
     /// Times the wall clock was set, by direction: `ahead` or `back`.

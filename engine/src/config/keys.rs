@@ -345,6 +345,24 @@ settings! {
         emergency_delete: bool = "false";
     }
 
+    /// Backups of a box with a database of its own (`farmiq-edge backup`).
+    backup: Backup {
+        /// Where they go: a directory, such as that of a mounted disk, or s3://bucket/prefix. Each box needs a place of its own.
+        target: Option<String> = "";
+        /// What they are sealed with: a passphrase, or the text of a key file (passphrase_file). Without it nobody can restore them.
+        passphrase: Option<Secret> = "";
+        /// Backups that are kept: the oldest goes once a new one is whole.
+        keep: usize = "14" in 1..=1000;
+        /// Address of the S3 server; empty means that of its region.
+        endpoint: Option<Url> = "";
+        /// Access key of the S3 server.
+        access_key: Option<Secret> = "";
+        /// Secret key of the S3 server.
+        secret_key: Option<Secret> = "";
+        /// Region of the S3 server.
+        region: String = "us-east-1";
+    }
+
     /// Watching the box itself.
     ops: Ops {
         /// How often disk and services are looked at.

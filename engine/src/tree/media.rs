@@ -7,10 +7,7 @@ use actors::media::s3::{S3Settings, S3Store};
 use actors::media::store::MediaStore;
 
 use crate::config::{Config, KeptError, MediaBackend, Secret, Url};
-use crate::first_keys;
-
-/// The file in `edge.data_dir` that keeps a generated `media.upload_secret`.
-const UPLOAD_SECRET: &str = "upload-secret";
+use crate::first_keys::{self, UPLOAD_SECRET};
 
 /// The store of a configuration: its directory, if it has one, or its bucket. Nothing is connected yet.
 pub(crate) fn store(config: &Config, directory: Option<&FilesystemStore>) -> Arc<dyn MediaStore> {

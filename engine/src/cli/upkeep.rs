@@ -1,0 +1,131 @@
+//! The command line of what a box needs in the course of its years: backups, restores, support.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::Flag;
+use crate::{backup, restore};
+
+const BACKUP_EXAMPLES: &str = "\
+Examples:
+  openssl rand -hex 32 > backup.key                              once; keep a copy elsewhere
+  farmiq-edge backup --to /mnt/usb --passphrase-file backup.key
+  farmiq-edge backup --to s3://farm-backups/barn-1 --passphrase-file backup.key
+  farmiq-edge backup --list --to /mnt/usb --passphrase-file backup.key
+
+It copies the private database of `farmiq-edge up` while the engine works, compares every
+byte of the copy with the server's checksums, and writes it encrypted, then the images that
+the place does not have yet, the configuration file and the secrets that the box made. With
+backup.target and backup.passphrase_file set, `farmiq-edge backup` is all that a timer has
+to run. Without the passphrase nobody can restore. A database that is named by
+database.url has backups of its own: docs/backup.md.
+Exit codes: 0 the backup is whole, 1 it is not and the text says why, 2 a mistake in the configuration.";
+
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  farmiq-edge restore --drill --from /mnt/usb --passphrase-file backup.key
+  farmiq-edge restore --from /mnt/usb --passphrase-file backup.key
+  farmiq-edge restore --from s3://farm-backups/barn-1 --passphrase-file backup.key --backup 20261130T020000Z
+
+A backup goes into an empty data directory alone; nothing is ever written over. With
+--drill it goes into a scratch directory, PostgreSQL is started on it, everything is counted
+and compared, and all of it is removed again, while the engine works. Do so every quarter.
+Exit codes: 0 everything is there, 1 something is not and the text says what, 2 a mistake in the configuration.";
+
+/// Where a backup goes.
+#[derive(Debug, Args)]
+#[command(after_help = BACKUP_EXAMPLES)]
+pub struct Backup {
+    /// A directory that exists, or s3://BUCKET/PREFIX [default: backup.target].
+    #[arg(long, value_name = "PLACE")]
+    pub to: Option<String>,
+    /// The file of the passphrase [default: backup.passphrase].
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Backups that are kept [default: backup.keep].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub keep: Option<u16>,
+    /// Where the copy of the database lies until it is written [default: backup.draft in the data directory].
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+    /// List the backups of the place instead.
+    #[arg(long)]
+    pub list: bool,
+    /// Say it for a program.
+    #[arg(long)]
+    pub json: bool,
+    /// The data directory of the `up` [default: as for `up`].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Where a backup comes from, and what becomes of it.
+#[derive(Debug, Args)]
+#[command(after_help = RESTORE_EXAMPLES)]
+pub struct Restore {
+    /// A directory, or s3://BUCKET/PREFIX [default: backup.target].
+    #[arg(long, value_name = "PLACE")]
+    pub from: Option<String>,
+    /// The file of the passphrase [default: backup.passphrase].
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Which backup, as `backup --list` names it [default: the newest].
+    #[arg(long, value_name = "ID", value_parser = backup_id)]
+    pub backup: Option<String>,
+    /// Only try it: restore into a scratch directory, check, report, and remove it.
+    #[arg(long)]
+    pub drill: bool,
+    /// The scratch directory of a drill, empty or not there yet [default: drill in the data directory].
+    #[arg(long, value_name = "DIR", requires = "drill")]
+    pub scratch: Option<PathBuf>,
+    /// Say it for a program.
+    #[arg(long)]
+    pub json: bool,
+    /// The data directory of the `up` [default: as for `up`].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Backup {
+    /// What is wished.
+    #[must_use]
+    pub fn wish(&self) -> backup::Wish {
+        backup::Wish {
+            target: self.to.clone(),
+            passphrase_file: self.passphrase_file.clone(),
+            keep: self.keep.map(usize::from),
+            scratch: self.scratch.clone(),
+        }
+    }
+}
+
+impl Restore {
+    /// What is wished.
+    #[must_use]
+    pub fn wish(&self) -> restore::Wish {
+        restore::Wish {
+            source: self.from.clone(),
+            passphrase_file: self.passphrase_file.clone(),
+            backup: self.backup.clone(),
+            is_drill: self.drill,
+            scratch: self.scratch.clone(),
+        }
+    }
+}
+
+/// The flag of a data directory, as a value of the configuration.
+pub(super) fn data_dir(path: Option<&PathBuf>) -> Vec<Flag> {
+    let flag = |path: &PathBuf| Flag {
+        name: "--data-dir",
+        path: "edge.data_dir",
+        value: path.display().to_string(),
+    };
+    path.map(flag).into_iter().collect()
+}
+
+/// Reads the name of a backup, which becomes part of a path.
+fn backup_id(text: &str) -> Result<String, String> {
+    let is_id = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_id { Ok(text.to_owned()) } else { Err("a name such as 20261130T020000Z".to_owned()) }
+}
