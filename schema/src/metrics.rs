@@ -134,6 +134,8 @@ catalog! {
     histogram mqtt_message_latency_seconds(kind: Kind) = "mqtt.message_latency_seconds";
     /// 1 while the broker, embedded or external, is usable.
     gauge mqtt_connected() = "mqtt.connected";
+    /// 1 while lasting sessions are kept by this engine, 0 while another one on the same database keeps them.
+    gauge mqtt_keeps_sessions() = "mqtt.keeps_sessions";
     /// Messages received and not yet acknowledged.
     gauge mqtt_unacked() = "mqtt.unacked";
     /// Clients connected to the embedded broker.

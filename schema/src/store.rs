@@ -240,9 +240,19 @@ impl Store {
         work: impl AsyncFnOnce(&mut Conn) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut conn = self.conn().await?;
+        self.run_on(&mut conn, name, work).await
+    }
+
+    /// As [`Store::run`], on a connection that the caller has.
+    pub(crate) async fn run_on<T>(
+        &self,
+        conn: &mut Conn,
+        name: &'static str,
+        work: impl AsyncFnOnce(&mut Conn) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let started = tokio::time::Instant::now();
         conn.is_at_work = true;
-        let outcome = tokio::time::timeout(self.lane.answer_timeout, work(&mut conn)).await;
+        let outcome = tokio::time::timeout(self.lane.answer_timeout, work(conn)).await;
         conn.is_at_work = false;
         metrics::db_query_duration_seconds(name).record(started.elapsed());
         match outcome {
@@ -285,7 +295,7 @@ impl Store {
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.run("ping", async |conn| conn.batch("ping", "SELECT 1").await).await
+        self.run("ping", async |conn| conn.ping().await).await
     }
 
     /// Lets every connection prepare its statements anew: a table is no longer what it was.
@@ -391,6 +401,14 @@ impl Conn {
     pub(crate) async fn execute(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, StoreError> {
         let statement = self.prepare(sql).await?;
         self.raw().execute(&statement, params).await.map_err(at(name_of(sql)))
+    }
+
+    /// Asks the server whether it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.batch("ping", "SELECT 1").await
     }
 
     /// Unprepared statements without parameters: definitions of tables, settings.

@@ -1,12 +1,20 @@
-//! What the MQTT door keeps across restarts: sessions with their subscriptions and queues, and retained messages.
+//! What the MQTT door keeps across restarts: sessions with their subscriptions and queues, last wills that wait, and
+//! retained messages.
 //!
 //! Changes come many at a time and are written as rows: of each kind one statement, whatever the number of rows.
+
+mod keeper;
+mod will;
+
+use std::collections::HashSet;
 
 use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+pub use crate::store::door::keeper::{Keeper, Retaken};
+pub use crate::store::door::will::WillRow;
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
@@ -27,6 +35,13 @@ pub const STATEMENTS: &[&str] = &[
     DELETE_QUEUE,
     PUT_RETAINED,
     DELETE_RETAINED,
+    MISSING_SESSIONS,
+    keeper::TAKE,
+    keeper::RAISE,
+    keeper::EPOCH,
+    will::WILLS,
+    will::PUT_WILLS,
+    will::DELETE_WILLS,
 ];
 
 /// A session.
@@ -112,6 +127,8 @@ pub struct Stored {
     pub received: Vec<(Uuid, i32)>,
     /// Their queues, by session and place.
     pub queue: Vec<QueueRow>,
+    /// Last wills that wait.
+    pub wills: Vec<WillRow>,
     /// Retained messages.
     pub retained: Vec<MessageRow>,
 }
@@ -137,10 +154,36 @@ pub struct Changes {
     pub queue_received: Vec<(Uuid, i64)>,
     /// Messages that do not wait any more.
     pub queue_gone: Vec<(Uuid, i64)>,
+    /// Last wills that wait from now on.
+    pub wills: Vec<WillRow>,
+    /// Last wills that do not wait any more.
+    pub wills_gone: Vec<Uuid>,
     /// Retained messages.
     pub retained: Vec<MessageRow>,
     /// Topics without a retained message.
     pub retained_gone: Vec<String>,
+}
+
+impl Changes {
+    /// Sessions whose rows must be there before these changes are written.
+    fn needed(&self) -> Vec<Uuid> {
+        let subscriptions = self.subscriptions.iter().map(|row| row.session_id);
+        let received = self.received.iter().map(|(session_id, _)| *session_id);
+        let queue = self.queue.iter().map(|row| row.session_id);
+        let begun: HashSet<Uuid> = self.sessions.iter().map(|row| row.session_id).collect();
+        let mut needed: Vec<Uuid> =
+            subscriptions.chain(received).chain(queue).filter(|id| !begun.contains(id)).collect();
+        needed.sort_unstable();
+        needed.dedup();
+        needed
+    }
+
+    /// Leaves out what belongs to sessions that are gone.
+    pub fn leave_out(&mut self, gone: &[Uuid]) {
+        self.subscriptions.retain(|row| !gone.contains(&row.session_id));
+        self.received.retain(|(session_id, _)| !gone.contains(session_id));
+        self.queue.retain(|row| !gone.contains(&row.session_id));
+    }
 }
 
 const SESSIONS: &str = "-- mqtt_sessions
@@ -197,10 +240,19 @@ pub async fn load(conn: &mut Conn) -> Result<Stored, StoreError> {
             subscriptions: conn.query(SUBSCRIPTIONS, &[]).await?.iter().map(subscription).collect(),
             received: conn.query(RECEIVED, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect(),
             queue: conn.query(QUEUE, &[]).await?.iter().map(queued).collect(),
-            retained: conn.query(RETAINED, &[]).await?.iter().map(message).collect(),
+            wills: will::load(conn).await?,
+            retained: load_retained(conn).await?,
         })
     })
     .await
+}
+
+/// Reads the retained messages.
+///
+/// # Errors
+/// When the database fails.
+pub async fn load_retained(conn: &Conn) -> Result<Vec<MessageRow>, StoreError> {
+    Ok(conn.query(RETAINED, &[]).await?.iter().map(message).collect())
 }
 
 fn message(row: &Row) -> MessageRow {
@@ -212,6 +264,18 @@ fn message(row: &Row) -> MessageRow {
         properties: row.get(4),
         expires_at: row.get(5),
     }
+}
+
+const MISSING_SESSIONS: &str = "-- mqtt_missing_sessions
+SELECT id FROM unnest($1::uuid[]) AS id WHERE NOT EXISTS (SELECT FROM mqtt_sessions WHERE session_id = id)";
+
+/// The sessions whose rows changes need and that are not there any more: somebody deleted them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn missing_sessions(conn: &Conn, changes: &Changes) -> Result<Vec<Uuid>, StoreError> {
+    let rows = conn.query(MISSING_SESSIONS, &[&changes.needed()]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 const PUT_SESSIONS: &str = "-- mqtt_put_sessions
@@ -284,6 +348,8 @@ pub async fn apply(conn: &mut Conn, changes: &Changes) -> Result<(), StoreError>
         put_queue(conn, &changes.queue).await?;
         run_pairs(conn, MARK_QUEUE, &changes.queue_received).await?;
         run_pairs(conn, DELETE_QUEUE, &changes.queue_gone).await?;
+        will::put(conn, &changes.wills).await?;
+        will::delete(conn, &changes.wills_gone).await?;
         put_retained(conn, &changes.retained).await?;
         if !changes.retained_gone.is_empty() {
             let topics: Vec<Vec<u8>> = changes.retained_gone.iter().map(|topic| sha256(topic)).collect();

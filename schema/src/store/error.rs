@@ -108,6 +108,12 @@ impl StoreError {
         matches!(self, Self::Statement { .. }) && self.code() == Some(&SqlState::UNIQUE_VIOLATION)
     }
 
+    /// Whether a row that another one belongs to is not there.
+    #[must_use]
+    pub fn is_missing_parent(&self) -> bool {
+        self.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION)
+    }
+
     /// Whether the database is away, as opposed to a statement that it would not run.
     #[must_use]
     pub fn is_outage(&self) -> bool {
