@@ -3,7 +3,8 @@
 //! Owns: the listening socket or the connection to the broker, and everything read from them.
 //! Accepts: `Ended` from itself.
 //! Sends: deliveries to the ingress.
-//! Dies: when the door or the link ends by itself; its supervisor opens it again.
+//! Dies: when the door or the link ends by itself; its supervisor opens it again. A door that ended since it keeps sessions
+//! from now on, or not any more, is opened again without that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,15 @@ impl WayInView {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.current.load().as_deref().is_some_and(|view| view.stats.is_connected())
+    }
+
+    /// Whether sessions outlive their connections at this engine, or at another one on its database; `None` with an external
+    /// broker, which has sessions of its own.
+    #[must_use]
+    pub fn keeps_sessions(&self) -> Option<bool> {
+        let view = self.current.load();
+        let view = view.as_deref().filter(|view| view.door.is_some())?;
+        Some(view.stats.keeps_sessions())
     }
 
     /// Has the door judge its connections again, all or those of one device; with an external broker there are none.
@@ -83,7 +93,7 @@ pub struct Args {
 /// The open way in.
 pub struct State {
     open: Open,
-    drain_max: Duration,
+    args: Args,
     // Dropped with the actor, which cuts off what runs.
     running: JoinSet<()>,
 }
@@ -102,6 +112,13 @@ impl Open {
         }
     }
 
+    fn is_to_reopen(&self) -> bool {
+        match self {
+            Self::Door(door) => door.is_to_reopen(),
+            Self::Link(_) => false,
+        }
+    }
+
     async fn shut_down(&self, deadline: Duration) -> usize {
         match self {
             Self::Door(door) => door.shutdown(deadline).await,
@@ -116,47 +133,61 @@ impl Actor for DoorActor {
     type Arguments = Args;
 
     async fn pre_start(&self, myself: ActorRef<Msg>, args: Args) -> Result<State, ActorProcessingErr> {
-        let (open, stats, addresses) = match args.way_in {
-            WayIn::Embedded(settings, parts) => {
-                let door = Door::bind(settings, parts).await?;
-                let (stats, addresses) = (door.stats(), door.addresses());
-                (Open::Door(Arc::new(door)), stats, addresses)
-            }
-            WayIn::External(settings, parts) => {
-                let link = Link::new(settings, parts);
-                let stats = link.stats();
-                (Open::Link(Arc::new(link)), stats, Addresses::default())
-            }
-        };
-        let door = match &open {
-            Open::Door(door) => Some(Arc::clone(door)),
-            Open::Link(_) => None,
-        };
         let mut running = JoinSet::new();
-        let (run, ending) = (open.clone().run(), Ending::new(myself, Msg::Ended));
-        running.spawn(async move {
-            let _ending = ending;
-            run.await;
-        });
-        args.view.current.store(Some(Arc::new(View { stats, addresses, door })));
-        Ok(State { open, drain_max: args.drain_max, running })
+        let open = open(myself, &args, &mut running).await?;
+        Ok(State { open, args, running })
     }
 
     async fn handle(
         &self,
-        _: ActorRef<Msg>,
+        myself: ActorRef<Msg>,
         Msg::Ended: Msg,
-        _: &mut State,
+        state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        Err("the way in ended by itself".into())
+        if !state.open.is_to_reopen() {
+            return Err("the way in ended by itself".into());
+        }
+        state.open = open(myself, &state.args, &mut state.running).await?;
+        Ok(())
     }
 
     async fn post_stop(&self, _: ActorRef<Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
-        let cut_off = state.open.shut_down(state.drain_max).await;
+        let cut_off = state.open.shut_down(state.args.drain_max).await;
         if cut_off > 0 {
             tracing::warn!(cut_off, "deliveries were not settled in time; their devices send them again");
         }
         state.running.shutdown().await;
         Ok(())
     }
+}
+
+/// Opens the way in, runs it and shows it.
+async fn open(
+    myself: ActorRef<Msg>,
+    args: &Args,
+    running: &mut JoinSet<()>,
+) -> Result<Open, ActorProcessingErr> {
+    let (open, stats, addresses) = match args.way_in.clone() {
+        WayIn::Embedded(settings, parts) => {
+            let door = Door::bind(settings, parts).await?;
+            let (stats, addresses) = (door.stats(), door.addresses());
+            (Open::Door(Arc::new(door)), stats, addresses)
+        }
+        WayIn::External(settings, parts) => {
+            let link = Link::new(settings, parts);
+            let stats = link.stats();
+            (Open::Link(Arc::new(link)), stats, Addresses::default())
+        }
+    };
+    let door = match &open {
+        Open::Door(door) => Some(Arc::clone(door)),
+        Open::Link(_) => None,
+    };
+    let (run, ending) = (open.clone().run(), Ending::new(myself, Msg::Ended));
+    running.spawn(async move {
+        let _ending = ending;
+        run.await;
+    });
+    args.view.current.store(Some(Arc::new(View { stats, addresses, door })));
+    Ok(open)
 }

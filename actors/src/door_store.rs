@@ -1,4 +1,5 @@
-//! Keeps the door's sessions and retained messages in the database: changes in, rows out.
+//! Keeps the door's sessions and retained messages in the database: changes in, rows out. Of the engines on a database one
+//! keeps the sessions, which it writes on the connection that holds the lock for that; retained messages all of them write.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
@@ -6,37 +7,130 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use broker::store::{Change, Client, Owner, Queued, Stored, StoredSession, Subscription};
-use broker::{DoorStore, DoorStoreError, Identity, Publication, Qos};
+use broker::store::{Change, Client, Owner, Queued, Stored, StoredSession, Subscription, WaitingWill};
+use broker::{DoorStore, DoorStoreError, Fault, Identity, Publication, Qos};
 use bytes::Bytes;
 use schema::id::{DeviceId, TenantId};
-use schema::store::door::{self, Changes, MessageRow, QueueRow, SessionRow, SubscriptionRow};
-use schema::store::{Store, StoreError};
+use schema::store::door::{
+    self, Changes, Keeper, MessageRow, QueueRow, Retaken, SessionRow, SubscriptionRow, WillRow,
+};
+use schema::store::{Conn, Store, StoreError};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 /// The store of the door.
-#[derive(Debug)]
 pub struct DatabaseDoorStore {
-    /// The database.
-    pub store: Store,
+    store: Store,
+    part: Mutex<Part>,
+}
+
+/// What this engine does for lasting sessions.
+enum Part {
+    /// Another engine keeps them, or nobody yet.
+    Standby,
+    /// It keeps them.
+    Keeper(Keeper),
+    /// It keeps them since this epoch, but the connection that held the lock is lost.
+    Cut(i64),
+}
+
+impl DatabaseDoorStore {
+    /// A store that keeps no sessions yet.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store, part: Mutex::new(Part::Standby) }
+    }
+
+    /// The lock under which sessions are kept, taken again if its connection was lost.
+    async fn keeper<'a>(&self, part: &'a mut Part) -> Result<&'a mut Keeper, DoorStoreError> {
+        if let Part::Cut(epoch) = *part {
+            *part = match Keeper::take_again(&self.store, epoch).await.map_err(failure)? {
+                Retaken::Kept(keeper) => Part::Keeper(keeper),
+                Retaken::NotYet => return Err(fault(Fault::Away, "the database still holds the lost lock")),
+                Retaken::Replaced => Part::Standby,
+            };
+        }
+        match part {
+            Part::Keeper(keeper) => Ok(keeper),
+            Part::Standby | Part::Cut(_) => Err(fault(Fault::Replaced, "another engine keeps the sessions")),
+        }
+    }
+
+    /// Runs work on the connection that holds the lock.
+    async fn run_as_keeper<T>(
+        &self,
+        part: &mut Part,
+        name: &'static str,
+        work: impl AsyncFnOnce(&mut Conn) -> Result<T, StoreError>,
+    ) -> Result<T, DoorStoreError> {
+        let keeper = self.keeper(part).await?;
+        let epoch = keeper.epoch();
+        let outcome = keeper.run(&self.store, name, work).await;
+        if !keeper.is_connected() {
+            *part = Part::Cut(epoch);
+        }
+        outcome.map_err(failure)
+    }
 }
 
 #[async_trait]
 impl DoorStore for DatabaseDoorStore {
-    async fn load(&self) -> Result<Stored, DoorStoreError> {
-        let loaded = self.store.run("mqtt_load", async |conn| door::load(conn).await).await;
-        Ok(stored(loaded.map_err(failure)?))
+    async fn keeps_sessions(&self) -> Result<bool, DoorStoreError> {
+        let mut part = self.part.lock().await;
+        if let Part::Standby = &*part {
+            let Some(keeper) = Keeper::take(&self.store).await.map_err(failure)? else { return Ok(false) };
+            *part = Part::Keeper(keeper);
+            return Ok(true);
+        }
+        let asked = self.run_as_keeper(&mut part, "mqtt_keeper_ping", async |conn| conn.ping().await).await;
+        match asked {
+            Err(DoorStoreError { fault: Fault::Replaced, .. }) => Ok(false),
+            outcome => outcome.map(|()| true),
+        }
     }
 
-    async fn apply(&self, changes: &[Change]) -> Result<(), DoorStoreError> {
-        let changes = fold(changes);
-        let applied = self.store.run("mqtt_apply", async |conn| door::apply(conn, &changes).await).await;
-        applied.map_err(failure)
+    async fn load(&self) -> Result<Stored, DoorStoreError> {
+        let keeps_sessions = !matches!(&*self.part.lock().await, Part::Standby);
+        let load = async |conn: &mut Conn| {
+            if keeps_sessions {
+                return door::load(conn).await;
+            }
+            Ok(door::Stored { retained: door::load_retained(conn).await?, ..door::Stored::default() })
+        };
+        Ok(stored(self.store.run("mqtt_load", load).await.map_err(failure)?))
+    }
+
+    async fn apply(&self, changes: &[Change]) -> Result<Vec<Uuid>, DoorStoreError> {
+        let is_of_sessions = changes.iter().any(Change::is_of_session);
+        let mut folded = fold(changes);
+        if !is_of_sessions {
+            let apply = async |conn: &mut Conn| door::apply(conn, &folded).await;
+            self.store.run("mqtt_apply", apply).await.map_err(failure)?;
+            return Ok(Vec::new());
+        }
+        let mut part = self.part.lock().await;
+        let apply = async |conn: &mut Conn| match door::apply(conn, &folded).await {
+            Err(error) if error.is_missing_parent() => {
+                let gone = door::missing_sessions(conn, &folded).await?;
+                folded.leave_out(&gone);
+                door::apply(conn, &folded).await?;
+                Ok(gone)
+            }
+            outcome => outcome.map(|()| Vec::new()),
+        };
+        self.run_as_keeper(&mut part, "mqtt_apply", apply).await
     }
 }
 
 fn failure(error: StoreError) -> DoorStoreError {
-    DoorStoreError { is_data: error.is_data(), source: error.into() }
+    // A row that went between two looks at it is looked for once more.
+    let is_of_change = error.is_data() && !error.is_missing_parent();
+    let fault = if is_of_change { Fault::Change } else { Fault::Away };
+    DoorStoreError { fault, source: error.into() }
+}
+
+fn fault(fault: Fault, what: &'static str) -> DoorStoreError {
+    DoorStoreError { fault, source: what.into() }
 }
 
 /// What changes come to, taken together: of everything that changed, how it is in the end.
@@ -52,6 +146,7 @@ fn fold(changes: &[Change]) -> Changes {
     let mut subscriptions = HashMap::new();
     let mut received = HashMap::new();
     let mut queue: BTreeMap<(Uuid, u64), Waiting<'_>> = BTreeMap::new();
+    let mut wills: HashMap<Uuid, Option<&WaitingWill>> = HashMap::new();
     let mut retained: HashMap<&str, Option<&Publication>> = HashMap::new();
     for change in changes {
         match change {
@@ -81,6 +176,12 @@ fn fold(changes: &[Change]) -> Changes {
             }
             Change::Dequeued { id, sequence } if lives(id) => {
                 queue.insert((*id, *sequence), Waiting::Gone);
+            }
+            Change::WillWaits(will) => {
+                wills.insert(will.id, Some(&**will));
+            }
+            Change::WillGone { id } => {
+                wills.insert(*id, None);
             }
             Change::Retained(publication) => {
                 retained.insert(&publication.topic, Some(publication));
@@ -119,6 +220,12 @@ fn fold(changes: &[Change]) -> Changes {
             Waiting::Gone => folded.queue_gone.push((id, sequence.cast_signed())),
         }
     }
+    for (id, will) in wills {
+        match will {
+            Some(will) => folded.wills.push(will_row(will)),
+            None => folded.wills_gone.push(id),
+        }
+    }
     for (topic, publication) in retained {
         match publication {
             Some(publication) => folded.retained.push(message_row(publication)),
@@ -150,13 +257,7 @@ fn session_row(
     expiry_seconds: u32,
     left_at: Option<schema::clock::Timestamp>,
 ) -> SessionRow {
-    let (device, operator) = match &client.owner {
-        Owner::Anonymous => (None, None),
-        Owner::Device(Identity { tenant_id, device_id }) => {
-            (Some((tenant_id.as_str().to_owned(), device_id.as_str().to_owned())), None)
-        }
-        Owner::Operator(name) => (None, Some(name.to_string())),
-    };
+    let (device, operator) = owner_columns(&client.owner);
     SessionRow {
         session_id,
         device,
@@ -164,6 +265,32 @@ fn session_row(
         client_id: client.client_id.to_string(),
         expiry_seconds: i64::from(expiry_seconds),
         left_at,
+    }
+}
+
+fn owner_columns(owner: &Owner) -> (Option<(String, String)>, Option<String>) {
+    match owner {
+        Owner::Anonymous => (None, None),
+        Owner::Device(Identity { tenant_id, device_id }) => {
+            (Some((tenant_id.as_str().to_owned(), device_id.as_str().to_owned())), None)
+        }
+        Owner::Operator(name) => (None, Some(name.to_string())),
+    }
+}
+
+fn will_row(will: &WaitingWill) -> WillRow {
+    let WaitingWill { id, client, topic, payload, qos, retain, carried, expiry_seconds, due_at } = will;
+    WillRow {
+        will_id: *id,
+        device: owner_columns(&client.owner).0,
+        client_id: client.client_id.to_string(),
+        topic: topic.to_string(),
+        payload: payload.to_vec(),
+        qos: *qos as i16,
+        retain: *retain,
+        properties: carried.to_vec(),
+        expiry_seconds: expiry_seconds.map(i64::from),
+        due_at: *due_at,
     }
 }
 
@@ -207,19 +334,11 @@ fn message_row(publication: &Publication) -> MessageRow {
 }
 
 fn stored(rows: door::Stored) -> Stored {
-    let door::Stored { sessions, subscriptions, received, queue, retained } = rows;
+    let door::Stored { sessions, subscriptions, received, queue, wills, retained } = rows;
     let mut by_id: HashMap<Uuid, StoredSession> = HashMap::new();
     for row in sessions {
         let SessionRow { session_id, device, operator, client_id, expiry_seconds, left_at } = row;
-        let owner = match (device, operator) {
-            (Some((tenant_id, device_id)), _) => {
-                let ids = (TenantId::new(&tenant_id), DeviceId::new(&device_id));
-                let (Ok(tenant_id), Ok(device_id)) = ids else { continue };
-                Owner::Device(Identity { tenant_id, device_id })
-            }
-            (None, Some(name)) => Owner::Operator(name.into()),
-            (None, None) => Owner::Anonymous,
-        };
+        let Some(owner) = owner(device, operator) else { continue };
         let session = StoredSession {
             id: session_id,
             client: Client { owner, client_id: client_id.into() },
@@ -248,8 +367,47 @@ fn stored(rows: door::Stored) -> Stored {
     }
     Stored {
         sessions: by_id.into_values().collect(),
+        wills: wills.into_iter().filter_map(will).collect(),
         retained: retained.into_iter().map(publication).collect(),
     }
+}
+
+/// Whose a row is; `None` for ids that this program does not accept.
+fn owner(device: Option<(String, String)>, operator: Option<String>) -> Option<Owner> {
+    Some(match (device, operator) {
+        (Some((tenant_id, device_id)), _) => Owner::Device(Identity {
+            tenant_id: TenantId::new(&tenant_id).ok()?,
+            device_id: DeviceId::new(&device_id).ok()?,
+        }),
+        (None, Some(name)) => Owner::Operator(name.into()),
+        (None, None) => Owner::Anonymous,
+    })
+}
+
+fn will(row: WillRow) -> Option<WaitingWill> {
+    let WillRow {
+        will_id,
+        device,
+        client_id,
+        topic,
+        payload,
+        qos,
+        retain,
+        properties,
+        expiry_seconds,
+        due_at,
+    } = row;
+    Some(WaitingWill {
+        id: will_id,
+        client: Client { owner: owner(device, None)?, client_id: client_id.into() },
+        topic: topic.into(),
+        payload: payload.into(),
+        qos: quality(qos),
+        retain,
+        carried: properties.into(),
+        expiry_seconds: expiry_seconds.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX)),
+        due_at,
+    })
 }
 
 fn subscription(row: SubscriptionRow) -> Subscription {

@@ -1,5 +1,6 @@
 //! Answers the door's questions: credentials from the database, scopes from the allowlist's snapshot.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,19 +27,29 @@ pub struct DeviceGatekeeper {
     pub database: DatabaseHealth,
     /// Whether clients without a credential are let in.
     pub is_anonymous_allowed: bool,
+    /// Whether the last login could not be checked: the log hears of it once.
+    pub is_failing: AtomicBool,
 }
 
 #[async_trait]
 impl Gatekeeper for DeviceGatekeeper {
     async fn login(&self, shown: Shown<'_>) -> Login {
         match self.identify(shown).await {
-            Ok(login) => login,
+            Ok(login) => {
+                self.is_failing.store(false, Ordering::Relaxed);
+                login
+            }
             Err(NotVerified::Busy(error)) => {
                 tracing::debug!(%error, "login not checked in time");
                 Login::Unavailable
             }
             Err(NotVerified::Store(error)) => {
-                tracing::warn!(%error, "login could not be checked");
+                let was_failing = self.is_failing.swap(true, Ordering::Relaxed);
+                if was_failing || error.is_outage() {
+                    tracing::debug!(%error, "login could not be checked");
+                } else {
+                    tracing::warn!(%error, "logins cannot be checked");
+                }
                 Login::Unavailable
             }
         }
@@ -167,6 +178,7 @@ mod tests {
             allowlist: Allowlist::new(store, clock, None, refresh),
             database: DatabaseHealth::default(),
             is_anonymous_allowed: false,
+            is_failing: AtomicBool::new(false),
         };
         let shown = [ops.clone(), device.clone(), console.clone()];
         assert_eq!(gatekeeper.still_accepts(&shown).await, Some(vec![true, true, true]));

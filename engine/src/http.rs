@@ -109,6 +109,8 @@ pub struct AppState {
     ingress: Arc<IngressStats>,
     /// Whether the broker, embedded or external, is usable.
     is_mqtt_connected: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Whether lasting sessions are kept here; `None` with an external broker.
+    keeps_sessions: Arc<dyn Fn() -> Option<bool> + Send + Sync>,
     /// Sends to the cloud.
     sync: SyncHub,
     /// Images.
@@ -133,7 +135,7 @@ impl AppState {
     /// # Errors
     /// When a file of `auth.jwt_public_key_files` cannot be read.
     pub fn of(config: &Config, parts: &Parts) -> Result<Self, KeyFileError> {
-        let way_in = parts.way_in.clone();
+        let (way_in, sessions_view) = (parts.way_in.clone(), parts.way_in.clone());
         Ok(Self {
             settings: Settings::of(config),
             clock: parts.clock.clone(),
@@ -152,6 +154,7 @@ impl AppState {
             sessions: parts.sessions.clone(),
             ingress: Arc::clone(&parts.stats),
             is_mqtt_connected: Arc::new(move || way_in.is_connected()),
+            keeps_sessions: Arc::new(move || sessions_view.keeps_sessions()),
             sync: parts.sync.clone(),
             media: MediaDesk::of(config, parts),
             inference: parts.inference.clone(),

@@ -27,6 +27,7 @@
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use actors::access::{AccessActor, AccessWatch};
@@ -658,8 +659,9 @@ fn way_in(config: &Config, parts: &Parts, ingress: Address<ingress::Msg>) -> any
                 allowlist: parts.allowlist.clone(),
                 database: parts.database.clone(),
                 is_anonymous_allowed: config.broker.allow_anonymous,
+                is_failing: AtomicBool::new(false),
             });
-            let store = Arc::new(DatabaseDoorStore { store: parts.store.clone() });
+            let store = Arc::new(DatabaseDoorStore::new(parts.store.clone()));
             let guesses = parts.guesses.clone();
             let door = DoorParts { gatekeeper, intake, store, guesses, clock };
             Ok(WayIn::Embedded(door_settings(config), door))

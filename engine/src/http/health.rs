@@ -45,7 +45,7 @@ pub(super) async fn short_health() -> Json<Health> {
 
 /// Whether the engine can do its work, and what it depends on.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({"status": "ready", "db": "up", "mqtt": true, "outbox": "ok", "bucket": "farmiq-media",
+#[schema(example = json!({"status": "ready", "db": "up", "mqtt": true, "sessions": "kept", "outbox": "ok", "bucket": "farmiq-media",
     "presign": "ok", "s3": "up", "cloud": "down", "cloud_last_success_at": "2026-02-12T08:01:10.000Z"}))]
 pub(super) struct Readiness {
     /// `ready`, or `not_ready` when database, MQTT or the media store are unusable.
@@ -54,6 +54,10 @@ pub(super) struct Readiness {
     db: &'static str,
     /// Whether the broker, embedded or external, is usable.
     mqtt: bool,
+    /// `kept` when lasting MQTT sessions are kept by this engine, `elsewhere` when another engine on the same database keeps
+    /// them. It never changes the status, and is not there with an external broker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sessions: Option<&'static str>,
     /// `ok`, or `error` when no event can be queued for the cloud.
     outbox: &'static str,
     /// The bucket of images; a name for either backend.
@@ -90,6 +94,7 @@ pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Js
         status: if is_ready { "ready" } else { "not_ready" },
         db: up_or_down(is_database_up),
         mqtt: is_mqtt_connected,
+        sessions: (state.keeps_sessions)().map(|is_kept| if is_kept { "kept" } else { "elsewhere" }),
         outbox: ok_or_error(is_database_up),
         bucket: state.settings.bucket.clone(),
         presign: ok_or_error(is_media_up),
