@@ -2,10 +2,17 @@
 
 mod codec;
 mod connection;
+mod peer;
+mod promises;
+mod rows;
 mod switchboard;
 
 pub use codec::codec;
 pub use connection::connection;
+pub use promises::promises;
+
+#[cfg(test)]
+pub(crate) use switchboard::Switchboard;
 
 #[cfg(test)]
 #[path = "fuzzing_tests.rs"]

@@ -10,6 +10,7 @@ use super::*;
 /// Mutated inputs a target is fed in a run.
 const CODEC_MUTATIONS: usize = 20_000;
 const CONNECTION_MUTATIONS: usize = 2_000;
+const PROMISES_MUTATIONS: usize = 1_000;
 
 /// The inputs that are kept for a target, in an order that does not change.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
@@ -50,7 +51,23 @@ fn mutate(dice: &mut Dice, input: &mut Vec<u8>, other: &[u8]) {
     input.truncate(4096);
 }
 
+/// Shows the input that a target panics at: kept in its corpus, it is tried for ever.
+struct Shown<'a>(&'a [u8]);
+
+impl Drop for Shown<'_> {
+    #[expect(clippy::print_stderr, reason = "it explains the failure")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the input: {:?}", self.0);
+        }
+    }
+}
+
 fn run(target: &str, mutations: usize, entry: impl Fn(&[u8])) {
+    let entry = |input: &[u8]| {
+        let _shown = Shown(input);
+        entry(input);
+    };
     let corpus = corpus(target);
     corpus.iter().for_each(|input| entry(input));
     let mut dice = Dice(0x6d71_7474);
@@ -72,9 +89,14 @@ fn connections_survive_arbitrary_bytes() {
     run("connection", CONNECTION_MUTATIONS, connection);
 }
 
+#[test]
+fn promises_are_kept_whatever_fails() {
+    run("promises", PROMISES_MUTATIONS, promises);
+}
+
 /// Has a client say something and hear its answer, several times; says whether time passed meanwhile.
 async fn is_answered_at_once(exchanges: &[(&[u8], &[u8])]) -> bool {
-    let (door, _intake) = connection::open(0).await;
+    let (door, _intake, _rows) = connection::open(0).await;
     let (mut client, server) = duplex(4096);
     let started = Instant::now();
     let conversation = async {

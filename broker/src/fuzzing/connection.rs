@@ -1,6 +1,6 @@
 //! Arbitrary bytes for whole connections: several clients, one after the other or at once, against one door.
 //!
-//! The first byte decides how the intake settles, the rest is cut at a mark into visits. The first byte of a visit decides
+//! The first byte decides how the intake settles and how the store is, the rest is cut at a mark into visits. The first byte of a visit decides
 //! what is said in front of its bytes, in which chunks they come, and how the visit ends. Time passes whenever nothing else
 //! can happen, so that every deadline comes at once.
 
@@ -19,10 +19,11 @@ use tokio::time::sleep;
 
 use crate::delivery::{Delivery, Intake};
 use crate::door::{Door, DoorParts, DoorSettings};
+use crate::fuzzing::rows::{Mood, Rows};
 use crate::fuzzing::switchboard::Switchboard;
 use crate::gatekeeper::{CredentialId, Gatekeeper, Identity, Login, Scope, Shown};
 use crate::guesses::{GuessLimits, Guesses};
-use crate::store::Forgetful;
+use crate::store::DoorStore;
 
 /// Ends a visit; no packet of interest has it.
 const MARK: [u8; 2] = [0xfe, 0xfd];
@@ -59,11 +60,12 @@ pub fn connection(bytes: &[u8]) {
 }
 
 async fn run(policy: u8, script: &[u8]) {
-    let (door, intake) = open(policy).await;
+    let (door, intake, rows) = open(policy).await;
     let credits = door.credits();
     let credit = credits.free();
     let visits = async {
         visit_all(&door, script).await;
+        rows.set_mood(Mood::Well);
         door.shutdown(Duration::from_secs(60)).await
     };
     let abandoned = tokio::select! {
@@ -77,8 +79,8 @@ async fn run(policy: u8, script: &[u8]) {
     assert_eq!(credits.free(), credit, "all credit is given back");
 }
 
-/// A door without sockets, in which little is enough to reach a limit, and its intake.
-pub(super) async fn open(policy: u8) -> (Arc<Door>, Arc<Pretend>) {
+/// A door without sockets, in which little is enough to reach a limit, its intake, and its store.
+pub(super) async fn open(policy: u8) -> (Arc<Door>, Arc<Pretend>, Arc<Rows>) {
     let settings = DoorSettings {
         allow_anonymous: true,
         handshakes_per_address_max: 100,
@@ -94,15 +96,17 @@ pub(super) async fn open(policy: u8) -> (Arc<Door>, Arc<Pretend>) {
         ..DoorSettings::default()
     };
     let intake = Arc::new(Pretend { policy, held: Mutex::default(), filled: Notify::new() });
+    let rows = Arc::<Rows>::default();
+    rows.set_mood(Mood::ALL.get(usize::from(policy >> 2 & 0x07)).copied().unwrap_or_default());
     let parts = DoorParts {
         gatekeeper: Arc::new(House),
         intake: Arc::clone(&intake) as Arc<dyn Intake>,
-        store: Arc::new(Forgetful),
+        store: Arc::clone(&rows) as Arc<dyn DoorStore>,
         guesses: Guesses::new(GuessLimits { delay: Duration::ZERO, ..GuessLimits::default() }),
         clock: Clock::system(),
     };
     let door = Door::bind_with(settings, parts, Arc::<Switchboard>::default()).await;
-    (Arc::new(door.expect("a door without sockets opens")), intake)
+    (Arc::new(door.expect("a door without sockets opens")), intake, rows)
 }
 
 async fn visit_all(door: &Arc<Door>, script: &[u8]) {
@@ -243,7 +247,7 @@ impl Intake for Pretend {
 }
 
 /// Knows one device.
-struct House;
+pub(super) struct House;
 
 #[async_trait]
 impl Gatekeeper for House {

@@ -18,7 +18,7 @@ struct Line {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Switchboard {
+pub(crate) struct Switchboard {
     lines: Mutex<Vec<Arc<Line>>>,
     next_number: AtomicU64,
 }
