@@ -34,6 +34,7 @@ mod will;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use schema::clock::Clock;
@@ -50,7 +51,7 @@ use crate::delivery::Intake;
 use crate::door::caller::Caller;
 use crate::door::hub::Hub;
 use crate::door::inflow::{Inflow, InflowParts};
-use crate::door::journal::Journal;
+use crate::door::journal::{Journal, Replaced};
 use crate::door::judge::Judge;
 use crate::door::listener::{Layers, Listeners};
 use crate::door::queue::{QueueBudget, QueueLimits};
@@ -67,7 +68,7 @@ use crate::gatekeeper::{Gatekeeper, Identity};
 use crate::guesses::{Guesses, Source};
 use crate::places::Places;
 use crate::stats::{DoorStats, Refusal};
-use crate::store::DoorStore;
+use crate::store::{DoorStore, DoorStoreError};
 use crate::tls::Tls;
 
 /// Wait after the system refused to accept a connection, for example for want of file descriptors.
@@ -76,6 +77,15 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const LAST_STORE_MAX: Duration = Duration::from_secs(1);
 /// How often the door looks for sessions and last wills whose time has come.
 const SESSIONS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the door that keeps sessions looks whether it still does, and how often another one looks whether it may. The
+/// first is asked more often, so that it has them back first when both have lost the database.
+const KEEPER_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const STANDBY_LOOK_INTERVAL: Duration = Duration::from_secs(3);
+/// How often a door that opens asks to keep the sessions, and its wait in between.
+const CLAIMS_MAX: u32 = 5;
+const CLAIM_RETRY: Duration = Duration::from_millis(200);
+/// How long clients have to go when the door opens again.
+const REOPEN_DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How often it looks for messages that waited too long: every so many of those looks.
 const LOOKS_PER_AGE_CHECK: u32 = 120;
 
@@ -102,6 +112,8 @@ pub struct Door {
     addresses: Addresses,
     phase: watch::Sender<Phase>,
     running: watch::Sender<bool>,
+    store: Arc<dyn DoorStore>,
+    is_to_reopen: AtomicBool,
 }
 
 impl Door {
@@ -121,6 +133,7 @@ impl Door {
         fanout: Arc<dyn Fanout>,
     ) -> Result<Self, DoorError> {
         let DoorParts { gatekeeper, intake, store, guesses, clock } = parts;
+        let keeps_sessions = claim(&*store).await?;
         let stored = store.load().await?;
         let tls = match &settings.tls {
             Some(files) => Some(Arc::new(Tls::open(files.clone()).await?)),
@@ -132,7 +145,8 @@ impl Door {
         }
         let (phase, phase_seen) = watch::channel(Phase::Open);
         let stats: Arc<DoorStats> = Arc::default();
-        let journal = Arc::new(Journal::new(store));
+        tell_part(keeps_sessions, &stats);
+        let journal = Arc::new(Journal::new(Arc::clone(&store)));
         let retained = Retained::new(stored.retained, Arc::clone(&journal), Arc::clone(&stats));
         let retained = Arc::new(retained);
         let hub = Hub::new(clock.clone(), Arc::clone(&journal), Arc::clone(&retained), Arc::clone(&fanout));
@@ -163,8 +177,9 @@ impl Door {
         let inflow = Arc::new(inflow);
         let (sessions, due_wills) =
             Sessions::new(Arc::new(parts), Arc::clone(&inflow), settings.sessions_max);
-        sessions.restore(stored.sessions, clock.now());
+        sessions.restore(stored.sessions, stored.wills, clock.now());
         let shared = Shared {
+            keeps_sessions,
             judge: Judge::new(Arc::clone(&sessions), Arc::clone(&gatekeeper), tls),
             gatekeeper,
             clock,
@@ -189,6 +204,8 @@ impl Door {
             addresses,
             phase,
             running: watch::Sender::new(false),
+            store,
+            is_to_reopen: AtomicBool::new(false),
         })
     }
 
@@ -204,7 +221,13 @@ impl Door {
         Arc::clone(&self.shared.stats)
     }
 
-    /// Serves clients until [`Door::shutdown`]; a second call returns at once.
+    /// Whether the door ended since it keeps sessions from now on, or does not any more: opened again, it has the right ones.
+    #[must_use]
+    pub fn is_to_reopen(&self) -> bool {
+        self.is_to_reopen.load(Ordering::Relaxed)
+    }
+
+    /// Serves clients until [`Door::shutdown`], or until it is to be opened again; a second call returns at once.
     pub async fn run(&self) {
         let Some(listeners) = self.listeners.lock().await.take() else { return };
         let Some(mut due_wills) = self.due_wills.lock().await.take() else { return };
@@ -216,13 +239,17 @@ impl Door {
                 self.accept_all(listeners, &mut due_wills, &mut tasks).await;
                 self.drain(&mut due_wills, &mut tasks).await;
             } => {}
-            () = hub.journal.keep() => {}
+            Replaced = hub.journal.keep() => self.is_to_reopen.store(true, Ordering::Relaxed),
             () = self.keep_sessions() => {}
+            () = self.end_deleted() => {}
+            () = self.watch_part() => {}
+            never = hub.journal.sum_up() => match never {},
             () = fanout.watch() => {}
             never = self.shared.judge.watch_certificates() => match never {},
             never = self.shared.refusals.sum_up() => match never {},
         }
-        if timeout_at(Instant::now() + LAST_STORE_MAX, hub.journal.store_all()).await.is_err() {
+        let stored = timeout_at(Instant::now() + LAST_STORE_MAX, hub.journal.store_all()).await;
+        if !matches!(stored, Ok(Ok(()))) {
             tracing::warn!("the last changes of some sessions were not stored");
         }
     }
@@ -278,6 +305,35 @@ impl Door {
                 sessions.all().iter().for_each(|session| session.drop_aged(now));
             }
         }
+    }
+
+    /// Ends sessions whose rows were deleted.
+    async fn end_deleted(&self) {
+        let Shared { hub, sessions, .. } = &*self.shared;
+        loop {
+            sessions.end_deleted(&hub.journal.gone().await);
+        }
+    }
+
+    /// Closes the door when it is to keep sessions from now on, or not any more. Never ends by itself.
+    async fn watch_part(&self) {
+        let keeps_sessions = self.shared.keeps_sessions;
+        let mut looks = interval(if keeps_sessions { KEEPER_LOOK_INTERVAL } else { STANDBY_LOOK_INTERVAL });
+        loop {
+            looks.tick().await;
+            match self.store.keeps_sessions().await {
+                Ok(keeps) if keeps != keeps_sessions => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn Error, "who keeps the sessions is not known");
+                }
+            }
+        }
+        self.is_to_reopen.store(true, Ordering::Relaxed);
+        self.phase.send_replace(Phase::Draining);
+        sleep(REOPEN_DRAIN_MAX).await;
+        self.phase.send_replace(Phase::Over);
+        std::future::pending().await
     }
 
     async fn accept_all(
@@ -352,6 +408,31 @@ impl Door {
     }
 }
 
+/// Asks to be the door that keeps sessions, for a little longer than a server needs to notice that the last process of this
+/// engine was killed.
+async fn claim(store: &dyn DoorStore) -> Result<bool, DoorStoreError> {
+    for _ in 1..CLAIMS_MAX {
+        if store.keeps_sessions().await? {
+            return Ok(true);
+        }
+        sleep(CLAIM_RETRY).await;
+    }
+    store.keeps_sessions().await
+}
+
+/// Says what the door does for lasting sessions.
+fn tell_part(keeps_sessions: bool, stats: &DoorStats) {
+    stats.set_keeps_sessions(keeps_sessions);
+    if keeps_sessions {
+        tracing::info!("this engine keeps lasting sessions");
+    } else {
+        tracing::warn!(
+            "another engine on this database keeps lasting sessions: this one serves devices, and takes over when that \
+             one has gone"
+        );
+    }
+}
+
 /// The door is served as long as this lives.
 struct Running<'a> {
     running: &'a watch::Sender<bool>,
@@ -372,3 +453,7 @@ impl Drop for Running<'_> {
         self.running.send_replace(false);
     }
 }
+
+#[cfg(test)]
+#[path = "door/durability_tests.rs"]
+mod durability_tests;

@@ -12,8 +12,5 @@ pub use connection::connection;
 pub use promises::promises;
 
 #[cfg(test)]
-pub(crate) use switchboard::Switchboard;
-
-#[cfg(test)]
 #[path = "fuzzing_tests.rs"]
 mod tests;

@@ -34,4 +34,4 @@ pub use link::{Link, LinkParts, LinkSettings, LinkTls, ProbeError, probe};
 pub use message::{Message, Qos, Verdict};
 pub use publication::Publication;
 pub use stats::{DoorStats, QueueDrop, Refusal};
-pub use store::{DoorStore, DoorStoreError, Forgetful};
+pub use store::{DoorStore, DoorStoreError, Fault, Forgetful};

@@ -35,13 +35,15 @@ pub enum Refusal {
     Revoked,
     /// As many sessions outlive their connections as may.
     Sessions,
+    /// A subscriber that wants a lasting session, at an engine that keeps none.
+    Standby,
     /// The system did not hand the connection over, usually for want of file descriptors.
     Accept,
 }
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Credential,
         Self::Acl,
         Self::Handshake,
@@ -54,6 +56,7 @@ impl Refusal {
         Self::Malformed,
         Self::Revoked,
         Self::Sessions,
+        Self::Standby,
         Self::Accept,
     ];
 
@@ -73,6 +76,7 @@ impl Refusal {
             Self::Malformed => "malformed",
             Self::Revoked => "revoked",
             Self::Sessions => "sessions",
+            Self::Standby => "standby",
             Self::Accept => "accept",
         }
     }
@@ -153,6 +157,7 @@ pub struct DoorStats {
     connections: AtomicUsize,
     unacked: AtomicUsize,
     connected: AtomicBool,
+    keeps_sessions: AtomicBool,
     received: AtomicU64,
     handed_back: AtomicU64,
     panicked: AtomicU64,
@@ -172,6 +177,7 @@ struct Handles {
     spent: [[Record; Limit::ALL.len()]; Budget::ALL.len()],
     not_retained: Record,
     connected: Record,
+    keeps_sessions: Record,
     connections: Record,
     unacked: Record,
 }
@@ -182,6 +188,7 @@ impl Default for DoorStats {
             connections: AtomicUsize::new(0),
             unacked: AtomicUsize::new(0),
             connected: AtomicBool::new(false),
+            keeps_sessions: AtomicBool::new(false),
             received: AtomicU64::new(0),
             handed_back: AtomicU64::new(0),
             panicked: AtomicU64::new(0),
@@ -211,6 +218,12 @@ impl DoorStats {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Whether sessions outlive their connections here; never with an external broker.
+    #[must_use]
+    pub fn keeps_sessions(&self) -> bool {
+        self.keeps_sessions.load(Ordering::Relaxed)
     }
 
     /// Messages taken in since the start.
@@ -268,6 +281,11 @@ impl DoorStats {
     pub(crate) fn set_connected(&self, connected: bool) {
         self.connected.store(connected, Ordering::Relaxed);
         (self.handles.connected)(f64::from(u8::from(connected)));
+    }
+
+    pub(crate) fn set_keeps_sessions(&self, keeps_sessions: bool) {
+        self.keeps_sessions.store(keeps_sessions, Ordering::Relaxed);
+        (self.handles.keeps_sessions)(f64::from(u8::from(keeps_sessions)));
     }
 
     pub(crate) fn opened(&self) {
@@ -333,6 +351,7 @@ impl Handles {
     fn look_up() -> Self {
         let not_retained = metrics::mqtt_not_retained();
         let connected = metrics::mqtt_connected();
+        let keeps_sessions = metrics::mqtt_keeps_sessions();
         let connections = metrics::mqtt_connections();
         let unacked = metrics::mqtt_unacked();
         Self {
@@ -360,6 +379,7 @@ impl Handles {
             }),
             not_retained: Box::new(move |_| not_retained.increment(1)),
             connected: Box::new(move |value| connected.set(value)),
+            keeps_sessions: Box::new(move |value| keeps_sessions.set(value)),
             connections: Box::new(move |value| connections.set(value)),
             unacked: Box::new(move |value| unacked.set(value)),
         }

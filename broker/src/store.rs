@@ -1,13 +1,16 @@
-//! What the door keeps across restarts: sessions that outlive their connections, and retained messages.
+//! What the door keeps across restarts: sessions that outlive their connections, last wills that wait, and retained
+//! messages.
 //!
 //! Everything that changes is a [`Change`]. The door hands them over in order, many at a time, and answers its clients
-//! only after the changes that belong to the answer are stored.
+//! only after the changes that belong to the answer are stored. Of several doors on one store only one keeps sessions: two
+//! would number the messages of a queue each by itself.
 
 use std::error::Error;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use schema::clock::Timestamp;
 use uuid::Uuid;
 
@@ -19,22 +22,37 @@ use crate::publication::Publication;
 #[derive(Debug, thiserror::Error)]
 #[error("reach the store of sessions and retained messages")]
 pub struct DoorStoreError {
-    /// It is not the store that is at fault but what was handed to it: it would be refused again.
-    pub is_data: bool,
+    /// What to do about it.
+    pub fault: Fault,
     /// What the store said.
     #[source]
     pub source: Box<dyn Error + Send + Sync>,
 }
 
+/// Why the store did not do what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The store is away or busy: the same may succeed later.
+    Away,
+    /// A change is at fault: it would be refused again.
+    Change,
+    /// Another door keeps the sessions by now: no change of a session can be stored any more.
+    Replaced,
+}
+
 /// Where sessions and retained messages last.
 #[async_trait]
 pub trait DoorStore: Send + Sync {
-    /// Everything that is stored; read once, before the door opens.
+    /// Asks to be the one door that keeps sessions, and says whether it is. Asked again and again: the door that keeps
+    /// them hears when it does not any more, and another one takes over when that one has gone.
+    async fn keeps_sessions(&self) -> Result<bool, DoorStoreError>;
+
+    /// Everything that is stored, of sessions and wills only what this door keeps; read once, before the door opens.
     async fn load(&self) -> Result<Stored, DoorStoreError>;
 
-    /// Stores changes in their order, all or none of them. The same changes may come again after an error, even when they
-    /// were stored.
-    async fn apply(&self, changes: &[Change]) -> Result<(), DoorStoreError>;
+    /// Stores changes in their order, all or none of them, but for those of sessions that the store does not have any more,
+    /// which it names. The same changes may come again after an error, even when they were stored.
+    async fn apply(&self, changes: &[Change]) -> Result<Vec<Uuid>, DoorStoreError>;
 }
 
 /// Whose session it is.
@@ -110,11 +128,36 @@ pub struct StoredSession {
     pub queue: Vec<Queued>,
 }
 
+/// A last will whose client has gone and may still come back. It outlives its session, whose end has it published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingWill {
+    /// Its key.
+    pub id: Uuid,
+    /// Whose it is; operators have none.
+    pub client: Client,
+    /// The topic as the client gave it.
+    pub topic: Arc<str>,
+    /// The body.
+    pub payload: Bytes,
+    /// How it is published.
+    pub qos: Qos,
+    /// To be retained.
+    pub retain: bool,
+    /// Properties of MQTT 5, as they are encoded.
+    pub carried: Bytes,
+    /// Seconds after its publication in which it is of use.
+    pub expiry_seconds: Option<u32>,
+    /// When it is published.
+    pub due_at: Timestamp,
+}
+
 /// Everything that is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
     /// Sessions that outlived their connections.
     pub sessions: Vec<StoredSession>,
+    /// Last wills that wait.
+    pub wills: Vec<WaitingWill>,
     /// Retained messages.
     pub retained: Vec<Publication>,
 }
@@ -187,6 +230,13 @@ pub enum Change {
         /// The message's place.
         sequence: u64,
     },
+    /// A last will waits for its time.
+    WillWaits(Arc<WaitingWill>),
+    /// A last will does not wait any more: its client came back, or it is published.
+    WillGone {
+        /// The will.
+        id: Uuid,
+    },
     /// A message is the retained one of its topic.
     Retained(Arc<Publication>),
     /// A topic has no retained message any more.
@@ -194,6 +244,25 @@ pub enum Change {
 }
 
 impl Change {
+    /// Whether it is of a session or a last will, and not of a retained message.
+    #[must_use]
+    pub fn is_of_session(&self) -> bool {
+        match self {
+            Self::Retained(_) | Self::Unretained(_) => false,
+            Self::Session { .. }
+            | Self::Ended { .. }
+            | Self::Subscribed { .. }
+            | Self::Unsubscribed { .. }
+            | Self::Received { .. }
+            | Self::Released { .. }
+            | Self::Queued { .. }
+            | Self::Taken { .. }
+            | Self::Dequeued { .. }
+            | Self::WillWaits(_)
+            | Self::WillGone { .. } => true,
+        }
+    }
+
     /// Bytes it takes on its way to the store, about.
     pub(crate) fn cost_bytes(&self) -> usize {
         match self {
@@ -202,27 +271,33 @@ impl Change {
             Self::Subscribed { subscription, .. } => subscription.filter.len(),
             Self::Unsubscribed { filter, .. } => filter.len(),
             Self::Unretained(topic) => topic.len(),
+            Self::WillWaits(will) => will.topic.len() + will.payload.len() + will.carried.len(),
             Self::Session { .. }
             | Self::Ended { .. }
             | Self::Received { .. }
             | Self::Released { .. }
             | Self::Taken { .. }
-            | Self::Dequeued { .. } => 0,
+            | Self::Dequeued { .. }
+            | Self::WillGone { .. } => 0,
         }
     }
 }
 
-/// Keeps nothing: sessions and retained messages last as long as the process.
+/// Keeps nothing: sessions and retained messages last as long as the process. It is the only door of its store.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Forgetful;
 
 #[async_trait]
 impl DoorStore for Forgetful {
+    async fn keeps_sessions(&self) -> Result<bool, DoorStoreError> {
+        Ok(true)
+    }
+
     async fn load(&self) -> Result<Stored, DoorStoreError> {
         Ok(Stored::default())
     }
 
-    async fn apply(&self, _changes: &[Change]) -> Result<(), DoorStoreError> {
-        Ok(())
+    async fn apply(&self, _changes: &[Change]) -> Result<Vec<Uuid>, DoorStoreError> {
+        Ok(Vec::new())
     }
 }

@@ -15,6 +15,7 @@ use schema::id::TenantId;
 use schema::wire::topic::{Kind, Source, Topic};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::credits::{Cost, Credits};
 use crate::message::Message;
@@ -33,6 +34,8 @@ pub(crate) enum Answer {
     PubRec(u16),
     /// For a message that came again under an id that is not released.
     PubRecAgain(u16),
+    /// Nobody is told. It is a last will that is stored under this key until it is settled.
+    Will(Uuid),
 }
 
 /// Who wants a message once it is settled.

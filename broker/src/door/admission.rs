@@ -211,7 +211,13 @@ where
         Version::V4 => expiry_max,
         Version::V5 => properties.session_expiry_seconds,
     };
-    let wish = Wish { is_clean: clean_start, expiry_seconds: asked_expiry.min(expiry_max) };
+    let given_expiry = match &principal {
+        _ if shared.keeps_sessions => asked_expiry.min(expiry_max),
+        Principal::Device(_) => 0,
+        Principal::Anonymous | Principal::Operator(_) if asked_expiry > 0 => return Err(elsewhere(version)),
+        Principal::Anonymous | Principal::Operator(_) => 0,
+    };
+    let wish = Wish { is_clean: clean_start, expiry_seconds: given_expiry };
     let visitor = Visitor { principal, chain: caller.chain.take(), credential };
     let seated = match shared.sessions.sit(&client, &visitor, wish, deadline).await {
         Ok(seated) => seated,
@@ -224,6 +230,9 @@ where
     if !shared.judge.admits(&visitor, rechecks).await {
         return Err(Refused::Answer(version, ConnectCode::NotAuthorized, Refusal::Revoked));
     }
+    if timeout_at(deadline, shared.hub.journal.reaches(seated.ended)).await.is_err() {
+        return Err(unavailable(version));
+    }
     let keep_alive_max = shared.settings.keep_alive_seconds_max;
     let is_told = version == Version::V5 && !(1..=keep_alive_max).contains(&keep_alive_seconds);
     Ok(Welcome {
@@ -234,7 +243,7 @@ where
         scope,
         keep_alive_seconds: if is_told { keep_alive_max } else { keep_alive_seconds },
         server_keep_alive_seconds: is_told.then_some(keep_alive_max),
-        session_expiry_seconds: (asked_expiry > expiry_max).then_some(expiry_max),
+        session_expiry_seconds: (asked_expiry > given_expiry).then_some(given_expiry),
         assigned_client_id,
         will,
         properties,
@@ -352,6 +361,11 @@ fn check_will(
         return Ok(());
     }
     Err(Refused::Answer(version, ConnectCode::NotAuthorized, Refusal::Acl))
+}
+
+/// A subscriber would lose its session here without being told so. A device loses nothing: what it publishes is stored.
+fn elsewhere(version: Version) -> Refused {
+    Refused::Answer(version, ConnectCode::Refused(Reason::USE_ANOTHER_SERVER), Refusal::Standby)
 }
 
 fn unavailable(version: Version) -> Refused {

@@ -23,7 +23,7 @@ use crate::door::connection::packets::Skipping;
 use crate::door::inflow::Inflow;
 use crate::door::outflow::Outflow;
 use crate::door::packet::{self, Malformed, Reason, Version};
-use crate::door::session::is_live;
+use crate::door::session::{Left, is_live};
 use crate::door::sessions::{CloseReason, Seat};
 use crate::door::shared::{Phase, Shared};
 use crate::door::topics::{Aliases, Topics};
@@ -82,6 +82,8 @@ enum Ending {
     Stuck,
     TakenOver,
     Revoked,
+    /// Its session is gone from the store; it gets a new one when it comes again.
+    Deleted,
     /// The door closes: no last will.
     DoorClosed,
 }
@@ -195,8 +197,9 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 Err(ending) => return ending,
             };
             self.inflow.answer(Some(&mut self.transport.outbox));
-            let has_more =
-                self.outflow.send(self.seat.session(), &mut self.transport.outbox, self.shared.clock.now());
+            let stored = self.inflow.stored();
+            let Self { outflow, seat, transport, shared, .. } = self;
+            let left = outflow.send(seat.session(), &mut transport.outbox, shared.clock.now(), stored);
             let is_reading = matches!(pause, Some(Pause::Bytes(_)));
             if is_reading && !was_reading {
                 // While the door did not read, the client's signs of life waited in its socket.
@@ -210,7 +213,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             if timer.deadline() > wake_at || timer.is_elapsed() {
                 timer.as_mut().reset(wake_at);
             }
-            match self.wait(pause, has_more, timer.as_mut()).await {
+            match self.wait(pause, left, timer.as_mut()).await {
                 Woken::Changed | Woken::Timer | Woken::Phase => {}
                 Woken::Read(Ok(true)) => self.heard_at = Instant::now(),
                 Woken::Wrote(Ok(())) => self.unread_since = None,
@@ -228,12 +231,13 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 }
                 Woken::Close(CloseReason::TakenOver) => return Ending::TakenOver,
                 Woken::Close(CloseReason::Revoked) => return Ending::Revoked,
+                Woken::Close(CloseReason::Deleted) => return Ending::Deleted,
             }
         }
     }
 
     /// Waits for whatever comes first.
-    async fn wait(&mut self, pause: Option<Pause>, has_more: bool, timer: Pin<&mut Sleep>) -> Woken {
+    async fn wait(&mut self, pause: Option<Pause>, left: Left, timer: Pin<&mut Sleep>) -> Woken {
         let Self { transport, seat, inflow, outflow, phase, shared, .. } = self;
         let session = Arc::clone(seat.session());
         let has_unsent = transport.has_unsent();
@@ -248,7 +252,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             biased;
             reason = seat.close_asked() => Woken::Close(reason),
             wrote = writer.write(outbox), if has_unsent => Woken::Wrote(wrote),
-            () = inflow.changed() => Woken::Changed,
+            () = inflow.changed(left.waits_for) => Woken::Changed,
             () = session.changed() => Woken::Changed,
             () = shared.credits.take(cost.unwrap_or_default()), if cost.is_some() => {
                 Woken::Credit(cost.unwrap_or_default())
@@ -256,7 +260,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             read = reader.read(inbox, missing.unwrap_or_default()), if missing.is_some() => Woken::Read(read),
             forward = outflow.next(), if may_forward => Woken::Forward(forward),
             _ = phase.changed() => Woken::Phase,
-            () = yield_now(), if has_more => Woken::Changed,
+            () = yield_now(), if left.is_more => Woken::Changed,
             () = timer => Woken::Timer,
         }
     }
@@ -368,6 +372,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             | Ending::Silent
             | Ending::Stuck
             | Ending::TakenOver
+            | Ending::Deleted
             | Ending::DoorClosed => tracing::debug!(device_id, client_id, ?ending, "connection closed"),
         }
     }
@@ -384,7 +389,8 @@ impl Ending {
             | Self::Silent
             | Self::Stuck
             | Self::TakenOver
-            | Self::Revoked => true,
+            | Self::Revoked
+            | Self::Deleted => true,
         }
     }
 
@@ -405,6 +411,7 @@ impl Ending {
             Self::Silent => Some((Reason::KEEP_ALIVE_TIMEOUT, "no sign of life within the keep-alive")),
             Self::TakenOver => Some((Reason::SESSION_TAKEN_OVER, "this client id logged in again")),
             Self::Revoked => Some((Reason::ADMINISTRATIVE_ACTION, "access was revoked")),
+            Self::Deleted => Some((Reason::IMPLEMENTATION_SPECIFIC, "the session was deleted")),
             Self::DoorClosed => Some((Reason::SERVER_SHUTTING_DOWN, "the engine stops")),
         }
     }

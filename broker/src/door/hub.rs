@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use schema::clock::{Clock, Timestamp};
 
-use crate::door::journal::{Journal, Place};
+use crate::door::journal::{Journal, Lsn};
 use crate::door::packet::{Reason, RetainHandling};
 use crate::door::pending::PendingRetained;
 use crate::door::retained::Retained;
@@ -38,8 +38,8 @@ pub(crate) struct Hub {
 /// A subscription that was made.
 #[derive(Debug)]
 pub(crate) struct Subscribed {
-    /// Where it is in the journal.
-    pub(crate) place: Place,
+    /// How far the journal must be stored before the client is told.
+    pub(crate) lsn: Lsn,
     /// The one it replaced.
     pub(crate) replaced: Option<Subscription>,
     /// The retained messages that follow the answer.
@@ -65,17 +65,17 @@ impl Hub {
     }
 
     /// Shows a committed message to everybody who wants it. What is promised to them is stored once the journal is
-    /// stored up to the place this says.
-    pub(crate) fn publish(&self, publication: Publication) -> Place {
+    /// stored up to there.
+    pub(crate) fn publish(&self, publication: Publication) -> Lsn {
         let publication = Arc::new(publication);
-        let place = if publication.retain { self.retained.set(&publication) } else { Place::START };
+        let lsn = if publication.retain { self.retained.set(&publication) } else { Lsn::START };
         if filter::is_too_deep(&publication.topic) {
-            return place;
+            return lsn;
         }
         if self.fanout.is_wanted() {
             self.fanout.publish(&publication);
         }
-        place.max(self.queue(&publication))
+        lsn.max(self.queue(&publication))
     }
 
     /// Makes a subscription that is allowed. It is refused when the client has as many as it may have, or its owner as many
@@ -90,7 +90,7 @@ impl Hub {
         let is_shared = Shared::parse(&subscription.filter).is_some();
         let may_want_retained = retain_handling != RetainHandling::Never && !is_shared;
         let retained = may_want_retained.then(|| self.pending(session, &subscription)).transpose()?;
-        let (place, replaced) =
+        let (lsn, replaced) =
             session.subscribe(subscription.clone(), subscriptions_max).ok_or(Reason::QUOTA_EXCEEDED)?;
         if is_live(&subscription) {
             if replaced.as_ref().is_some_and(|replaced| !is_live(replaced)) {
@@ -100,16 +100,16 @@ impl Hub {
             self.insert_route(session, subscription);
         }
         let is_known = retain_handling == RetainHandling::SendIfNew && replaced.is_some();
-        Ok(Subscribed { place, replaced, retained: retained.filter(|_| !is_known) })
+        Ok(Subscribed { lsn, replaced, retained: retained.filter(|_| !is_known) })
     }
 
     /// Takes a subscription back: says where that is in the journal. `None` when there is none.
-    pub(crate) fn unsubscribe(&self, session: &Arc<Session>, filter: &str) -> Option<(Place, Subscription)> {
-        let (place, removed) = session.unsubscribe(filter)?;
+    pub(crate) fn unsubscribe(&self, session: &Arc<Session>, filter: &str) -> Option<(Lsn, Subscription)> {
+        let (lsn, removed) = session.unsubscribe(filter)?;
         if !is_live(&removed) {
             self.remove_route(session, filter);
         }
-        Some((place, removed))
+        Some((lsn, removed))
     }
 
     /// Takes up the routes of a session that was stored.
@@ -119,14 +119,14 @@ impl Hub {
         }
     }
 
-    /// A session is over.
-    pub(crate) fn end(&self, session: &Arc<Session>) {
+    /// A session is over, for a client that is told so once the journal is stored up to there.
+    pub(crate) fn end(&self, session: &Arc<Session>) -> Lsn {
         for subscription in session.subscriptions() {
             if !is_live(&subscription) {
                 self.remove_route(session, &subscription.filter);
             }
         }
-        session.end();
+        session.end()
     }
 
     fn pending(&self, session: &Arc<Session>, subscription: &Subscription) -> Result<PendingRetained, Spent> {
@@ -134,22 +134,22 @@ impl Hub {
         Ok(PendingRetained::new(search, subscription))
     }
 
-    fn queue(&self, publication: &Arc<Publication>) -> Place {
+    fn queue(&self, publication: &Arc<Publication>) -> Lsn {
         if !self.has_routes.load(Ordering::Relaxed) {
-            return Place::START;
+            return Lsn::START;
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         let matches = routes.matching(&publication.topic, publication.publisher, turn);
         drop(routes);
         if matches.is_empty() {
-            return Place::START;
+            return Lsn::START;
         }
         let now = self.clock.now();
         let each = matches.each.iter().map(|found| found.session.offer(found.parcel(publication), now));
-        let place = each.max().unwrap_or_default();
+        let lsn = each.max().unwrap_or_default();
         let groups = matches.groups.iter().map(|members| offer_one(members, publication, now));
-        groups.fold(place, Place::max)
+        groups.fold(lsn, Lsn::max)
     }
 
     fn insert_route(&self, session: &Arc<Session>, subscription: Subscription) {
@@ -166,8 +166,8 @@ impl Hub {
 }
 
 /// Queues a message for the first member of a group that has room for it.
-fn offer_one(members: &[Match], publication: &Arc<Publication>, now: Timestamp) -> Place {
-    let Some((last, others)) = members.split_last() else { return Place::START };
+fn offer_one(members: &[Match], publication: &Arc<Publication>, now: Timestamp) -> Lsn {
+    let Some((last, others)) = members.split_last() else { return Lsn::START };
     let mut places =
         others.iter().filter_map(|member| member.session.try_offer(member.parcel(publication), now).ok());
     places.next().unwrap_or_else(|| last.session.offer(last.parcel(publication), now))

@@ -1,7 +1,9 @@
 //! What flows in over one connection, from the intake to the answer. Outlives the stream.
 //!
 //! Deliveries belong to the inbound window of the client, which the connection collects as long as no other takes over. An
-//! answer leaves when everything before it left, and when the journal holds what it promises.
+//! answer leaves when everything before it left, and when the journal holds what it promises: whatever tells the client of a
+//! change is owed to it here, with the log sequence number of the change. Messages of the queue, which are no answers, carry
+//! their number themselves.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use crate::credits::{Cost, Credits};
 use crate::delivery::{Delivery, Intake};
 use crate::door::hub::Hub;
 use crate::door::inbound::Inbound;
-use crate::door::journal::Place;
+use crate::door::journal::Lsn;
 use crate::door::packet::{self, Reason, Version};
 use crate::door::pending::PendingRetained;
 use crate::door::refusals::Refusals;
@@ -27,6 +29,7 @@ use crate::gatekeeper::{Gatekeeper, Principal};
 use crate::message::{Message, Verdict};
 use crate::publication::Publication;
 use crate::stats::{DoorStats, Refusal};
+use crate::store::Change;
 use crate::window::{Answer, Audience, Closed, Echo, Returned, Slot};
 
 /// An answer the client is to get.
@@ -34,6 +37,7 @@ use crate::window::{Answer, Audience, Closed, Echo, Returned, Slot};
 pub(crate) enum Owed {
     PubAck(u16, Reason),
     PubRec(u16, Reason),
+    PubRel(u16, Reason),
     PubComp(u16, Reason),
     /// With the retained messages that follow it.
     SubAck(u16, Vec<u8>, Vec<PendingRetained>),
@@ -74,9 +78,9 @@ pub(crate) struct Inflow {
     version: Version,
     closed: Vec<Closed>,
     returned: Vec<Returned>,
-    /// Answers in their order, each with the place in the journal it waits for.
-    owed: VecDeque<(Place, Owed, Cost)>,
-    stored: watch::Receiver<Place>,
+    /// Answers in their order, each with how far the journal must be stored before it.
+    owed: VecDeque<(Lsn, Owed, Cost)>,
+    stored: watch::Receiver<Lsn>,
     /// Credit that was taken for the packet that is being read.
     pub(crate) granted: Option<Cost>,
 }
@@ -113,9 +117,9 @@ impl Inflow {
     /// Takes the inbound window of a client over and publishes a will that waited for the client. To be finished by the
     /// caller.
     pub(crate) fn of_will(parts: &Arc<InflowParts>, inbound: &Arc<Inbound>, delayed: DelayedWill) -> Self {
-        let DelayedWill { will, principal, session, .. } = delayed;
+        let DelayedWill { id, will, principal, session, due_at: _ } = delayed;
         let inflow = Self::new(Arc::clone(parts), Arc::clone(inbound), session, Version::V4);
-        inflow.deliver_will(will, &principal);
+        inflow.deliver_will_as(will, &principal, Answer::Will(id));
         inflow
     }
 
@@ -164,6 +168,10 @@ impl Inflow {
 
     /// Hands a last will in like a message that came over the connection.
     pub(crate) fn deliver_will(&self, will: HeldWill, principal: &Principal) {
+        self.deliver_will_as(will, principal, Answer::None);
+    }
+
+    fn deliver_will_as(&self, will: HeldWill, principal: &Principal, answer: Answer) {
         let HeldWill { will, reserved } = will;
         let scope = principal.device().and_then(|identity| self.parts.gatekeeper.scope(identity));
         let topic = KnownTopic::judge(&will.topic, Publisher::of(principal, scope.as_ref()));
@@ -173,7 +181,7 @@ impl Inflow {
         }
         let (received_at, arrived_at) = (Instant::now(), self.parts.clock.now());
         let arrived = Arrived {
-            answer: Answer::None,
+            answer,
             cost: reserved.take(),
             echo: topic.echo(will.retain, will.properties, arrived_at),
             is_denied: !topic.may_publish,
@@ -193,9 +201,14 @@ impl Inflow {
         self.deliver(message, arrived);
     }
 
-    /// Has the client get an answer, in its turn.
-    pub(crate) fn owe(&mut self, place: Place, owed: Owed) {
-        self.owed.push_back((place, owed, Cost::default()));
+    /// Has the client get an answer in its turn, once the journal is stored up to there.
+    pub(crate) fn owe(&mut self, lsn: Lsn, owed: Owed) {
+        self.owed.push_back((lsn, owed, Cost::default()));
+    }
+
+    /// How far the journal is stored.
+    pub(crate) fn stored(&mut self) -> Lsn {
+        *self.stored.borrow_and_update()
     }
 
     /// Answers that wait for their turn.
@@ -227,14 +240,15 @@ impl Inflow {
         self.answer(outbox);
     }
 
-    /// Waits until [`Inflow::collect`] may find something. Dropping the future loses nothing.
-    pub(crate) async fn changed(&mut self) {
+    /// Waits until [`Inflow::collect`] may find something, or the journal is stored up to what the outgoing side waits for.
+    /// Dropping the future loses nothing.
+    pub(crate) async fn changed(&mut self, outgoing: Option<Lsn>) {
         let Self { inbound, stored, owed, .. } = self;
-        let place = owed.front().map(|(place, ..)| *place);
+        let first = owed.front().map(|(lsn, ..)| *lsn).into_iter().chain(outgoing).min();
         tokio::select! {
             () = inbound.window.changed() => {}
             // The journal lives as long as the door.
-            _ = stored.wait_for(|stored| Some(*stored) >= place), if place.is_some() => {}
+            _ = stored.wait_for(|stored| Some(*stored) >= first), if first.is_some() => {}
         }
     }
 
@@ -270,11 +284,14 @@ impl Inflow {
             Version::V5 if is_refused && !slot.echo.is_foreign => Reason::IMPLEMENTATION_SPECIFIC,
             Version::V5 => Reason::SUCCESS,
         };
-        let mut place = Place::START;
+        // After a kill between two of these changes the message would reach its subscribers twice, or never.
+        let parts = Arc::clone(&self.parts);
+        let _stored_together = parts.hub.journal.whole();
+        let mut lsn = Lsn::START;
         if let Some(message) = message {
             let Message { topic, payload, qos, .. } = *message;
             let echo = slot.echo;
-            place = self.parts.hub.publish(Publication {
+            lsn = self.parts.hub.publish(Publication {
                 topic: echo.topic.unwrap_or(topic),
                 payload,
                 qos,
@@ -286,32 +303,36 @@ impl Inflow {
         }
         let owed = match slot.answer {
             Answer::None => Owed::Nothing,
+            Answer::Will(id) => {
+                self.parts.hub.journal.note(Change::WillGone { id });
+                Owed::Nothing
+            }
             Answer::PubAck(packet_id) => Owed::PubAck(packet_id, reason),
             Answer::PubRec(packet_id) => {
-                place = place.max(self.received(slot.publisher, packet_id, reason, is_told));
+                lsn = lsn.max(self.received(slot.publisher, packet_id, reason, is_told));
                 Owed::PubRec(packet_id, reason)
             }
             Answer::PubRecAgain(_) if !is_told => Owed::Nothing,
             Answer::PubRecAgain(packet_id) => {
-                let (stored_at, reason) = self.session.answer_again(packet_id);
-                place = stored_at;
+                let reason;
+                (lsn, reason) = self.session.answer_again(packet_id);
                 Owed::PubRec(packet_id, reason)
             }
         };
         let owed = if is_told { owed } else { Owed::Nothing };
-        self.owed.push_back((place, owed, slot.cost));
+        self.owed.push_back((lsn, owed, slot.cost));
     }
 
     /// Notes what became of a message at QoS 2: says where that is in the journal.
-    fn received(&self, publisher: u64, packet_id: u16, reason: Reason, is_told: bool) -> Place {
+    fn received(&self, publisher: u64, packet_id: u16, reason: Reason, is_told: bool) -> Lsn {
         if publisher != self.session.number() {
             // The session that published it is over, and its ids with it.
-            return Place::START;
+            return Lsn::START;
         }
         if reason.is_error() {
             // With an error the exchange is over.
             self.session.refuse(packet_id, reason, is_told);
-            return Place::START;
+            return Lsn::START;
         }
         self.session.committed(packet_id)
     }
@@ -319,9 +340,9 @@ impl Inflow {
     /// Writes the answers whose turn has come. Without an outbox nobody is left to answer.
     pub(crate) fn answer(&mut self, mut outbox: Option<&mut BytesMut>) {
         let mut cost = Cost::default();
-        let stored = *self.stored.borrow_and_update();
+        let stored = self.stored();
         while let Some((_, owed, paid)) =
-            self.owed.pop_front_if(|(place, ..)| outbox.is_none() || *place <= stored)
+            self.owed.pop_front_if(|(lsn, ..)| outbox.is_none() || *lsn <= stored)
         {
             cost = cost.plus(paid);
             if let Some(outbox) = &mut outbox {
@@ -356,6 +377,7 @@ fn put(outbox: &mut BytesMut, version: Version, owed: &Owed) {
     match owed {
         Owed::PubAck(packet_id, reason) => packet::put_puback(outbox, version, *packet_id, *reason),
         Owed::PubRec(packet_id, reason) => packet::put_pubrec(outbox, version, *packet_id, *reason),
+        Owed::PubRel(packet_id, reason) => packet::put_pubrel(outbox, version, *packet_id, *reason),
         Owed::PubComp(packet_id, reason) => packet::put_pubcomp(outbox, version, *packet_id, *reason),
         Owed::SubAck(packet_id, codes, _) => packet::put_suback(outbox, version, *packet_id, codes),
         Owed::UnsubAck(packet_id, codes) => packet::put_unsuback(outbox, version, *packet_id, codes),

@@ -63,7 +63,7 @@ async fn whoever_takes_over_shows_what_was_left_open_before_its_own_messages() {
     assert_eq!(device.retained(), None);
     assert_eq!(collect(&mut after), b"", "it is retained, and that is not stored yet");
     assert_eq!(device.retained().unwrap(), "online");
-    device.bench.sessions.journal.store_all().await;
+    device.bench.sessions.journal.store_all().await.unwrap();
     assert_eq!(collect(&mut after), b"\x40\x02\0\x01");
     assert_eq!((after.open(), device.bench.inflow.stats.unacked()), (0, 0));
     assert_eq!(device.bench.inflow.credits.free(), credit);
@@ -84,7 +84,7 @@ async fn a_connection_that_is_over_stays_until_its_last_delivery_is_settled_or_a
     let mut after = None;
     tokio::join!(before.finish(), async { after = Some(device.connect(Version::V4)) });
     let mut after = after.unwrap();
-    tokio::join!(after.changed(), async { delivery.done() });
+    tokio::join!(after.changed(None), async { delivery.done() });
     assert_eq!(collect(&mut after), b"", "its sender is gone");
     assert_eq!(device.retained().unwrap(), "two");
 }
@@ -137,7 +137,7 @@ async fn a_committed_message_at_qos_2_is_answered_each_time_it_comes() {
     after.answer_again(7, Instant::now());
     device.bench.intake.next().done();
     assert_eq!(collect(&mut after), b"", "it is not stored");
-    device.bench.sessions.journal.store_all().await;
+    device.bench.sessions.journal.store_all().await.unwrap();
     assert_eq!(collect(&mut after), [RECEIVED, RECEIVED].concat());
 }
 
@@ -155,7 +155,7 @@ async fn what_a_dead_connection_left_open_is_counted_and_collected_by_the_next()
     device.bench.intake.next().done();
     device.bench.intake.next().done();
     assert_eq!(collect(&mut after), b"");
-    device.bench.sessions.journal.store_all().await;
+    device.bench.sessions.journal.store_all().await.unwrap();
     assert_eq!(collect(&mut after), b"\x40\x02\0\x02");
     assert_eq!((stats.abandoned(), stats.unacked(), after.open()), (1, 0, 0));
     assert_eq!(device.retained().unwrap(), "new");

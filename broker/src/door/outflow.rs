@@ -7,9 +7,10 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use schema::clock::Timestamp;
 
+use crate::door::journal::Lsn;
 use crate::door::packet::{self, ConnectProperties, Outgoing, Reason, Version};
 use crate::door::queue::{Step, Written};
-use crate::door::session::{Session, is_live};
+use crate::door::session::{Left, Session, is_live};
 use crate::fanout::{Fanout, Feed, Forward, RouterGone};
 use crate::message::Qos;
 use crate::publication::Publication;
@@ -61,10 +62,16 @@ impl Outflow {
         outbox.len() < WAITING_BYTES_MAX
     }
 
-    /// Writes what the session has for the client; says whether there may be more at once.
-    pub(crate) fn send(&mut self, session: &Session, outbox: &mut BytesMut, now: Timestamp) -> bool {
+    /// Writes what the session has for the client, with the journal stored up to `stored`; says what is left.
+    pub(crate) fn send(
+        &mut self,
+        session: &Session,
+        outbox: &mut BytesMut,
+        now: Timestamp,
+        stored: Lsn,
+    ) -> Left {
         let wire = &mut self.wire;
-        session.send(now, self.in_flight_max, |step| {
+        session.send(now, self.in_flight_max, stored, |step| {
             if !Self::may_send(outbox) {
                 return Written::NotNow;
             }

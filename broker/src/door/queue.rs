@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use schema::clock::Timestamp;
 
+use crate::door::journal::Lsn;
 use crate::door::packet::{Malformed, Reason};
 use crate::message::Qos;
 use crate::publication::Publication;
@@ -94,6 +95,8 @@ struct Entry {
     is_repeated: bool,
     /// It was sent by this process, and does not expire any more.
     was_sent: bool,
+    /// Where the journal has its stage.
+    lsn: Lsn,
 }
 
 impl Entry {
@@ -103,6 +106,24 @@ impl Entry {
             !self.was_sent && self.publication.as_ref().is_some_and(|known| known.is_expired(now));
         is_expired || now >= self.queued_at + age_max
     }
+
+    /// Whether the next step must not be seen before the journal holds the message's stage. At quality 2 the client keeps
+    /// the packet id from PUBLISH to PUBREL: after a kill the id must still belong to the same message, and a message whose
+    /// id was released must not come again.
+    fn needs_journal(&self) -> bool {
+        self.manner.qos == Qos::ExactlyOnce && matches!(self.stage, Stage::Waiting | Stage::Taken)
+    }
+}
+
+/// How far a queue may be written now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowance {
+    pub(crate) now: Timestamp,
+    /// Messages that may be unanswered.
+    pub(crate) in_flight_max: usize,
+    pub(crate) age_max: Duration,
+    /// How far the journal is stored.
+    pub(crate) stored: Lsn,
 }
 
 /// What is to be written next.
@@ -170,6 +191,7 @@ impl Queue {
                 stage: if is_received { Stage::Taken } else { Stage::Waiting },
                 is_repeated: true,
                 was_sent: false,
+                lsn: Lsn::START,
             });
             queue.in_flight += usize::from(is_received);
         }
@@ -181,13 +203,14 @@ impl Queue {
         self.len
     }
 
-    /// Appends a message; says its place, unless it has none at quality 0.
+    /// Appends a message. A promised one is recorded under its place, and this says where the journal has it.
     pub(crate) fn push(
         &mut self,
         parcel: Parcel,
         now: Timestamp,
         limits: &QueueLimits,
-    ) -> Result<Option<u64>, QueueDrop> {
+        record: impl FnOnce(u64) -> Lsn,
+    ) -> Result<Lsn, QueueDrop> {
         let Parcel { publication, manner } = parcel;
         let cost = publication.cost_bytes();
         let first = self.entries.iter().find_map(|entry| entry.sequence);
@@ -201,6 +224,7 @@ impl Queue {
         self.take_room(cost).map_err(QueueDrop::of_spent)?;
         let sequence = (manner.qos != Qos::AtMostOnce).then_some(self.next_sequence);
         self.next_sequence += u64::from(sequence.is_some());
+        let lsn = sequence.map_or(Lsn::START, record);
         self.keep(Entry {
             sequence,
             publication: Some(publication),
@@ -209,8 +233,9 @@ impl Queue {
             stage: Stage::Waiting,
             is_repeated: false,
             was_sent: false,
+            lsn,
         });
-        Ok(sequence)
+        Ok(lsn)
     }
 
     /// The connection is another one: what was sent and not answered is sent again. What had no promise is gone.
@@ -234,18 +259,22 @@ impl Queue {
         self.shorten();
     }
 
-    /// Writes what may be written now, in order, with at most `in_flight_max` messages unanswered. `dropped` hears of
-    /// every message that is never sent, with its place.
+    /// Writes what may be written now, in order. `dropped` hears of every message that is never sent, with its place. Says
+    /// how far the journal must be stored before more can be written, when that is what it stopped at.
     pub(crate) fn send(
         &mut self,
-        now: Timestamp,
-        in_flight_max: usize,
-        age_max: Duration,
+        allowance: Allowance,
         mut write: impl FnMut(Step<'_>) -> Written,
         mut dropped: impl FnMut(Option<u64>, QueueDrop),
-    ) {
+    ) -> Option<Lsn> {
+        let Allowance { now, in_flight_max, age_max, stored } = allowance;
+        let mut waits_for = None;
         while self.unsent_from < self.entries.len() {
             let entry = &mut self.entries[self.unsent_from];
+            if entry.needs_journal() && entry.lsn > stored {
+                waits_for = Some(entry.lsn);
+                break;
+            }
             match entry.stage {
                 Stage::Sent | Stage::Releasing | Stage::Gone => {}
                 Stage::Taken => match write(Step::Release { packet_id: packet_id(entry.sequence) }) {
@@ -284,6 +313,7 @@ impl Queue {
             self.unsent_from += 1;
         }
         self.shorten();
+        waits_for
     }
 
     /// The client has a message at quality 1: says its place. `None` for an id that is not in use.
@@ -296,19 +326,25 @@ impl Queue {
         self.finish(id, Qos::ExactlyOnce, Stage::Releasing)
     }
 
-    /// The client has a message at quality 2, which it is told to release now: says its place when that is news.
-    /// `Err(None)` for an id that is not in use.
-    pub(crate) fn taken(&mut self, id: u16) -> Result<Option<u64>, Option<Malformed>> {
-        let Some(index) = self.find(id) else { return Err(None) };
+    /// The client has a message at quality 2, which is recorded under its place when it is news. Says where the journal has
+    /// it: the client is told to release the id after that. `Ok(None)` for an id that is not in use.
+    pub(crate) fn taken(
+        &mut self,
+        id: u16,
+        record: impl FnOnce(u64) -> Lsn,
+    ) -> Result<Option<Lsn>, Malformed> {
+        let Some(index) = self.find(id) else { return Ok(None) };
         let entry = &mut self.entries[index];
         if entry.manner.qos != Qos::ExactlyOnce {
-            return Err(Some(WRONG_ANSWER));
+            return Err(WRONG_ANSWER);
         }
-        let is_news = entry.stage == Stage::Sent;
-        let sequence = entry.sequence;
+        if entry.stage == Stage::Sent {
+            entry.lsn = entry.sequence.map_or(Lsn::START, record);
+        }
         entry.stage = Stage::Releasing;
+        let lsn = entry.lsn;
         self.forget_message(index);
-        Ok(sequence.filter(|_| is_news))
+        Ok(Some(lsn))
     }
 
     /// The client refused a message at quality 2: says its place. `None` for an id that is not in use.

@@ -33,12 +33,37 @@ fn queue() -> Queue {
     Queue::new(&QueueBudget::new(4 << 20, LIMITS.messages_max), &Owner::Anonymous)
 }
 
+/// Appends a message that the journal has at once; says its place.
 fn push(queue: &mut Queue, payload: &str, qos: Qos) -> Result<Option<u64>, QueueDrop> {
-    queue.push(parcel(payload, qos), Timestamp::UNIX_EPOCH, &LIMITS)
+    let mut place = None;
+    let pushed = queue.push(parcel(payload, qos), Timestamp::UNIX_EPOCH, &LIMITS, |sequence| {
+        place = Some(sequence);
+        Lsn::START
+    });
+    pushed.map(|_| place)
 }
 
-/// Sends what may be sent: payload, id and repetition of each message, and ids that are to be released.
+/// Appends a message that the journal has at a number.
+fn push_at(queue: &mut Queue, payload: &str, qos: Qos, lsn: u64) {
+    let pushed = queue.push(parcel(payload, qos), Timestamp::UNIX_EPOCH, &LIMITS, |_| Lsn::at(lsn));
+    assert_eq!(pushed, Ok(Lsn::at(lsn)));
+}
+
+/// The client has a message at quality 2, which the journal has at a number.
+fn taken_at(queue: &mut Queue, id: u16, lsn: u64) -> Option<Lsn> {
+    queue.taken(id, |_| Lsn::at(lsn)).unwrap()
+}
+
+/// Sends what may be sent with everything stored: payload, id and repetition of each message, and ids that are to be
+/// released.
 fn send(queue: &mut Queue, in_flight_max: usize) -> Vec<String> {
+    let (sent, waits_for) = send_stored(queue, in_flight_max, u64::MAX);
+    assert_eq!(waits_for, None);
+    sent
+}
+
+/// As [`send`], with the journal stored up to a number; says how far it must be stored for more.
+fn send_stored(queue: &mut Queue, in_flight_max: usize, stored: u64) -> (Vec<String>, Option<Lsn>) {
     let mut sent = Vec::new();
     let write = |step: Step<'_>| {
         sent.push(match step {
@@ -50,8 +75,13 @@ fn send(queue: &mut Queue, in_flight_max: usize) -> Vec<String> {
         });
         Written::Yes
     };
-    queue.send(Timestamp::UNIX_EPOCH, in_flight_max, LIMITS.age_max, write, |_, _| {});
-    sent
+    let waits_for = queue.send(allowance(in_flight_max, stored), write, |_, _| {});
+    (sent, waits_for)
+}
+
+fn allowance(in_flight_max: usize, stored: u64) -> Allowance {
+    let age_max = LIMITS.age_max;
+    Allowance { now: Timestamp::UNIX_EPOCH, in_flight_max, age_max, stored: Lsn::at(stored) }
 }
 
 #[test]
@@ -79,16 +109,35 @@ fn a_new_connection_gets_what_was_not_answered_once_more_under_the_same_ids() {
     }
     push(&mut queue, "free", Qos::AtMostOnce).unwrap();
     assert_eq!(send(&mut queue, 3), ["a:1", "b:2", "c:3", "free:0"]);
-    assert_eq!(queue.taken(1).unwrap(), Some(0));
-    assert_eq!(queue.taken(1).unwrap(), None, "no news");
+    assert_eq!(taken_at(&mut queue, 1, 7), Some(Lsn::at(7)));
+    assert_eq!(taken_at(&mut queue, 1, 8), Some(Lsn::at(7)), "no news");
     queue.restart();
     assert_eq!(send(&mut queue, 2), ["release:1", "b:2:dup"]);
     assert_eq!(queue.completed(1).unwrap(), Some(0));
     assert_eq!(send(&mut queue, 2), ["c:3:dup"]);
-    assert!(queue.taken(9).is_err_and(|malformed| malformed.is_none()));
+    assert_eq!(taken_at(&mut queue, 9, 9), None);
     assert!(queue.acknowledged(2).is_err(), "PUBACK for a message at quality 2");
     assert!(queue.completed(2).is_err(), "PUBCOMP before PUBREC");
-    assert!(queue.taken(3).is_err_and(|malformed| malformed.is_some()), "PUBREC for a message at quality 1");
+    assert!(queue.taken(3, |_| Lsn::START).is_err(), "PUBREC for a message at quality 1");
+}
+
+#[test]
+fn at_quality_2_nothing_leaves_before_the_journal_has_it() {
+    let mut queue = queue();
+    push_at(&mut queue, "first", Qos::AtLeastOnce, 1);
+    push_at(&mut queue, "once", Qos::ExactlyOnce, 2);
+    push_at(&mut queue, "last", Qos::AtLeastOnce, 3);
+    assert_eq!(send_stored(&mut queue, 10, 1), (vec!["first:1".to_owned()], Some(Lsn::at(2))));
+    assert_eq!(send_stored(&mut queue, 10, 2), (vec!["once:2".to_owned(), "last:3".to_owned()], None));
+    assert_eq!(taken_at(&mut queue, 2, 9), Some(Lsn::at(9)));
+    queue.restart();
+    let (sent, waits_for) = send_stored(&mut queue, 10, 8);
+    assert_eq!(
+        (sent, waits_for),
+        (vec!["first:1:dup".to_owned()], Some(Lsn::at(9))),
+        "a new connection waits as well"
+    );
+    assert_eq!(send_stored(&mut queue, 10, 9), (vec!["release:2".to_owned(), "last:3:dup".to_owned()], None));
 }
 
 #[test]
@@ -107,8 +156,8 @@ fn a_restored_queue_goes_on_where_it_was() {
     assert_eq!(send(&mut queue, 10), ["5:6:dup", "release:7", "9:10:dup", "new:11"]);
 }
 
-fn push_bytes(queue: &mut Queue, payload: usize, limits: &QueueLimits) -> Result<Option<u64>, QueueDrop> {
-    queue.push(parcel(&"x".repeat(payload), Qos::AtLeastOnce), Timestamp::UNIX_EPOCH, limits)
+fn push_bytes(queue: &mut Queue, payload: usize, limits: &QueueLimits) -> Result<Lsn, QueueDrop> {
+    queue.push(parcel(&"x".repeat(payload), Qos::AtLeastOnce), Timestamp::UNIX_EPOCH, limits, Lsn::at)
 }
 
 #[test]
@@ -118,13 +167,13 @@ fn every_limit_binds_and_says_which_it_was() {
     let operator = Owner::Operator("ops".into());
     let mut queue = Queue::new(&budget, &operator);
     assert_eq!(push_bytes(&mut queue, 900, &limits), Err(QueueDrop::Bytes));
-    assert_eq!(push_bytes(&mut queue, 10, &limits), Ok(Some(0)));
-    assert_eq!(push_bytes(&mut queue, 10, &limits), Ok(Some(1)));
+    assert_eq!(push_bytes(&mut queue, 10, &limits), Ok(Lsn::at(0)));
+    assert_eq!(push_bytes(&mut queue, 10, &limits), Ok(Lsn::at(1)));
     assert_eq!(push_bytes(&mut queue, 10, &limits), Err(QueueDrop::Count));
     let mut second = Queue::new(&budget, &operator);
     assert_eq!(push_bytes(&mut second, 800, &limits), Err(QueueDrop::OwnerBytes), "a third is 1200");
     let mut other = Queue::new(&budget, &Owner::Anonymous);
-    assert_eq!(push_bytes(&mut other, 800, &limits), Ok(Some(0)));
+    assert_eq!(push_bytes(&mut other, 800, &limits), Ok(Lsn::at(0)));
     let stored = budget.bytes.account(&operator).take_anyway(3600);
     let mut third = Queue::new(&budget, &Owner::Operator("third".into()));
     assert_eq!(push_bytes(&mut third, 10, &limits), Err(QueueDrop::TotalBytes));
@@ -173,7 +222,8 @@ fn what_waited_too_long_is_dropped_and_told() {
     push(&mut queue, "old", Qos::AtLeastOnce).unwrap();
     let mut dropped = Vec::new();
     let later = Timestamp::UNIX_EPOCH + LIMITS.age_max;
-    queue.send(later, 10, LIMITS.age_max, |_| Written::Yes, |place, reason| dropped.push((place, reason)));
+    let allowance = Allowance { now: later, ..allowance(10, 0) };
+    queue.send(allowance, |_| Written::Yes, |place, reason| dropped.push((place, reason)));
     assert_eq!(dropped, [(Some(0), QueueDrop::Age)]);
     assert_eq!((queue.len(), queue.in_flight), (0, 0));
 }
@@ -183,11 +233,11 @@ fn what_only_keeps_its_place_holds_no_payload() {
     let mut queue = queue();
     let messages = ["first", "a", "b"].map(publication);
     for (message, qos) in messages.iter().zip([Qos::AtLeastOnce, Qos::AtLeastOnce, Qos::ExactlyOnce]) {
-        queue.push(parcel_of(message, qos), Timestamp::UNIX_EPOCH, &LIMITS).unwrap();
+        queue.push(parcel_of(message, qos), Timestamp::UNIX_EPOCH, &LIMITS, Lsn::at).unwrap().unseen();
     }
     send(&mut queue, 10);
     queue.acknowledged(2).unwrap();
-    queue.taken(3).unwrap();
+    let _ = taken_at(&mut queue, 3, 0);
     let holders = messages.each_ref().map(|message| Arc::strong_count(message) - 1);
     assert_eq!(holders, [1, 0, 0], "the client has all but the first");
     assert_eq!((queue.bytes.amount(), queue.places.amount()), (messages[0].cost_bytes(), 3));
@@ -208,7 +258,7 @@ proptest! {
                     let message = publication(&messages.len().to_string());
                     let parcel = parcel_of(&message, Qos::AtLeastOnce);
                     messages.push(message);
-                    queue.push(parcel, Timestamp::UNIX_EPOCH, &LIMITS).unwrap();
+                    queue.push(parcel, Timestamp::UNIX_EPOCH, &LIMITS, |_| Lsn::START).unwrap().unseen();
                 }
                 2 | 3 => in_flight.extend(ids(send(&mut queue, 5))),
                 4 if !in_flight.is_empty() => {

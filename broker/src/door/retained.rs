@@ -12,7 +12,7 @@ use schema::clock::Timestamp;
 use schema::wire::topic::{Topic, canonical, is_canonical};
 use tokio::task::yield_now;
 
-use crate::door::journal::{Journal, Place};
+use crate::door::journal::{Journal, Lsn};
 use crate::filter;
 use crate::gatekeeper::Identity;
 use crate::publication::Publication;
@@ -94,12 +94,12 @@ impl Retained {
     }
 
     /// Replaces the message of a topic; an empty payload removes it. Says where that is in the journal.
-    pub(crate) fn set(&self, publication: &Arc<Publication>) -> Place {
+    pub(crate) fn set(&self, publication: &Arc<Publication>) -> Lsn {
         let mut messages = self.lock();
         if publication.payload.is_empty() {
             return match messages.remove(&publication.topic) {
                 Some(_) => self.journal.record(Change::Unretained(Arc::clone(&publication.topic))),
-                None => Place::START,
+                None => Lsn::START,
             };
         }
         match self.keep(&mut messages, publication) {
@@ -107,7 +107,7 @@ impl Retained {
             Err(spent) => {
                 self.stats.count_not_retained();
                 self.stats.count_spent(spent);
-                Place::START
+                Lsn::START
             }
         }
     }
@@ -196,7 +196,7 @@ impl Retained {
         let known = messages.get(&publication.topic);
         if known.is_some_and(|kept| Arc::ptr_eq(&kept.publication, publication)) {
             messages.remove(&publication.topic);
-            self.journal.record(Change::Unretained(Arc::clone(&publication.topic)));
+            self.journal.note(Change::Unretained(Arc::clone(&publication.topic)));
         }
     }
 
@@ -207,11 +207,11 @@ impl Retained {
         let mut folded: BTreeMap<Arc<str>, Publication> =
             known.into_iter().map(|publication| (Arc::clone(&publication.topic), publication)).collect();
         for publication in others {
-            self.journal.record(Change::Unretained(Arc::clone(&publication.topic)));
+            self.journal.note(Change::Unretained(Arc::clone(&publication.topic)));
             let topic: Arc<str> = Arc::from(canonical(&publication.topic));
             if let Entry::Vacant(vacant) = folded.entry(Arc::clone(&topic)) {
                 let publication = vacant.insert(Publication { topic, ..publication });
-                self.journal.record(Change::Retained(Arc::new(publication.clone())));
+                self.journal.note(Change::Retained(Arc::new(publication.clone())));
             }
         }
         folded

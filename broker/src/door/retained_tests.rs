@@ -61,15 +61,15 @@ fn found(retained: &Retained, filter: &str, now: Timestamp, room: usize) -> Vec<
 async fn the_last_message_of_a_topic_is_kept_until_an_empty_one_or_its_time() {
     let soon = NOW + Duration::from_secs(1);
     let retained = retained(Vec::new());
-    retained.set(&publication("a/1", "old", None));
-    retained.set(&publication("a/1", "new", None));
-    retained.set(&publication("a/2", "short", Some(soon)));
+    retained.set(&publication("a/1", "old", None)).unseen();
+    retained.set(&publication("a/1", "new", None)).unseen();
+    retained.set(&publication("a/2", "short", Some(soon))).unseen();
     assert_eq!(found(&retained, "a/+", NOW, 1), ["a/1=new", "a/2=short"]);
     assert_eq!(found(&retained, "a/1", NOW, 1), ["a/1=new"]);
     assert_eq!(found(&retained, "#", soon, 1), ["a/1=new"]);
     retained.drop_expired(soon).await;
     assert_eq!(retained.count.taken(), 1);
-    retained.set(&publication("a/1", "", None));
+    retained.set(&publication("a/1", "", None)).unseen();
     assert_eq!(found(&retained, "#", NOW, 1), [] as [&str; 0]);
     assert_eq!((retained.count.taken(), retained.bytes.taken(), retained.bytes.owners()), (0, 0, 0));
 }
@@ -77,22 +77,22 @@ async fn the_last_message_of_a_topic_is_kept_until_an_empty_one_or_its_time() {
 #[test]
 fn one_device_fills_its_share_and_another_keeps_its_status() {
     let retained = retained(Vec::new());
-    retained.set(&status(1, "before"));
+    retained.set(&status(1, "before")).unseen();
     let large = Bytes::from(vec![b'x'; 1 << 20]);
     for farm in 0..90 {
-        retained.set(&publication(&format!("iot/status/t/f{farm}/b/d2"), large.clone(), None));
+        retained.set(&publication(&format!("iot/status/t/f{farm}/b/d2"), large.clone(), None)).unseen();
     }
     assert!(retained.bytes.taken() <= RETAINED_BYTES_MAX / 3 + 1000);
     assert_eq!(retained.stats.spent(Budget::RetainedBytes), 90 - 21);
-    retained.set(&status(1, "after"));
+    retained.set(&status(1, "after")).unseen();
     assert_eq!(found(&retained, "iot/status/t/f/b/d1", NOW, 1), ["iot/status/t/f/b/d1=after"]);
 }
 
 #[test]
 fn a_message_that_finds_no_room_leaves_the_one_before_it() {
     let retained = retained(Vec::new());
-    retained.set(&status(1, "small"));
-    retained.set(&status(1, vec![b'x'; RETAINED_BYTES_MAX / 3]));
+    retained.set(&status(1, "small")).unseen();
+    retained.set(&status(1, vec![b'x'; RETAINED_BYTES_MAX / 3])).unseen();
     assert_eq!(found(&retained, "#", NOW, 1), ["iot/status/t/f/b/d1=small"]);
     assert_eq!(retained.stats.spent(Budget::RetainedBytes), 1);
 }
@@ -103,13 +103,17 @@ struct Recorder(Mutex<Vec<Change>>);
 
 #[async_trait]
 impl DoorStore for Recorder {
+    async fn keeps_sessions(&self) -> Result<bool, DoorStoreError> {
+        Ok(true)
+    }
+
     async fn load(&self) -> Result<Stored, DoorStoreError> {
         Ok(Stored::default())
     }
 
-    async fn apply(&self, changes: &[Change]) -> Result<(), DoorStoreError> {
+    async fn apply(&self, changes: &[Change]) -> Result<Vec<uuid::Uuid>, DoorStoreError> {
         self.0.lock().unwrap().extend_from_slice(changes);
-        Ok(())
+        Ok(Vec::new())
     }
 }
 
@@ -130,7 +134,7 @@ async fn stored_spellings_of_one_topic_become_one_message_and_one_row() {
         ["iot/status/t/f/b/d1=canonical", "iot/status/t/f/b/d2=only", "other//topic=foreign"]
     );
     assert_eq!(retained.count.taken(), 3);
-    journal.store_all().await;
+    journal.store_all().await.unwrap();
     let expected = [
         Change::Unretained(Arc::from("iot//status/t/f/b/d1")),
         Change::Unretained(Arc::from("/iot/status/t/f/b/d2")),
@@ -143,14 +147,14 @@ async fn stored_spellings_of_one_topic_become_one_message_and_one_row() {
 fn a_search_yields_to_others_and_finds_what_is_the_latest_when_there_is_room() {
     let retained = retained(Vec::new());
     for device in 0..LOOKED_AT_MAX + 2 {
-        retained.set(&status(device, "old"));
+        retained.set(&status(device, "old")).unseen();
     }
     let mut search = begin(&retained, "iot/status/+/other/#");
     assert_eq!(retained.look_up(&mut search, NOW, |_| unreachable!("nothing matches")), Progress::Paused);
     assert_eq!(retained.look_up(&mut search, NOW, |_| unreachable!("nothing matches")), Progress::Over);
     let mut search = begin(&retained, "#");
     assert_eq!(retained.look_up(&mut search, NOW, |_| false), Progress::NoRoom);
-    retained.set(&status(0, "new"));
+    retained.set(&status(0, "new")).unseen();
     let mut looked_up = Vec::new();
     retained.look_up(&mut search, NOW, |known| {
         looked_up.push(known.payload.clone());
@@ -183,7 +187,7 @@ proptest! {
         let retained = retained(Vec::new());
         let topics: Vec<&str> = topics.iter().map(String::as_str).filter(|topic| !topic.is_empty()).collect();
         for topic in &topics {
-            let _ = retained.set(&publication(topic, "x", None));
+            retained.set(&publication(topic, "x", None)).unseen();
         }
         let mut expected: Vec<String> =
             topics.iter().filter(|topic| filter::matches(&filter, topic)).map(|topic| format!("{topic}=x")).collect();

@@ -324,7 +324,7 @@ mod tests {
             5,
             "one of each group, once the same"
         );
-        sessions[1].attach(0);
+        sessions[1].attach(0).unseen();
         for turn in 0..4 {
             assert_eq!(found(&routes, "a/b", turn), BTreeSet::from([2, 3]));
         }

@@ -11,10 +11,10 @@ use schema::clock::Timestamp;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::door::journal::{Journal, Place};
+use crate::door::journal::{Journal, Lsn};
 use crate::door::packet::{Malformed, Reason};
 use crate::door::pending::{Pending, PendingRetained};
-use crate::door::queue::{Manner, Parcel, Queue, QueueBudget, QueueLimits, Step, Written};
+use crate::door::queue::{Allowance, Manner, Parcel, Queue, QueueBudget, QueueLimits, Step, Written};
 use crate::door::retained::Retained;
 use crate::filter::{self, Shared};
 use crate::message::Qos;
@@ -65,13 +65,47 @@ pub(crate) enum NotQueued {
     NoRoom(QueueDrop),
 }
 
+impl State {
+    /// Whether the session outlives its connection, and so is stored.
+    fn lasts(&self) -> bool {
+        self.expiry_seconds > 0
+    }
+}
+
+/// What a session has not written yet, and does not wait for its client with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// How far the journal must be stored before more can be written.
+    pub(crate) waits_for: Option<Lsn>,
+    /// There may be more at once.
+    pub(crate) is_more: bool,
+}
+
+/// Whether a packet id was in use, and what the answer to it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) lsn: Lsn,
+    pub(crate) is_found: bool,
+}
+
+impl Found {
+    fn at(lsn: Lsn) -> Self {
+        Self { lsn, is_found: true }
+    }
+
+    /// What version 5 is told.
+    pub(crate) fn reason(self) -> Reason {
+        if self.is_found { Reason::SUCCESS } else { Reason::PACKET_ID_NOT_FOUND }
+    }
+}
+
 /// What became of a message at QoS 2 that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Receipt {
     /// It is not committed yet.
     Pending,
     /// It is committed, there in the journal.
-    Committed(Place),
+    Committed(Lsn),
     /// It was refused for this reason, and its sender was not there any more to be told.
     Refused(Reason),
 }
@@ -113,7 +147,7 @@ impl Session {
                 subscriptions,
                 received: received
                     .into_iter()
-                    .map(|packet_id| (packet_id, Receipt::Committed(Place::START)))
+                    .map(|packet_id| (packet_id, Receipt::Committed(Lsn::START)))
                     .collect(),
                 queue: Queue::restore(&parts.budget, &client.owner, queue),
                 pending: Pending::default(),
@@ -127,6 +161,11 @@ impl Session {
     /// Its number among the sessions of this process.
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Its key in the store.
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
     }
 
     /// Whose it is.
@@ -144,38 +183,42 @@ impl Session {
         self.lock().expiry_seconds
     }
 
-    /// The client is there, and wants the session to last so long after it left.
-    pub(crate) fn attach(&self, expiry_seconds: u32) {
+    /// The client is there, and wants the session to last so long after it left. A session that is not to last any more is
+    /// gone once the journal is stored up to there.
+    pub(crate) fn attach(&self, expiry_seconds: u32) -> Lsn {
         let mut state = self.lock();
-        self.set_expiry(&mut state, expiry_seconds);
+        let lsn = self.set_expiry(&mut state, expiry_seconds);
         state.is_connected = true;
         state.queue.restart();
-        if expiry_seconds > 0 {
-            self.record_life(&state, None);
-        }
+        self.note_life(&state, None);
+        lsn
     }
 
     /// The client left.
     pub(crate) fn detach(&self, now: Timestamp) {
         let mut state = self.lock();
         state.is_connected = false;
-        if state.expiry_seconds > 0 {
-            self.record_life(&state, Some(now));
-        }
+        self.note_life(&state, Some(now));
     }
 
-    /// The session lasts so long after its client left.
+    /// The session lasts so long after its client left, which says goodbye with this.
     pub(crate) fn expire_after(&self, expiry_seconds: u32) {
-        self.set_expiry(&mut self.lock(), expiry_seconds);
+        self.set_expiry(&mut self.lock(), expiry_seconds).unseen();
     }
 
-    /// The session is over.
-    pub(crate) fn end(&self) {
-        let mut state = self.lock();
-        if state.expiry_seconds > 0 {
-            state.expiry_seconds = 0;
-            self.parts.journal.record(Change::Ended { id: self.id });
-        }
+    /// The session is over, for a client that is told so once the journal is stored up to there.
+    pub(crate) fn end(&self) -> Lsn {
+        self.set_expiry(&mut self.lock(), 0)
+    }
+
+    /// The store does not have the session any more: it ends with its connection, and nothing of it is recorded.
+    pub(crate) fn forget(&self) {
+        self.lock().expiry_seconds = 0;
+    }
+
+    /// Where the journal has everything that happened to the session so far.
+    pub(crate) fn recorded(&self) -> Lsn {
+        self.recorded_if(self.lock().lasts())
     }
 
     /// What the client subscribed to.
@@ -189,7 +232,7 @@ impl Session {
         &self,
         subscription: Subscription,
         subscriptions_max: usize,
-    ) -> Option<(Place, Option<Subscription>)> {
+    ) -> Option<(Lsn, Option<Subscription>)> {
         let mut state = self.lock();
         let count = state.subscriptions.len();
         let known = state.subscriptions.iter_mut().find(|known| known.filter == subscription.filter);
@@ -201,19 +244,19 @@ impl Session {
                 None
             }
         };
-        let place = self.record(&state, || Change::Subscribed { id: self.id, subscription });
-        Some((place, replaced))
+        let lsn = self.record(state.lasts(), || Change::Subscribed { id: self.id, subscription });
+        Some((lsn, replaced))
     }
 
     /// Removes a subscription: says where that is in the journal. `None` when there is none.
-    pub(crate) fn unsubscribe(&self, filter: &str) -> Option<(Place, Subscription)> {
+    pub(crate) fn unsubscribe(&self, filter: &str) -> Option<(Lsn, Subscription)> {
         let mut state = self.lock();
         let index = state.subscriptions.iter().position(|known| *known.filter == *filter)?;
         let removed = state.subscriptions.remove(index);
         state.pending.remove(filter);
-        let place =
-            self.record(&state, || Change::Unsubscribed { id: self.id, filter: Arc::clone(&removed.filter) });
-        Some((place, removed))
+        let filter = Arc::clone(&removed.filter);
+        let lsn = self.record(state.lasts(), || Change::Unsubscribed { id: self.id, filter });
+        Some((lsn, removed))
     }
 
     /// Takes out what waits for subscriptions the client may not have any more: all that none of the others matches.
@@ -230,7 +273,7 @@ impl Session {
         let mut dropped = Vec::new();
         queue.retain(is_wanted, |sequence| dropped.push(sequence));
         for sequence in dropped {
-            self.record(&state, || Change::Dequeued { id: self.id, sequence });
+            self.note_dequeued(&state, sequence);
         }
     }
 
@@ -242,34 +285,34 @@ impl Session {
         state.queue.drop_aged(now, age_max, |sequence| dropped.push(sequence));
         for sequence in dropped {
             self.parts.stats.count_queue_dropped(QueueDrop::Age);
-            self.record(&state, || Change::Dequeued { id: self.id, sequence });
+            self.note_dequeued(&state, sequence);
         }
     }
 
     /// Queues a message for the client: says where that is in the journal. What finds no room is counted.
-    pub(crate) fn offer(&self, parcel: Parcel, now: Timestamp) -> Place {
+    pub(crate) fn offer(&self, parcel: Parcel, now: Timestamp) -> Lsn {
         match self.try_offer(parcel, now) {
-            Ok(place) => place,
-            Err(NotQueued::Away) => Place::START,
+            Ok(lsn) => lsn,
+            Err(NotQueued::Away) => Lsn::START,
             Err(NotQueued::NoRoom(reason)) => {
                 self.parts.stats.count_queue_dropped(reason);
-                Place::START
+                Lsn::START
             }
         }
     }
 
     /// Queues a message for the client if there is room: says where that is in the journal. A message without a promise is
     /// for those who are there.
-    pub(crate) fn try_offer(&self, parcel: Parcel, now: Timestamp) -> Result<Place, NotQueued> {
+    pub(crate) fn try_offer(&self, parcel: Parcel, now: Timestamp) -> Result<Lsn, NotQueued> {
         let mut state = self.lock();
         if !state.is_connected && parcel.manner.qos == Qos::AtMostOnce {
             return Err(NotQueued::Away);
         }
-        let is_lasting = state.expiry_seconds > 0;
-        let place = self.enqueue(&mut state.queue, is_lasting, parcel, now);
+        let lasts = state.lasts();
+        let lsn = self.enqueue(&mut state.queue, lasts, parcel, now);
         drop(state);
         self.changed.notify_one();
-        place.map_err(NotQueued::NoRoom)
+        lsn.map_err(NotQueued::NoRoom)
     }
 
     /// Has the retained messages of new subscriptions sent to the client, as there is room for them.
@@ -283,38 +326,40 @@ impl Session {
         self.changed.notify_one();
     }
 
-    /// Writes what may be written now; says whether there may be more at once.
+    /// Writes what may be written now, with the journal stored up to `stored`; says what is left.
     pub(crate) fn send(
         &self,
         now: Timestamp,
         in_flight_max: usize,
+        stored: Lsn,
         mut write: impl FnMut(Step<'_>) -> Written,
-    ) -> bool {
+    ) -> Left {
         let mut state = self.lock();
+        let allowance = Allowance { now, in_flight_max, age_max: self.parts.limits.age_max, stored };
         for _ in 0..LOOK_UPS_MAX {
-            self.write(&mut state, now, in_flight_max, &mut write);
+            let waits_for = self.write(&mut state, allowance, &mut write);
             if state.pending.is_empty() || !self.look_up_retained(&mut state, now, in_flight_max) {
-                return false;
+                return Left { waits_for, is_more: false };
             }
         }
-        true
+        Left { waits_for: None, is_more: true }
     }
 
     fn write(
         &self,
         state: &mut State,
-        now: Timestamp,
-        in_flight_max: usize,
+        allowance: Allowance,
         write: impl FnMut(Step<'_>) -> Written,
-    ) {
+    ) -> Option<Lsn> {
         let mut dropped = Vec::new();
-        state.queue.send(now, in_flight_max, self.parts.limits.age_max, write, |sequence, reason| {
+        let waits_for = state.queue.send(allowance, write, |sequence, reason| {
             self.parts.stats.count_queue_dropped(reason);
             dropped.extend(sequence);
         });
         for sequence in dropped {
-            self.record(state, || Change::Dequeued { id: self.id, sequence });
+            self.note_dequeued(state, sequence);
         }
+        waits_for
     }
 
     /// Queues retained messages as far as there is room for them, so that however many there are, none falls to a limit.
@@ -349,41 +394,26 @@ impl Session {
 
     /// The client has a message at quality 1.
     pub(crate) fn acknowledged(&self, packet_id: u16) -> Result<(), Malformed> {
-        let mut state = self.lock();
-        let sequence = state.queue.acknowledged(packet_id)?;
-        self.record_dequeued(&state, sequence);
-        Ok(())
+        self.finish(packet_id, Queue::acknowledged)
     }
 
-    /// The client has a message at quality 2, and is told to release its id; false for an id that is not in use.
-    pub(crate) fn taken(&self, packet_id: u16) -> Result<bool, Malformed> {
+    /// The client has a message at quality 2: says where that is in the journal, after which it is told to release the id.
+    pub(crate) fn taken(&self, packet_id: u16) -> Result<Found, Malformed> {
         let mut state = self.lock();
-        match state.queue.taken(packet_id) {
-            Ok(news) => {
-                if let Some(sequence) = news {
-                    self.record(&state, || Change::Taken { id: self.id, sequence });
-                }
-                Ok(true)
-            }
-            Err(None) => Ok(false),
-            Err(Some(malformed)) => Err(malformed),
-        }
+        let lasts = state.lasts();
+        let record = |sequence| self.record(lasts, || Change::Taken { id: self.id, sequence });
+        let lsn = state.queue.taken(packet_id, record)?;
+        Ok(lsn.map_or_else(|| self.not_found(lasts), Found::at))
     }
 
     /// The client refused a message at quality 2.
     pub(crate) fn refused(&self, packet_id: u16) -> Result<(), Malformed> {
-        let mut state = self.lock();
-        let sequence = state.queue.refused(packet_id)?;
-        self.record_dequeued(&state, sequence);
-        Ok(())
+        self.finish(packet_id, Queue::refused)
     }
 
     /// The client released the id of a message at quality 2.
     pub(crate) fn completed(&self, packet_id: u16) -> Result<(), Malformed> {
-        let mut state = self.lock();
-        let sequence = state.queue.completed(packet_id)?;
-        self.record_dequeued(&state, sequence);
-        Ok(())
+        self.finish(packet_id, Queue::completed)
     }
 
     /// Takes the id of a message at QoS 2 that arrives; false when the same message came before.
@@ -402,11 +432,11 @@ impl Session {
     }
 
     /// The message that arrived under an id is committed: says where that is in the journal.
-    pub(crate) fn committed(&self, packet_id: u16) -> Place {
+    pub(crate) fn committed(&self, packet_id: u16) -> Lsn {
         let mut state = self.lock();
-        let place = self.record(&state, || Change::Received { id: self.id, packet_id });
-        state.received.insert(packet_id, Receipt::Committed(place));
-        place
+        let lsn = self.record(state.lasts(), || Change::Received { id: self.id, packet_id });
+        state.received.insert(packet_id, Receipt::Committed(lsn));
+        lsn
     }
 
     /// The message that arrived under an id was refused. The id is free when its sender is told so; otherwise the sender is
@@ -421,30 +451,31 @@ impl Session {
     }
 
     /// What the sender of a message that came again is told, and how far the journal must be stored before that.
-    pub(crate) fn answer_again(&self, packet_id: u16) -> (Place, Reason) {
+    pub(crate) fn answer_again(&self, packet_id: u16) -> (Lsn, Reason) {
         let mut state = self.lock();
         match state.received.get(&packet_id).copied() {
-            Some(Receipt::Committed(place)) => (place, Reason::SUCCESS),
+            Some(Receipt::Committed(lsn)) => (lsn, Reason::SUCCESS),
             Some(Receipt::Refused(reason)) => {
                 state.received.remove(&packet_id);
-                (Place::START, reason)
+                (Lsn::START, reason)
             }
             // It came twice, and was refused the first time.
-            Some(Receipt::Pending) | None => (Place::START, Reason::UNSPECIFIED),
+            Some(Receipt::Pending) | None => (Lsn::START, Reason::UNSPECIFIED),
         }
     }
 
-    /// The client released an id: says where that is in the journal. `Ok(None)` for an id that is not in use.
-    pub(crate) fn release(&self, packet_id: u16) -> Result<Option<Place>, Malformed> {
+    /// The client released an id: says where that is in the journal, after which it may use the id again.
+    pub(crate) fn release(&self, packet_id: u16) -> Result<Found, Malformed> {
         let mut state = self.lock();
+        let lasts = state.lasts();
         match state.received.get(&packet_id) {
-            None => Ok(None),
+            None => Ok(self.not_found(lasts)),
             Some(Receipt::Pending | Receipt::Refused(_)) => {
                 Err(Malformed::protocol("PUBREL before its PUBREC"))
             }
             Some(Receipt::Committed(_)) => {
                 state.received.remove(&packet_id);
-                Ok(Some(self.record(&state, || Change::Released { id: self.id, packet_id })))
+                Ok(Found::at(self.record(lasts, || Change::Released { id: self.id, packet_id })))
             }
         }
     }
@@ -472,52 +503,62 @@ impl Session {
     fn enqueue(
         &self,
         queue: &mut Queue,
-        is_lasting: bool,
+        lasts: bool,
         parcel: Parcel,
         now: Timestamp,
-    ) -> Result<Place, QueueDrop> {
-        let Parcel { publication, manner } = parcel.clone();
-        let Manner { qos, retain, subscription_ids } = manner;
-        let sequence = queue.push(parcel, now, &self.parts.limits)?;
-        let Some(sequence) = sequence.filter(|_| is_lasting) else { return Ok(Place::START) };
-        let queued = Queued {
-            sequence,
-            publication,
-            qos,
-            retain,
-            subscription_ids,
-            is_received: false,
-            queued_at: now,
+    ) -> Result<Lsn, QueueDrop> {
+        let Parcel { publication, manner: Manner { qos, retain, subscription_ids } } = parcel.clone();
+        let record = |sequence| {
+            let (is_received, queued_at) = (false, now);
+            let queued =
+                Queued { sequence, publication, qos, retain, subscription_ids, is_received, queued_at };
+            self.record(lasts, || Change::Queued { id: self.id, queued })
         };
-        Ok(self.parts.journal.record(Change::Queued { id: self.id, queued }))
+        queue.push(parcel, now, &self.parts.limits, record)
     }
 
-    fn set_expiry(&self, state: &mut State, expiry_seconds: u32) {
-        let was_stored = state.expiry_seconds > 0;
+    /// Takes a message out that its client is done with, which nobody is told.
+    fn finish(
+        &self,
+        packet_id: u16,
+        finish: impl FnOnce(&mut Queue, u16) -> Result<Option<u64>, Malformed>,
+    ) -> Result<(), Malformed> {
+        let mut state = self.lock();
+        if let Some(sequence) = finish(&mut state.queue, packet_id)? {
+            self.note_dequeued(&state, sequence);
+        }
+        Ok(())
+    }
+
+    /// An id that is not in use. It may have been until now, so that the client hears of it after all that was recorded.
+    fn not_found(&self, lasts: bool) -> Found {
+        Found { lsn: self.recorded_if(lasts), is_found: false }
+    }
+
+    fn recorded_if(&self, lasts: bool) -> Lsn {
+        if lasts { self.parts.journal.last() } else { Lsn::START }
+    }
+
+    fn set_expiry(&self, state: &mut State, expiry_seconds: u32) -> Lsn {
+        let was_lasting = state.lasts();
         state.expiry_seconds = expiry_seconds;
-        if was_stored && expiry_seconds == 0 {
-            self.parts.journal.record(Change::Ended { id: self.id });
-        }
+        self.record(was_lasting && !state.lasts(), || Change::Ended { id: self.id })
     }
 
-    fn record_life(&self, state: &State, left_at: Option<Timestamp>) -> Place {
-        self.parts.journal.record(Change::Session {
-            id: self.id,
-            client: self.client.clone(),
-            expiry_seconds: state.expiry_seconds,
-            left_at,
-        })
+    /// That a session lasts is told by the answer to its first subscription or message.
+    fn note_life(&self, state: &State, left_at: Option<Timestamp>) {
+        let (client, expiry_seconds) = (&self.client, state.expiry_seconds);
+        let life = || Change::Session { id: self.id, client: client.clone(), expiry_seconds, left_at };
+        self.record(state.lasts(), life).unseen();
     }
 
-    fn record_dequeued(&self, state: &State, sequence: Option<u64>) {
-        if let Some(sequence) = sequence {
-            self.record(state, || Change::Dequeued { id: self.id, sequence });
-        }
+    fn note_dequeued(&self, state: &State, sequence: u64) {
+        self.record(state.lasts(), || Change::Dequeued { id: self.id, sequence }).unseen();
     }
 
-    /// Records a change of a session that outlives its connection; whatever ends with its connection is not stored.
-    fn record(&self, state: &State, change: impl FnOnce() -> Change) -> Place {
-        if state.expiry_seconds > 0 { self.parts.journal.record(change()) } else { Place::START }
+    /// Records a change of a session that outlives its connection; what ends with its connection is not stored.
+    fn record(&self, lasts: bool, change: impl FnOnce() -> Change) -> Lsn {
+        if lasts { self.parts.journal.record(change()) } else { Lsn::START }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

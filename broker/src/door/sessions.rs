@@ -13,14 +13,16 @@ use schema::clock::Timestamp;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
 
 use crate::door::hub::Hub;
 use crate::door::inbound::Inbound;
 use crate::door::inflow::{Inflow, InflowParts};
+use crate::door::journal::Lsn;
 use crate::door::session::{Session, SessionParts};
 use crate::door::will::{DelayedWill, HeldWill};
 use crate::gatekeeper::{CredentialId, Identity, Principal};
-use crate::store::{Client, Owner, StoredSession};
+use crate::store::{Change, Client, Owner, StoredSession, WaitingWill};
 use crate::tls::ClientChain;
 
 /// Why a session's connection is told to close.
@@ -30,6 +32,8 @@ pub(crate) enum CloseReason {
     TakenOver,
     /// The device is not enabled any more, or its certificate or password not accepted.
     Revoked,
+    /// Its session was deleted from the store.
+    Deleted,
 }
 
 /// How a client wants to find and leave its session.
@@ -127,6 +131,8 @@ pub(crate) struct Seated {
     pub(crate) seat: Seat,
     /// The session was there before.
     pub(crate) is_present: bool,
+    /// How far the journal must be stored before the client is told: the session it had is gone then.
+    pub(crate) ended: Lsn,
 }
 
 /// No seat is to be had.
@@ -153,17 +159,17 @@ impl Sessions {
         (Arc::new(sessions), due)
     }
 
-    /// Takes up what was stored, as if all clients had left `now` or when they did.
-    pub(crate) fn restore(&self, stored: Vec<StoredSession>, now: Timestamp) {
+    /// Takes up what was stored, as if all clients had left `now` or when they did. Wills whose session is over are published.
+    pub(crate) fn restore(&self, sessions: Vec<StoredSession>, wills: Vec<WaitingWill>, now: Timestamp) {
         let mut state = self.lock();
-        for stored in stored {
+        for stored in sessions {
             let away =
                 stored.left_at.map_or(Duration::ZERO, |left_at| (now - left_at).to_std().unwrap_or_default());
             let left = Duration::from_secs(u64::from(stored.expiry_seconds)).saturating_sub(away);
             let had_left = stored.left_at.is_some();
             let session = Session::restore(&self.parts, self.number(), stored);
             if left.is_zero() {
-                session.end();
+                session.end().unseen();
                 continue;
             }
             self.hub.restore(&session);
@@ -174,6 +180,28 @@ impl Sessions {
             let place = Place::Away { since, ends_at: since + left, will: None };
             let inbound = self.inflow.inbound();
             state.entries.insert(session.client().clone(), Entry { session, inbound, place });
+        }
+        for stored in wills {
+            self.restore_will(&mut state, stored, now);
+        }
+        // There may have been more room when they were stored.
+        while lasting(&state) > self.lasting_max && self.end_one(&mut state).is_ok() {}
+    }
+
+    fn restore_will(&self, state: &mut Registry, stored: WaitingWill, now: Timestamp) {
+        let client = stored.client.clone();
+        match state.entries.get_mut(&client) {
+            Some(Entry { session, inbound, place: Place::Away { will, .. } }) => {
+                let restored = DelayedWill::restore(&self.inflow.credits, stored, Arc::clone(session), now);
+                let before = std::mem::replace(will, restored);
+                self.publish(inbound, before);
+            }
+            Some(Entry { place: Place::Seated(_), .. }) | None => {
+                // Nobody can tell its publisher from others any more, which matters to nobody else.
+                let session = Session::new(&self.parts, self.number(), client, 0);
+                let restored = DelayedWill::restore(&self.inflow.credits, stored, session, now);
+                self.publish(&self.inflow.inbound(), restored);
+            }
         }
     }
 
@@ -219,9 +247,25 @@ impl Sessions {
             }
         }
         for client in ended {
-            self.end(&mut state, &client);
+            self.end(&mut state, &client).unseen();
         }
         state.leftovers.retain(|_, inbound| inbound.strong_count() > 0);
+    }
+
+    /// Ends sessions that the store does not have any more: their clients begin new ones.
+    pub(crate) fn end_deleted(&self, ids: &[Uuid]) {
+        let mut state = self.lock();
+        let mut away = Vec::new();
+        for (client, entry) in state.entries.iter().filter(|(_, entry)| ids.contains(&entry.session.id())) {
+            entry.session.forget();
+            match &entry.place {
+                Place::Seated(seat) => drop(seat.close.send_replace(Some(CloseReason::Deleted))),
+                Place::Away { .. } => away.push(client.clone()),
+            }
+        }
+        for client in away {
+            self.end(&mut state, &client).unseen();
+        }
     }
 
     /// All sessions.
@@ -237,15 +281,21 @@ impl Sessions {
     ) -> Result<Result<Seated, watch::Receiver<()>>, NoSeat> {
         let mut state = self.lock();
         let mut is_present = false;
-        match state.entries.get(client).map(|entry| &entry.place) {
+        let mut ended = Lsn::START;
+        match state.entries.get_mut(client).map(|entry| &mut entry.place) {
             Some(Place::Seated(seat)) => {
                 seat.close.send_replace(Some(CloseReason::TakenOver));
                 return Ok(Err(seat.gone.clone()));
             }
             Some(Place::Away { ends_at, .. }) if wish.is_clean || Instant::now() >= *ends_at => {
-                self.end(&mut state, client);
+                ended = self.end(&mut state, client);
             }
-            Some(Place::Away { .. }) => is_present = true,
+            Some(Place::Away { will, .. }) => {
+                is_present = true;
+                if let Some(DelayedWill { id, .. }) = will.take() {
+                    self.hub.journal.note(Change::WillGone { id });
+                }
+            }
             None => {}
         }
         if !is_present && wish.expiry_seconds > 0 {
@@ -259,7 +309,7 @@ impl Sessions {
                 (session, inbound.unwrap_or_else(|| self.inflow.inbound()))
             }
         };
-        session.attach(wish.expiry_seconds);
+        let ended = ended.max(session.attach(wish.expiry_seconds));
         let id = self.number();
         let (close, close_seen) = watch::channel(None);
         let (alive, gone) = watch::channel(());
@@ -273,19 +323,20 @@ impl Sessions {
         drop(state);
         let sessions = Arc::clone(self);
         let seat = Seat { sessions, session, inbound, id, close: close_seen, will: None, _alive: alive };
-        Ok(Ok(Seated { seat, is_present }))
+        Ok(Ok(Seated { seat, is_present, ended }))
     }
 
-    /// Ends a session. What it left open is collected all the same, its last will among it.
-    fn end(&self, state: &mut Registry, client: &Client) {
-        let Some(Entry { session, inbound, place }) = state.entries.remove(client) else { return };
+    /// Ends a session. What it left open is collected all the same, its last will among it. A client is told once the journal
+    /// is stored up to there.
+    fn end(&self, state: &mut Registry, client: &Client) -> Lsn {
+        let Some(Entry { session, inbound, place }) = state.entries.remove(client) else { return Lsn::START };
         if let Place::Away { will, .. } = place {
             self.publish(&inbound, will);
         }
         if inbound.open() > 0 {
             state.leftovers.insert(client.clone(), Arc::downgrade(&inbound));
         }
-        self.hub.end(&session);
+        self.hub.end(&session)
     }
 
     fn publish(&self, inbound: &Arc<Inbound>, will: Option<DelayedWill>) {
@@ -307,26 +358,29 @@ impl Sessions {
             .collect()
     }
 
-    /// When there are as many lasting sessions as there may be, one ends whose client is away: of the owner who has the most
-    /// of them the one that is away longest. So nobody pushes others out by taking many names.
+    /// Ends lasting sessions until there is room for one more.
     fn make_room(&self, state: &mut Registry) -> Result<(), NoSeat> {
-        let mut lasting: HashMap<&Owner, usize> = HashMap::new();
-        for (client, entry) in &state.entries {
-            if entry.session.expiry_seconds() > 0 {
-                *lasting.entry(&client.owner).or_default() += 1;
-            }
+        while lasting(state) >= self.lasting_max {
+            self.end_one(state)?;
         }
-        if lasting.values().sum::<usize>() < self.lasting_max {
-            return Ok(());
+        Ok(())
+    }
+
+    /// Ends a lasting session whose client is away: of the owner who has the most of them the one that is away longest. So
+    /// nobody pushes others out by taking many names.
+    fn end_one(&self, state: &mut Registry) -> Result<(), NoSeat> {
+        let mut counts: HashMap<&Owner, usize> = HashMap::new();
+        for (client, entry) in &state.entries {
+            *counts.entry(&client.owner).or_default() += usize::from(entry.session.expiry_seconds() > 0);
         }
         let away = state.entries.iter().filter_map(|(client, entry)| match entry.place {
-            Place::Away { since, .. } => Some((Reverse(lasting.get(&client.owner)), since, client)),
+            Place::Away { since, .. } => Some((Reverse(counts.get(&client.owner)), since, client)),
             Place::Seated(_) => None,
         });
         let (.., client) = away.min_by_key(|(count, since, _)| (*count, *since)).ok_or(NoSeat::TooMany)?;
         let client = client.clone();
         tracing::warn!(client_id = &*client.client_id, "a lasting session ended to make room for another");
-        self.end(state, &client);
+        self.end(state, &client).unseen();
         Ok(())
     }
 
@@ -339,18 +393,20 @@ impl Sessions {
         }
         let expiry_seconds = seat.session.expiry_seconds();
         if expiry_seconds == 0 {
-            return self.end(&mut state, client);
+            return self.end(&mut state, client).unseen();
         }
         let since = Instant::now();
-        let will = seat.will.take().map(|(will, principal, delay)| DelayedWill {
-            will,
-            principal,
-            session: Arc::clone(&seat.session),
-            due_at: since + delay,
+        let now = self.hub.clock.now();
+        let lasts = Duration::from_secs(u64::from(expiry_seconds));
+        let will = seat.will.take().map(|(will, principal, delay)| {
+            let session = Arc::clone(&seat.session);
+            let waits = delay.min(lasts);
+            let will = DelayedWill { id: Uuid::now_v7(), will, principal, session, due_at: since + waits };
+            self.hub.journal.note(Change::WillWaits(Arc::new(will.to_stored(now + waits))));
+            will
         });
-        let ends_at = since + Duration::from_secs(u64::from(expiry_seconds));
-        entry.place = Place::Away { since, ends_at, will };
-        seat.session.detach(self.hub.clock.now());
+        entry.place = Place::Away { since, ends_at: since + lasts, will };
+        seat.session.detach(now);
     }
 
     fn number(&self) -> u64 {
@@ -360,6 +416,11 @@ impl Sessions {
     fn lock(&self) -> MutexGuard<'_, Registry> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many sessions outlive their connections.
+fn lasting(state: &Registry) -> usize {
+    state.entries.values().filter(|entry| entry.session.expiry_seconds() > 0).count()
 }
 
 impl Seat {

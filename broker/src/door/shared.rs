@@ -33,6 +33,8 @@ pub(crate) enum Phase {
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) settings: DoorSettings,
+    /// Whether sessions may outlive their connections here: of several doors on one store one keeps them.
+    pub(crate) keeps_sessions: bool,
     pub(crate) gatekeeper: Arc<dyn Gatekeeper>,
     pub(crate) clock: Clock,
     pub(crate) hub: Arc<Hub>,

@@ -13,7 +13,7 @@ use crate::credits::Cost;
 use crate::door::connection::{Connection, Ending, Pause};
 use crate::door::hub::Subscribed;
 use crate::door::inflow::{Arrived, Owed};
-use crate::door::journal::Place;
+use crate::door::journal::Lsn;
 use crate::door::packet::{
     self, Ack, Asked, Disconnect, Header, Kind, Malformed, MessageProperties, Reason, RetainHandling,
     Subscribe, SubscribeOptions, Unsubscribe, Version,
@@ -338,17 +338,13 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             Kind::PubAck => session.acknowledged(packet_id)?,
             Kind::PubRec if reason.is_error() => session.refused(packet_id)?,
             Kind::PubRec => {
-                let is_known = session.taken(packet_id)?;
-                let reason = if is_known { Reason::SUCCESS } else { Reason::PACKET_ID_NOT_FOUND };
-                packet::put_pubrel(&mut self.transport.outbox, self.version, packet_id, reason);
+                let found = session.taken(packet_id)?;
+                self.inflow.owe(found.lsn, Owed::PubRel(packet_id, found.reason()));
             }
             Kind::PubComp => session.completed(packet_id)?,
             Kind::PubRel => {
-                let (place, reason) = match session.release(packet_id)? {
-                    Some(place) => (place, Reason::SUCCESS),
-                    None => (Place::START, Reason::PACKET_ID_NOT_FOUND),
-                };
-                self.inflow.owe(place, Owed::PubComp(packet_id, reason));
+                let found = session.release(packet_id)?;
+                self.inflow.owe(found.lsn, Owed::PubComp(packet_id, found.reason()));
             }
             Kind::Connect
             | Kind::Publish { .. }
@@ -380,7 +376,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     async fn subscribe(&mut self, subscribe: Subscribe<'_>) {
         let Subscribe { packet_id, subscription_id, filters } = subscribe;
         let mut codes = Vec::with_capacity(filters.len());
-        let (mut place, mut retained) = (Place::START, Vec::new());
+        let (mut lsn, mut retained) = (Lsn::START, Vec::new());
         let mut known: HashMap<&str, (SubscribeOptions, u8)> = HashMap::new();
         for Asked { filter, options } in filters {
             if let Some((_, code)) = known.get(filter).filter(|(known, _)| *known == options) {
@@ -398,7 +394,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             let outcome = self.subscribe_one(subscription, options.retain_handling).await;
             let code = match (outcome, self.version) {
                 (Ok(made), _) => {
-                    place = place.max(made.place);
+                    lsn = lsn.max(made.lsn);
                     retained.extend(made.retained);
                     options.qos as u8
                 }
@@ -408,7 +404,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             codes.push(code);
             known.insert(filter, (options, code));
         }
-        self.inflow.owe(place, Owed::SubAck(packet_id, codes, retained));
+        self.inflow.owe(lsn, Owed::SubAck(packet_id, codes, retained));
     }
 
     /// Makes one subscription, or says why it is refused.
@@ -445,20 +441,24 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     async fn unsubscribe(&mut self, unsubscribe: Unsubscribe<'_>) {
         let Unsubscribe { packet_id, filters } = unsubscribe;
         let mut codes = Vec::with_capacity(filters.len());
-        let mut place = Place::START;
+        let mut lsn = Lsn::START;
         let session = Arc::clone(self.seat.session());
         for filter in filters {
             match self.shared.hub.unsubscribe(&session, filter) {
-                Some((stored, removed)) => {
-                    place = place.max(stored);
+                Some((removed_at, removed)) => {
+                    lsn = lsn.max(removed_at);
                     if is_live(&removed) {
                         self.outflow.unlisten(filter).await;
                     }
                     codes.push(Reason::SUCCESS);
                 }
-                None => codes.push(Reason::NO_SUBSCRIPTION_EXISTED),
+                None => {
+                    // It may have existed until a moment ago.
+                    lsn = lsn.max(session.recorded());
+                    codes.push(Reason::NO_SUBSCRIPTION_EXISTED);
+                }
             }
         }
-        self.inflow.owe(place, Owed::UnsubAck(packet_id, codes));
+        self.inflow.owe(lsn, Owed::UnsubAck(packet_id, codes));
     }
 }

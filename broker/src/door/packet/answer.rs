@@ -42,6 +42,7 @@ impl ConnectCode {
                 Reason::SERVER_UNAVAILABLE
                 | Reason::SERVER_BUSY
                 | Reason::QUOTA_EXCEEDED
+                | Reason::USE_ANOTHER_SERVER
                 | Reason::CONNECTION_RATE_EXCEEDED,
             ) => 3,
             Self::NotAuthorized | Self::Refused(_) => 5,

@@ -36,6 +36,7 @@ impl Reason {
     pub(crate) const QUOTA_EXCEEDED: Self = Self(0x97);
     pub(crate) const ADMINISTRATIVE_ACTION: Self = Self(0x98);
     pub(crate) const PAYLOAD_FORMAT_INVALID: Self = Self(0x99);
+    pub(crate) const USE_ANOTHER_SERVER: Self = Self(0x9c);
     pub(crate) const CONNECTION_RATE_EXCEEDED: Self = Self(0x9f);
 }
 
