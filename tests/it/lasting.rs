@@ -1,6 +1,8 @@
 //! Sessions that outlive their connections and the engine: subscriptions, queues, retained messages, and messages at
 //! quality 2, with the engine killed in between.
 
+mod exactly_once;
+
 use std::collections::BTreeSet;
 
 use tests::engine::Engine;

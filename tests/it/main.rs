@@ -17,6 +17,7 @@ mod gateway;
 mod growth;
 mod http;
 mod inference;
+mod keeper;
 mod lasting;
 mod limits;
 mod logins;

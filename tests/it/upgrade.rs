@@ -14,6 +14,7 @@ use tests::settings::Settings;
 use tests::stations::{check_rows, stations};
 use tests::wait::until;
 use tokio::task::JoinSet;
+use tokio_postgres::error::SqlState;
 
 /// Readings of each turn of an engine.
 const READINGS: usize = 40;
@@ -89,6 +90,28 @@ async fn tables_of_the_first_programs_are_upgraded_with_their_rows() {
     let lost: Vec<_> = before.iter().filter(|before| !after.contains(before)).collect();
     assert!(lost.is_empty(), "{lost:?} became {after:?}");
     assert_eq!(db.count("SELECT max(version)::int8 FROM refinery_schema_history").await, 8);
+}
+
+#[tokio::test]
+async fn of_several_sessions_of_one_client_the_newest_is_kept() {
+    let db = first().await;
+    let session = |id: u8, device: &str, client: &str| {
+        format!(
+            "INSERT INTO mqtt_sessions (session_id, tenant_id, device_id, client_id, expiry_seconds)
+             VALUES ('00000000-0000-7000-8000-0000000000{id:02}', {device}, '{client}', 60)"
+        )
+    };
+    let nobody = "NULL, NULL";
+    for (id, device, client) in
+        [(1, nobody, "a"), (2, nobody, "a"), (3, "'t', 'd'", "a"), (4, "'t', 'd'", "a"), (5, nobody, "b")]
+    {
+        db.execute(&session(id, device, client)).await;
+    }
+    db.store.migrate().await.expect("the tables can be upgraded");
+    let kept = "SELECT sum(right(session_id::text, 2)::int8)::int8 FROM mqtt_sessions";
+    assert_eq!(db.count(kept).await, 2 + 4 + 5);
+    let again = db.client.batch_execute(&session(6, nobody, "a")).await;
+    assert!(again.is_err_and(|error| error.code() == Some(&SqlState::UNIQUE_VIOLATION)));
 }
 
 /// An engine at work: a device and every station, in whichever version.

@@ -39,10 +39,7 @@ impl Raw {
     /// # Panics
     /// When it is not let in.
     pub async fn resume(mqtt: SocketAddr, client_id: &str) -> (Self, bool) {
-        let mut raw = Self(TcpStream::connect(mqtt).await.expect("somebody listens"));
-        let fields = [b"\0\x04MQTT\x04\0\0\x3c".as_slice(), &text(client_id)].concat();
-        raw.send(0x10, &fields).await;
-        let Packet { first, body } = raw.next().await;
+        let (raw, Packet { first, body }) = Self::connect(mqtt, &lasting(client_id)).await;
         assert_eq!((first, body.len(), body[1]), (0x20, 2, 0), "it is let in");
         (raw, body[0] == 1)
     }
@@ -58,6 +55,29 @@ impl Raw {
         raw.send(0x10, &[b"\0\x04MQTT\x04\x2e\0\x3c".as_slice(), &fields].concat()).await;
         assert_eq!(raw.next().await, Packet { first: 0x20, body: vec![0, 0] }, "it is let in");
         raw
+    }
+
+    /// Asks as [`Raw::resume`] does, and says why it is not let in.
+    pub async fn refused(mqtt: SocketAddr, client_id: &str) -> u8 {
+        let (_, answer) = Self::connect(mqtt, &lasting(client_id)).await;
+        answer.body[1]
+    }
+
+    /// Connects with these bytes of a CONNECT after its length; says the answer.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub async fn connect(mqtt: SocketAddr, fields: &[u8]) -> (Self, Packet) {
+        let mut raw = Self(TcpStream::connect(mqtt).await.expect("somebody listens"));
+        raw.send(0x10, fields).await;
+        let answer = raw.next().await;
+        (raw, answer)
+    }
+
+    /// Waits until the other side ends the connection, whatever it says before.
+    pub async fn expect_end(&mut self) {
+        // A reset is an end as well.
+        let _ = self.0.read_to_end(&mut Vec::new()).await;
     }
 
     /// Sends a packet.
@@ -156,6 +176,11 @@ impl Arrived {
             is_retained: first & 0x01 != 0,
         }
     }
+}
+
+/// A CONNECT of 3.1.1 without a credential, for a session that lasts.
+fn lasting(client_id: &str) -> Vec<u8> {
+    [b"\0\x04MQTT\x04\0\0\x3c".as_slice(), &text(client_id)].concat()
 }
 
 fn text(text: &str) -> Vec<u8> {
