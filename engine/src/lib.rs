@@ -18,4 +18,5 @@ pub mod observe;
 pub mod parts;
 pub mod reload;
 pub mod restore;
+pub mod systemd;
 pub mod tree;

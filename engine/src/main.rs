@@ -14,6 +14,7 @@ use engine::config::{self, Config, Environment, Inputs, Loaded, Secret};
 use engine::first_keys::{self, FirstKeys};
 use engine::health::Question;
 use engine::reload::Reload;
+use engine::systemd::Systemd;
 use engine::tree::Beside;
 use engine::{
     backup, broker_config, descriptors, device, doctor, greeting, health, init, model, observe, restore, tree,
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
     }
     let environment = Environment::of_process();
     cli.settle(&environment);
+    let systemd = if is_long_running(&cli.command) { Systemd::of(&environment) } else { Ok(None) };
     let inputs = cli.inputs(environment);
     let loaded = match config::load(&inputs) {
         Ok(loaded) => loaded,
@@ -60,7 +62,9 @@ fn main() -> ExitCode {
     if let Command::CheckConfig { judged, .. } = &cli.command {
         return check_config(&loaded, judged.command());
     }
-    match start(cli.command, inputs, loaded) {
+    let started =
+        systemd.context("tell systemd").and_then(|systemd| start(cli.command, inputs, loaded, systemd));
+    match started {
         Ok(code) => code,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "gave up");
@@ -92,7 +96,12 @@ fn check_model(wish: &ModelCheck, config: &Config) -> ExitCode {
     }
 }
 
-fn start(command: Command, inputs: Inputs, mut loaded: Loaded) -> anyhow::Result<ExitCode> {
+fn start(
+    command: Command,
+    inputs: Inputs,
+    mut loaded: Loaded,
+    systemd: Option<Systemd>,
+) -> anyhow::Result<ExitCode> {
     let first_keys = match command {
         Command::Up(_) => Some(first_keys::provide(&mut loaded.config)?),
         Command::Run
@@ -110,7 +119,9 @@ fn start(command: Command, inputs: Inputs, mut loaded: Loaded) -> anyhow::Result
     let reload = Reload::new(inputs, loaded.config.clone(), first_keys.is_some());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
-    let outcome = runtime.block_on(execute(command, loaded, reload, first_keys.unwrap_or_default()));
+    let http = loaded.config.http.clone();
+    let running = execute(command, loaded, reload, first_keys.unwrap_or_default());
+    let outcome = runtime.block_on(informing(systemd, &http, running));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
@@ -223,6 +234,19 @@ async fn greet(mut stage: watch::Receiver<Stage>, greeting: &str) -> Infallible 
         complain(greeting);
     }
     std::future::pending().await
+}
+
+/// Runs, and keeps the service manager informed, if one started this process.
+async fn informing(
+    systemd: Option<Systemd>,
+    http: &config::Http,
+    running: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    let Some(systemd) = systemd else { return running.await };
+    tokio::select! {
+        outcome = running => outcome,
+        error = systemd.keep_informed(http) => match error.context("tell systemd")? {},
+    }
 }
 
 /// Runs, and reads the configuration again whenever a SIGHUP says so.

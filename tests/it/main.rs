@@ -33,6 +33,7 @@ mod status;
 mod store;
 mod storm;
 mod sync;
+mod systemd;
 mod takeovers;
 mod thousand;
 mod tidy;
