@@ -55,7 +55,7 @@ image: $(STATIC) ## Build both images into target/image; needs buildah, mmdebstr
 	@PROGRAM=target/$(STATIC)/release/farmiq-edge deploy/image/build
 
 package: $(STATIC) ## Build the Debian package into target/debian; needs cargo-deb
-	cargo deb --no-build -p farmiq-edge --target $(STATIC) --output target/debian/
+	cargo deb --no-build --strip -p farmiq-edge --target $(STATIC) --output target/debian/
 
 bundle: image package ## Pack images, manifests and package into one file for a box without internet
 	@deploy/bin/bundle
