@@ -1,9 +1,10 @@
 //! A short run of the fuzz targets: the corpus that is kept, and mutations of it that are the same every time.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::*;
 
@@ -94,6 +95,31 @@ fn promises_are_kept_whatever_fails() {
     run("promises", PROMISES_MUTATIONS, promises);
 }
 
+/// Mutations of mutations, other ones each time.
+#[test]
+#[ignore = "takes an hour; to be run after changes of sessions, queues and the journal"]
+fn promises_are_kept_for_an_hour() {
+    const POOL_MAX: usize = 1000;
+    let mut pool = corpus("promises");
+    let seeds = pool.len();
+    let started = std::time::Instant::now();
+    let mut dice = Dice(u64::from(std::process::id()) << 32 | 1);
+    while started.elapsed() < Duration::from_secs(3600) {
+        let mut input = pool[dice.below(pool.len())].clone();
+        let other = pool[dice.below(pool.len())].clone();
+        mutate(&mut dice, &mut input, &other);
+        let shown = Shown(&input);
+        promises(&input);
+        drop(shown);
+        if pool.len() < POOL_MAX {
+            pool.push(input);
+        } else {
+            let at = seeds + dice.below(POOL_MAX - seeds);
+            pool[at] = input;
+        }
+    }
+}
+
 /// Has a client say something and hear its answer, several times; says whether time passed meanwhile.
 async fn is_answered_at_once(exchanges: &[(&[u8], &[u8])]) -> bool {
     let (door, _intake, _rows) = connection::open(0).await;
@@ -114,6 +140,33 @@ async fn is_answered_at_once(exchanges: &[(&[u8], &[u8])]) -> bool {
         () = conversation => {}
     }
     started.elapsed().is_zero()
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_is_taken_in_while_as_many_answers_wait_for_the_journal_as_messages_may_be_unanswered() {
+    const HANGING: u8 = 4 << 2;
+    let (door, _intake, rows) = connection::open(HANGING).await;
+    let (mut client, server) = duplex(4096);
+    let conversation = async {
+        client.write_all(b"\x10\x0e\0\x04MQTT\x04\x02\0\x3c\0\x02id").await.unwrap();
+        for id in 1..=6 {
+            client.write_all(&[0x33, 6, 0, 1, b'a', 0, id, b'x']).await.unwrap();
+        }
+        let mut heard = [0; 4];
+        client.read_exact(&mut heard).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(door.stats().received(), 4, "as many as may be unanswered");
+        rows.set_mood(Default::default());
+        for id in 1..=6 {
+            client.read_exact(&mut heard).await.unwrap();
+            assert_eq!(heard, [0x40, 2, 0, id]);
+        }
+    };
+    tokio::select! {
+        () = door.run() => {}
+        () = door.serve_stream(server) => {}
+        () = conversation => {}
+    }
 }
 
 fn sorted(bytes: &[u8]) -> Vec<u8> {

@@ -110,7 +110,8 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         retain: bool,
         arrival: &Arrival,
     ) -> Result<Option<Pause>, Ending> {
-        if self.inflow.open() >= self.shared.settings.inflight_max {
+        // A message whose answer waits for the journal is unanswered as well.
+        if self.inflow.open() + self.inflow.owed() >= self.shared.settings.inflight_max {
             return Ok(Some(Pause::Answers));
         }
         if header.body_bytes > self.shared.settings.message_bytes_max {
