@@ -20,6 +20,8 @@ use crate::stats::{DoorStats, QueueDrop};
 const WAITING_BYTES_MAX: usize = 256 << 10;
 /// Topics that are sent by a number to a client that allows it.
 const ALIASES_MAX: u16 = 32;
+/// Bytes of the longest topic that is sent by a number: what has one is remembered as long as the connection lasts.
+const ALIASED_BYTES_MAX: usize = 1 << 10;
 /// Live messages that are recognized when they match a second filter.
 const RECENT_MAX: usize = 256;
 
@@ -199,7 +201,7 @@ impl Wire {
 
     /// The number of a topic, and whether the client knows it; `None` when it has none.
     fn alias(&self, topic: &Arc<str>) -> Option<(NonZeroU16, bool)> {
-        if self.aliases_max == 0 {
+        if self.aliases_max == 0 || topic.len() > ALIASED_BYTES_MAX {
             return None;
         }
         match self.aliases.get(topic) {
@@ -209,5 +211,23 @@ impl Wire {
                 NonZeroU16::new(next).filter(|next| next.get() <= self.aliases_max).map(|next| (next, false))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_topic_is_not_remembered_for_an_alias() {
+        let wire = Wire {
+            version: Version::V5,
+            packet_bytes_max: usize::MAX,
+            aliases_max: ALIASES_MAX,
+            aliases: HashMap::new(),
+        };
+        let has_alias = |bytes: usize| wire.alias(&Arc::from("x".repeat(bytes))).is_some();
+        assert!(has_alias(ALIASED_BYTES_MAX));
+        assert!(!has_alias(ALIASED_BYTES_MAX + 1));
     }
 }
