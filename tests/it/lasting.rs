@@ -143,3 +143,29 @@ async fn retained_messages_outlive_a_kill() {
     reader.send(0xc0, &[]).await;
     assert_eq!(reader.next().await.first, 0xd0, "nothing else is retained");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_spellings_of_a_status_are_folded_and_an_empty_message_removes_it() {
+    const STATUS: &str = "iot/status/t/f/b/d";
+    let db = Database::fresh().await;
+    let mut engine = Engine::start(Settings::of(&db.url)).await;
+    engine.kill().await;
+    for (topic, payload) in [("/iot/status/t/f/b//d/", "odd"), (STATUS, "canonical")] {
+        db.execute(&format!(
+            "INSERT INTO mqtt_retained (topic_sha256, topic, payload, qos, properties)
+             VALUES (sha256('{topic}'), '{topic}', '{payload}', 1, '')"
+        ))
+        .await;
+    }
+    engine.start_again().await;
+    let (mut tool, _) = Raw::resume(engine.settings.mqtt, "tool").await;
+    tool.subscribe("iot/#", 0).await;
+    let arrived = tool.message().await;
+    assert_eq!((arrived.topic.as_str(), arrived.payload.as_str()), (STATUS, "canonical"));
+    // Answered once the journal is stored up to here, and with it what was folded before.
+    let (mut writer, _) = Raw::resume(engine.settings.mqtt, "writer").await;
+    writer.publish(0x03, "iot//status/t/f/b/d", 1, "").await;
+    writer.expect(0x40, 1).await;
+    assert_eq!(tool.message().await.payload, "", "nothing else was retained");
+    assert_eq!(db.count("SELECT count(*) FROM mqtt_retained").await, 0);
+}
