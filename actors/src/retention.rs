@@ -13,6 +13,7 @@ mod mark;
 mod orphans;
 mod pass;
 pub mod report;
+mod room;
 pub mod trouble;
 pub mod upkeep;
 
@@ -65,6 +66,8 @@ pub struct RetentionSettings {
     pub is_emergency_delete: bool,
     /// Free bytes of the media volume below which room is needed.
     pub free_bytes_min: u64,
+    /// Free bytes of the volume of the database below which room is needed there.
+    pub database_free_bytes_min: u64,
     /// The directory of the images; `None` when they lie in a bucket.
     pub media_root: Option<PathBuf>,
     /// The bucket of the images; a name with either backend.
@@ -102,6 +105,9 @@ struct Shared {
     /// Locked by the actor for as long as it lives.
     inbox: Arc<Mutex<mpsc::Receiver<Order>>>,
     room: Wake,
+    /// Where the database lies, when its volume needs room.
+    database_place: ArcSwapOption<PathBuf>,
+    database_room: Wake,
 }
 
 impl RetentionHub {
@@ -122,6 +128,8 @@ impl RetentionHub {
             orders,
             inbox: Arc::new(Mutex::new(inbox)),
             room: Wake::default(),
+            database_place: ArcSwapOption::empty(),
+            database_room: Wake::default(),
         }))
     }
 
@@ -182,6 +190,11 @@ impl RetentionHub {
                     store_due = Instant::now() + STORE_EVERY;
                 }
                 () = self.0.room.wait(Duration::MAX) => self.0.janitor.make_room_now().await,
+                () = self.0.database_room.wait(Duration::MAX) => {
+                    if let Some(place) = self.0.database_place.load_full() {
+                        self.0.janitor.make_database_room(&place).await;
+                    }
+                }
                 () = tokio::time::sleep_until(due) => {
                     self.pass(PassOrder::default()).await;
                     due = Instant::now() + self.0.interval;

@@ -112,6 +112,7 @@ pub async fn examine(loaded: &Loaded, command: Command) -> Vec<Finding> {
     findings.extend(rabbitmq(config).await);
     findings.push(model(config).await);
     findings.extend(machine::volumes(config));
+    findings.extend(machine::runway(config));
     findings.push(machine::clock().await);
     findings.push(machine::descriptors(config));
     findings.extend(machine::name(loaded, &Environment::of_process()));

@@ -18,5 +18,7 @@ pub mod observe;
 pub mod parts;
 pub mod reload;
 pub mod restore;
+pub mod runway;
+pub mod support;
 pub mod systemd;
 pub mod tree;

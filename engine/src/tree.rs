@@ -83,6 +83,7 @@ use crate::cluster::Stage;
 use crate::config::{self, Auth, Broker, Config, MediaBackend, Mqtt, MqttMode, Secret};
 use crate::http::{self, AppState, CurrentAuthority, Face};
 use crate::parts::Parts;
+use crate::runway::RunwayWatch;
 
 pub(crate) mod inference;
 pub(crate) mod media;
@@ -197,6 +198,7 @@ fn retention_settings(config: &Config) -> RetentionSettings {
         is_dry_run: retention.dry_run,
         is_emergency_delete: retention.emergency_delete,
         free_bytes_min: retention.free_disk_gb_min.saturating_mul(GIB),
+        database_free_bytes_min: retention.database_free_gb_min.saturating_mul(GIB),
         media_root: (media.backend_in_use() == MediaBackend::Filesystem).then(|| media.root.clone()),
         bucket: media.bucket.clone(),
     }
@@ -474,9 +476,18 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
             root: config.ops.disk_path.clone(),
             check_seconds: config.ops.check_seconds,
             was_full: false,
+            was_database_full: false,
         },
     ));
     let (data_dir, check_seconds) = (config.edge.data_dir.clone(), config.ops.check_seconds);
+    let runway = RunwayWatch {
+        store: store.clone(),
+        clock: clock.clone(),
+        data_dir: data_dir.clone(),
+        check_seconds,
+        told: None,
+    };
+    chores.push(chore(parts, runway));
     chores.push(chore(parts, BackupWatch { data_dir, clock: clock.clone(), check_seconds }));
     let hub = parts.retention.clone();
     chores.push(ChildSpec::new("retention", "", &Address::default(), move || (Retention, hub.clone())));

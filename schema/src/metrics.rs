@@ -270,6 +270,10 @@ catalog! {
     gauge disk_used_ratio(volume: &'static str) = "disk.used_ratio";
     /// Bytes free on a volume.
     gauge disk_free_bytes(volume: &'static str) = "disk.free_bytes";
+    /// Days that the cloud may stay away until the volume of the database is full; left out while it is not known.
+    gauge disk_runway_days() = "disk.runway_days";
+    /// Days of acknowledged events that went before their time, since the volume of the database was nearly full.
+    counter retention_emergency_tables() = "retention.emergency_tables";
     /// Seconds since the moment that the last backup of this box shows; left out while there is none.
     gauge backup_age_seconds() = "backup.age_seconds";
     /// Actors that were restarted after a failure, by kind.

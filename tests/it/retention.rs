@@ -104,6 +104,7 @@ impl House {
         change: impl FnOnce(&mut RetentionSettings),
     ) -> RetentionHub {
         let mut settings = RetentionSettings {
+            database_free_bytes_min: 0,
             telemetry_raw_days: 90,
             telemetry_agg_days: 365,
             media_days: 90,

@@ -23,6 +23,8 @@ pub struct DiskWatch {
     pub check_seconds: u64,
     /// Whether room was needed at the last look.
     pub was_full: bool,
+    /// The same of the volume of the database.
+    pub was_database_full: bool,
 }
 
 impl Chore for DiskWatch {
@@ -37,12 +39,33 @@ impl Chore for DiskWatch {
         let directory =
             self.store.run("data_directory", async |conn| health::data_directory(conn).await).await?;
         // On another machine, or in another container, the path means nothing here.
-        show("db", directory.map(PathBuf::from).filter(|path| path.exists()));
+        let directory = directory.map(PathBuf::from).filter(|path| path.exists());
+        show("db", directory.clone());
+        self.look_for_database_room(directory);
         Ok(Duration::from_secs(self.check_seconds))
     }
 }
 
 impl DiskWatch {
+    fn look_for_database_room(&mut self, directory: Option<PathBuf>) {
+        let hub = &self.hub.0;
+        let full = directory.filter(|place| hub.janitor.lacks_database_room(place));
+        let is_full = full.is_some();
+        if is_full && !self.was_database_full {
+            tracing::warn!(
+                "the volume of the database has too little room: events that the cloud has go before their time, then \
+                 aggregates of one minute"
+            );
+        } else if self.was_database_full && !is_full {
+            tracing::info!("the volume of the database has room again");
+        }
+        self.was_database_full = is_full;
+        if let Some(place) = full {
+            hub.database_place.store(Some(std::sync::Arc::new(place)));
+            hub.database_room.wake();
+        }
+    }
+
     fn look_for_room(&mut self) {
         let is_full = self.hub.0.janitor.is_room_needed();
         if is_full && !self.was_full {

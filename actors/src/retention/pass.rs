@@ -187,7 +187,7 @@ impl Janitor {
     }
 
     /// Drops a table, or says how many rows would go.
-    async fn drop_table(
+    pub(super) async fn drop_table(
         &self,
         table: &OldTable,
         age: Age,
@@ -251,7 +251,12 @@ impl Janitor {
         Ok(chunk.next)
     }
 
-    async fn rows(&self, rule: Rule, before: Timestamp, report: &mut Report) -> Result<(), PassError> {
+    pub(super) async fn rows(
+        &self,
+        rule: Rule,
+        before: Timestamp,
+        report: &mut Report,
+    ) -> Result<(), PassError> {
         if report.is_dry_run {
             let count = self.store.run("count_old_rows", async |conn| rule.count(conn, before).await).await?;
             report.rows(rule.table, count);

@@ -341,6 +341,8 @@ settings! {
         dry_run: bool = "false" old [JANITOR_DRY_RUN];
         /// Free space of the media volume below which no new upload is accepted.
         free_disk_gb_min: u64 = "5" in 0..=1000000 old [MIN_FREE_DISK_GB];
+        /// Free space of the database's volume below which events that the cloud has go before their time, then aggregates of one minute; 0 means never.
+        database_free_gb_min: u64 = "3" in 0..=1000000;
         /// Whether low space deletes the oldest images of finalized sessions before their time.
         emergency_delete: bool = "false";
     }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::{Finding, GIB, Verdict, nearest_existing};
 use crate::config::{Config, Environment, Loaded, MqttMode, Origin};
+use crate::runway::Runway;
 
 /// Years in which this program can run; outside them the clock is wrong.
 const YEARS: std::ops::Range<i32> = 2025..2100;
@@ -37,6 +38,17 @@ pub(super) fn volumes(config: &Config) -> Vec<Finding> {
         ));
     }
     places.into_iter().map(|(place, free_gib_min, why)| volume(place, free_gib_min, why)).collect()
+}
+
+/// How long the cloud may stay away, as the engine measured it last; nothing where it has not yet.
+pub(super) fn runway(config: &Config) -> Option<Finding> {
+    let runway = Runway::read(&config.edge.data_dir)?;
+    let text = format!("the cloud may stay away for {:.1} days: {}", runway.days, runway.arithmetic());
+    if runway.is_enough() {
+        return Some(Finding::ok("runway", text));
+    }
+    let advice = "give the volume of the database more room: the promise is seven days without the cloud";
+    Some(Finding::new(Verdict::Warn, "runway", text, advice))
 }
 
 fn volume(place: &Path, free_gib_min: u64, why: &str) -> Finding {

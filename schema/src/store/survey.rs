@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] = &[COUNTS, SIZES, ACTIVITY, SETTINGS, IMAGE_PATHS, BUDGET];
+pub const STATEMENTS: &[&str] = &[COUNTS, SIZES, ACTIVITY, SETTINGS, IMAGE_PATHS, BUDGET, EVENTS_EVER];
 
 // Exact, since a restored copy is judged by them.
 const COUNTS: &str = "-- survey_counts
@@ -230,6 +230,17 @@ pub struct Extents {
     pub aggregates: Extent,
     /// All other tables.
     pub others: Extent,
+}
+
+const EVENTS_EVER: &str = "-- survey_events_ever
+SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('sync_outbox', 'seq')::regclass), 0)";
+
+/// How many events were ever made for the cloud, a few that came to nothing included.
+///
+/// # Errors
+/// When the database fails.
+pub async fn events_ever(conn: &Conn) -> Result<i64, StoreError> {
+    Ok(conn.query_one(EVENTS_EVER, &[]).await?.get(0))
 }
 
 /// How far back [`extents`] counts what was acknowledged.

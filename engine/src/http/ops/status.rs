@@ -23,6 +23,7 @@ use crate::http::error::{Code, Error};
 use crate::http::inference::model_status;
 use crate::http::sync::{SyncStateBody, read_state};
 use crate::http::time::Time;
+use crate::runway::Runway;
 
 /// How long one part may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
@@ -148,6 +149,9 @@ struct Resources {
     /// Memory there is.
     #[schema(example = 8_589_934_592_u64)]
     memory_total_bytes: Option<u64>,
+    /// Days that the cloud may stay away until the volume of the database is full; null until an hour was measured.
+    #[schema(example = 46.5)]
+    offline_runway_days: Option<f64>,
     /// Room on the volume of `ops.disk_path`.
     #[schema(example = 53_687_091_200_u64)]
     disk_free_bytes: Option<u64>,
@@ -192,6 +196,7 @@ fn overall(services: &[Service]) -> Overall {
 pub(in crate::http) struct EdgeCheck {
     base_url: String,
     disk_path: PathBuf,
+    data_dir: PathBuf,
     check_every: Duration,
     /// Workers that this engine is to have.
     workers: usize,
@@ -213,6 +218,7 @@ impl EdgeCheck {
         Self {
             base_url: config.http.url().as_str().to_owned(),
             disk_path: config.ops.disk_path.clone(),
+            data_dir: config.edge.data_dir.clone(),
             check_every: Duration::from_secs(config.ops.check_seconds),
             workers: if config.inference.enabled { config.inference.workers } else { 0 },
             last: Mutex::default(),
@@ -240,7 +246,7 @@ impl EdgeCheck {
             timed(async { state.reads.run("inference_queue", queue).await.ok() }),
             timed(async { state.media_probe.is_up().await.then_some(()) }),
             timed(async { Some(state.media.has_room().await) }),
-            resources(self.disk_path.clone())
+            resources(self.disk_path.clone(), self.data_dir.clone())
         );
         let is_mqtt_up = (state.is_mqtt_connected)();
         let is_cloud_away = state.sync.view().state == CloudState::Down;
@@ -340,12 +346,12 @@ async fn timed<T>(question: impl Future<Output = Option<T>>) -> Answer<T> {
 }
 
 /// A volume may hang, and must not hold anybody up.
-async fn resources(disk_path: PathBuf) -> Resources {
-    let look = tokio::task::spawn_blocking(move || look_at_machine(&disk_path));
+async fn resources(disk_path: PathBuf, data_dir: PathBuf) -> Resources {
+    let look = tokio::task::spawn_blocking(move || look_at_machine(&disk_path, &data_dir));
     timeout(ANSWER_MAX, look).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-fn look_at_machine(disk_path: &Path) -> Resources {
+fn look_at_machine(disk_path: &Path, data_dir: &Path) -> Resources {
     let loads = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let mut loads = loads.split_whitespace().map_while(|load| load.parse().ok());
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -356,6 +362,7 @@ fn look_at_machine(disk_path: &Path) -> Resources {
         cpu_load_15m: loads.next(),
         memory_free_bytes: memory_bytes(&memory, "MemAvailable:"),
         memory_total_bytes: memory_bytes(&memory, "MemTotal:"),
+        offline_runway_days: Runway::read(data_dir).map(|runway| runway.days),
         disk_free_bytes: disk.as_ref().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
         disk_total_bytes: disk.as_ref().map(|disk| disk.f_blocks.saturating_mul(disk.f_frsize)),
     }

@@ -40,6 +40,19 @@ pub async fn identity(conn: &Conn) -> Result<Option<Identity>, StoreError> {
     Ok(row.map(|row| Identity { id: row.get(0), marks_count: row.get(1), is_own: row.get(2) }))
 }
 
+pub(super) const CARRY_OVER: &str =
+    concat!("-- retention_carry_over_store\nUPDATE media_store SET database_key = ", database_key!());
+
+/// Keeps the id of this database although its server has another identity, since it was moved there as a whole and the old
+/// one does not run any more.
+///
+/// # Errors
+/// When the database fails.
+pub async fn carry_over(conn: &Conn) -> Result<(), StoreError> {
+    conn.execute(CARRY_OVER, &[]).await?;
+    Ok(())
+}
+
 pub(super) const IDENTIFY: &str = concat!(
     "-- retention_identify_store
 INSERT INTO media_store (id, database_key, marks_count) VALUES ($1, ",
