@@ -23,6 +23,7 @@ Examples:
   farmiq-edge model check ./barn-7    whether a model package is fit for use, and what it costs
   farmiq-edge backup --to /mnt/usb    a whole box to another disk, while it works
   farmiq-edge restore --drill …       whether a backup can be restored
+  farmiq-edge support --up            one archive for whoever is to help
 
 Exit codes: 0 all is well, 1 something failed, 2 the configuration has a mistake.";
 
@@ -197,6 +198,11 @@ pub enum Command {
     Backup(upkeep::Backup),
     /// Put a backup into an empty data directory, or try whether that would work.
     Restore(upkeep::Restore),
+    /// Write one archive for whoever is to help from afar, without secrets and payloads.
+    Support(upkeep::Support),
+    /// Look after the private PostgreSQL of `up` itself.
+    #[command(subcommand)]
+    Cluster(upkeep::ClusterCommand),
 }
 
 /// For which broker.
@@ -369,7 +375,10 @@ impl Cli {
     /// Decides whose configuration is judged, where that depends on the machine.
     pub fn settle(&mut self, environment: &Environment) {
         let file = self.config.as_deref();
-        if let Command::CheckConfig { judged, .. } | Command::Doctor(judged) = &mut self.command {
+        if let Command::CheckConfig { judged, .. }
+        | Command::Doctor(judged)
+        | Command::Support(upkeep::Support { judged, .. }) = &mut self.command
+        {
             judged.up = judged.is_up(file, environment);
         }
     }
@@ -390,13 +399,19 @@ impl Cli {
                 let flag = |value| Flag { name: "--http-listen", path: "http.listen", value };
                 inputs.flags = address.map(flag).into_iter().collect();
             }
-            Command::CheckConfig { judged, .. } | Command::Doctor(judged) => {
+            Command::CheckConfig { judged, .. }
+            | Command::Doctor(judged)
+            | Command::Support(upkeep::Support { judged, .. }) => {
                 inputs.flags = judged.flags();
                 if judged.is_up(self.config.as_deref(), &environment) {
                     inputs.presets = private_presets(&environment);
                 }
             }
             Command::Model(_) => {}
+            Command::Cluster(wish) => {
+                inputs.flags = upkeep::data_dir(wish.data_dir());
+                inputs.presets = private_presets(&environment);
+            }
             Command::Backup(upkeep::Backup { data_dir, .. })
             | Command::Restore(upkeep::Restore { data_dir, .. }) => {
                 inputs.flags = upkeep::data_dir(data_dir.as_ref());

@@ -9,7 +9,7 @@ const SIGNING_SECRET: &str = "signing-secret";
 /// The file that keeps a generated `media.upload_secret`.
 pub(crate) const UPLOAD_SECRET: &str = "upload-secret";
 /// The file that keeps the key of the first operator.
-const OPERATOR_KEY: &str = "operator-key";
+pub(crate) const OPERATOR_KEY: &str = "operator-key";
 /// The files below the data directory that a box makes once and cannot make again: its name, and its secrets.
 pub(crate) const KEPT_FILES: [&str; 4] = ["edge-id", SIGNING_SECRET, OPERATOR_KEY, UPLOAD_SECRET];
 /// What the first operator is called.

@@ -16,10 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::config::Http;
+use crate::config::{Http, Secret};
 
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(4);
+/// The header of an operator's key.
+const API_KEY: &str = "x-api-key";
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
@@ -66,8 +68,7 @@ pub async fn ask(http: &Http, question: Question) -> Result<&'static str, Health
     };
     let address = local(http.listen);
     let silent = |source| HealthError::Silent { address, source };
-    let asked = timeout(ANSWER, get(address, http.tls_cert.is_some(), path)).await;
-    let (status, body) = asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(silent)?;
+    let (status, body) = fetch(http, path, None, ANSWER_BYTES_MAX).await.map_err(silent)?;
     let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     if status == StatusCode::OK && said["status"] == good {
         return Ok(good);
@@ -76,26 +77,43 @@ pub async fn ask(http: &Http, question: Question) -> Result<&'static str, Health
     Err(HealthError::Unwell { address, status, detail })
 }
 
-async fn get(address: SocketAddr, is_encrypted: bool, path: &str) -> io::Result<(StatusCode, Bytes)> {
-    let stream = TcpStream::connect(address).await?;
-    if is_encrypted {
-        request(connect_unverified(stream, address.ip()).await?, address, path).await
-    } else {
-        request(stream, address, path).await
+/// What the engine that listens as configured answers to a GET, with the key of an operator where one is given.
+pub(crate) async fn fetch(
+    http: &Http,
+    path: &str,
+    key: Option<&Secret>,
+    bytes_max: usize,
+) -> io::Result<(StatusCode, Bytes)> {
+    let address = local(http.listen);
+    let mut asked = Request::get(path).header(HOST, address.to_string());
+    if let Some(key) = key {
+        asked = asked.header(API_KEY, key.expose());
     }
+    let asked = asked.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
+    let get = async {
+        let stream = TcpStream::connect(address).await?;
+        if http.tls_cert.is_some() {
+            request(connect_unverified(stream, address.ip()).await?, asked, bytes_max).await
+        } else {
+            request(stream, asked, bytes_max).await
+        }
+    };
+    timeout(ANSWER, get).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn request<S>(stream: S, address: SocketAddr, path: &str) -> io::Result<(StatusCode, Bytes)>
+async fn request<S>(
+    stream: S,
+    request: Request<Empty<Bytes>>,
+    bytes_max: usize,
+) -> io::Result<(StatusCode, Bytes)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let request = Request::get(path).header(HOST, address.to_string()).body(Empty::<Bytes>::new());
-    let request = request.expect("a path and an address make a request");
     let answer = async {
         let answer = sender.send_request(request).await.map_err(io::Error::other)?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = Limited::new(answer.into_body(), bytes_max).collect().await;
         Ok((status, body.map_err(io::Error::other)?.to_bytes()))
     };
     tokio::pin!(answer);

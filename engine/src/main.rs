@@ -3,12 +3,15 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use engine::cli::upkeep::ClusterCommand;
 use engine::cli::{BrokerConfigCommand, Cli, Command, ModelCheck, ModelCommand};
+use engine::cluster::upgrade::{self, UpgradeError, Upgraded};
 use engine::cluster::{Cluster, Stage};
 use engine::config::{self, Config, Environment, Inputs, Loaded, Secret};
 use engine::first_keys::{self, FirstKeys};
@@ -17,7 +20,8 @@ use engine::reload::Reload;
 use engine::systemd::Systemd;
 use engine::tree::Beside;
 use engine::{
-    backup, broker_config, descriptors, device, doctor, greeting, health, init, model, observe, restore, tree,
+    backup, broker_config, descriptors, device, doctor, greeting, health, init, model, observe, restore,
+    support, tree,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -114,7 +118,9 @@ fn start(
         | Command::BrokerConfig(_)
         | Command::Model(_)
         | Command::Backup(_)
-        | Command::Restore(_) => None,
+        | Command::Restore(_)
+        | Command::Support(_)
+        | Command::Cluster(_) => None,
     };
     let reload = Reload::new(inputs, loaded.config.clone(), first_keys.is_some());
     let runtime =
@@ -184,10 +190,32 @@ async fn execute(
             let report = backup::run(&wish.wish(), &loaded).await?;
             Ok(say_report(&report, wish.json))
         }
+        Command::Cluster(wish) => Ok(say(&look_after_cluster(&wish, &loaded.config.edge.data_dir).await?)),
+        Command::Support(wish) => {
+            let report = support::run(&wish.wish(), &loaded, wish.judged.command()).await?;
+            Ok(say_report(&report, wish.json))
+        }
         Command::Restore(wish) => {
             let report = restore::run(&wish.wish(), &loaded.config).await?;
             let code = say_report(&report, wish.json);
             Ok(if report.is_whole() { code } else { ExitCode::FAILURE })
+        }
+    }
+}
+
+/// Does what is wished about the private cluster, and says what came of it.
+async fn look_after_cluster(wish: &ClusterCommand, data_dir: &Path) -> Result<String, UpgradeError> {
+    match wish {
+        ClusterCommand::Upgrade { to, .. } => {
+            let Upgraded { from, to, kept } = upgrade::upgrade(data_dir, *to).await?;
+            let kept = kept.display();
+            Ok(format!(
+                "PostgreSQL {to} has the data that {from} had; start the engine\n\
+                 {kept} is kept until `farmiq-edge cluster forget-old`\n"
+            ))
+        }
+        ClusterCommand::ForgetOld { .. } => {
+            Ok(format!("{} is removed\n", upgrade::forget_old(data_dir).await?.display()))
         }
     }
 }

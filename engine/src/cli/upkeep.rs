@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
+use super::Judged;
 use crate::config::Flag;
-use crate::{backup, restore};
+use crate::{backup, restore, support};
 
 const BACKUP_EXAMPLES: &str = "\
 Examples:
@@ -32,6 +33,64 @@ A backup goes into an empty data directory alone; nothing is ever written over. 
 --drill it goes into a scratch directory, PostgreSQL is started on it, everything is counted
 and compared, and all of it is removed again, while the engine works. Do so every quarter.
 Exit codes: 0 everything is there, 1 something is not and the text says what, 2 a mistake in the configuration.";
+
+const SUPPORT_EXAMPLES: &str = "\
+Examples:
+  farmiq-edge support --up                          for a box that `up` runs
+  farmiq-edge support --config edge.toml            for one that `run` runs
+  farmiq-edge support --up --log /var/log/farmiq.log --out help.tar.gz
+
+It writes one archive of at most 20 MB: version, configuration, what the doctor finds, what
+the running engine says of itself, the last lines of the logs, sizes and activity of the
+database, and the machine. Secrets are masked, payloads and images are not in it. It is of
+use also when the engine or its database is away: what cannot be had is named.
+Exit codes: 0 the archive is written, 1 it is not, 2 a mistake in the configuration.";
+
+const UPGRADE_EXAMPLES: &str = "\
+Examples:
+  sudo apt-get install postgresql-17        beside the version there is
+  systemctl stop farmiq-edge
+  farmiq-edge backup                        should anything go wrong
+  farmiq-edge cluster upgrade --to 17
+  systemctl start farmiq-edge
+  farmiq-edge cluster forget-old            after some days
+
+The database is copied into one of the new version beside the old one, which needs 1.2 times
+its room, and takes its place in one step. Whatever cuts it off before leaves the old one as
+it was: start the engine, or try again. The old one is kept as postgres.15, for example,
+until it is forgotten. To go back, stop the engine, move postgres away and postgres.15 to
+postgres; what came in since the upgrade is in the one that was moved away.
+Exit codes: 0 it is done, 1 it is not and the text says why.";
+
+/// What can be done about the private cluster of `up`.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Bring it to a newer major version of PostgreSQL; the old one is kept.
+    #[command(after_help = UPGRADE_EXAMPLES)]
+    Upgrade {
+        /// The version [default: the newest that is installed].
+        #[arg(long, value_name = "MAJOR")]
+        to: Option<u32>,
+        /// The data directory of the `up` [default: as for `up`].
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Remove the old one that an upgrade kept.
+    ForgetOld {
+        /// The data directory of the `up` [default: as for `up`].
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+}
+
+impl ClusterCommand {
+    /// The data directory that was named.
+    pub(super) fn data_dir(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Upgrade { data_dir, .. } | Self::ForgetOld { data_dir } => data_dir.as_ref(),
+        }
+    }
+}
 
 /// Where a backup goes.
 #[derive(Debug, Args)]
@@ -85,6 +144,32 @@ pub struct Restore {
     /// The data directory of the `up` [default: as for `up`].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+}
+
+/// What goes into a support archive, and where to.
+#[derive(Debug, Args)]
+#[command(after_help = SUPPORT_EXAMPLES)]
+pub struct Support {
+    /// The file to write [default: farmiq-support-NAME-TIME.tar.gz here].
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// The engine's log, where it goes to a file [default: the journal of farmiq-edge].
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Say it for a program.
+    #[arg(long)]
+    pub json: bool,
+    /// Whose configuration it is about.
+    #[command(flatten)]
+    pub judged: Judged,
+}
+
+impl Support {
+    /// What is wished.
+    #[must_use]
+    pub fn wish(&self) -> support::Wish {
+        support::Wish { out: self.out.clone(), log: self.log.clone() }
+    }
 }
 
 impl Backup {
