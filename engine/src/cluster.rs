@@ -28,6 +28,7 @@ mod process;
 mod server;
 mod server_log;
 mod settings;
+pub mod upgrade;
 
 use binaries::Binaries;
 use owner::Owner;
@@ -329,7 +330,20 @@ impl Cluster {
         arguments: &[&str],
         input: &str,
     ) -> Result<Output, ClusterError> {
+        self.run_in(Path::new("/"), limit, program, arguments, input).await
+    }
+
+    /// The same for a program that writes into the directory in which it runs.
+    async fn run_in(
+        &self,
+        place: &Path,
+        limit: Duration,
+        program: &'static str,
+        arguments: &[&str],
+        input: &str,
+    ) -> Result<Output, ClusterError> {
         let mut command = self.command(program);
+        command.current_dir(place);
         let piped = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
         command.args(arguments).kill_on_drop(true);
         command.stdin(piped).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -26,12 +26,7 @@ impl Binaries {
     pub(super) async fn find(cluster: &Path) -> Result<Self, ClusterError> {
         let version_of_cluster = fs::read_to_string(cluster.join("PG_VERSION")).ok();
         let wanted: Option<u32> = version_of_cluster.and_then(|text| text.trim().parse().ok());
-        let mut found = Vec::new();
-        for directory in candidates(&Environment::of_process()) {
-            if let Some(major) = major(&directory).await {
-                found.push(Self { directory, major });
-            }
-        }
+        let found = Self::all().await;
         let fits =
             |binaries: &Self| wanted.map_or(binaries.major >= MAJOR_MIN, |wanted| binaries.major == wanted);
         let newest = found.into_iter().filter(fits).max_by_key(|binaries| binaries.major);
@@ -39,6 +34,22 @@ impl Binaries {
             wanted: wanted.map_or(format!("{MAJOR_MIN} or newer"), |major| major.to_string()),
             package: wanted.map_or("postgresql".to_owned(), |major| format!("postgresql-{major}")),
         })
+    }
+
+    /// The newest programs that are newer than a version, or those of the version that is wanted.
+    pub(super) async fn newer_than(major: u32, wanted: Option<u32>) -> Option<Self> {
+        let fits = |found: &Self| found.major > major && wanted.is_none_or(|wanted| found.major == wanted);
+        Self::all().await.into_iter().filter(fits).max_by_key(|found| found.major)
+    }
+
+    async fn all() -> Vec<Self> {
+        let mut found = Vec::new();
+        for directory in candidates(&Environment::of_process()) {
+            if let Some(major) = major(&directory).await {
+                found.push(Self { directory, major });
+            }
+        }
+        found
     }
 
     pub(super) fn path(&self, program: &str) -> PathBuf {

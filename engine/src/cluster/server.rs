@@ -107,7 +107,7 @@ impl Cluster {
         Ok(false)
     }
 
-    async fn start_server(&mut self) -> Result<(), ClusterError> {
+    pub(super) async fn start_server(&mut self) -> Result<(), ClusterError> {
         self.make_private_directory(&self.socket_directory)?;
         // No server of this cluster runs, and no other may use this directory: what a killed one left is stale.
         for left_behind in [format!(".s.PGSQL.{PORT}.lock"), format!(".s.PGSQL.{PORT}")] {
@@ -205,7 +205,7 @@ impl Cluster {
     }
 
     /// Ends what is left of a server that is gone, such as its children, and takes its file away.
-    async fn clear_away(&mut self) -> Result<(), ClusterError> {
+    pub(super) async fn clear_away(&mut self) -> Result<(), ClusterError> {
         self.server = None;
         let mut left = process::all_of(&self.directory);
         left.extend(self.listener().await);
@@ -223,7 +223,7 @@ impl Cluster {
     }
 
     /// Signals a process of the server. Who may not, though root, asks a program that runs as its user.
-    async fn signal(&self, pid: u32, signal: Signal) {
+    pub(super) async fn signal(&self, pid: u32, signal: Signal) {
         if process::signal(pid, signal).is_ok() {
             return;
         }
