@@ -6,11 +6,11 @@ use actors::credentials::desk::{Issued, Newcomer};
 use anyhow::Context;
 use schema::clock::Timestamp;
 use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
-use schema::store::audit::Author;
 use schema::store::credential::Known;
 use schema::wire::time::format;
 use serde_json::{Value, json};
 
+use crate::author::author;
 use crate::cli::{DeviceAdd, DeviceCommand};
 use crate::cluster::Cluster;
 use crate::config::{Config, Secret};
@@ -71,13 +71,6 @@ pub async fn run(wish: &DeviceCommand, config: &Config) -> anyhow::Result<String
             }
         }
     })
-}
-
-/// Whoever typed the command.
-pub(crate) fn author() -> Author {
-    let uid = rustix::process::getuid().as_raw();
-    let host = rustix::system::uname();
-    Author { actor: format!("shell:{uid}"), origin: host.nodename().to_string_lossy().into_owned() }
 }
 
 /// The same configuration with the private database of a `farmiq-edge up`, when none is named.

@@ -18,6 +18,7 @@ use schema::wire::time::format as time;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::author::author;
 use crate::backup::belongings::Belongings;
 use crate::backup::manifest::{self, Manifest, Place};
 use crate::backup::progress::Progress;
@@ -27,7 +28,6 @@ use crate::backup::{self, BackupError, bytes_of, check_room, failed, images, pie
 use crate::cluster::Cluster;
 use crate::cluster::copy::{Running, UNFINISHED};
 use crate::config::{Config, MediaBackend};
-use crate::device;
 
 /// The database while it is unpacked, below the data directory.
 const DRAFT: &str = "postgres.restore";
@@ -343,7 +343,7 @@ fn has_any(directory: &Path, is_ours: impl Fn(&str) -> bool) -> Result<bool, Bac
 
 /// Tells the audit log of the restored database what happened to it.
 async fn write_down(store: &Store, manifest: &Manifest, now: Timestamp) -> Result<(), StoreError> {
-    let author = device::author();
+    let author = author();
     let gap_seconds = (now - manifest.database_at).num_seconds();
     let detail = json!({"database_at": time(manifest.database_at), "gap_seconds": gap_seconds});
     let deed = Deed { action: Action::Restore, tenants: None, target: Some(&manifest.id), detail };

@@ -9,11 +9,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use super::manifest::IMAGES;
 use super::progress::Progress;
 use super::shelf::Shelf;
 use super::vault::{Vault, VaultError};
 use super::{BackupError, failed};
+
+/// The folder of all images in a place of backups.
+pub(super) const IMAGES: &str = "images";
 
 /// An image of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ use schema::store::survey::Counts;
 use serde::{Deserialize, Serialize};
 
 use super::BackupError;
-use super::images::Image;
+use super::images::{IMAGES, Image};
 use super::pieces::Piece;
 use super::shelf::Shelf;
 use super::vault::{Keyring, Vault};
@@ -33,8 +33,6 @@ pub const KEYRING: &str = "keyring.json";
 pub const FORMAT: u32 = 1;
 /// The folder of all backups.
 const BACKUPS: &str = "backups";
-/// The folder of all images.
-pub(super) const IMAGES: &str = "images";
 /// The name of a manifest in its folder.
 const MANIFEST: &str = "manifest";
 /// How a backup is named: by the time it was begun.
