@@ -31,6 +31,8 @@ const MARK: [u8; 2] = [0xfe, 0xfd];
 const VISITS_MAX: usize = 8;
 /// Bytes a stream holds before its writer waits.
 const STREAM_BYTES: usize = 256;
+/// How long the store may be in trouble.
+const STORE_TROUBLE_MAX: Duration = Duration::from_secs(60);
 /// Messages the intake holds back.
 const HELD_MAX: usize = 3;
 
@@ -71,12 +73,20 @@ async fn run(policy: u8, script: &[u8]) {
     let abandoned = tokio::select! {
         ((), abandoned) = async { tokio::join!(door.run(), visits) } => abandoned,
         never = intake.settle_held() => match never {},
+        never = recover(&rows) => match never {},
     };
     assert_eq!((abandoned, door.stats().unacked()), (0, 0), "every delivery is settled");
     assert_eq!(door.stats().panicked(), 0);
     // Whatever still waits for its time, as a last will does, goes with the door.
     drop(door);
     assert_eq!(credits.free(), credit, "all credit is given back");
+}
+
+/// A store that hangs for ever would keep a client waiting for ever.
+async fn recover(rows: &Rows) -> Infallible {
+    sleep(STORE_TROUBLE_MAX).await;
+    rows.set_mood(Mood::Well);
+    std::future::pending().await
 }
 
 /// A door without sockets, in which little is enough to reach a limit, its intake, and its store.
