@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -39,6 +40,8 @@ pub struct Allowlist {
     /// A change takes effect within this time, even when nobody tells of it.
     refresh_every: Duration,
     snapshot: Arc<ArcSwapOption<Snapshot>>,
+    /// Counts the snapshots that were taken.
+    generation: Arc<AtomicU64>,
     refreshing: Arc<Mutex<()>>,
 }
 
@@ -57,8 +60,8 @@ impl Allowlist {
     /// An empty snapshot; the first question fills it.
     #[must_use]
     pub fn new(store: Store, clock: Clock, provision_rows_max: Option<i64>, refresh_every: Duration) -> Self {
-        let (snapshot, refreshing) = (Arc::default(), Arc::default());
-        Self { store, clock, provision_rows_max, refresh_every, snapshot, refreshing }
+        let (snapshot, generation, refreshing) = (Arc::default(), Arc::default(), Arc::default());
+        Self { store, clock, provision_rows_max, refresh_every, snapshot, generation, refreshing }
     }
 
     /// Takes a snapshot that is newer than this call.
@@ -67,6 +70,12 @@ impl Allowlist {
     /// When the database cannot be asked.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         self.look_again(Instant::now()).await
+    }
+
+    /// Changes with each new snapshot, after it was taken.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Whether a device may act at a place, as of `asked_at` or later; the row when it may.
@@ -235,6 +244,7 @@ impl Allowlist {
         let snapshot =
             Snapshot { devices: by_tenant(devices), stations: by_tenant(stations), taken_at, stale_at };
         self.snapshot.store(Some(Arc::new(snapshot)));
+        self.generation.fetch_add(1, Ordering::Release);
         Ok(())
     }
 }

@@ -60,6 +60,10 @@ impl Gatekeeper for DeviceGatekeeper {
         if row.is_enabled { scope(&row) } else { None }
     }
 
+    fn generation(&self) -> u64 {
+        self.allowlist.generation()
+    }
+
     async fn still_accepts(&self, credentials: &[CredentialId]) -> Option<Vec<bool>> {
         let is_operator = |credential: &CredentialId| Operators::is_asked(&credential.username);
         let passwords: Vec<_> = credentials.iter().filter(|id| !is_operator(id)).cloned().collect();

@@ -48,6 +48,10 @@ impl Gatekeeper for Open {
         None
     }
 
+    fn generation(&self) -> u64 {
+        0
+    }
+
     async fn still_accepts(&self, credentials: &[CredentialId]) -> Option<Vec<bool>> {
         Some(vec![true; credentials.len()])
     }

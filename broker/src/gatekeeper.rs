@@ -129,6 +129,9 @@ pub trait Gatekeeper: Send + Sync {
     /// Where the device may act now; `None` when it is not enabled any more, which closes its connections.
     fn scope(&self, identity: &Identity) -> Option<Scope>;
 
+    /// Changes after any answer of [`Gatekeeper::scope`] has changed, so that nobody asks for each message.
+    fn generation(&self) -> u64;
+
     /// Which of these passwords would be accepted now, one answer each; `None` when nobody can tell. Never answered from a
     /// snapshot that is older than the question.
     async fn still_accepts(&self, credentials: &[CredentialId]) -> Option<Vec<bool>>;

@@ -47,6 +47,8 @@ pub(crate) struct Connection<S> {
     version: Version,
     principal: Principal,
     scope: Option<Scope>,
+    /// The gatekeeper's generation when the scope was looked up last.
+    scope_generation: Option<u64>,
     will: Option<HeldWill>,
     /// Silence that ends the connection: one and a half times the client's keepalive.
     silence_max: Option<Duration>,
@@ -139,6 +141,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             scope,
             will,
             silence_max: (!silence.is_zero()).then_some(silence),
+            scope_generation: None,
             heard_at: now,
             begun_at: None,
             unread_since: None,
@@ -302,6 +305,11 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let scope = self.shared.gatekeeper.scope(identity).ok_or(Ending::Revoked)?;
         if self.scope.as_ref() != Some(&scope) {
             self.topics.forget();
+        let generation = Some(self.shared.gatekeeper.generation());
+        if generation == self.scope_generation {
+            return Ok(());
+        }
+        self.scope_generation = generation;
             self.scope = Some(scope);
             self.drop_denied().await;
         }

@@ -283,6 +283,10 @@ impl Gatekeeper for House {
         })
     }
 
+    fn generation(&self) -> u64 {
+        0
+    }
+
     async fn still_accepts(&self, credentials: &[CredentialId]) -> Option<Vec<bool>> {
         Some(vec![true; credentials.len()])
     }

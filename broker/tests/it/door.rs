@@ -99,6 +99,26 @@ async fn a_publish_outside_the_scope_is_recorded_and_acknowledged_in_its_turn() 
 }
 
 #[tokio::test]
+async fn a_scope_is_looked_up_when_it_may_have_changed_and_not_for_each_message() {
+    let (door, mut arrivals) = open(settings()).await;
+    let mut raw = Raw::login(door.address(), &Hello::device("d")).await;
+    let mut exchange = async |id| {
+        raw.send(&publish(TOPIC, b"1", 1, id, false)).await;
+        arrivals.next().await.done();
+        raw.expect(&puback(id)).await;
+    };
+    exchange(1).await;
+    let asked = door.house.asked();
+    for id in 2..20 {
+        exchange(id).await;
+    }
+    assert_eq!(door.house.asked(), asked);
+    door.house.enable(&identity("d2"), crate::support::scope("f", "b", None));
+    exchange(20).await;
+    assert_eq!(door.house.asked(), asked + 1);
+}
+
+#[tokio::test]
 async fn a_changed_scope_holds_for_the_next_message() {
     let (door, mut arrivals) = open(settings()).await;
     let mut raw = Raw::login(door.address(), &Hello::device("d")).await;

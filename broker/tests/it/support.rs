@@ -1,6 +1,7 @@
 //! A door to test: an intake that hands every delivery to the test, and a gatekeeper that knows a few devices.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -69,6 +70,9 @@ impl Intake for Done {
 /// Knows device `d` of tenant `t` under user `d`, password `secret`; others as they are enabled.
 pub(crate) struct House {
     scopes: Mutex<HashMap<Identity, Scope>>,
+    generation: AtomicU64,
+    /// How often a scope was asked for.
+    asked: AtomicU64,
     /// What the passwords of all users are now; another one makes all of them void.
     password: Mutex<Vec<u8>>,
     stalled_for: Mutex<Duration>,
@@ -82,6 +86,8 @@ impl House {
         let password = Mutex::new(b"secret".to_vec());
         let house = Self {
             scopes: Mutex::default(),
+            generation: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
             password,
             stalled_for: Mutex::default(),
             held: Semaphore::new(0),
@@ -95,10 +101,17 @@ impl House {
 
     pub(crate) fn enable(&self, identity: &Identity, scope: Scope) {
         self.scopes.lock().unwrap().insert(identity.clone(), scope);
+        self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn disable(&self, identity: &Identity) {
         self.scopes.lock().unwrap().remove(identity);
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often a scope was asked for.
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
     }
 
     pub(crate) fn set_password(&self, password: &[u8]) {
@@ -152,7 +165,12 @@ impl Gatekeeper for House {
     }
 
     fn scope(&self, identity: &Identity) -> Option<Scope> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         self.scopes.lock().unwrap().get(identity).cloned()
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
     }
 
     async fn still_accepts(&self, credentials: &[CredentialId]) -> Option<Vec<bool>> {
