@@ -72,20 +72,19 @@ impl<S: AsyncRead> Incoming<S> {
 }
 
 impl<S: AsyncWrite> Outgoing<S> {
-    /// Writes once, as much of `outbox` as the stream takes, or has the stream send what it held back.
+    /// Writes once, as much of `outbox` as the stream takes, and has the stream send what it holds back.
     pub(crate) async fn write(&mut self, outbox: &mut BytesMut) -> io::Result<()> {
+        if !outbox.is_empty() {
+            if self.half.write_buf(outbox).await? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.must_flush = true;
+        }
         if outbox.is_empty() {
             self.half.flush().await?;
             self.must_flush = false;
-            return Ok(());
         }
-        match self.half.write_buf(outbox).await? {
-            0 => Err(io::ErrorKind::WriteZero.into()),
-            _ => {
-                self.must_flush = true;
-                Ok(())
-            }
-        }
+        Ok(())
     }
 
     /// Says that nothing more will be written.
