@@ -97,7 +97,7 @@ pub enum Msg {
     /// It has sent a message.
     Deliver {
         /// Its parsed topic.
-        topic: Topic,
+        topic: Arc<Topic>,
         /// The message.
         delivery: Delivery,
     },

@@ -1,16 +1,11 @@
-//! The ingress: reads the address of each delivery and passes it to the actor of its device.
-//!
-//! Owns: nothing but the way.
-//! Accepts: `Deliver` from the door or the link.
-//! Sends: `Deliver` to the directory of devices, refusals to the telemetry writers.
-//! Dies: with its supervisor.
+//! The ingress: reads the address of each delivery and passes it on to the actor of its device. It runs in the task that
+//! took the message in, and keeps nothing.
 
 pub mod stats;
 
 use std::sync::Arc;
 
 use broker::{Delivery, Intake, Verdict};
-use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::wire::reject::{Reason, Reject};
 use schema::wire::topic::{Kind, Topic};
 
@@ -18,46 +13,21 @@ use crate::address::Address;
 use crate::device::{self, DeviceContext, DeviceKey, Devices};
 use crate::directory;
 
-/// The actor; see the head of this file.
-pub struct Ingress;
-
-/// What the ingress is told.
-#[derive(Debug)]
-pub enum Msg {
-    /// A message has arrived.
-    Deliver(Delivery),
-}
-
-/// What the ingress needs.
-#[derive(Clone)]
-pub struct Args {
+/// Where the door and the link hand messages in.
+pub struct Ingress {
     /// Shared with the devices.
     pub context: Arc<DeviceContext>,
     /// Where the devices live.
     pub devices: Address<directory::Msg<Devices>>,
 }
 
-impl Actor for Ingress {
-    type Msg = Msg;
-    type State = Args;
-    type Arguments = Args;
-
-    async fn pre_start(&self, _: ActorRef<Msg>, args: Args) -> Result<Args, ActorProcessingErr> {
-        Ok(args)
-    }
-
-    async fn handle(
-        &self,
-        _: ActorRef<Msg>,
-        Msg::Deliver(delivery): Msg,
-        state: &mut Args,
-    ) -> Result<(), ActorProcessingErr> {
-        state.deliver(delivery);
-        Ok(())
+impl Intake for Ingress {
+    fn take(&self, delivery: Delivery) {
+        self.deliver(delivery);
     }
 }
 
-impl Args {
+impl Ingress {
     fn deliver(&self, delivery: Delivery) {
         match self.address(&delivery) {
             Ok((_, topic)) if takes_status_back(&topic, &delivery) => {
@@ -77,7 +47,7 @@ impl Args {
         }
     }
 
-    fn address(&self, delivery: &Delivery) -> Result<(DeviceKey, Topic), Reject> {
+    fn address(&self, delivery: &Delivery) -> Result<(DeviceKey, Arc<Topic>), Reject> {
         match delivery.verdict {
             Verdict::Admitted => {}
             Verdict::AclDenied => return Err(Reason::AclDenied.into()),
@@ -86,7 +56,7 @@ impl Args {
         if delivery.payload.len() > self.context.settings.message_bytes_max {
             return Err(Reason::MessageTooLarge.into());
         }
-        let topic = Topic::parse(&delivery.topic)?;
+        let topic = delivery.parsed.clone().ok_or(Reason::TopicInvalid)?;
         let key = DeviceKey { tenant_id: topic.place().tenant_id.clone(), source: topic.source() };
         Ok((key, topic))
     }
@@ -95,14 +65,4 @@ impl Args {
 /// Whether a message says nothing but that a retained status is not to be kept any more: there is nothing to store.
 fn takes_status_back(topic: &Topic, delivery: &Delivery) -> bool {
     topic.kind() == Kind::Status && delivery.retain && delivery.payload.is_empty()
-}
-
-/// The mailbox of the ingress as the door and the link see it.
-pub struct IngressIntake(pub Address<Msg>);
-
-impl Intake for IngressIntake {
-    fn take(&self, delivery: Delivery) {
-        // While the ingress restarts, the message is dropped here and thereby handed back.
-        self.0.cast(Msg::Deliver(delivery));
-    }
 }

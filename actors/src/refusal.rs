@@ -3,7 +3,6 @@
 use broker::{Delivery, Verdict};
 use schema::store::reject::Refusal;
 use schema::wire::reject::Reject;
-use schema::wire::topic::Topic;
 use sha2::{Digest, Sha256};
 
 use crate::ingress::stats::IngressStats;
@@ -19,7 +18,7 @@ pub(crate) fn refuse(
 ) {
     stats.refused(reject);
     tracing::debug!(reason = reject.reason.code(), field = reject.field, topic = %delivery.topic, "message refused");
-    let topic = Topic::parse(&delivery.topic).ok();
+    let topic = delivery.parsed.as_ref();
     let size_bytes = match delivery.verdict {
         Verdict::TooLarge { size_bytes } => size_bytes,
         Verdict::Admitted | Verdict::AclDenied => delivery.payload.len(),
@@ -27,8 +26,8 @@ pub(crate) fn refuse(
     let refusal = Refusal {
         reject,
         topic: delivery.topic.to_string(),
-        tenant_id: topic.as_ref().map(|topic| topic.place().tenant_id.to_string()),
-        device_id: topic.as_ref().and_then(|topic| topic.device_id().map(|device_id| device_id.to_string())),
+        tenant_id: topic.map(|topic| topic.place().tenant_id.to_string()),
+        device_id: topic.and_then(|topic| topic.device_id().map(|device_id| device_id.to_string())),
         event_id,
         size_bytes: i32::try_from(size_bytes).unwrap_or(i32::MAX),
         sha256: hex::encode(Sha256::digest(&delivery.payload)),

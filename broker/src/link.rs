@@ -339,18 +339,20 @@ impl Desk<'_> {
         let size_bytes = payload.len();
         let is_too_large = size_bytes > self.link.settings.packet_bytes_max;
         let qos = if qos == QoS::AtMostOnce { Qos::AtMostOnce } else { Qos::AtLeastOnce };
+        let parsed = Topic::parse(&topic).ok().map(Arc::new);
         let slot = Slot {
             answer: if qos == Qos::AtMostOnce { Answer::None } else { Answer::PubAck(pkid) },
             cost,
             echo: Echo::default(),
             is_denied: false,
-            kind: Topic::parse(&topic).ok().map(|topic| topic.kind()),
+            kind: parsed.as_ref().map(|topic| topic.kind()),
             received_at,
             epoch,
             publisher: 0,
         };
         let message = Message {
             topic: Arc::from(topic),
+            parsed,
             payload: if is_too_large { Default::default() } else { payload },
             qos,
             retain,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use schema::clock::Timestamp;
+use schema::wire::topic::Topic;
 use tokio::time::Instant;
 
 use crate::gatekeeper::Identity;
@@ -36,8 +37,10 @@ pub enum Verdict {
 /// A published message.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// The topic as it was sent; not parsed.
+    /// The topic as it was sent.
     pub topic: Arc<str>,
+    /// What the topic means; `None` when it means nothing here.
+    pub parsed: Option<Arc<Topic>>,
     /// The body; not opened.
     pub payload: Bytes,
     /// How it was published.

@@ -150,6 +150,7 @@ mod tests {
             let number = &mut self.sent[usize::from(device)];
             let message = Message {
                 topic: format!("iot/telemetry/t/f/b/d-{device}/m").into(),
+                parsed: None,
                 payload: Bytes::copy_from_slice(&[device, *number]),
                 qos: crate::Qos::AtLeastOnce,
                 retain: false,

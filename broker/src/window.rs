@@ -325,6 +325,7 @@ mod tests {
     fn message() -> Message {
         Message {
             topic: Arc::from("t"),
+            parsed: None,
             payload: Bytes::new(),
             qos: crate::Qos::AtLeastOnce,
             retain: false,

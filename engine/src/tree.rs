@@ -18,7 +18,6 @@
 //! sessions                     Directory of SessionActor
 //! session_upkeep               what comes round again for sessions
 //! devices                      Directory of DeviceActor
-//! ingress
 //! door                         last up, first down
 //! ```
 //!
@@ -46,8 +45,8 @@ use actors::door::{self, DoorActor, WayIn, WayInView};
 use actors::door_store::DatabaseDoorStore;
 use actors::gatekeeper::DeviceGatekeeper;
 use actors::gauges::Measured;
+use actors::ingress::Ingress;
 use actors::ingress::stats::IngressStats;
-use actors::ingress::{self, Ingress, IngressIntake};
 use actors::last_seen::SignsOfLife;
 use actors::media::watch::UploadWatch;
 use actors::operators::Operators;
@@ -396,7 +395,7 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
         stats: Arc::clone(&parts.stats),
         settings: ingress_settings(config),
     });
-    let (devices, ingress) = (Address::default(), Address::default());
+    let devices = Address::default();
     let mut children = chores(config, parts);
     children.push(access_watch(config, parts));
     children.extend(sync_partitions(parts));
@@ -409,11 +408,7 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
         let settings = DirectorySettings { idle: DEVICE_IDLE, children_max: DEVICES_MAX };
         move || (Directory::default(), (Devices(Arc::clone(&context)), settings))
     }));
-    children.push(ChildSpec::new("ingress", "", &ingress, {
-        let args = ingress::Args { context, devices };
-        move || (Ingress, args.clone())
-    }));
-    children.push(door(config, parts, ingress)?);
+    children.push(door(config, parts, Ingress { context, devices })?);
     Ok(children)
 }
 
@@ -653,14 +648,14 @@ fn ingress_settings(config: &Config) -> IngressSettings {
     }
 }
 
-fn door(config: &Config, parts: &Parts, ingress: Address<ingress::Msg>) -> anyhow::Result<ChildSpec> {
+fn door(config: &Config, parts: &Parts, ingress: Ingress) -> anyhow::Result<ChildSpec> {
     let args =
         door::Args { way_in: way_in(config, parts, ingress)?, view: parts.way_in.clone(), drain_max: DRAIN };
     Ok(ChildSpec::new("door", "", &Address::default(), move || (DoorActor, args.clone())))
 }
 
-fn way_in(config: &Config, parts: &Parts, ingress: Address<ingress::Msg>) -> anyhow::Result<WayIn> {
-    let intake = Arc::new(IngressIntake(ingress));
+fn way_in(config: &Config, parts: &Parts, ingress: Ingress) -> anyhow::Result<WayIn> {
+    let intake = Arc::new(ingress);
     let clock = parts.clock.clone();
     match config.mqtt.mode {
         MqttMode::Embedded => {

@@ -368,6 +368,7 @@ fn create_order() -> Order {
 fn delivery() -> (Delivery, mpsc::Receiver<Settlement>) {
     let message = Message {
         topic: "t".into(),
+        parsed: None,
         payload: Default::default(),
         qos: Qos::AtLeastOnce,
         retain: false,

@@ -82,6 +82,7 @@ pub(super) fn client(client_id: &str) -> Client {
 pub(super) fn message(topic: &str, payload: &'static str, qos: Qos) -> Message {
     Message {
         topic: Arc::from(topic),
+        parsed: None,
         payload: Bytes::from_static(payload.as_bytes()),
         qos,
         retain: true,

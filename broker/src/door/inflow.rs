@@ -185,7 +185,7 @@ impl Inflow {
             cost: reserved.take(),
             echo: topic.echo(will.retain, will.properties, arrived_at),
             is_denied: !topic.may_publish,
-            kind: topic.kind,
+            kind: topic.kind(),
             received_at,
         };
         let message = Message {
@@ -195,6 +195,7 @@ impl Inflow {
             retain: will.retain,
             received_at,
             arrived_at,
+            parsed: topic.parsed.clone(),
             identity: principal.device().cloned(),
             verdict: if topic.may_publish { Verdict::Admitted } else { Verdict::AclDenied },
         };

@@ -28,7 +28,7 @@ pub(crate) struct KnownTopic {
     /// Under which name it is retained and shown, where that is another one.
     canonical: Option<Arc<str>>,
     /// `None` when the topic has no meaning here; the intake refuses and records it.
-    pub(crate) kind: Option<Kind>,
+    pub(crate) parsed: Option<Arc<Topic>>,
     pub(crate) may_publish: bool,
     is_anonymous: bool,
 }
@@ -65,25 +65,39 @@ impl KnownTopic {
             }
             Publisher::Nobody => false,
         };
-        let kind = parsed.map(|topic| topic.kind());
-        let canonical = (kind.is_some() && !is_canonical(name)).then(|| Arc::from(canonical(name)));
+        let canonical = (parsed.is_some() && !is_canonical(name)).then(|| Arc::from(canonical(name)));
         let is_anonymous = matches!(publisher, Publisher::Anonymous);
-        Self { name: Arc::from(name), canonical, kind, may_publish, is_anonymous }
+        Self { name: Arc::from(name), canonical, parsed: parsed.map(Arc::new), may_publish, is_anonymous }
+    }
+
+    /// What kind of message it carries.
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        self.parsed.as_ref().map(|topic| topic.kind())
     }
 
     /// Who wants a message of this topic after the commit. Of what the engine takes in only status messages are retained.
     /// What it has no use for is passed on for clients without a credential: for them the door is a plain broker.
     pub(crate) fn echo(&self, retain: bool, properties: MessageProperties, now: Timestamp) -> Echo {
-        let is_foreign = self.is_anonymous && self.kind.is_none() && !filter::is_too_deep(&self.name);
+        let is_foreign = self.is_foreign();
         let MessageProperties { expiry_seconds, carried } = properties;
         Echo {
             topic: self.canonical.clone(),
-            retain: retain && (is_foreign || self.kind == Some(Kind::Status)),
+            retain: self.is_retained(retain),
             fan_out: true,
             is_foreign,
             carried,
             expires_at: expiry_seconds.map(|seconds| now + Duration::from_secs(u64::from(seconds))),
         }
+    }
+
+    /// Whether a message that asks for it is retained.
+    pub(crate) fn is_retained(&self, retain: bool) -> bool {
+        retain && (self.is_foreign() || self.kind() == Some(Kind::Status))
+    }
+
+    /// Whether it means nothing to the engine, which passes it on all the same.
+    fn is_foreign(&self) -> bool {
+        self.is_anonymous && self.parsed.is_none() && !filter::is_too_deep(&self.name)
     }
 }
 
@@ -158,7 +172,7 @@ mod tests {
                 let name = format!("iot/telemetry/t/f/b/d{device}/weight");
                 let known = topics.get(&name, Publisher::Anonymous);
                 assert_eq!(
-                    (&*known.name, known.kind),
+                    (&*known.name, known.kind()),
                     (name.as_str(), Some(Kind::Telemetry)),
                     "round {round}"
                 );

@@ -240,6 +240,7 @@ async fn a_real_client_gets_its_acknowledgements() {
 fn a_delivery_of_another_source_tells_how_it_ended() {
     let message = || broker::Message {
         topic: TOPIC.into(),
+        parsed: None,
         payload: "1".into(),
         qos: Qos::AtMostOnce,
         retain: false,

@@ -211,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             cost,
             echo,
             is_denied: verdict == Verdict::AclDenied,
-            kind: topic.kind,
+            kind: topic.kind(),
             received_at: arrival.received_at,
         };
         let message = Message {
@@ -243,6 +243,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         }
         Ok(())
     }
+            parsed: topic.parsed.clone(),
 
     /// A message above the limit: its head is read, its payload passes unseen, and it is recorded as refused.
     fn begin_skipping(&mut self, header: &Header, qos: Qos, retain: bool) -> Result<Option<Pause>, Ending> {
