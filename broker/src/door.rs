@@ -457,3 +457,5 @@ impl Drop for Running<'_> {
 #[cfg(test)]
 #[path = "door/durability_tests.rs"]
 mod durability_tests;
+#[cfg(test)]
+mod tests;

@@ -97,6 +97,8 @@ enum Pause {
     Bytes(usize),
     /// The window is full, or the client does not read its answers.
     Answers,
+    /// The packet that comes next would add to a journal whose store is behind.
+    Journal,
     /// The credit is spent.
     Credit(Cost),
 }
@@ -139,9 +141,9 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             version,
             principal,
             scope,
+            scope_generation: None,
             will,
             silence_max: (!silence.is_zero()).then_some(silence),
-            scope_generation: None,
             heard_at: now,
             begun_at: None,
             unread_since: None,
@@ -249,13 +251,15 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let (missing, cost) = match pause {
             Some(Pause::Bytes(missing)) => (Some(missing), None),
             Some(Pause::Credit(cost)) => (None, Some(cost)),
-            Some(Pause::Answers) | None => (None, None),
+            Some(Pause::Answers | Pause::Journal) | None => (None, None),
         };
+        let more = matches!(pause, Some(Pause::Journal)).then(|| inflow.stored().next());
+        let waits_for = left.waits_for.into_iter().chain(more).min();
         tokio::select! {
             biased;
             reason = seat.close_asked() => Woken::Close(reason),
             wrote = writer.write(outbox), if has_unsent => Woken::Wrote(wrote),
-            () = inflow.changed(left.waits_for) => Woken::Changed,
+            () = inflow.changed(waits_for) => Woken::Changed,
             () = session.changed() => Woken::Changed,
             () = shared.credits.take(cost.unwrap_or_default()), if cost.is_some() => {
                 Woken::Credit(cost.unwrap_or_default())
@@ -302,14 +306,14 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     /// Looks whether the device is still enabled, and forgets what was judged in another scope.
     async fn check_scope(&mut self) -> Result<(), Ending> {
         let Some(identity) = self.principal.device() else { return Ok(()) };
-        let scope = self.shared.gatekeeper.scope(identity).ok_or(Ending::Revoked)?;
-        if self.scope.as_ref() != Some(&scope) {
-            self.topics.forget();
         let generation = Some(self.shared.gatekeeper.generation());
         if generation == self.scope_generation {
             return Ok(());
         }
         self.scope_generation = generation;
+        let scope = self.shared.gatekeeper.scope(identity).ok_or(Ending::Revoked)?;
+        if self.scope.as_ref() != Some(&scope) {
+            self.topics.forget();
             self.scope = Some(scope);
             self.drop_denied().await;
         }

@@ -123,7 +123,7 @@ impl Intake for Held {
 }
 
 /// Knows no device.
-struct Nobody;
+pub(super) struct Nobody;
 
 #[async_trait]
 impl Gatekeeper for Nobody {
@@ -135,11 +135,11 @@ impl Gatekeeper for Nobody {
         None
     }
 
-    async fn still_accepts(&self, credentials: &[CredentialId]) -> Option<Vec<bool>> {
     fn generation(&self) -> u64 {
         0
     }
 
+    async fn still_accepts(&self, credentials: &[CredentialId]) -> Option<Vec<bool>> {
         Some(vec![true; credentials.len()])
     }
 
@@ -150,7 +150,7 @@ impl Gatekeeper for Nobody {
 
 /// Routes nothing live.
 #[derive(Debug)]
-struct NoRouter;
+pub(super) struct NoRouter;
 
 #[async_trait]
 impl Fanout for NoRouter {

@@ -112,6 +112,12 @@ impl Hub {
         Some((lsn, removed))
     }
 
+    /// Whether a session that outlives its connection subscribed to a topic.
+    pub(crate) fn is_kept(&self, topic: &str) -> bool {
+        self.has_routes.load(Ordering::Relaxed)
+            && self.routes.read().unwrap_or_else(PoisonError::into_inner).is_kept(topic)
+    }
+
     /// Takes up the routes of a session that was stored.
     pub(crate) fn restore(&self, session: &Arc<Session>) {
         for subscription in session.subscriptions().into_iter().filter(|known| !is_live(known)) {

@@ -136,6 +136,11 @@ impl Inflow {
         self.granted.is_some()
     }
 
+    /// Gives back the credit of the packet that is being read: it has to wait for something else.
+    pub(crate) fn return_grant(&mut self) {
+        self.parts.credits.give_back(self.granted.take().unwrap_or_default());
+    }
+
     /// Opens the delivery of a message and hands it to the intake.
     pub(crate) fn deliver(&self, message: Message, arrived: Arrived) {
         let removes_status = removes_status(&message, &arrived);
@@ -190,12 +195,12 @@ impl Inflow {
         };
         let message = Message {
             topic: Arc::clone(&topic.name),
+            parsed: topic.parsed.clone(),
             payload: will.payload,
             qos: will.qos,
             retain: will.retain,
             received_at,
             arrived_at,
-            parsed: topic.parsed.clone(),
             identity: principal.device().cloned(),
             verdict: if topic.may_publish { Verdict::Admitted } else { Verdict::AclDenied },
         };

@@ -35,6 +35,11 @@ impl Lsn {
     /// Before the first change.
     pub(crate) const START: Self = Self(0);
 
+    /// The number of the change after this one.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
     /// No client is told of the change: after a kill it may not have happened.
     pub(crate) fn unseen(self) {}
 

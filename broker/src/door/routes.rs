@@ -99,6 +99,15 @@ impl Routes {
         self.count -= self.root.prune(&parts, &before);
     }
 
+    /// Whether a session that outlives its connection gets messages of `topic`.
+    pub(crate) fn is_kept(&self, topic: &str) -> bool {
+        let mut found = Vec::new();
+        let parts: Vec<&str> = topic.split('/').collect();
+        self.root.collect(&parts, !topic.starts_with('$'), &mut found);
+        let is_promised = |route: &Route| route.subscription.qos > Qos::AtMostOnce;
+        found.iter().any(|route| is_promised(route) && route.session.expiry_seconds() > 0)
+    }
+
     /// Who gets a message of `topic`, published by the session `publisher`. Of each group, those who are there come before
     /// those who are away, and `turn` decides with whom it begins.
     pub(crate) fn matching(&self, topic: &str, publisher: u64, turn: usize) -> Matches {

@@ -67,10 +67,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         if is_draining {
             return Ok(None);
         }
-        // Asked once for all that was read: it takes a lock that every session takes.
-        if self.shared.hub.journal.is_behind() {
-            return Ok(Some(Pause::Answers));
-        }
+        let is_behind = self.shared.hub.journal.is_behind();
         let arrival = Arrival { received_at: now, arrived_at: self.shared.clock.now() };
         loop {
             let has_unread = self.transport.outbox.len() >= UNREAD_BYTES_MAX;
@@ -84,7 +81,10 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 return Ok(Some(Pause::Bytes(0)));
             };
             let pause = match header.kind {
-                Kind::Publish { qos, retain, .. } => self.take_publish(&header, qos, retain, &arrival)?,
+                Kind::Publish { qos, retain, .. } => {
+                    self.take_publish(&header, qos, retain, is_behind, &arrival)?
+                }
+                kind if is_behind && self.records(kind) => Some(Pause::Journal),
                 Kind::Connect
                 | Kind::PubAck
                 | Kind::PubRec
@@ -108,6 +108,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         header: &Header,
         qos: Qos,
         retain: bool,
+        is_behind: bool,
         arrival: &Arrival,
     ) -> Result<Option<Pause>, Ending> {
         // A message whose answer waits for the journal is unanswered as well.
@@ -132,10 +133,36 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         else {
             return Ok(Some(Pause::Bytes(0)));
         };
+        if is_behind && self.records_publish(&publish) {
+            self.inflow.return_grant();
+            return Ok(Some(Pause::Journal));
+        }
         let payload = self.take_payload(header.header_bytes + head_bytes, header.frame_bytes());
         let verdict = if publish.topic.may_publish { Verdict::Admitted } else { Verdict::AclDenied };
         self.accept(publish, payload, verdict, arrival)?;
         Ok(None)
+    }
+
+    /// Whether a control packet adds to the journal.
+    fn records(&self, kind: Kind) -> bool {
+        let is_recorded = match kind {
+            Kind::PubAck
+            | Kind::PubRec
+            | Kind::PubRel
+            | Kind::PubComp
+            | Kind::Subscribe
+            | Kind::Unsubscribe => true,
+            Kind::Connect | Kind::Publish { .. } | Kind::PingReq | Kind::Disconnect | Kind::Auth => false,
+        };
+        is_recorded && self.seat.session().expiry_seconds() > 0
+    }
+
+    /// Whether a message adds to the journal: by its id, as a retained one, or in the queue of a session that lasts. Those
+    /// of a device that nobody listens to do not, and go on while the store of the journal is away.
+    fn records_publish(&self, publish: &Publish) -> bool {
+        let keeps_id = publish.qos == Qos::ExactlyOnce && self.seat.session().expiry_seconds() > 0;
+        let Publish { topic, retain, .. } = publish;
+        keeps_id || topic.is_retained(*retain) || self.shared.hub.is_kept(&topic.name)
     }
 
     /// Reads a PUBLISH up to its payload, and how many bytes that is; `None` while more of it is needed.
@@ -216,6 +243,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         };
         let message = Message {
             topic: Arc::clone(&topic.name),
+            parsed: topic.parsed.clone(),
             payload,
             qos,
             retain,
@@ -243,7 +271,6 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         }
         Ok(())
     }
-            parsed: topic.parsed.clone(),
 
     /// A message above the limit: its head is read, its payload passes unseen, and it is recorded as refused.
     fn begin_skipping(&mut self, header: &Header, qos: Qos, retain: bool) -> Result<Option<Pause>, Ending> {
