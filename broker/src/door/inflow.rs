@@ -290,9 +290,11 @@ impl Inflow {
             Version::V5 if is_refused && !slot.echo.is_foreign => Reason::IMPLEMENTATION_SPECIFIC,
             Version::V5 => Reason::SUCCESS,
         };
-        // After a kill between two of these changes the message would reach its subscribers twice, or never.
-        let parts = Arc::clone(&self.parts);
-        let _stored_together = parts.hub.journal.whole();
+        // After a kill between two of these changes the message would reach its subscribers twice, or never. Most messages
+        // change nothing, and need not take the lock that all sessions take.
+        let is_recorded = message.is_some() || !matches!(slot.answer, Answer::None | Answer::PubAck(_));
+        let parts = is_recorded.then(|| Arc::clone(&self.parts));
+        let _stored_together = parts.as_ref().map(|parts| parts.hub.journal.whole());
         let mut lsn = Lsn::START;
         if let Some(message) = message {
             let Message { topic, payload, qos, .. } = *message;

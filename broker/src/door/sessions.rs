@@ -198,9 +198,12 @@ impl Sessions {
             }
             Some(Entry { place: Place::Seated(_), .. }) | None => {
                 // Nobody can tell its publisher from others any more, which matters to nobody else.
-                let session = Session::new(&self.parts, self.number(), client, 0);
+                let session = Session::new(&self.parts, self.number(), client.clone(), 0);
                 let restored = DelayedWill::restore(&self.inflow.credits, stored, session, now);
-                self.publish(&self.inflow.inbound(), restored);
+                let inbound = self.inflow.inbound();
+                self.publish(&inbound, restored);
+                // Its client may connect before the will is settled.
+                state.leftovers.insert(client, Arc::downgrade(&inbound));
             }
         }
     }
