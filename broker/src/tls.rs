@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{Acceptor, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{HandshakeKind, RootCertStore, ServerConfig};
 use schema::id::{DeviceId, TenantId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -91,6 +91,19 @@ pub enum TlsError {
         #[source]
         source: rustls::pki_types::pem::Error,
     },
+    /// A file has more of something than can be read of it: the rest would be left out in silence.
+    #[error(
+        "read all of {}: what begins in line {line} is not {what} (nothing may stand beside the words of a BEGIN line, and a byte order mark neither)",
+        path.display()
+    )]
+    PemLine {
+        /// What should begin there.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from one.
+        line: usize,
+    },
     /// Certificate and key do not fit each other, or are of a kind that is not spoken.
     #[error("use the certificate of {} with the key of {}", cert.display(), key.display())]
     Pair {
@@ -125,6 +138,9 @@ pub enum HandshakeError {
     /// It does not speak TLS, or its certificate is not accepted.
     #[error("shake hands")]
     Failed(#[from] io::Error),
+    /// It resumed a session, and the certificate that began the session is not accepted any more.
+    #[error("the certificate of the resumed session is not accepted any more")]
+    Outdated,
 }
 
 /// A client certificate that was verified, with what leads to its CA.
@@ -227,6 +243,11 @@ impl Tls {
         let stream = ended.map_err(|_| HandshakeError::TooSlow)??;
         let (_, session) = stream.get_ref();
         let chain = session.peer_certificates().map(ClientChain::new);
+        // A resumed handshake shows no certificate, so nothing in it was judged today.
+        let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+        if is_resumed && chain.as_ref().is_some_and(|chain| !self.still_trusts(chain)) {
+            return Err(HandshakeError::Outdated);
+        }
         Ok((stream, chain))
     }
 
@@ -382,19 +403,51 @@ pub(crate) async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 pub(crate) fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    sections(pem, path, "a certificate")
+    sections(pem, path, "a certificate", "CERTIFICATE")
 }
 
 fn revocation_lists(pem: &[u8], path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    sections(pem, path, "a revocation list")
+    sections(pem, path, "a revocation list", "X509 CRL")
 }
 
-/// All sections of one kind; there must be one at least.
-fn sections<T: PemObject>(pem: &[u8], path: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {
+/// All sections of one kind; there must be one at least, and as many as there are BEGIN lines.
+fn sections<T: PemObject>(
+    pem: &[u8],
+    path: &Path,
+    what: &'static str,
+    label: &str,
+) -> Result<Vec<T>, TlsError> {
     let error = |source| TlsError::Pem { what, path: path.to_owned(), source };
+    let begins = begin_lines(pem, label);
     let found: Result<Vec<T>, _> = T::pem_slice_iter(pem).collect();
     let found = found.map_err(error)?;
-    if found.is_empty() { Err(error(rustls::pki_types::pem::Error::NoItemsFound)) } else { Ok(found) }
+    let odd = begins.iter().find(|begin| !begin.is_plain).or(begins.last());
+    match odd {
+        Some(odd) if found.len() < begins.len() => {
+            Err(TlsError::PemLine { what, path: path.to_owned(), line: odd.line })
+        }
+        _ if found.is_empty() => Err(error(rustls::pki_types::pem::Error::NoItemsFound)),
+        _ => Ok(found),
+    }
+}
+
+/// A line in which a person sees a section begin.
+struct BeginLine {
+    /// Counted from one.
+    line: usize,
+    /// It has nothing beside the words, so that it is read as a BEGIN line.
+    is_plain: bool,
+}
+
+fn begin_lines(pem: &[u8], label: &str) -> Vec<BeginLine> {
+    let text = String::from_utf8_lossy(pem);
+    let plain = format!("-----BEGIN {label}-----");
+    let ending = format!("{label}-----");
+    let lines = text.split('\n').zip(1..).map(|(line, number)| (line.trim_end(), number));
+    lines
+        .filter(|(line, _)| line.contains("-----BEGIN ") && line.ends_with(&ending))
+        .map(|(line, number)| BeginLine { line: number, is_plain: line == plain })
+        .collect()
 }
 
 pub(crate) fn roots(pem: &[u8], path: &Path) -> Result<RootCertStore, TlsError> {
@@ -436,4 +489,28 @@ fn only<'a>(mut values: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>) -> 
         return None;
     }
     Some(Some(first.as_str().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECTION: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+
+    #[test]
+    fn a_section_that_would_be_skipped_is_an_error_that_names_its_line() {
+        let check = |pem: String, expected: Result<usize, Option<usize>>| {
+            let read = certificates(pem.as_bytes(), Path::new("ca.pem"));
+            let line = |error| if let TlsError::PemLine { line, .. } = error { Some(line) } else { None };
+            let read = read.map(|found| found.len()).map_err(line);
+            assert_eq!(read, expected, "{pem:?}");
+        };
+        check(SECTION.repeat(2), Ok(2));
+        check(SECTION.replace('\n', "\r\n"), Ok(1));
+        check(format!("# our CA\n{SECTION}"), Ok(1));
+        check(format!("\u{feff}{SECTION}{SECTION}"), Err(Some(1)));
+        check(format!("{SECTION}\u{feff}{SECTION}"), Err(Some(4)));
+        check(format!("{SECTION}{}", SECTION.replace("CERTIFICATE", "TRUSTED CERTIFICATE")), Err(Some(4)));
+        check("-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n".to_owned(), Err(None));
+    }
 }

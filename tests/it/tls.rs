@@ -1,12 +1,14 @@
 //! TLS on the HTTP port: versions, client certificates, deadlines, and files that change.
 
+use std::time::{Duration, Instant};
+
 use engine::config::Http;
 use engine::health::{Question, ask};
-use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
+use rustls::{HandshakeKind, SupportedProtocolVersion};
 use serde_json::{Value, json};
 use tests::barn::Barn;
-use tests::certificates::{Authority, Signed, connect};
+use tests::certificates::{Authority, Signed, client, connect, connect_again};
 use tests::http::exchange;
 use tests::settings::Settings;
 use tests::wait::until;
@@ -248,5 +250,36 @@ async fn the_health_of_an_engine_is_asked_over_tls_too() {
     let plain = Http { tls_cert: None, ..http };
     let error = ask(&plain, Question::Lives).await.expect_err("the port speaks TLS and nothing else");
     assert!(error.to_string().starts_with("no engine answers on "), "{error}");
+    barn.finish().await;
+}
+
+/// How long the certificate of a test is good.
+const GOOD_FOR_SECONDS: u64 = 3;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_session_does_not_outlive_the_certificate_that_began_it() {
+    let site = Site::new();
+    let barn = Barn::start_with(|settings| site.settings(settings)).await;
+    let own = site.device_cas[0].device_for_seconds("d-1", Some("t-001"), GOOD_FOR_SECONDS);
+    // The certificate counts whole seconds, and its last one is good.
+    let over_at = Instant::now() + Duration::from_secs(GOOD_FOR_SECONDS + 2);
+    let mut clients = Vec::new();
+    for version in [&TLS12, &TLS13] {
+        let client = client(&site.server_ca, version, Some(&own));
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let mut stream = connect_again(barn.settings.http, &client).await.expect("it is good");
+            let answer = exchange(&mut stream, READINGS, &reading("d-1")).await.expect("an answer");
+            assert_eq!((answer.status, stream.get_ref().1.handshake_kind()), (200, Some(kind)));
+        }
+        clients.push(client);
+    }
+    until("the certificate is over", async || Instant::now() > over_at).await;
+    for client in &clients {
+        let answer = async {
+            let mut stream = connect_again(barn.settings.http, client).await?;
+            exchange(&mut stream, READINGS, &reading("d-1")).await
+        };
+        assert!(answer.await.is_err(), "it is let in by a certificate that is over");
+    }
     barn.finish().await;
 }

@@ -151,6 +151,20 @@ pub async fn connect(
     version: &'static SupportedProtocolVersion,
     own: Option<&Signed>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    let config = client(authority, version, own);
+    connect_again(address, &config).await
+}
+
+/// What a client remembers from one connection to the next, its sessions among it.
+///
+/// # Panics
+/// When the certificate is of no use.
+#[must_use]
+pub fn client(
+    authority: &Authority,
+    version: &'static SupportedProtocolVersion,
+    own: Option<&Signed>,
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.certificate.der().clone()).expect("a certificate");
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -164,7 +178,21 @@ pub async fn connect(
         }
         None => builder.with_no_client_auth(),
     };
+    Arc::new(config)
+}
+
+/// An encrypted connection of a client that may have been there before, and then resumes its session.
+///
+/// # Errors
+/// When the server and the client do not come to terms.
+///
+/// # Panics
+/// When nobody listens there.
+pub async fn connect_again(
+    address: SocketAddr,
+    config: &Arc<ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await.expect("somebody listens");
     let name = ServerName::try_from("localhost").expect("a host name");
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    TlsConnector::from(Arc::clone(config)).connect(name, stream).await
 }
