@@ -3,7 +3,7 @@
 //! Since a refusal is for good, it is never made from a snapshot that is older than the question: whoever is let in and
 //! speaks at once is heard.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -51,6 +51,8 @@ type Rows = HashMap<String, HashMap<String, Allowed>>;
 struct Snapshot {
     devices: Rows,
     stations: Rows,
+    /// Ids of devices that more than one tenant has ever had.
+    ambiguous_ids: HashSet<String>,
     taken_at: Instant,
     /// When whoever is not allowed may cause another look.
     stale_at: Instant,
@@ -146,7 +148,7 @@ impl Allowlist {
         Ok(self.known(list, tenant_id, id))
     }
 
-    /// The tenant that has a device of this id; `None` when none has, or several have.
+    /// The tenant that has a device of this id; `None` when none has, or several have or have ever had.
     ///
     /// # Errors
     /// When the database has to be asked and cannot be.
@@ -159,7 +161,8 @@ impl Allowlist {
         Ok(tenant())
     }
 
-    /// The device a certificate stands for; `None` when it leaves its tenant out and not exactly one has such a device.
+    /// The device a certificate stands for; `None` when it leaves its tenant out and not exactly one has, and has ever had,
+    /// such a device.
     ///
     /// # Errors
     /// When the tenant is looked for and the database cannot be asked.
@@ -237,12 +240,16 @@ impl Allowlist {
     /// Takes a new snapshot. One turn at a time.
     async fn read(&self) -> Result<(), StoreError> {
         let taken_at = Instant::now();
-        let (devices, stations) =
-            self.store.run("allowlists", async |conn| device::allowlists(conn).await).await?;
+        let read = self.store.run("allowlists", async |conn| device::allowlists(conn).await).await?;
         let pause = taken_at.elapsed() * STRANGER_REFRESH_FACTOR;
         let stale_at = taken_at + pause.clamp(STRANGER_REFRESH_MIN, STRANGER_REFRESH_MAX);
-        let snapshot =
-            Snapshot { devices: by_tenant(devices), stations: by_tenant(stations), taken_at, stale_at };
+        let snapshot = Snapshot {
+            devices: by_tenant(read.devices),
+            stations: by_tenant(read.stations),
+            ambiguous_ids: read.ambiguous_ids.into_iter().collect(),
+            taken_at,
+            stale_at,
+        };
         self.snapshot.store(Some(Arc::new(snapshot)));
         self.generation.fetch_add(1, Ordering::Release);
         Ok(())
@@ -271,8 +278,11 @@ impl Snapshot {
         rows.get(tenant_id)?.get(id)
     }
 
-    /// The only tenant with this device.
+    /// The only tenant that has this device, and that has ever had one of its id.
     fn tenant_of(&self, device_id: &str) -> Option<TenantId> {
+        if self.ambiguous_ids.contains(device_id) {
+            return None;
+        }
         let mut tenants = self.devices.iter().filter(|(_, rows)| rows.contains_key(device_id));
         let (tenant_id, _) = tenants.next()?;
         if tenants.next().is_some() { None } else { TenantId::new(tenant_id).ok() }

@@ -86,6 +86,25 @@ async fn a_device_is_known_by_its_certificate_whichever_authority_signed_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_without_a_tenant_is_of_no_use_once_its_id_was_in_two() {
+    let site = Site::new();
+    let barn = Barn::start_with(|settings| site.settings(settings)).await;
+    let [nameless, named] = [None, Some("t-001")].map(|tenant| site.device_cas[0].device("d-1", tenant));
+    let status = async |own| site.post(&barn, &TLS13, Some(own), "d-1").await.expect("it is let in").0;
+    assert_eq!(status(&nameless).await, 200);
+    barn.db.allow_device("t-002", "d-1", "f-001", "b-001").await;
+    until("both have it", async || status(&nameless).await == 401).await;
+    barn.db.execute("DELETE FROM device_allowlist WHERE tenant_id = 't-002'").await;
+    // Without a row of its own it is let in nowhere, and by then the deletion is known.
+    barn.db.execute("DELETE FROM device_allowlist WHERE tenant_id = 't-001'").await;
+    until("nobody has it", async || status(&named).await != 200).await;
+    barn.db.allow_device("t-001", "d-1", "f-001", "b-001").await;
+    until("the first has it again", async || status(&named).await == 200).await;
+    assert_eq!(status(&nameless).await, 401, "the id was in two tenants");
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_shows_no_good_certificate_gets_nothing_but_what_is_public() {
     let site = Site::new();
     let barn = Barn::start_with(|settings| site.settings(settings)).await;

@@ -15,6 +15,7 @@ const OVERLAP_MAX: Duration = Duration::days(366);
 pub const STATEMENTS: &[&str] = &[
     DEVICES,
     STATIONS,
+    AMBIGUOUS,
     PROVISION_DEVICE,
     PROVISION_STATION,
     CREDENTIAL,
@@ -49,11 +50,25 @@ SELECT tenant_id, device_id, farm_id, barn_id, station_id, enabled, provision_st
 const STATIONS: &str = "-- station_allowlist
 SELECT tenant_id, station_id, farm_id, barn_id, NULL::text, enabled, provision_state = 'pending' FROM station_allowlist";
 
-/// Both allowlists, whole: devices, then stations.
+const AMBIGUOUS: &str = "-- ambiguous_device_ids
+SELECT device_id FROM device_tenants GROUP BY device_id HAVING count(*) > 1";
+
+/// Everybody who may speak.
+#[derive(Clone, Debug)]
+pub struct Allowlists {
+    /// Devices.
+    pub devices: Vec<Allowed>,
+    /// Stations.
+    pub stations: Vec<Allowed>,
+    /// Ids of devices that more than one tenant has, or has ever had.
+    pub ambiguous_ids: Vec<String>,
+}
+
+/// Both allowlists, whole.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn allowlists(conn: &Conn) -> Result<(Vec<Allowed>, Vec<Allowed>), StoreError> {
+pub async fn allowlists(conn: &Conn) -> Result<Allowlists, StoreError> {
     let allowed = |row: &Row| Allowed {
         tenant_id: row.get(0),
         id: row.get(1),
@@ -65,7 +80,8 @@ pub async fn allowlists(conn: &Conn) -> Result<(Vec<Allowed>, Vec<Allowed>), Sto
     };
     let devices = conn.query(DEVICES, &[]).await?.iter().map(allowed).collect();
     let stations = conn.query(STATIONS, &[]).await?.iter().map(allowed).collect();
-    Ok((devices, stations))
+    let ambiguous_ids = conn.query(AMBIGUOUS, &[]).await?.iter().map(|row| row.get(0)).collect();
+    Ok(Allowlists { devices, stations, ambiguous_ids })
 }
 
 // A row that somebody else entered meanwhile is written once more as it is, so that it counts as entered.
