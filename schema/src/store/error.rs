@@ -92,7 +92,7 @@ impl StoreError {
             // A row that waited for the default partition while its month got one of its own: it goes there when it comes
             // again. A constraint that the data breaks has a name.
             let is_misplaced = *state == SqlState::CHECK_VIOLATION && source.constraint().is_none();
-            is_data_class && !is_misplaced && *state != SqlState::DISK_FULL
+            is_data_class && !is_misplaced
         })
     }
 
