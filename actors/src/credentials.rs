@@ -8,9 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use broker::guesses::Guesses;
 use broker::{CredentialId, Identity};
+use hmac::{Hmac, Mac};
+use rand::Rng;
 use schema::clock::Clock;
 use schema::id::{DeviceId, TenantId};
 use schema::store::device::{self, Credential};
@@ -57,6 +58,8 @@ pub struct Credentials {
     clock: Clock,
     guesses: Guesses,
     hashing: Hashing,
+    /// Makes what is remembered of a password useless to whoever reads this memory and nothing else of the process.
+    secret: Arc<[u8; 32]>,
     verified: Arc<Mutex<HashMap<[u8; 32], Instant>>>,
     current: Arc<Mutex<Current>>,
 }
@@ -74,7 +77,8 @@ impl Credentials {
     #[must_use]
     pub fn new(store: Store, clock: Clock, guesses: Guesses) -> Self {
         let (hashing, verified, current) = (Hashing::default(), Arc::default(), Arc::default());
-        Self { store, clock, guesses, hashing, verified, current }
+        let secret = Arc::new(rand::rng().random());
+        Self { store, clock, guesses, hashing, secret, verified, current }
     }
 
     /// Whom a user name and password stand for, or `None`. Whoever answers notes in the memory of guesses what came of it,
@@ -166,20 +170,13 @@ impl Credentials {
         password: &[u8],
         asker: Asker,
     ) -> Result<bool, NotVerified> {
-        let key = fingerprint(hash, password);
+        let key = fingerprint(&self.secret, hash, password);
         if self.is_remembered(&key) {
             return Ok(true);
         }
         let turn = self.turn(username, asker).await?;
         self.guesses.attempt(asker.source, username, Instant::now());
-        let (hash, password) = (hash.to_owned(), password.to_vec());
-        let check = move || {
-            // Whoever asked may have gone: the turn ends with the work, and not before.
-            let _turn = turn;
-            PasswordHash::new(&hash)
-                .is_ok_and(|hash| Argon2::default().verify_password(&password, &hash).is_ok())
-        };
-        let is_match = tokio::task::spawn_blocking(check).await.unwrap_or(false);
+        let is_match = hashing::verify(turn, hash.to_owned(), password.to_vec()).await;
         if is_match {
             self.remember(key);
         }
@@ -208,8 +205,9 @@ impl Credentials {
     }
 }
 
-fn fingerprint(hash: &str, password: &[u8]) -> [u8; 32] {
-    Sha256::new().chain_update(hash).chain_update([0]).chain_update(password).finalize().into()
+fn fingerprint(secret: &[u8; 32], hash: &str, password: &[u8]) -> [u8; 32] {
+    let hmac = Hmac::<Sha256>::new_from_slice(secret).expect("a key of any length is taken");
+    hmac.chain_update(hash).chain_update([0]).chain_update(password).finalize().into_bytes().into()
 }
 
 fn mark(hash: &str) -> [u8; 32] {
@@ -220,4 +218,18 @@ fn identity(credential: &Credential) -> Option<Identity> {
     let tenant_id = TenantId::new(&credential.tenant_id).ok()?;
     let device_id = DeviceId::new(&credential.device_id).ok()?;
     Some(Identity { tenant_id, device_id })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fingerprint;
+
+    #[test]
+    fn what_is_remembered_of_a_password_depends_on_a_secret_of_the_process() {
+        let of = |secret, hash, password: &str| fingerprint(&[secret; 32], hash, password.as_bytes());
+        assert_eq!(of(1, "hash", "password"), of(1, "hash", "password"));
+        assert_ne!(of(1, "hash", "password"), of(2, "hash", "password"));
+        assert_ne!(of(1, "hash", "password"), of(1, "another", "password"));
+        assert_ne!(of(1, "hash", "password"), of(1, "hash", "passwords"));
+    }
 }

@@ -8,13 +8,18 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
+use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use broker::guesses::Source;
+use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 /// Hashes computed at once: argon2id takes a core and 19 MiB each.
 pub const HASHING_MAX: usize = 2;
+/// The nice value of a thread that hashes: while the cores are busy with commits, it gets a quarter of what they get.
+const NICENESS: i32 = 5;
 /// Logins over HTTP that wait for their turn; one more is told to come again.
 const HTTP_WAITING_MAX: usize = 128;
 /// The share of the waiting places over HTTP that are free which one address may have: one in so many.
@@ -59,6 +64,23 @@ struct Shared {
 pub(super) struct Turn {
     hashing: Hashing,
     lane: Lane,
+}
+
+/// Whether a password is the one of a hash. The work has a thread of its own, since a thread that was made nice stays so;
+/// whoever asked may have gone, so the turn ends with the work and not before.
+pub(super) async fn verify(turn: Turn, hash: String, password: Vec<u8>) -> bool {
+    let (tell, told) = oneshot::channel();
+    let work = move || {
+        let _turn = turn;
+        // Without this right it hashes like everybody else.
+        let _ = setpriority_process(None, NICENESS);
+        let is_match = PasswordHash::new(&hash)
+            .is_ok_and(|hash| Argon2::default().verify_password(&password, &hash).is_ok());
+        let _ = tell.send(is_match);
+    };
+    // A system that has no thread left drops the work, and with it the turn.
+    drop(thread::Builder::new().name("hashing".to_owned()).spawn(work));
+    told.await.unwrap_or(false)
 }
 
 /// Who waits side by side. Each lane gets its share of the turns.
@@ -400,6 +422,25 @@ mod tests {
         let queue = hashing.lock();
         assert_eq!((queue.at_work, queue.http.all, queue.http.of.len()), (0, 0, 0));
         assert!(queue.lanes.iter().all(|lane| lane.0.is_empty()));
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_with_the_work_and_the_work_is_nicer_than_the_rest() {
+        use argon2::PasswordHasher;
+        use argon2::password_hash::SaltString;
+
+        let salt = SaltString::encode_b64(b"a salt of some length").expect("a salt");
+        let hash = Argon2::default().hash_password(b"right", &salt).expect("a hash").to_string();
+        let own = rustix::process::getpriority_process(None).expect("a priority");
+        let hashing = Hashing::default();
+        for (password, expected) in [(&b"right"[..], true), (b"wrong", false)] {
+            let turn = begin(&hashing, Port::Mqtt);
+            assert_eq!(verify(turn, hash.clone(), password.to_vec()).await, expected);
+        }
+        assert_eq!(rustix::process::getpriority_process(None).ok(), Some(own), "this thread is as it was");
+        while hashing.lock().at_work > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]
