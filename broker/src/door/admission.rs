@@ -139,7 +139,6 @@ fn put_connack<S: AsyncRead + AsyncWrite>(shared: &Shared, transport: &mut Trans
         assigned_client_id: welcome.assigned_client_id.as_deref(),
         topic_alias_max: TOPIC_ALIASES_MAX,
         server_keep_alive_seconds: welcome.server_keep_alive_seconds,
-        reason_string: None,
     };
     let Welcome { version, is_present, .. } = welcome;
     packet::put_connack(&mut transport.outbox, *version, ConnectCode::Accepted, *is_present, &properties);

@@ -106,8 +106,6 @@ fn a_connect_of_version_5_with_all_fields_is_read() {
                 receive_max: NonZeroU16::new(8),
                 packet_bytes_max: NonZeroU32::new(4096),
                 topic_alias_max: 9,
-                wants_problem_information: false,
-                wants_response_information: true,
                 authentication_method: Some("m".into()),
             },
         }
@@ -115,9 +113,25 @@ fn a_connect_of_version_5_with_all_fields_is_read() {
 }
 
 #[test]
+fn an_empty_user_name_is_none_and_the_fields_after_it_are_read() {
+    // As MQTT Explorer and MQTTX send it: the flag is set, the name is empty.
+    let read = connect(b"\0\x04MQTT\x04\x82\0\x3c\0\x05d-100\0\0").unwrap();
+    assert_eq!((read.client_id.as_str(), read.username, read.password), ("d-100", None, None));
+    let read = connect(b"\0\x04MQTT\x04\xc2\0\x3c\0\0\0\0\0\x01p").unwrap();
+    assert_eq!((read.username, read.password), (None, Some(b"p".to_vec())));
+}
+
+#[test]
+fn mqtt_3_1_is_read_like_3_1_1() {
+    let older = connect(b"\0\x06MQIsdp\x03\x02\0\x3c\0\x01x").unwrap();
+    let newer = connect(b"\0\x04MQTT\x04\x02\0\x3c\0\x01x").unwrap();
+    assert_eq!(older, newer);
+}
+
+#[test]
 fn another_version_is_told_apart_from_garbage() {
     assert_eq!(connect(&connect_body(6, 2, b"\0\0\0")), Err(BadConnect::Version(Version::V5)));
-    assert_eq!(connect(b"\0\x06MQIsdp\x03\x02\0\x3c\0\0"), Err(BadConnect::Version(Version::V4)));
+    assert_eq!(connect(b"\0\x06MQIsdp\x04\x02\0\x3c\0\0"), Err(BadConnect::Version(Version::V4)));
     for garbage in [b"\0\x04HTTP\x04\x02\0\x3c\0\0".as_slice(), b"", b"\0\x04MQ", b"\0\x04MQTT"] {
         assert!(matches!(connect(garbage), Err(BadConnect::Malformed(Version::V4, _))), "{garbage:02x?}");
     }
@@ -143,7 +157,7 @@ fn the_head_of_a_publish_is_read_as_soon_as_it_is_there() {
         assert_eq!((read.topic, read.packet_id, read.head_bytes), ("t", 0x0102, head_bytes));
     }
     let read = head(Version::V5, Qos::AtLeastOnce, v5).unwrap().unwrap();
-    assert_eq!((read.alias, read.is_text), (NonZeroU16::new(4), true));
+    assert_eq!(read.alias, NonZeroU16::new(4));
     assert_eq!(read.properties.expiry_seconds, Some(9));
     assert_eq!(&*read.properties.carried, b"\x01\x01\x09\0\0");
 }
@@ -284,12 +298,10 @@ fn a_connack_says_what_the_door_can_do() {
         assigned_client_id: Some("id"),
         topic_alias_max: 4,
         server_keep_alive_seconds: Some(5),
-        reason_string: Some("r"),
     };
     let mut out = BytesMut::new();
     put_connack(&mut out, Version::V5, ConnectCode::Accepted, false, &properties);
-    let expected =
-        b"\x20\x1f\0\0\x1c\x11\0\0\0\x01\x21\0\x02\x27\0\0\0\x03\x12\0\x02id\x22\0\x04\x13\0\x05\x1f\0\x01r";
+    let expected = b"\x20\x1b\0\0\x18\x11\0\0\0\x01\x21\0\x02\x27\0\0\0\x03\x12\0\x02id\x22\0\x04\x13\0\x05";
     assert_eq!(&*out, expected);
 }
 

@@ -44,12 +44,23 @@ async fn a_client_that_is_refused_is_told_why() {
 async fn another_version_of_the_protocol_is_told_so() {
     let (door, _arrivals) = open(settings()).await;
     let newer: (&[u8], &[u8]) = (b"\0\x04MQTT\x06\x02\0\x3c\0\0\x01x", &[0x20, 3, 0, 0x84, 0]);
-    let older: (&[u8], &[u8]) = (b"\0\x06MQIsdp\x03\x02\0\x3c\0\x01x", &[0x20, 2, 0, 1]);
+    let older: (&[u8], &[u8]) = (b"\0\x04MQTT\x03\x02\0\x3c\0\x01x", &[0x20, 2, 0, 1]);
     for (body, answer) in [newer, older] {
         let mut raw = Raw::open(door.address()).await;
         raw.send(&packet(0x10, body)).await;
         assert_eq!(raw.rest().await, answer);
     }
+}
+
+#[tokio::test]
+async fn a_client_of_mqtt_3_1_is_served() {
+    let (door, mut arrivals) = open(settings()).await;
+    let mut raw = Raw::open(door.address()).await;
+    raw.send(&packet(0x10, b"\0\x06MQIsdp\x03\x02\0\x3c\0\x01x")).await;
+    raw.expect(&[0x20, 2, 0, 0]).await;
+    raw.send(&crate::clients::publish("iot/telemetry/t/f/b/d/weight", b"1", 1, 7, false)).await;
+    arrivals.next().await.done();
+    raw.expect(&crate::clients::puback(7)).await;
 }
 
 #[tokio::test]

@@ -59,7 +59,6 @@ pub(crate) struct ConnackProperties<'a> {
     pub(crate) assigned_client_id: Option<&'a str>,
     pub(crate) topic_alias_max: u16,
     pub(crate) server_keep_alive_seconds: Option<u16>,
-    pub(crate) reason_string: Option<&'a str>,
 }
 
 /// Writes a CONNACK. Who is not let in has no session either.
@@ -111,10 +110,6 @@ fn put_connack_properties(out: &mut BytesMut, properties: &ConnackProperties<'_>
     if let Some(seconds) = properties.server_keep_alive_seconds {
         out.put_u8(id::SERVER_KEEP_ALIVE);
         out.put_u16(seconds);
-    }
-    if let Some(text) = properties.reason_string {
-        out.put_u8(id::REASON_STRING);
-        put_text(out, text);
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Connect {
 }
 
 /// What a CONNECT of version 5 says beside that; 3.1.1 has the defaults.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ConnectProperties {
     /// How long the session outlives the connection; `u32::MAX` is for ever.
     pub(crate) session_expiry_seconds: u32,
@@ -34,24 +34,7 @@ pub(crate) struct ConnectProperties {
     pub(crate) packet_bytes_max: Option<NonZeroU32>,
     /// Topic aliases the client keeps.
     pub(crate) topic_alias_max: u16,
-    /// Whether reason strings are welcome on any packet.
-    pub(crate) wants_problem_information: bool,
-    pub(crate) wants_response_information: bool,
     pub(crate) authentication_method: Option<String>,
-}
-
-impl Default for ConnectProperties {
-    fn default() -> Self {
-        Self {
-            session_expiry_seconds: 0,
-            receive_max: None,
-            packet_bytes_max: None,
-            topic_alias_max: 0,
-            wants_problem_information: true,
-            wants_response_information: false,
-            authentication_method: None,
-        }
-    }
 }
 
 /// A last will.
@@ -88,7 +71,8 @@ fn version(reader: &mut Reader<'_>) -> Result<Version, BadConnect> {
     let name = reader.text().map_err(unanswered)?;
     let level = reader.byte().map_err(unanswered)?;
     match (name, level) {
-        ("MQTT", 4) => Ok(Version::V4),
+        // MQTT 3.1 differs in nothing that the door relies on, so it is served like 3.1.1.
+        ("MQTT", 4) | ("MQIsdp", 3) => Ok(Version::V4),
         ("MQTT", 5) => Ok(Version::V5),
         ("MQTT", 6..) => Err(BadConnect::Version(Version::V5)),
         ("MQTT" | "MQIsdp", _) => Err(BadConnect::Version(Version::V4)),
@@ -106,6 +90,8 @@ fn fields(mut reader: Reader<'_>, version: Version) -> Result<Connect, Malformed
         None => None,
     };
     let username = flags.has_username.then(|| reader.text().map(str::to_owned)).transpose()?;
+    // Some tools send an empty user name for "none".
+    let username = username.filter(|name| !name.is_empty());
     let password = flags.has_password.then(|| reader.binary().map(<[u8]>::to_vec)).transpose()?;
     reader.end()?;
     Ok(Connect {
@@ -153,12 +139,8 @@ fn connect_properties(mut read: Properties<'_>) -> Result<ConnectProperties, Mal
                 properties.packet_bytes_max = Some(NonZeroU32::new(bytes).ok_or(ZERO)?);
             }
             (id::TOPIC_ALIAS_MAXIMUM, Value::Two(count)) => properties.topic_alias_max = count,
-            (id::REQUEST_PROBLEM_INFORMATION, Value::Byte(bit)) => {
-                properties.wants_problem_information = bit == 1;
-            }
-            (id::REQUEST_RESPONSE_INFORMATION, Value::Byte(bit)) => {
-                properties.wants_response_information = bit == 1;
-            }
+            // The door sends neither reason strings with packets that allow the choice, nor response information.
+            (id::REQUEST_PROBLEM_INFORMATION | id::REQUEST_RESPONSE_INFORMATION, Value::Byte(_)) => {}
             (id::AUTHENTICATION_METHOD, Value::Text(method)) => {
                 properties.authentication_method = Some(method.to_owned());
             }

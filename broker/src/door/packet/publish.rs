@@ -22,8 +22,6 @@ pub(crate) struct PublishHead<'a> {
     pub(crate) packet_id: u16,
     /// Whether it is one of those that were announced is for the caller to judge.
     pub(crate) alias: Option<NonZeroU16>,
-    /// The payload is declared to be UTF-8.
-    pub(crate) is_text: bool,
     pub(crate) properties: MessageProperties,
     /// Bytes of the body before the payload.
     pub(crate) head_bytes: usize,
@@ -48,8 +46,7 @@ pub(crate) fn publish_head(
     } else if alias.is_none() {
         return Err(Malformed::protocol("neither a topic nor an alias"));
     }
-    let is_text = gathered.is_text;
-    Ok(Some(PublishHead { topic, packet_id, alias, is_text, properties: gathered.finish(), head_bytes }))
+    Ok(Some(PublishHead { topic, packet_id, alias, properties: gathered.finish(), head_bytes }))
 }
 
 /// Bytes before the payload, as soon as they can be known.

@@ -112,7 +112,7 @@ fn v4_mqtt_3_1_2_2() {
         let body = [&bytes("<MQTT>"), [level].as_slice(), &bytes("02 003c <id>")].concat();
         assert_eq!(connect(&body), Err(BadConnect::Version(Version::V4)), "{level}");
     }
-    assert_eq!(connect(&bytes("<MQIsdp> 03 02 003c <id>")), Err(BadConnect::Version(Version::V4)));
+    assert_eq!(connect(&bytes("<MQIsdp> 02 02 003c <id>")), Err(BadConnect::Version(Version::V4)));
     let answer = written(|out| {
         put_connack(out, Version::V4, ConnectCode::Version, false, &ConnackProperties::default());
     });
