@@ -375,7 +375,7 @@ impl Door {
             }
             return;
         };
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = listener::set_up(&stream) {
             tracing::debug!(%peer, %error, "connection lost before its first byte");
             return;
         }

@@ -4,7 +4,9 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -14,6 +16,16 @@ use crate::tls::Tls;
 /// Clients the system has wait to be accepted, as far as its own limit (`somaxconn`) allows: after a power cut all devices
 /// come at once, and whoever finds no room is put off for seconds or turned away.
 const BACKLOG_MAX: u32 = 4096;
+
+/// A peer that was silent for so long is asked by the system whether it is still there,
+const PEER_SILENCE: Duration = Duration::from_secs(60);
+/// again after this time,
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+/// and is gone when it answered none of so many questions.
+const PROBES: u32 = 4;
+/// A peer is gone as well when it confirmed nothing of what was sent to it for so long: it is not asked meanwhile.
+#[cfg(target_os = "linux")]
+const UNCONFIRMED_MAX: Duration = Duration::from_secs(120);
 
 /// What a client passes through before it speaks MQTT.
 #[derive(Clone)]
@@ -38,6 +50,18 @@ impl Listener {
         let local_addr = socket.local_addr().map_err(failed)?;
         Ok(Self { socket, layers, local_addr })
     }
+}
+
+/// Sets up an accepted socket. Answers are small and must not wait for each other. A peer that lost its power or its network
+/// says nothing more, and one whose keep-alive is zero or very long is missed by nobody above TCP: the system asks for it.
+pub(crate) fn set_up(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(PEER_SILENCE).with_interval(PROBE_INTERVAL);
+    socket.set_tcp_keepalive(&keepalive.with_retries(PROBES))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNCONFIRMED_MAX))?;
+    Ok(())
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -99,5 +123,31 @@ impl Listeners {
             Poll::Pending
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long a peer that is gone may hold its place.
+    const GONE_MAX: Duration = Duration::from_secs(5 * 60);
+
+    #[tokio::test]
+    async fn the_system_asks_for_the_peer_of_every_accepted_socket() {
+        let layers = Layers { tls: None, has_websocket: false };
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), layers).unwrap();
+        let address = listener.local_addr;
+        let mut listeners = Listeners::new(vec![listener]);
+        let _client = TcpStream::connect(address).await.unwrap();
+        let (stream, _) = listeners.accept().await.0.unwrap();
+        set_up(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap() && stream.nodelay().unwrap());
+        let probes = socket.tcp_keepalive_retries().unwrap();
+        let asked = socket.tcp_keepalive_time().unwrap() + socket.tcp_keepalive_interval().unwrap() * probes;
+        assert!(asked < GONE_MAX, "{asked:?}");
+        #[cfg(target_os = "linux")]
+        assert!(socket.tcp_user_timeout().unwrap().unwrap() < GONE_MAX);
     }
 }
