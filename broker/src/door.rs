@@ -21,6 +21,7 @@ mod pending;
 mod queue;
 mod refusals;
 mod retained;
+mod room;
 mod routes;
 mod session;
 mod sessions;
@@ -42,7 +43,7 @@ use schema::clock::Clock;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, interval, sleep, timeout_at};
 
@@ -57,6 +58,7 @@ use crate::door::listener::{Layers, Listeners};
 use crate::door::queue::{QueueBudget, QueueLimits};
 use crate::door::refusals::Refusals;
 use crate::door::retained::Retained;
+use crate::door::room::Room;
 use crate::door::session::SessionParts;
 use crate::door::sessions::Sessions;
 pub use crate::door::settings::{Addresses, DoorError, DoorSettings};
@@ -66,7 +68,7 @@ use crate::embedded::Embedded;
 use crate::fanout::Fanout;
 use crate::gatekeeper::{Gatekeeper, Identity};
 use crate::guesses::{Guesses, Source};
-use crate::places::Places;
+use crate::share::Limit;
 use crate::stats::{DoorStats, Refusal};
 use crate::store::{DoorStore, DoorStoreError};
 use crate::tls::Tls;
@@ -162,11 +164,16 @@ impl Door {
                 age_max: settings.queued_age_max,
             },
         };
-        let credits =
-            Credits::new(settings.credit_messages_max, settings.credit_bytes_max, settings.message_bytes_max);
+        let credits = Credits::shared(
+            settings.credit_messages_max,
+            settings.credit_bytes_max,
+            settings.message_bytes_max,
+            Arc::clone(&stats),
+        );
         let refusals = Arc::new(Refusals::new(Arc::clone(&stats)));
         let inflow = InflowParts {
-            credits: Arc::clone(&credits),
+            credits,
+            wills: will::budget(settings.connections_max.saturating_add(settings.sessions_max)),
             stats: Arc::clone(&stats),
             intake,
             hub: Arc::clone(&hub),
@@ -185,7 +192,6 @@ impl Door {
             clock,
             hub,
             fanout,
-            credits,
             inflow,
             sessions,
             refusals,
@@ -193,8 +199,7 @@ impl Door {
             phase: phase_seen,
             guesses,
             origins: Origins(settings.ws_allowed_origins.clone()),
-            places: Arc::new(Semaphore::new(settings.connections_max)),
-            handshakes: Places::new(settings.handshakes_per_address_max),
+            room: Room::new(&settings),
             settings,
         };
         Ok(Self {
@@ -257,18 +262,17 @@ impl Door {
     /// The credit of all connections.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn credits(&self) -> Arc<Credits> {
-        Arc::clone(&self.shared.credits)
+        Arc::clone(&self.shared.inflow.credits)
     }
 
     /// Serves one client over any stream, as if it had been accepted.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) async fn serve_stream(&self, stream: impl AsyncRead + AsyncWrite) {
         let shared = Arc::clone(&self.shared);
-        let place = Arc::clone(&shared.places).acquire_owned().await.expect("nobody closes it");
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let waiting = shared.handshakes.take(Source::of(peer.ip())).expect("the address has room");
+        let waiting = shared.room.come_in(Source::of(peer.ip())).expect("the address has room");
         let caller = Caller::new(peer, Instant::now() + shared.settings.connect_timeout, waiting);
-        layers::converse(shared, stream, caller, place).await;
+        layers::converse(shared, stream, caller).await;
     }
 
     /// Stops accepting and reading, waits for the deliveries in hand, answers them and closes.
@@ -363,24 +367,26 @@ impl Door {
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr, layers: Layers, tasks: &mut JoinSet<()>) {
         let shared = &self.shared;
-        let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
-            if shared.refuse(Refusal::Full) {
-                tracing::warn!(%peer, "connection refused: all places are taken");
+        let waiting = match shared.room.come_in(Source::of(peer.ip())) {
+            Ok(waiting) => waiting,
+            Err(spent) => {
+                shared.stats.count_spent(spent);
+                let (refusal, text) = match spent.limit {
+                    Limit::Share => (Refusal::Address, "too many of its address are not logged in"),
+                    Limit::Total => (Refusal::Full, "too many clients are not logged in"),
+                };
+                if shared.refuse(refusal) {
+                    tracing::warn!(%peer, "connection refused: {text}");
+                }
+                return;
             }
-            return;
-        };
-        let Some(waiting) = shared.handshakes.take(Source::of(peer.ip())) else {
-            if shared.refuse(Refusal::Address) {
-                tracing::warn!(%peer, "connection refused: too many of its address are not logged in");
-            }
-            return;
         };
         if let Err(error) = listener::set_up(&stream) {
             tracing::debug!(%peer, %error, "connection lost before its first byte");
             return;
         }
         let caller = Caller::new(peer, Instant::now() + shared.settings.connect_timeout, waiting);
-        tasks.spawn(layers::serve(Arc::clone(shared), stream, layers, caller, place));
+        tasks.spawn(layers::serve(Arc::clone(shared), stream, layers, caller));
     }
 
     /// Waits until every connection finished what it has in hand, or the deadline cuts them off.

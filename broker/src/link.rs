@@ -25,7 +25,7 @@ use schema::wire::topic::{FILTERS, Topic};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::credits::{Cost, Credits};
+use crate::credits::{Cost, Purse};
 use crate::delivery::{Delivery, Intake};
 pub use crate::link::probe::{ProbeError, probe};
 pub use crate::link::tls::LinkTls;
@@ -117,14 +117,15 @@ impl Link {
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         events.set_network_options(network);
-        let credits = Credits::new(HELD_MESSAGES_MAX, HELD_BYTES_MAX, PACKET_BYTES_MAX);
+        let purse =
+            Purse::alone(HELD_MESSAGES_MAX, HELD_BYTES_MAX, PACKET_BYTES_MAX, Arc::clone(&self.stats));
         let epoch = Arc::new(AtomicU64::new(0));
         let (held, arrived) = mpsc::unbounded_channel();
         let mut pump = Pump {
             link: self,
             client: client.clone(),
             events,
-            credits: Arc::clone(&credits),
+            purse: Arc::clone(&purse),
             epoch: Arc::clone(&epoch),
             held,
             is_subscribed: false,
@@ -133,8 +134,8 @@ impl Link {
             link: self,
             client,
             arrived,
-            window: Window::new(Arc::clone(&credits), None),
-            credits,
+            window: Window::new(Arc::clone(&purse), None),
+            purse,
             epoch,
             open: 0,
             acks: Vec::new(),
@@ -180,7 +181,7 @@ struct Pump<'a> {
     link: &'a Link,
     client: AsyncClient,
     events: EventLoop,
-    credits: Arc<Credits>,
+    purse: Arc<Purse>,
     epoch: Arc<AtomicU64>,
     held: mpsc::UnboundedSender<Arrived>,
     /// The broker confirmed the filters in the session it has now.
@@ -289,8 +290,8 @@ impl Pump<'_> {
         let received_at = Instant::now();
         let epoch = self.epoch.load(Ordering::Relaxed);
         let cost = Cost::of_message(publish.topic.len() + publish.payload.len());
-        if !self.credits.try_take(cost) {
-            self.credits.take(cost).await;
+        if !self.purse.try_take(cost) {
+            self.purse.take(cost).await;
         }
         // The desk lives as long as the pump.
         let _ = self.held.send(Arrived { publish, cost, epoch, received_at });
@@ -303,7 +304,7 @@ struct Desk<'a> {
     client: AsyncClient,
     arrived: mpsc::UnboundedReceiver<Arrived>,
     window: Arc<Window>,
-    credits: Arc<Credits>,
+    purse: Arc<Purse>,
     epoch: Arc<AtomicU64>,
     open: usize,
     /// Acknowledgements the client had no room for yet, with their epoch.
@@ -349,6 +350,7 @@ impl Desk<'_> {
             received_at,
             epoch,
             publisher: 0,
+            _will: None,
         };
         let message = Message {
             topic: Arc::from(topic),
@@ -374,7 +376,7 @@ impl Desk<'_> {
         self.open -= closed.len();
         self.link.stats.closed(closed.len());
         for Closed { slot, .. } in closed {
-            self.credits.give_back(slot.cost);
+            self.purse.give_back(slot.cost);
             self.link.stats.answered(slot.kind, now - slot.received_at);
             if let Answer::PubAck(packet_id) = slot.answer {
                 self.acks.push((packet_id, slot.epoch));

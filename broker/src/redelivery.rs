@@ -73,7 +73,7 @@ mod tests {
     use schema::clock::Timestamp;
 
     use super::*;
-    use crate::credits::{Cost, Credits};
+    use crate::credits::{Cost, Purse};
     use crate::message::Message;
     use crate::window::{Answer, Echo, Slot};
 
@@ -137,7 +137,7 @@ mod tests {
     impl Source {
         fn new() -> Self {
             Self {
-                window: Window::new(Credits::new(1000, 1 << 20, 1024), None),
+                window: Window::new(Purse::alone(1000, 1 << 20, 1024, Arc::default()), None),
                 mailbox: Mailbox::default(),
                 redelivery: Redelivery::default(),
                 now: Instant::now(),
@@ -169,6 +169,7 @@ mod tests {
                 received_at: self.now,
                 epoch: 0,
                 publisher: 0,
+                _will: None,
             });
             self.mailbox.take(Delivery::from_window(message, 0, Arc::clone(&self.window), turn));
         }

@@ -134,6 +134,8 @@ struct Ledger<O: Eq + Hash> {
 struct Entry<O: Eq + Hash> {
     ledger: Arc<Ledger<O>>,
     owner: O,
+    /// What it may have whatever the others have.
+    floor: usize,
     taken: AtomicUsize,
 }
 
@@ -148,13 +150,23 @@ impl<O: Eq + Hash + Clone> Share<O> {
     /// The account of an owner.
     #[must_use]
     pub fn account(&self, owner: &O) -> Account<O> {
+        self.account_with(owner, self.0.floor)
+    }
+
+    /// The account of somebody who is bound by the whole budget and by no part of it: of those who are nobody in particular.
+    #[must_use]
+    pub fn whole_account(&self, owner: &O) -> Account<O> {
+        self.account_with(owner, self.0.max)
+    }
+
+    fn account_with(&self, owner: &O, floor: usize) -> Account<O> {
         let mut accounts = self.0.lock();
         if let Some(known) = accounts.get(owner).and_then(Weak::upgrade) {
             return Account(known);
         }
-        let entry =
-            Arc::new(Entry { ledger: Arc::clone(&self.0), owner: owner.clone(), taken: AtomicUsize::new(0) });
-        accounts.insert(owner.clone(), Arc::downgrade(&entry));
+        let (ledger, owner, taken) = (Arc::clone(&self.0), owner.clone(), AtomicUsize::new(0));
+        let entry = Arc::new(Entry { ledger, owner, floor, taken });
+        accounts.insert(entry.owner.clone(), Arc::downgrade(&entry));
         Account(entry)
     }
 
@@ -172,6 +184,12 @@ impl<O: Eq + Hash> Share<O> {
     #[must_use]
     pub fn taken(&self) -> usize {
         self.0.taken.load(Ordering::Relaxed)
+    }
+
+    /// What is left for all owners together.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.0.max.saturating_sub(self.taken())
     }
 
     /// Owners that hold something.
@@ -256,13 +274,13 @@ impl<O: Eq + Hash> Entry<O> {
     /// The owner's counter goes first, so that what is refused to one owner is never seen by another. Two requests of one
     /// owner at the same moment may together pass its part by a third of the smaller one; the total is exact.
     fn reserve(&self, amount: usize) -> Result<(), Spent> {
-        let Ledger { budget, max, floor, taken, .. } = &*self.ledger;
+        let Ledger { budget, max, taken, .. } = &*self.ledger;
         if amount == 0 {
             return Ok(());
         }
         let within_part = |own: usize| {
             let others = taken.load(Ordering::Relaxed).saturating_sub(own);
-            let part = (max.saturating_sub(others) / OWNER_PART).max(*floor);
+            let part = (max.saturating_sub(others) / OWNER_PART).max(self.floor);
             own.checked_add(amount).filter(|own| *own <= part)
         };
         let within_total = |all: usize| all.checked_add(amount).filter(|all| all <= max);

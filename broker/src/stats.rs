@@ -33,6 +33,8 @@ pub enum Refusal {
     Malformed,
     /// A device that is not enabled any more, or whose credential is not accepted any more.
     Revoked,
+    /// Its owner has its part of what all clients share.
+    Quota,
     /// As many sessions outlive their connections as may.
     Sessions,
     /// A subscriber that wants a lasting session, at an engine that keeps none.
@@ -43,7 +45,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Credential,
         Self::Acl,
         Self::Handshake,
@@ -55,6 +57,7 @@ impl Refusal {
         Self::Full,
         Self::Malformed,
         Self::Revoked,
+        Self::Quota,
         Self::Sessions,
         Self::Standby,
         Self::Accept,
@@ -75,6 +78,7 @@ impl Refusal {
             Self::Full => "full",
             Self::Malformed => "malformed",
             Self::Revoked => "revoked",
+            Self::Quota => "quota",
             Self::Sessions => "sessions",
             Self::Standby => "standby",
             Self::Accept => "accept",

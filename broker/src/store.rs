@@ -14,7 +14,7 @@ use bytes::Bytes;
 use schema::clock::Timestamp;
 use uuid::Uuid;
 
-use crate::gatekeeper::Identity;
+use crate::gatekeeper::{Identity, Principal};
 use crate::message::Qos;
 use crate::publication::Publication;
 
@@ -64,6 +64,18 @@ pub enum Owner {
     Device(Identity),
     /// An operator, by name.
     Operator(Arc<str>),
+}
+
+impl Owner {
+    /// Who stands behind a client.
+    #[must_use]
+    pub fn of(principal: &Principal) -> Self {
+        match principal {
+            Principal::Anonymous => Self::Anonymous,
+            Principal::Device(identity) => Self::Device(identity.clone()),
+            Principal::Operator(operator) => Self::Operator(Arc::clone(&operator.name)),
+        }
+    }
 }
 
 /// A name a client gave itself, in the realm of its owner: nobody takes another's name.

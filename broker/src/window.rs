@@ -17,8 +17,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::credits::{Cost, Credits};
+use crate::credits::{Cost, Purse};
 use crate::message::Message;
+use crate::share::Permit;
+use crate::store::Owner;
 
 /// Whether anybody listens to what is committed.
 pub(crate) trait Audience: Send + Sync + fmt::Debug {
@@ -69,6 +71,8 @@ pub(crate) struct Slot {
     pub(crate) epoch: u64,
     /// The session that published it; zero for the link.
     pub(crate) publisher: u64,
+    /// What a last will takes from the budget of wills until it is settled.
+    pub(crate) _will: Option<Arc<Permit<Owner>>>,
 }
 
 /// A delivery whose turn to be answered has come.
@@ -103,7 +107,7 @@ pub(crate) struct Turn {
 pub struct Window {
     state: Mutex<State>,
     changed: Notify,
-    credits: Arc<Credits>,
+    purse: Arc<Purse>,
     audience: Option<Arc<dyn Audience>>,
     /// Something was handed back and is not settled yet, which is rare: nearly every delivery need not look further.
     has_returned: AtomicBool,
@@ -149,9 +153,9 @@ struct Open {
 }
 
 impl Window {
-    pub(crate) fn new(credits: Arc<Credits>, audience: Option<Arc<dyn Audience>>) -> Arc<Self> {
+    pub(crate) fn new(purse: Arc<Purse>, audience: Option<Arc<dyn Audience>>) -> Arc<Self> {
         let (state, changed, has_returned) = <(Mutex<State>, Notify, AtomicBool)>::default();
-        Arc::new(Self { state, changed, credits, audience, has_returned })
+        Arc::new(Self { state, changed, purse, audience, has_returned })
     }
 
     /// Appends a delivery whose cost was taken from the credit, and says its place.
@@ -294,7 +298,7 @@ impl Drop for Window {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         for open in state.slots.drain(..) {
-            self.credits.give_back(open.slot.cost);
+            self.purse.give_back(open.slot.cost);
         }
     }
 }
@@ -306,7 +310,7 @@ mod tests {
     use super::*;
 
     fn window() -> Arc<Window> {
-        Window::new(Credits::new(1000, 1 << 20, 1024), None)
+        Window::new(Purse::alone(1000, 1 << 20, 1024, Arc::default()), None)
     }
 
     fn slot(packet_id: u16) -> Slot {
@@ -319,6 +323,7 @@ mod tests {
             received_at: Instant::now(),
             epoch: 0,
             publisher: 0,
+            _will: None,
         }
     }
 
@@ -366,13 +371,13 @@ mod tests {
 
     #[test]
     fn a_window_that_is_dropped_gives_its_credit_back() {
-        let credits = Credits::new(1, 4096, 1024);
+        let purse = Purse::alone(1, 4096, 1024, Arc::default());
         let cost = Cost::of_message(100);
-        assert!(credits.try_take(cost));
-        let window = Window::new(Arc::clone(&credits), None);
+        assert!(purse.try_take(cost));
+        let window = Window::new(Arc::clone(&purse), None);
         window.open(Slot { cost, ..slot(1) });
-        assert!(!credits.try_take(cost));
+        assert!(!purse.try_take(cost));
         drop(window);
-        assert!(credits.try_take(cost));
+        assert!(purse.try_take(cost));
     }
 }

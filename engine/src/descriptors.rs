@@ -1,5 +1,6 @@
 //! File descriptors: as many as the system allows, and no more places for connections than they suffice for.
 
+use broker::DoorSettings;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, MqttMode};
@@ -60,6 +61,7 @@ pub fn fit(config: &mut Config, allowed: usize) -> Result<(), TooFew> {
         };
         config.http.connections_max = config.http.connections_max.min(http);
         let mqtt = left.saturating_sub(config.http.connections_max).max(1);
+        let mqtt = DoorSettings::connections_within(mqtt);
         config.broker.connections_max = config.broker.connections_max.min(mqtt);
     }
     checked
@@ -71,7 +73,7 @@ fn fixed(config: &Config) -> usize {
 
 fn clients(config: &Config) -> usize {
     let mqtt = match config.mqtt.mode {
-        MqttMode::Embedded => config.broker.connections_max,
+        MqttMode::Embedded => DoorSettings::sockets_max(config.broker.connections_max),
         MqttMode::External => 0,
     };
     config.http.connections_max + mqtt
@@ -93,7 +95,7 @@ mod tests {
     #[test]
     fn enough_descriptors_change_nothing() {
         let mut config = config();
-        let needed = fixed(&config) + 2024;
+        let needed = fixed(&config) + 1024 + DoorSettings::sockets_max(1000);
         assert_eq!(fit(&mut config, needed), Ok(()));
         assert_eq!((config.broker.connections_max, config.http.connections_max), (1000, 1024));
     }
@@ -101,10 +103,10 @@ mod tests {
     #[test]
     fn places_are_bounded_by_what_the_descriptors_allow() {
         let mut config = config();
-        let needed = fixed(&config) + 2024;
+        let needed = fixed(&config) + 1024 + DoorSettings::sockets_max(1000);
         assert_eq!(fit(&mut config, 1024), Err(TooFew { allowed: 1024, needed }));
         let (mqtt, http) = (config.broker.connections_max, config.http.connections_max);
-        assert!(mqtt > 600 && http > 200, "{mqtt} {http}");
+        assert!(mqtt > 400 && http > 200, "{mqtt} {http}");
         assert_eq!(check(&config, 1024), Ok(()));
         assert_eq!(fit(&mut config, 10).map_err(|too_few| too_few.allowed), Err(10));
         assert_eq!(

@@ -1,38 +1,46 @@
 //! From the first byte of a connection to its session: CONNECT, login, takeover, CONNACK.
 
+mod login;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use uuid::Uuid;
 
 use crate::acl;
+use crate::door::admission::login::{Known, log_in};
 use crate::door::caller::Caller;
+use crate::door::connection::GOODBYE_MAX;
 use crate::door::packet::{
     self, BadConnect, ConnackProperties, Connect, ConnectCode, ConnectProperties, Kind, Malformed, Reason,
     Version, Will,
 };
-use crate::door::sessions::{NoSeat, Seat, Visitor, Wish};
+use crate::door::sessions::{NoSeat, Seat, Seated, Visitor, Wish};
 use crate::door::shared::{Phase, Shared};
 use crate::door::topics::TOPIC_ALIASES_MAX;
 use crate::door::transport::Transport;
 use crate::door::will::HeldWill;
-use crate::gatekeeper::{CredentialId, Login, Principal, Scope, Shown};
+use crate::gatekeeper::{Principal, Scope};
+use crate::share::{Limit, Permit, Spent};
 use crate::stats::Refusal;
 use crate::store::{Client, Owner};
-use crate::tls::ClientChain;
 
 /// Bytes a CONNECT may have; its will is kept as long as the connection.
 const CONNECT_BYTES_MAX: usize = 80 << 10;
 /// The longest fixed header of a packet.
 const HEADER_BYTES_MAX: usize = 5;
+/// How often it is looked whether a former connection of a client has given up its place.
+const PLACE_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A client that was let in.
 pub(crate) struct Admitted<S> {
     pub(crate) transport: Transport<S>,
     pub(crate) seat: Seat,
+    pub(crate) place: Permit<Owner>,
     pub(crate) version: Version,
     pub(crate) principal: Principal,
     /// Where a device may act.
@@ -46,6 +54,8 @@ pub(crate) struct Admitted<S> {
 enum Refused {
     /// It is told so, in the form of its version.
     Answer(Version, ConnectCode, Refusal),
+    /// It is told nothing: one of 3.1.1 would take a code for its own fault, or for no refusal at all.
+    Unanswered(Refusal),
     /// It broke the protocol before there was anything to answer.
     Malformed(&'static str),
     /// It went away, or the door closes.
@@ -76,11 +86,14 @@ where
                 }
                 return None;
             }
-            let Welcome { seat, version, visitor, scope, keep_alive_seconds, will, properties, .. } = welcome;
+            let Welcome {
+                seat, place, version, visitor, scope, keep_alive_seconds, will, properties, ..
+            } = welcome;
             let principal = visitor.principal;
             Some(Admitted {
                 transport,
                 seat,
+                place,
                 version,
                 principal,
                 scope,
@@ -102,6 +115,12 @@ where
             let _ = timeout_at(Instant::now() + shared.settings.connect_timeout, transport.flush()).await;
             None
         }
+        Err(Refused::Unanswered(refusal)) => {
+            if shared.refuse(refusal) {
+                tracing::info!(peer = %caller.peer, reason = refusal.as_str(), "connection closed without an answer");
+            }
+            None
+        }
         Err(Refused::Malformed(rule)) => {
             if shared.refuse(Refusal::Malformed) {
                 tracing::info!(peer = %caller.peer, rule, "connection closed before its login");
@@ -114,6 +133,7 @@ where
 
 struct Welcome {
     seat: Seat,
+    place: Permit<Owner>,
     is_present: bool,
     version: Version,
     visitor: Visitor,
@@ -164,44 +184,14 @@ where
         return Err(Refused::Answer(version, code, Refusal::Protocol));
     }
     let (client_id, assigned_client_id) = name(version, client_id, clean_start)?;
-    if shared.gatekeeper.stalled_for() > shared.settings.stall_max || shared.hub.journal.is_behind() {
-        return Err(unavailable(version));
-    }
-    let subject = caller.chain.as_ref().and_then(ClientChain::subject);
-    let shown = Shown {
-        source: caller.source(),
-        deadline,
-        certificate: subject.as_ref(),
-        username: username.as_deref(),
-        password: password.as_deref(),
-    };
-    caller.asks();
-    let rechecks = shared.judge.rechecks();
-    let login = timeout_at(deadline, shared.gatekeeper.login(shown)).await;
-    let identified = identify(shared, version, login.map_err(|_| unavailable(version))?);
-    match &identified {
-        Ok(_) => caller.was_right(&shared.guesses, username.as_deref()),
-        Err(Refused::Answer(_, _, Refusal::Credential)) => {
-            caller.was_wrong(&shared.guesses, username.as_deref());
-        }
-        Err(Refused::Answer(..) | Refused::Malformed(_) | Refused::Gone) => {}
-    }
-    let (principal, scope, credential) = identified?;
+    let Known { principal, scope, credential, rechecks } =
+        log_in(shared, caller, version, username.as_deref(), password.as_deref()).await?;
     if let Some(will) = &will {
         check_will(version, &principal, scope.as_ref(), will)?;
     }
-    let owner = match &principal {
-        Principal::Anonymous => Owner::Anonymous,
-        Principal::Device(identity) => Owner::Device(identity.clone()),
-        Principal::Operator(operator) => Owner::Operator(Arc::clone(&operator.name)),
-    };
-    let client = Client { owner, client_id };
+    let client = Client { owner: Owner::of(&principal), client_id };
     let will = match will {
-        Some(will) => Some(
-            timeout_at(deadline, HeldWill::hold(&shared.credits, will))
-                .await
-                .map_err(|_| unavailable(version))?,
-        ),
+        Some(will) => Some(hold(shared, version, &client.owner, will)?),
         None => None,
     };
     let expiry_max = shared.settings.session_expiry_seconds_max;
@@ -218,14 +208,7 @@ where
     };
     let wish = Wish { is_clean: clean_start, expiry_seconds: given_expiry };
     let visitor = Visitor { principal, chain: caller.chain.take(), credential };
-    let seated = match shared.sessions.sit(&client, &visitor, wish, deadline).await {
-        Ok(seated) => seated,
-        Err(NoSeat::Occupied) => return Err(unavailable(version)),
-        Err(NoSeat::TooMany) => {
-            let code = ConnectCode::Refused(Reason::QUOTA_EXCEEDED);
-            return Err(Refused::Answer(version, code, Refusal::Sessions));
-        }
-    };
+    let (seated, place) = sit(shared, version, &client, &visitor, wish, deadline).await?;
     if !shared.judge.admits(&visitor, rechecks).await {
         return Err(Refused::Answer(version, ConnectCode::NotAuthorized, Refusal::Revoked));
     }
@@ -236,6 +219,7 @@ where
     let is_told = version == Version::V5 && !(1..=keep_alive_max).contains(&keep_alive_seconds);
     Ok(Welcome {
         seat: seated.seat,
+        place,
         is_present: seated.is_present,
         version,
         visitor,
@@ -322,21 +306,60 @@ fn name(version: Version, given: String, clean_start: bool) -> Result<(Arc<str>,
     }
 }
 
-/// Who it is, where it may act, and the password it came with.
-type Known = (Principal, Option<Scope>, Option<CredentialId>);
+/// Keeps a last will. A client that cannot have one is told so, since it would rely on it.
+fn hold(shared: &Shared, version: Version, owner: &Owner, will: Will) -> Result<HeldWill, Refused> {
+    HeldWill::hold(&shared.inflow.wills, owner, will).map_err(|spent| {
+        shared.stats.count_spent(spent);
+        Refused::Answer(version, ConnectCode::Refused(spent.into()), Refusal::Quota)
+    })
+}
 
-fn identify(shared: &Shared, version: Version, login: Login) -> Result<Known, Refused> {
-    match login {
-        Login::Anonymous if shared.settings.allow_anonymous => Ok((Principal::Anonymous, None, None)),
-        Login::Anonymous | Login::Refused => {
-            Err(Refused::Answer(version, ConnectCode::NotAuthorized, Refusal::Credential))
+/// Takes a place among those who are logged in, and the seat at the session. A client that comes again takes its seat first,
+/// since its former connection has a place that it may need.
+async fn sit(
+    shared: &Arc<Shared>,
+    version: Version,
+    client: &Client,
+    visitor: &Visitor,
+    wish: Wish,
+    deadline: Instant,
+) -> Result<(Seated, Permit<Owner>), Refused> {
+    let full = |spent: Spent| {
+        shared.stats.count_spent(spent);
+        let refusal = match spent.limit {
+            Limit::Share => Refusal::Quota,
+            Limit::Total => Refusal::Full,
+        };
+        match version {
+            Version::V4 => Refused::Unanswered(refusal),
+            Version::V5 => Refused::Answer(version, ConnectCode::Refused(spent.into()), refusal),
         }
-        Login::Operator { operator, credential } => Ok((Principal::Operator(operator), None, credential)),
-        Login::Device { identity, credential } => match shared.gatekeeper.scope(&identity) {
-            Some(scope) => Ok((Principal::Device(identity), Some(scope), credential)),
-            None => Err(Refused::Answer(version, ConnectCode::NotAuthorized, Refusal::Revoked)),
-        },
-        Login::Unavailable => Err(unavailable(version)),
+    };
+    let is_again = shared.sessions.is_seated(client);
+    let place = if is_again { None } else { Some(shared.room.take_place(&client.owner).map_err(full)?) };
+    let seated = match shared.sessions.sit(client, visitor, wish, deadline).await {
+        Ok(seated) => seated,
+        Err(NoSeat::Occupied) => return Err(unavailable(version)),
+        Err(NoSeat::TooMany) => {
+            let code = ConnectCode::Refused(Reason::QUOTA_EXCEEDED);
+            return Err(Refused::Answer(version, code, Refusal::Sessions));
+        }
+    };
+    let place = match place {
+        Some(place) => place,
+        None => take_place_again(shared, &client.owner, deadline).await.map_err(full)?,
+    };
+    Ok((seated, place))
+}
+
+/// Takes a place; waits for the one of the former connection, which has it until its stream is closed.
+async fn take_place_again(shared: &Shared, owner: &Owner, deadline: Instant) -> Result<Permit<Owner>, Spent> {
+    let deadline = deadline.min(Instant::now() + 2 * GOODBYE_MAX);
+    loop {
+        match shared.room.take_place(owner) {
+            Err(_) if Instant::now() < deadline => sleep(PLACE_LOOK_INTERVAL).await,
+            outcome => return outcome,
+        }
     }
 }
 
@@ -367,8 +390,12 @@ fn elsewhere(version: Version) -> Refused {
     Refused::Answer(version, ConnectCode::Refused(Reason::USE_ANOTHER_SERVER), Refusal::Standby)
 }
 
+/// Nobody can let the client in now.
 fn unavailable(version: Version) -> Refused {
-    Refused::Answer(version, ConnectCode::Unavailable, Refusal::Unavailable)
+    match version {
+        Version::V4 => Refused::Unanswered(Refusal::Unavailable),
+        Version::V5 => Refused::Answer(version, ConnectCode::Unavailable, Refusal::Unavailable),
+    }
 }
 
 #[cfg(test)]

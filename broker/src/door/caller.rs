@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::time::Instant;
 
 use crate::guesses::{Guesses, Source};
-use crate::places::Place;
+use crate::share::Permit;
 use crate::tls::ClientChain;
 
 /// What is known of a client before its first packet. It counts as waiting as long as this lives.
@@ -22,11 +22,11 @@ pub(crate) struct Caller {
     /// When a refusal is told.
     pub(crate) told_at: Instant,
     /// Its place among those of its address.
-    _place: Place,
+    _place: Permit<Source>,
 }
 
 impl Caller {
-    pub(crate) fn new(peer: SocketAddr, deadline: Instant, place: Place) -> Self {
+    pub(crate) fn new(peer: SocketAddr, deadline: Instant, place: Permit<Source>) -> Self {
         let now = Instant::now();
         Self { peer, deadline, chain: None, asked_at: now, told_at: now, _place: place }
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{self, AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -37,7 +37,7 @@ use crate::stats::Refusal;
 /// How often a connection looks whether its device is still enabled and its peer still alive.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the goodbye of a stream may take.
-const GOODBYE_MAX: Duration = Duration::from_secs(1);
+pub(crate) const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// A client that is logged in.
 pub(crate) struct Connection<S> {
@@ -63,7 +63,7 @@ pub(crate) struct Connection<S> {
     aliases: Aliases,
     outflow: Outflow,
     phase: watch::Receiver<Phase>,
-    place: OwnedSemaphorePermit,
+    place: Permit<Owner>,
 }
 
 /// How a conversation ended.
@@ -123,9 +123,18 @@ impl From<Malformed> for Ending {
 }
 
 impl<S: AsyncRead + AsyncWrite> Connection<S> {
-    pub(crate) fn new(shared: Arc<Shared>, admitted: Admitted<S>, place: OwnedSemaphorePermit) -> Self {
-        let Admitted { transport, seat, version, principal, scope, keep_alive_seconds, will, properties } =
-            admitted;
+    pub(crate) fn new(shared: Arc<Shared>, admitted: Admitted<S>) -> Self {
+        let Admitted {
+            transport,
+            seat,
+            place,
+            version,
+            principal,
+            scope,
+            keep_alive_seconds,
+            will,
+            properties,
+        } = admitted;
         let now = Instant::now();
         let silence = Duration::from_secs(u64::from(keep_alive_seconds)) * 3 / 2;
         Self {
@@ -243,8 +252,9 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
 
     /// Waits for whatever comes first.
     async fn wait(&mut self, pause: Option<Pause>, left: Left, timer: Pin<&mut Sleep>) -> Woken {
-        let Self { transport, seat, inflow, outflow, phase, shared, .. } = self;
+        let Self { transport, seat, inflow, outflow, phase, .. } = self;
         let session = Arc::clone(seat.session());
+        let purse = Arc::clone(inflow.purse());
         let has_unsent = transport.has_unsent();
         let Transport { inbox, outbox, reader, writer } = transport;
         let may_forward = Outflow::may_send(outbox);
@@ -261,7 +271,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             wrote = writer.write(outbox), if has_unsent => Woken::Wrote(wrote),
             () = inflow.changed(waits_for) => Woken::Changed,
             () = session.changed() => Woken::Changed,
-            () = shared.credits.take(cost.unwrap_or_default()), if cost.is_some() => {
+            () = purse.take(cost.unwrap_or_default()), if cost.is_some() => {
                 Woken::Credit(cost.unwrap_or_default())
             }
             read = reader.read(inbox, missing.unwrap_or_default()), if missing.is_some() => Woken::Read(read),

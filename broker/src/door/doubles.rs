@@ -19,10 +19,12 @@ use crate::door::queue::{QueueBudget, QueueLimits};
 use crate::door::refusals::Refusals;
 use crate::door::retained::Retained;
 use crate::door::session::SessionParts;
+use crate::door::will::budget;
 use crate::fanout::{Fanout, Feed, RouterGone};
 use crate::gatekeeper::{CredentialId, Gatekeeper, Identity, Login, Scope, Shown};
 use crate::message::{Message, Qos, Verdict};
 use crate::publication::Publication;
+use crate::stats::DoorStats;
 use crate::store::{Client, DoorStore, Forgetful, Owner};
 
 /// Everything below a connection, without a door.
@@ -40,13 +42,14 @@ impl Bench {
 
     pub(super) fn with_store(store: Arc<dyn DoorStore>) -> Self {
         let journal = Arc::new(Journal::new(store));
-        let stats = Arc::default();
+        let stats: Arc<DoorStats> = Arc::default();
         let clock = Clock::manual(Timestamp::UNIX_EPOCH);
         let retained = Arc::new(Retained::new(Vec::new(), Arc::clone(&journal), Arc::clone(&stats)));
         let hub = Hub::new(clock.clone(), Arc::clone(&journal), Arc::clone(&retained), Arc::new(NoRouter));
         let intake = Arc::new(Held::default());
         let inflow = InflowParts {
-            credits: Credits::new(1000, 1 << 20, 1024),
+            credits: Credits::shared(1000, 1 << 20, 1024, Arc::clone(&stats)),
+            wills: budget(10),
             stats: Arc::clone(&stats),
             intake: Arc::clone(&intake) as Arc<dyn Intake>,
             hub: Arc::new(hub),

@@ -278,7 +278,7 @@ impl Parts {
     /// A client leaves a will behind that waits ten seconds.
     async fn leave_will(&self, sessions: &Arc<Sessions>, name: &'static str) {
         let mut seat = self.sit(sessions, name, false).await.seat;
-        let held = HeldWill::hold(&self.bench.inflow.credits, will(name, "gone")).await;
+        let held = HeldWill::hold(&self.bench.inflow.wills, &Owner::Anonymous, will(name, "gone")).unwrap();
         seat.leave_will(held, Principal::Anonymous, Duration::from_secs(10));
     }
 

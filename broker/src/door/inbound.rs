@@ -8,13 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::credits::Credits;
+use crate::credits::Purse;
 use crate::redelivery::Redelivery;
 use crate::window::{Audience, Window};
 
 /// The deliveries of one client.
 pub(crate) struct Inbound {
     pub(crate) window: Arc<Window>,
+    /// The credit of what is in hand.
+    pub(crate) purse: Arc<Purse>,
     /// Deliveries that are not collected yet.
     open: AtomicUsize,
     kept: Mutex<Kept>,
@@ -31,9 +33,10 @@ pub(crate) struct Kept {
 }
 
 impl Inbound {
-    pub(crate) fn new(credits: &Arc<Credits>, audience: Arc<dyn Audience>) -> Arc<Self> {
+    pub(crate) fn new(purse: Arc<Purse>, audience: Arc<dyn Audience>) -> Arc<Self> {
         Arc::new(Self {
-            window: Window::new(Arc::clone(credits), Some(audience)),
+            window: Window::new(Arc::clone(&purse), Some(audience)),
+            purse,
             open: AtomicUsize::new(0),
             kept: Mutex::default(),
             passed_on: Notify::new(),

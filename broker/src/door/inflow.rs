@@ -14,7 +14,7 @@ use schema::wire::topic::Kind;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::credits::{Cost, Credits};
+use crate::credits::{Cost, Credits, Purse};
 use crate::delivery::{Delivery, Intake};
 use crate::door::hub::Hub;
 use crate::door::inbound::Inbound;
@@ -28,8 +28,9 @@ use crate::door::will::{DelayedWill, HeldWill};
 use crate::gatekeeper::{Gatekeeper, Principal};
 use crate::message::{Message, Verdict};
 use crate::publication::Publication;
+use crate::share::Share;
 use crate::stats::{DoorStats, Refusal};
-use crate::store::Change;
+use crate::store::{Change, Owner};
 use crate::window::{Answer, Audience, Closed, Echo, Returned, Slot};
 
 /// An answer the client is to get.
@@ -60,6 +61,8 @@ pub(crate) struct Arrived {
 /// What all inflows work with.
 pub(crate) struct InflowParts {
     pub(crate) credits: Arc<Credits>,
+    /// Bytes of the last wills of clients that are connected, or may come back in time, or whose will is under way.
+    pub(crate) wills: Share<Owner>,
     pub(crate) stats: Arc<DoorStats>,
     pub(crate) intake: Arc<dyn Intake>,
     pub(crate) hub: Arc<Hub>,
@@ -86,9 +89,9 @@ pub(crate) struct Inflow {
 }
 
 impl InflowParts {
-    /// An inbound window without deliveries.
-    pub(crate) fn inbound(&self) -> Arc<Inbound> {
-        Inbound::new(&self.credits, Arc::clone(&self.hub) as Arc<dyn Audience>)
+    /// An inbound window without deliveries, of a client of this owner.
+    pub(crate) fn inbound(&self, owner: &Owner) -> Arc<Inbound> {
+        Inbound::new(self.credits.purse(owner), Arc::clone(&self.hub) as Arc<dyn Audience>)
     }
 }
 
@@ -128,9 +131,14 @@ impl Inflow {
         self.inbound.open()
     }
 
+    /// The credit of what is in hand.
+    pub(crate) fn purse(&self) -> &Arc<Purse> {
+        &self.inbound.purse
+    }
+
     /// Takes the credit of the packet that is being read, unless it was taken before; false when it is spent.
     pub(crate) fn grant(&mut self, cost: Cost) -> bool {
-        if self.granted.is_none() && self.parts.credits.try_take(cost) {
+        if self.granted.is_none() && self.purse().try_take(cost) {
             self.granted = Some(cost);
         }
         self.granted.is_some()
@@ -144,7 +152,11 @@ impl Inflow {
     /// Opens the delivery of a message and hands it to the intake.
     pub(crate) fn deliver(&self, message: Message, arrived: Arrived) {
         let removes_status = removes_status(&message, &arrived);
-        let turn = self.inbound.window.open(self.slot(arrived));
+        self.hand_in(message, self.slot(arrived), removes_status);
+    }
+
+    fn hand_in(&self, message: Message, slot: Slot, removes_status: bool) {
+        let turn = self.inbound.window.open(slot);
         let window = Arc::clone(&self.inbound.window);
         let delivery = Delivery::from_window(message, 0, window, turn);
         if removes_status {
@@ -168,7 +180,7 @@ impl Inflow {
         self.inbound.opened();
         self.parts.stats.opened();
         let (epoch, publisher) = (self.keeper, self.session.number());
-        Slot { answer, cost, echo, is_denied, kind, received_at, epoch, publisher }
+        Slot { answer, cost, echo, is_denied, kind, received_at, epoch, publisher, _will: None }
     }
 
     /// Hands a last will in like a message that came over the connection.
@@ -177,7 +189,7 @@ impl Inflow {
     }
 
     fn deliver_will_as(&self, will: HeldWill, principal: &Principal, answer: Answer) {
-        let HeldWill { will, reserved } = will;
+        let HeldWill { will, permit } = will;
         let scope = principal.device().and_then(|identity| self.parts.gatekeeper.scope(identity));
         let topic = KnownTopic::judge(&will.topic, Publisher::of(principal, scope.as_ref()));
         if !topic.may_publish && self.parts.refusals.count(Refusal::Acl) {
@@ -187,7 +199,7 @@ impl Inflow {
         let (received_at, arrived_at) = (Instant::now(), self.parts.clock.now());
         let arrived = Arrived {
             answer,
-            cost: reserved.take(),
+            cost: Cost::default(),
             echo: topic.echo(will.retain, will.properties, arrived_at),
             is_denied: !topic.may_publish,
             kind: topic.kind(),
@@ -204,7 +216,9 @@ impl Inflow {
             identity: principal.device().cloned(),
             verdict: if topic.may_publish { Verdict::Admitted } else { Verdict::AclDenied },
         };
-        self.deliver(message, arrived);
+        let removes_status = removes_status(&message, &arrived);
+        let slot = Slot { _will: Some(Arc::new(permit)), ..self.slot(arrived) };
+        self.hand_in(message, slot, removes_status);
     }
 
     /// Has the client get an answer in its turn, once the journal is stored up to there.
@@ -360,7 +374,7 @@ impl Inflow {
                 self.session.offer_retained(retained);
             }
         }
-        self.parts.credits.give_back(cost);
+        self.purse().give_back(cost);
     }
 }
 
@@ -377,7 +391,8 @@ impl Drop for Inflow {
             self.parts.stats.abandon(kept.abandon(&self.inbound));
         }
         let owed = self.owed.drain(..).fold(Cost::default(), |sum, (_, _, cost)| sum.plus(cost));
-        self.parts.credits.give_back(owed.plus(self.granted.take().unwrap_or_default()));
+        let granted = self.granted.take().unwrap_or_default();
+        self.purse().give_back(owed.plus(granted));
     }
 }
 

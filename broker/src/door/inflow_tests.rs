@@ -17,7 +17,7 @@ impl Device {
     fn new() -> Self {
         let bench = Bench::new();
         let session = Session::new(&bench.sessions, 1, client("d"), 60);
-        Self { inbound: bench.inflow.inbound(), session, bench }
+        Self { inbound: bench.inflow.inbound(&Owner::Anonymous), session, bench }
     }
 
     fn connect(&self, version: Version) -> Inflow {
@@ -33,7 +33,7 @@ impl Device {
 fn publish(inflow: &Inflow, payload: &'static str, qos: Qos, answer: Answer) {
     let echo = Echo { retain: true, fan_out: true, is_foreign: true, ..Echo::default() };
     let cost = Cost::of_message(payload.len());
-    assert!(inflow.parts.credits.try_take(cost));
+    assert!(inflow.purse().try_take(cost));
     let received_at = Instant::now();
     let arrived = Arrived { answer, cost, echo, is_denied: false, kind: None, received_at };
     inflow.deliver(message(TOPIC, payload, qos), arrived);
@@ -51,8 +51,11 @@ async fn whoever_takes_over_shows_what_was_left_open_before_its_own_messages() {
     let device = Device::new();
     let credit = device.bench.inflow.credits.free();
     let mut before = device.connect(Version::V4);
-    let held = HeldWill::hold(&device.bench.inflow.credits, will(TOPIC, "offline")).await;
+    let wills = &device.bench.inflow.wills;
+    let held = HeldWill::hold(wills, &Owner::Anonymous, will(TOPIC, "offline")).unwrap();
     before.deliver_will(held, &Principal::Anonymous);
+    assert!(wills.taken() > 0, "a will under way has its part of the budget of wills");
+    assert_eq!(device.bench.inflow.credits.free(), credit, "and nothing of the credit");
     let mut after = device.connect(Version::V4);
     publish(&after, "online", Qos::AtLeastOnce, Answer::PubAck(1));
     let (offline, online) = (device.bench.intake.next(), device.bench.intake.next());
@@ -66,7 +69,7 @@ async fn whoever_takes_over_shows_what_was_left_open_before_its_own_messages() {
     device.bench.sessions.journal.store_all().await.unwrap();
     assert_eq!(collect(&mut after), b"\x40\x02\0\x01");
     assert_eq!((after.open(), device.bench.inflow.stats.unacked()), (0, 0));
-    assert_eq!(device.bench.inflow.credits.free(), credit);
+    assert_eq!((device.bench.inflow.credits.free(), wills.taken()), (credit, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout_at;
 
 use crate::door::admission::admit;
@@ -19,15 +18,9 @@ use crate::stats::Refusal;
 use crate::tls::HandshakeError;
 
 /// One connection from its first byte to the end of its last delivery.
-pub(crate) async fn serve(
-    shared: Arc<Shared>,
-    stream: TcpStream,
-    layers: Layers,
-    mut caller: Caller,
-    place: OwnedSemaphorePermit,
-) {
+pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, layers: Layers, mut caller: Caller) {
     let Some(tls) = layers.tls else {
-        return upgrade(shared, stream, layers.has_websocket, caller, place).await;
+        return upgrade(shared, stream, layers.has_websocket, caller).await;
     };
     let mut phase = shared.phase.clone();
     let greeted = tokio::select! {
@@ -37,7 +30,7 @@ pub(crate) async fn serve(
     match greeted {
         Ok((stream, chain)) => {
             caller.chain = chain;
-            upgrade(shared, stream, layers.has_websocket, caller, place).await;
+            upgrade(shared, stream, layers.has_websocket, caller).await;
         }
         Err(error) => {
             if shared.refuse(Refusal::Handshake) {
@@ -48,17 +41,12 @@ pub(crate) async fn serve(
 }
 
 /// Takes a stream out of its WebSocket, if it comes in one.
-async fn upgrade<S>(
-    shared: Arc<Shared>,
-    stream: S,
-    has_websocket: bool,
-    caller: Caller,
-    place: OwnedSemaphorePermit,
-) where
+async fn upgrade<S>(shared: Arc<Shared>, stream: S, has_websocket: bool, caller: Caller)
+where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     if !has_websocket {
-        return converse(shared, stream, caller, place).await;
+        return converse(shared, stream, caller).await;
     }
     let mut phase = shared.phase.clone();
     let upgraded = tokio::select! {
@@ -66,7 +54,7 @@ async fn upgrade<S>(
         _ = phase.wait_for(|phase| *phase != Phase::Open) => return,
     };
     match upgraded {
-        Ok(Ok(stream)) => converse(shared, stream, caller, place).await,
+        Ok(Ok(stream)) => converse(shared, stream, caller).await,
         Ok(Err(error)) => {
             if shared.refuse(Refusal::Upgrade) {
                 tracing::info!(peer = %caller.peer, error = &error as &dyn Error, "client refused: WebSocket");
@@ -81,12 +69,12 @@ async fn upgrade<S>(
 }
 
 /// A stream of MQTT, from its CONNECT to the end of its last delivery.
-pub(crate) async fn converse<S>(shared: Arc<Shared>, stream: S, caller: Caller, place: OwnedSemaphorePermit)
+pub(crate) async fn converse<S>(shared: Arc<Shared>, stream: S, caller: Caller)
 where
     S: AsyncRead + AsyncWrite,
 {
     let transport = Transport::new(stream);
     if let Some(admitted) = admit(&shared, transport, caller).await {
-        Connection::new(shared, admitted, place).run().await;
+        Connection::new(shared, admitted).run().await;
     }
 }

@@ -135,10 +135,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_system_asks_for_the_peer_of_every_accepted_socket() {
-        let layers = Layers { tls: None, has_websocket: false };
-        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), layers).unwrap();
-        let address = listener.local_addr;
-        let mut listeners = Listeners::new(vec![listener]);
+        let settings = DoorSettings { listen: Some(([127, 0, 0, 1], 0).into()), ..DoorSettings::default() };
+        let (mut listeners, addresses) = Listeners::open(&settings, None).unwrap();
+        let address = addresses.plain.unwrap();
         let _client = TcpStream::connect(address).await.unwrap();
         let (stream, _) = listeners.accept().await.0.unwrap();
         set_up(&stream).unwrap();

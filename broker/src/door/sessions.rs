@@ -178,7 +178,7 @@ impl Sessions {
             }
             let since = Instant::now();
             let place = Place::Away { since, ends_at: since + left, will: None };
-            let inbound = self.inflow.inbound();
+            let inbound = self.inflow.inbound(&session.client().owner);
             state.entries.insert(session.client().clone(), Entry { session, inbound, place });
         }
         for stored in wills {
@@ -192,15 +192,15 @@ impl Sessions {
         let client = stored.client.clone();
         match state.entries.get_mut(&client) {
             Some(Entry { session, inbound, place: Place::Away { will, .. } }) => {
-                let restored = DelayedWill::restore(&self.inflow.credits, stored, Arc::clone(session), now);
+                let restored = DelayedWill::restore(&self.inflow.wills, stored, Arc::clone(session), now);
                 let before = std::mem::replace(will, restored);
                 self.publish(inbound, before);
             }
             Some(Entry { place: Place::Seated(_), .. }) | None => {
                 // Nobody can tell its publisher from others any more, which matters to nobody else.
                 let session = Session::new(&self.parts, self.number(), client.clone(), 0);
-                let restored = DelayedWill::restore(&self.inflow.credits, stored, session, now);
-                let inbound = self.inflow.inbound();
+                let restored = DelayedWill::restore(&self.inflow.wills, stored, session, now);
+                let inbound = self.inflow.inbound(&client.owner);
                 self.publish(&inbound, restored);
                 // Its client may connect before the will is settled.
                 state.leftovers.insert(client, Arc::downgrade(&inbound));
@@ -224,6 +224,11 @@ impl Sessions {
             // The channel carries no value: its end is the message.
             while timeout_at(deadline, gone.changed()).await.map_err(|_| NoSeat::Occupied)?.is_ok() {}
         }
+    }
+
+    /// Whether the client is connected.
+    pub(crate) fn is_seated(&self, client: &Client) -> bool {
+        self.lock().entries.get(client).is_some_and(|entry| matches!(entry.place, Place::Seated(_)))
     }
 
     /// Everybody who is connected, or those of one device.
@@ -309,7 +314,7 @@ impl Sessions {
             None => {
                 let session = Session::new(&self.parts, self.number(), client.clone(), wish.expiry_seconds);
                 let inbound = state.leftovers.remove(client).and_then(|inbound| inbound.upgrade());
-                (session, inbound.unwrap_or_else(|| self.inflow.inbound()))
+                (session, inbound.unwrap_or_else(|| self.inflow.inbound(&client.owner)))
             }
         };
         let ended = ended.max(session.attach(wish.expiry_seconds));

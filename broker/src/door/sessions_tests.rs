@@ -35,7 +35,7 @@ impl House {
 
     /// Leaves a last will behind that waits half a minute.
     async fn leave_will(&self, mut seat: Seat, payload: &'static str) {
-        let held = HeldWill::hold(&self.bench.inflow.credits, will(TOPIC, payload)).await;
+        let held = HeldWill::hold(&self.bench.inflow.wills, &Owner::Anonymous, will(TOPIC, payload)).unwrap();
         seat.leave_will(held, Principal::Anonymous, Duration::from_secs(30));
     }
 
@@ -70,7 +70,7 @@ async fn a_window_outlives_its_session_as_long_as_something_is_open_in_it() {
         let window = Arc::clone(seat.inbound());
         let (parts, session) = (Arc::clone(&house.bench.inflow), Arc::clone(seat.session()));
         let inflow = Inflow::new(parts, Arc::clone(&window), session, crate::door::packet::Version::V4);
-        let held = HeldWill::hold(&house.bench.inflow.credits, will(TOPIC, "open")).await;
+        let held = HeldWill::hold(&house.bench.inflow.wills, &Owner::Anonymous, will(TOPIC, "open")).unwrap();
         inflow.deliver_will(held, &Principal::Anonymous);
         drop(seat);
         let seat = house.seat(client_id, second).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io;
 
+use crate::door::room::handshakes_max;
 use crate::store::DoorStoreError;
 use crate::tls::{TlsError, TlsFiles};
 
@@ -26,9 +27,9 @@ pub struct DoorSettings {
     pub ws_allowed_origins: Vec<String>,
     /// Whether clients without a credential are let in.
     pub allow_anonymous: bool,
-    /// Sockets open at once.
+    /// Clients that are logged in; one owner has a third at most of what the others leave.
     pub connections_max: usize,
-    /// Sockets of one address that are not logged in.
+    /// Clients of one address that are not logged in; zero means a third of what other addresses leave.
     pub handshakes_per_address_max: usize,
     /// Unanswered messages per connection, in each direction.
     pub inflight_max: usize,
@@ -62,6 +63,22 @@ pub struct DoorSettings {
     pub queued_age_max: Duration,
 }
 
+impl DoorSettings {
+    /// Sockets that a door with so many connections may have open: those of clients that are not logged in are among them.
+    #[must_use]
+    pub fn sockets_max(connections_max: usize) -> usize {
+        connections_max.saturating_add(handshakes_max(connections_max))
+    }
+
+    /// The most connections for which so many sockets suffice; one at least.
+    #[must_use]
+    pub fn connections_within(sockets_max: usize) -> usize {
+        let few = sockets_max.saturating_sub(handshakes_max(0));
+        let many = sockets_max - sockets_max.div_ceil(3);
+        few.min(many).max(1)
+    }
+}
+
 impl Default for DoorSettings {
     fn default() -> Self {
         Self {
@@ -73,7 +90,7 @@ impl Default for DoorSettings {
             ws_allowed_origins: Vec::new(),
             allow_anonymous: false,
             connections_max: 1000,
-            handshakes_per_address_max: 500,
+            handshakes_per_address_max: 0,
             inflight_max: 100,
             message_bytes_max: 1 << 20,
             credit_messages_max: 20_000,
@@ -143,5 +160,20 @@ impl fmt::Display for Addresses {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_connections_fit_as_there_are_sockets_for() {
+        for sockets in 66..2000 {
+            let connections = DoorSettings::connections_within(sockets);
+            assert!(DoorSettings::sockets_max(connections) <= sockets, "{sockets}");
+            assert!(DoorSettings::sockets_max(connections + 2) > sockets, "{sockets}");
+        }
+        assert_eq!(DoorSettings::connections_within(0), 1);
     }
 }

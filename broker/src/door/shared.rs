@@ -3,20 +3,19 @@
 use std::sync::Arc;
 
 use schema::clock::Clock;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
-use crate::credits::Credits;
 use crate::door::hub::Hub;
 use crate::door::inflow::InflowParts;
 use crate::door::judge::Judge;
 use crate::door::refusals::Refusals;
+use crate::door::room::Room;
 use crate::door::sessions::Sessions;
 use crate::door::settings::DoorSettings;
 use crate::door::websocket::Origins;
 use crate::fanout::Fanout;
 use crate::gatekeeper::Gatekeeper;
 use crate::guesses::Guesses;
-use crate::places::Places;
 use crate::stats::{DoorStats, Refusal};
 
 /// Where the door is on its way down.
@@ -39,7 +38,6 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) hub: Arc<Hub>,
     pub(crate) fanout: Arc<dyn Fanout>,
-    pub(crate) credits: Arc<Credits>,
     pub(crate) inflow: Arc<InflowParts>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) judge: Judge,
@@ -48,9 +46,7 @@ pub(crate) struct Shared {
     pub(crate) guesses: Guesses,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) origins: Origins,
-    pub(crate) places: Arc<Semaphore>,
-    /// The places of clients that are not logged in.
-    pub(crate) handshakes: Places,
+    pub(crate) room: Room,
 }
 
 impl Shared {

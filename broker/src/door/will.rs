@@ -1,4 +1,5 @@
-//! Last wills: kept with their credit as long as their client is there, or may come back in time.
+//! Last wills: kept within a budget of their own as long as their client is there, may come back in time, or the will is
+//! under way.
 
 use std::sync::Arc;
 
@@ -6,24 +7,30 @@ use schema::clock::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::credits::{Cost, Credits};
 use crate::door::packet::{MessageProperties, Will};
 use crate::door::session::Session;
 use crate::gatekeeper::Principal;
+use crate::share::{Budget, Permit, Share, Spent};
 use crate::store::{Owner, WaitingWill};
 
-/// A last will and the credit that is reserved for it, so that it can go out at once when its time comes.
+/// Bytes of all last wills together, if there are few clients.
+const WILLS_BYTES_MIN: usize = 32 << 20;
+/// Bytes a last will costs beside its own: the task that sees it through while its commit takes long.
+const OVERHEAD_BYTES: usize = 24 << 10;
+/// Bytes of a will of usual size, which every owner may have as long as any are free.
+const USUAL_BYTES: usize = OVERHEAD_BYTES + (1 << 10);
+
+/// A last will, and what it takes from the budget of all wills.
 #[derive(Debug)]
 pub(crate) struct HeldWill {
     pub(crate) will: Will,
-    pub(crate) reserved: Reserved,
+    pub(crate) permit: Permit<Owner>,
 }
 
-/// Credit that is given back when nobody takes it.
-#[derive(Debug)]
-pub(crate) struct Reserved {
-    cost: Cost,
-    credits: Arc<Credits>,
+/// The budget of all last wills: a will of usual size for each client that is connected or may come back fits into it.
+pub(crate) fn budget(clients_max: usize) -> Share<Owner> {
+    let bytes_max = clients_max.saturating_mul(USUAL_BYTES).max(WILLS_BYTES_MIN);
+    Share::new(Budget::Wills, bytes_max, USUAL_BYTES)
 }
 
 /// A last will whose client may still come back. It is stored as long as it waits.
@@ -40,12 +47,13 @@ pub(crate) struct DelayedWill {
 impl DelayedWill {
     /// A will as it was stored; `None` for a client that cannot have one.
     pub(crate) fn restore(
-        credits: &Arc<Credits>,
+        wills: &Share<Owner>,
         stored: WaitingWill,
         session: Arc<Session>,
         now: Timestamp,
     ) -> Option<Self> {
         let WaitingWill { id, client, topic, payload, qos, retain, carried, expiry_seconds, due_at } = stored;
+        let account = wills.account(&client.owner);
         let principal = match client.owner {
             Owner::Anonymous => Principal::Anonymous,
             Owner::Device(identity) => Principal::Device(identity),
@@ -54,10 +62,10 @@ impl DelayedWill {
         let properties = MessageProperties { expiry_seconds, carried };
         let topic = topic.to_string();
         let will = Will { topic, payload, qos, retain, delay_seconds: 0, properties };
-        // There are no more of them than sessions, and each was paid for when its client came.
-        let reserved = Reserved { cost: Cost::default(), credits: Arc::clone(credits) };
+        // It was promised to its client, whatever the limits are now.
+        let permit = account.take_anyway(cost_bytes(&will));
         let due_at = Instant::now() + (due_at - now).to_std().unwrap_or_default();
-        Some(Self { id, will: HeldWill { will, reserved }, principal, session, due_at })
+        Some(Self { id, will: HeldWill { will, permit }, principal, session, due_at })
     }
 
     /// The will as it is stored.
@@ -78,23 +86,13 @@ impl DelayedWill {
 }
 
 impl HeldWill {
-    /// Reserves the credit of a will. Dropping the future reserves nothing.
-    pub(crate) async fn hold(credits: &Arc<Credits>, will: Will) -> Self {
-        let cost = Cost::of_will(will.topic.len() + will.payload.len() + will.properties.carried.len());
-        credits.take(cost).await;
-        Self { will, reserved: Reserved { cost, credits: Arc::clone(credits) } }
+    /// Keeps a will within the budget, or says that there is no room for it.
+    pub(crate) fn hold(wills: &Share<Owner>, owner: &Owner, will: Will) -> Result<Self, Spent> {
+        let permit = wills.take(owner, cost_bytes(&will))?;
+        Ok(Self { will, permit })
     }
 }
 
-impl Reserved {
-    /// Takes the credit: whoever calls this gives it back.
-    pub(crate) fn take(mut self) -> Cost {
-        std::mem::take(&mut self.cost)
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        self.credits.give_back(self.cost);
-    }
+fn cost_bytes(will: &Will) -> usize {
+    will.topic.len() + will.payload.len() + will.properties.carried.len() + OVERHEAD_BYTES
 }

@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::clients::{Hello, Raw, packet, publish, text};
-use crate::support::{open, open_guarded, open_with, settings, tray, until};
+use crate::support::{OpenDoor, open, open_guarded, open_with, settings, tray, until};
 
 async fn expect_alive(address: SocketAddr) {
     let mut raw = Raw::login(address, &Hello::named("witness")).await;
@@ -133,7 +133,7 @@ async fn a_packet_that_never_ends_is_not_waited_for() {
     let stuck_timeout = Duration::from_millis(300);
     let (door, mut arrivals) = open(DoorSettings { stuck_timeout, ..settings() }).await;
     let mut raw = Raw::login(door.address(), &Hello { keep_alive_seconds: 0, ..Hello::named("x") }).await;
-    raw.send(&publish("iot/x", &vec![0; 100_000], 1, 1, false)[..50_000]).await;
+    raw.send(&publish("iot/x", &vec![0; 3_000], 1, 1, false)[..2_000]).await;
     assert_eq!(raw.rest().await, b"");
     let mut idle = Raw::login(door.address(), &Hello { keep_alive_seconds: 0, ..Hello::named("x") }).await;
     idle.send(&[0xc0, 0]).await;
@@ -145,12 +145,62 @@ async fn a_packet_that_never_ends_is_not_waited_for() {
 async fn a_full_house_turns_the_next_away_and_lets_others_in_later() {
     let (door, _arrivals) = open(DoorSettings { connections_max: 2, ..settings() }).await;
     let first = Raw::login(door.address(), &Hello::named("1")).await;
-    let _second = Raw::login(door.address(), &Hello::named("2")).await;
-    assert_eq!(Raw::open(door.address()).await.rest().await, b"");
+    let _second = Raw::login(door.address(), &Hello::device("d")).await;
+    let mut late = Raw::open(door.address()).await;
+    late.send(&Hello::device("d2").packet()).await;
+    assert_eq!(late.rest().await, b"", "a code would be taken for the device's own fault");
     assert_eq!(door.door.stats().refused(broker::Refusal::Full), 1);
     drop(first);
     until("a place is free", || door.door.stats().connections() == 1).await;
-    Raw::login(door.address(), &Hello::named("3")).await;
+    until_let_in(&door, &Hello::device("d2")).await;
+}
+
+/// The place of a client that has left is free when its stream is closed.
+async fn until_let_in(door: &OpenDoor, hello: &Hello) -> Raw {
+    loop {
+        let mut raw = Raw::open(door.address()).await;
+        raw.send(&hello.packet()).await;
+        if raw.is_answered(&[0x20, 2, 0, 0]).await {
+            return raw;
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_credential_takes_no_more_than_its_part_of_the_places() {
+    let (door, _arrivals) = open(DoorSettings { connections_max: 9, ..settings() }).await;
+    let name = |number: usize| ["a", "b", "c", "d", "e", "f", "g", "h", "i"][number];
+    let greedy = |number| Hello { client_id: name(number), ..Hello::device("d") };
+    let mut clients = Vec::new();
+    for number in 0..3 {
+        clients.push(Raw::login(door.address(), &greedy(number)).await);
+    }
+    let mut more = Raw::open(door.address()).await;
+    more.send(&greedy(3).packet()).await;
+    assert_eq!(more.rest().await, b"");
+    assert_eq!(door.door.stats().refused(broker::Refusal::Quota), 1);
+    assert_eq!(door.door.stats().spent(broker::share::Budget::Connections), 1);
+    Raw::login(door.address(), &Hello::device("d2")).await;
+    Raw::login(door.address(), &Hello::named("anonymous")).await;
+    // Whoever has its part may come again in place of one of its own.
+    Raw::login(door.address(), &greedy(0)).await;
+}
+
+#[tokio::test]
+async fn silence_before_the_login_keeps_nobody_out() {
+    let few = DoorSettings { connections_max: 128, handshakes_per_address_max: 0, ..settings() };
+    let (door, _arrivals) = open(few).await;
+    let mut silent = Vec::new();
+    for host in 1..=4 {
+        for _ in 0..40 {
+            silent.push(Raw::open_from([127, 0, 0, host], door.address()).await);
+        }
+    }
+    let mut raw = Raw::open_from([127, 0, 0, 9], door.address()).await;
+    raw.send(&Hello::device("d").packet()).await;
+    raw.expect(&[0x20, 2, 0, 0]).await;
+    assert!(door.door.stats().refused(broker::Refusal::Address) > 0);
+    assert_eq!(door.door.stats().refused(broker::Refusal::Full), 0);
 }
 
 #[tokio::test]

@@ -151,6 +151,13 @@ impl Raw {
         self.expect(&[0xd0, 0]).await;
     }
 
+    /// Whether these bytes are the next ones; the door may also close the connection.
+    pub(crate) async fn is_answered(&mut self, bytes: &[u8]) -> bool {
+        let mut seen = vec![0; bytes.len()];
+        let read = timeout(PATIENCE, self.0.read_exact(&mut seen)).await.expect("an answer in time");
+        read.is_ok() && seen == bytes
+    }
+
     /// Waits until the door closes the connection; says what came before.
     pub(crate) async fn rest(mut self) -> Vec<u8> {
         let mut rest = Vec::new();

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use broker::DoorSettings;
 use chrono::Datelike;
 use rustix::process::{Resource, getrlimit};
 use schema::clock::Clock;
@@ -111,7 +112,10 @@ async fn is_kept_right() -> Option<bool> {
 
 /// Whether the process may open as many files and sockets as its settings promise.
 pub(super) fn descriptors(config: &Config) -> Finding {
-    let of_mqtt = if config.mqtt.mode == MqttMode::Embedded { config.broker.connections_max } else { 0 };
+    let of_mqtt = match config.mqtt.mode {
+        MqttMode::Embedded => DoorSettings::sockets_max(config.broker.connections_max),
+        MqttMode::External => 0,
+    };
     let wanted = u64::try_from(of_mqtt + config.database.pool_max).unwrap_or(u64::MAX) + DESCRIPTORS_SPARE;
     match getrlimit(Resource::Nofile).maximum {
         Some(limit) if limit < wanted => {

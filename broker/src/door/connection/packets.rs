@@ -221,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             }
             Qos::ExactlyOnce => {
                 // The same message once more: it is answered without another delivery.
-                self.shared.credits.give_back(cost);
+                self.inflow.purse().give_back(cost);
                 self.inflow.answer_again(packet_id, arrival.received_at);
                 return Ok(());
             }
