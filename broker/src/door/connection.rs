@@ -32,10 +32,14 @@ use crate::door::will::HeldWill;
 use crate::fanout::{Forward, RouterGone};
 use crate::filter;
 use crate::gatekeeper::{Principal, Scope};
+use crate::share::Permit;
 use crate::stats::Refusal;
+use crate::store::Owner;
 
-/// How often a connection looks whether its device is still enabled and its peer still alive.
+/// How often a connection looks whether its device is still enabled.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Bytes of a packet that must arrive in each second, beside the time that any packet may take.
+const PACKET_BYTES_PER_SECOND_MIN: usize = 4 << 10;
 /// How long the goodbye of a stream may take.
 pub(crate) const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
@@ -55,6 +59,8 @@ pub(crate) struct Connection<S> {
     heard_at: Instant,
     /// When the incomplete packet in the inbox was begun.
     begun_at: Option<Instant>,
+    /// Bytes of that packet, as far as they are known.
+    packet_bytes: usize,
     /// Since when the stream took nothing of what waits in the outbox.
     unread_since: Option<Instant>,
     skipping: Option<Skipping>,
@@ -155,6 +161,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             silence_max: (!silence.is_zero()).then_some(silence),
             heard_at: now,
             begun_at: None,
+            packet_bytes: 0,
             unread_since: None,
             skipping: None,
             topics: Topics::default(),
@@ -215,6 +222,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             let Self { outflow, seat, transport, shared, .. } = self;
             let left = outflow.send(seat.session(), &mut transport.outbox, shared.clock.now(), stored);
             let is_reading = matches!(pause, Some(Pause::Bytes(_)));
+            self.packet_bytes = self.incoming_bytes(pause);
             if is_reading && !was_reading {
                 // While the door did not read, the client's signs of life waited in its socket.
                 (self.heard_at, self.begun_at) = (now, None);
@@ -349,19 +357,33 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         if is_reading && self.silence_max.is_some_and(|silence_max| now >= self.heard_at + silence_max) {
             return Some(Ending::Silent);
         }
+        self.stuck_at().is_some_and(|stuck_at| now >= stuck_at).then_some(Ending::Stuck)
+    }
+
+    /// When the packet that comes in, or the answer that goes out, has taken too long. A large packet gets more time.
+    fn stuck_at(&self) -> Option<Instant> {
         let stuck_timeout = self.shared.settings.stuck_timeout;
-        let is_stuck = |since: Option<Instant>| since.is_some_and(|since| now >= since + stuck_timeout);
-        (is_stuck(self.begun_at) || is_stuck(self.unread_since)).then_some(Ending::Stuck)
+        let whole_seconds = self.packet_bytes / PACKET_BYTES_PER_SECOND_MIN;
+        let for_size = Duration::from_secs(u64::try_from(whole_seconds).unwrap_or(u64::MAX));
+        let incoming = self.begun_at.map(|begun_at| begun_at + stuck_timeout + for_size);
+        let outgoing = self.unread_since.map(|since| since + stuck_timeout);
+        incoming.into_iter().chain(outgoing).min()
+    }
+
+    /// Bytes of the packet that is being read, as far as they are known.
+    fn incoming_bytes(&self, pause: Option<Pause>) -> usize {
+        match (&self.skipping, pause) {
+            (Some(skipping), _) => skipping.size_bytes,
+            (None, Some(Pause::Bytes(missing))) => self.transport.inbox.len() + missing,
+            (None, Some(Pause::Answers | Pause::Credit(_)) | None) => self.transport.inbox.len(),
+        }
     }
 
     /// When the connection must look again even if nothing happens.
     fn wake_at(&self, now: Instant, is_reading: bool) -> Instant {
-        let stuck_timeout = self.shared.settings.stuck_timeout;
         let silent_at =
             self.silence_max.filter(|_| is_reading).map(|silence_max| self.heard_at + silence_max);
-        let stuck_at =
-            self.begun_at.into_iter().chain(self.unread_since).min().map(|since| since + stuck_timeout);
-        let due = [silent_at, stuck_at, self.inflow.due_at()];
+        let due = [silent_at, self.stuck_at(), self.inflow.due_at()];
         due.into_iter().flatten().fold(now + CHECK_INTERVAL, Instant::min)
     }
 

@@ -47,11 +47,10 @@ struct Publish {
     properties: MessageProperties,
 }
 
-/// A packet that is too large: how much of it is still to pass, and what is recorded when it has passed.
+/// A packet that is too large and was recorded: the rest of it passes unseen.
 pub(super) struct Skipping {
+    pub(super) size_bytes: usize,
     bytes_left: usize,
-    size_bytes: usize,
-    publish: Publish,
 }
 
 /// What all messages of one read share.
@@ -74,7 +73,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             if has_unread || self.inflow.owed() >= OWED_MAX {
                 return Ok(Some(Pause::Answers));
             }
-            if !self.skip(&arrival)? {
+            if !self.skip() {
                 return Ok(Some(Pause::Bytes(0)));
             }
             let Some(header) = packet::header(&self.transport.inbox, Some(self.version))? else {
@@ -116,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             return Ok(Some(Pause::Answers));
         }
         if header.body_bytes > self.shared.settings.message_bytes_max {
-            return self.begin_skipping(header, qos, retain);
+            return self.begin_skipping(header, qos, retain, arrival);
         }
         let missing = header.frame_bytes().saturating_sub(self.transport.inbox.len());
         if missing == 0 || header.frame_bytes() > BUFFERED_BYTES_MAX {
@@ -272,8 +271,15 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         Ok(())
     }
 
-    /// A message above the limit: its head is read, its payload passes unseen, and it is recorded as refused.
-    fn begin_skipping(&mut self, header: &Header, qos: Qos, retain: bool) -> Result<Option<Pause>, Ending> {
+    /// A message above the limit is recorded as refused as soon as its head is there: over a slow line the rest may never
+    /// arrive. A client of version 5, which was told the limit, is told goodbye; one of 3.1.1 may let the rest pass.
+    fn begin_skipping(
+        &mut self,
+        header: &Header,
+        qos: Qos,
+        retain: bool,
+        arrival: &Arrival,
+    ) -> Result<Option<Pause>, Ending> {
         let end = self.transport.inbox.len().min(header.frame_bytes());
         let Some((publish, head_bytes)) = self.read_head(header, qos, retain, header.header_bytes..end)?
         else {
@@ -284,28 +290,26 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             return Ok(Some(Pause::Credit(cost)));
         }
         let size_bytes = header.body_bytes - head_bytes;
-        self.skipping = Some(Skipping { bytes_left: size_bytes, size_bytes, publish });
         self.transport.inbox.advance(header.header_bytes + head_bytes);
-        Ok(None)
+        self.skipping = Some(Skipping { size_bytes, bytes_left: size_bytes });
+        self.accept(publish, Bytes::new(), Verdict::TooLarge { size_bytes }, arrival)?;
+        match self.version {
+            Version::V4 => Ok(None),
+            Version::V5 => Err(Malformed::with("message above the limit", Reason::PACKET_TOO_LARGE).into()),
+        }
     }
 
-    /// Lets the rest of a too large message pass; false while more of it is to come. A client of version 5, which was told
-    /// the limit, is told goodbye.
-    fn skip(&mut self, arrival: &Arrival) -> Result<bool, Ending> {
-        let Some(mut skipping) = self.skipping.take() else { return Ok(true) };
+    /// Lets the rest of a too large message pass; false while more of it is to come.
+    fn skip(&mut self) -> bool {
+        let Some(skipping) = &mut self.skipping else { return true };
         let passed = skipping.bytes_left.min(self.transport.inbox.len());
         self.transport.inbox.advance(passed);
         skipping.bytes_left -= passed;
         if skipping.bytes_left > 0 {
-            self.skipping = Some(skipping);
-            return Ok(false);
+            return false;
         }
-        let verdict = Verdict::TooLarge { size_bytes: skipping.size_bytes };
-        self.accept(skipping.publish, Bytes::new(), verdict, arrival)?;
-        match self.version {
-            Version::V4 => Ok(true),
-            Version::V5 => Err(Malformed::with("message above the limit", Reason::PACKET_TOO_LARGE).into()),
-        }
+        self.skipping = None;
+        true
     }
 
     async fn take_control(&mut self, header: &Header) -> Result<Option<Pause>, Ending> {
