@@ -22,6 +22,8 @@ const WAITING_BYTES_MAX: usize = 256 << 10;
 const ALIASES_MAX: u16 = 32;
 /// Bytes of the longest topic that is sent by a number: what has one is remembered as long as the connection lasts.
 const ALIASED_BYTES_MAX: usize = 1 << 10;
+/// Bytes of the largest packet of the protocol. A message that came in over one version may be longer in the other.
+const PACKET_BYTES_LIMIT: usize = 268_435_460;
 /// Live messages that are recognized when they match a second filter.
 const RECENT_MAX: usize = 256;
 
@@ -46,7 +48,7 @@ impl Outflow {
     pub(crate) fn new(version: Version, properties: &ConnectProperties, in_flight_max: usize) -> Self {
         let wire = Wire {
             version,
-            packet_bytes_max: properties.packet_bytes_max.map_or(usize::MAX, |max| max.get() as usize),
+            packet_bytes_max: packet_bytes_max(properties),
             aliases_max: properties.topic_alias_max.min(ALIASES_MAX),
             aliases: HashMap::new(),
         };
@@ -155,6 +157,11 @@ impl Outflow {
             None => std::future::pending().await,
         }
     }
+}
+
+fn packet_bytes_max(properties: &ConnectProperties) -> usize {
+    let asked = properties.packet_bytes_max.map_or(usize::MAX, |max| max.get() as usize);
+    asked.min(PACKET_BYTES_LIMIT)
 }
 
 /// The part of a message that differs from sending to sending.
