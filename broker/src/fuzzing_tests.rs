@@ -120,6 +120,17 @@ fn promises_are_kept_for_an_hour() {
     }
 }
 
+/// Bytes of a connection's task, beside what it keeps in boxes while its client is there.
+const TASK_BYTES_MAX: usize = 6 << 10;
+
+#[tokio::test]
+async fn a_connection_that_only_waits_for_its_last_commit_keeps_little() {
+    let (door, _intake) = connection::open(0).await;
+    let (_client, server) = duplex(64);
+    let task = door.serve_stream(server);
+    assert!(size_of_val(&task) <= TASK_BYTES_MAX, "{} bytes", size_of_val(&task));
+}
+
 /// Has a client say something and hear its answer, several times; says whether time passed meanwhile.
 async fn is_answered_at_once(exchanges: &[(&[u8], &[u8])]) -> bool {
     let (door, _intake, _rows) = connection::open(0).await;

@@ -175,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     /// Talks to the client until it goes, then stays until its last delivery is settled.
     pub(crate) async fn run(mut self) {
         let present = Present::start(&self.shared);
-        let ending = self.converse().await;
+        let ending = Box::pin(self.converse()).await;
         drop(present);
         self.log(&ending);
         if let Some(will) = self.will.take().filter(|_| ending.publishes_will()) {
@@ -196,7 +196,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             drop(place);
         };
         // Nobody waits for a client that is slow to close: its last will least of all.
-        tokio::join!(leave, inflow.finish());
+        tokio::join!(Box::pin(leave), inflow.finish());
     }
 
     async fn converse(&mut self) -> Ending {

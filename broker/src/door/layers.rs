@@ -24,7 +24,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, layers: Layers
     };
     let mut phase = shared.phase.clone();
     let greeted = tokio::select! {
-        greeted = timeout_at(caller.deadline, tls.accept(stream)) => greeted.unwrap_or(Err(HandshakeError::TooSlow)),
+        greeted = timeout_at(caller.deadline, Box::pin(tls.accept(stream))) => greeted.unwrap_or(Err(HandshakeError::TooSlow)),
         _ = phase.wait_for(|phase| *phase != Phase::Open) => return,
     };
     match greeted {
@@ -74,7 +74,9 @@ where
     S: AsyncRead + AsyncWrite,
 {
     let transport = Transport::new(stream);
-    if let Some(admitted) = admit(&shared, transport, caller).await {
+    // Each part of a connection's life in a box of its own, so that the task of one that only waits for its last commit is
+    // small: there may be many of them while the database is slow.
+    if let Some(admitted) = Box::pin(admit(&shared, transport, caller)).await {
         Connection::new(shared, admitted).run().await;
     }
 }
