@@ -266,7 +266,10 @@ async fn pin(mqtt: SocketAddr) -> io::Result<()> {
 }
 
 /// The attacker, until it is dropped.
-struct Attacker(JoinSet<()>);
+struct Attacker {
+    /// They end with it.
+    _connections: JoinSet<()>,
+}
 
 impl Attacker {
     fn start(mqtt: SocketAddr, connections: usize) -> Self {
@@ -279,7 +282,7 @@ impl Attacker {
                 }
             });
         }
-        Self(tasks)
+        Self { _connections: tasks }
     }
 }
 
