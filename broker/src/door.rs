@@ -15,6 +15,7 @@ mod journal;
 mod judge;
 mod layers;
 mod listener;
+mod live;
 mod outflow;
 pub(crate) mod packet;
 mod pending;
@@ -61,7 +62,7 @@ use crate::door::retained::Retained;
 use crate::door::room::Room;
 use crate::door::session::SessionParts;
 use crate::door::sessions::Sessions;
-pub use crate::door::settings::{Addresses, DoorError, DoorSettings};
+pub use crate::door::settings::{Addresses, DoorError, DoorSettings, Live};
 use crate::door::shared::{Phase, Shared};
 use crate::door::websocket::Origins;
 use crate::embedded::Embedded;
@@ -124,15 +125,18 @@ impl Door {
     /// # Errors
     /// [`DoorError`] when the sessions cannot be loaded or the address is taken.
     pub async fn bind(settings: DoorSettings, parts: DoorParts) -> Result<Self, DoorError> {
-        let fanout = Embedded::new(settings.connections_max);
-        Self::bind_with(settings, parts, fanout).await
+        let router = match settings.live {
+            Live::Queues => None,
+            Live::Rumqttd => Some(Embedded::new(settings.connections_max) as Arc<dyn Fanout>),
+        };
+        Self::bind_with(settings, parts, router).await
     }
 
-    /// As [`Door::bind`], with any router of live messages.
+    /// As [`Door::bind`], with any router of live messages, or none.
     pub(crate) async fn bind_with(
         settings: DoorSettings,
         parts: DoorParts,
-        fanout: Arc<dyn Fanout>,
+        router: Option<Arc<dyn Fanout>>,
     ) -> Result<Self, DoorError> {
         let DoorParts { gatekeeper, intake, store, guesses, clock } = parts;
         let keeps_sessions = claim(&*store).await?;
@@ -151,7 +155,7 @@ impl Door {
         let journal = Arc::new(Journal::new(Arc::clone(&store)));
         let retained = Retained::new(stored.retained, Arc::clone(&journal), Arc::clone(&stats));
         let retained = Arc::new(retained);
-        let hub = Hub::new(clock.clone(), Arc::clone(&journal), Arc::clone(&retained), Arc::clone(&fanout));
+        let hub = Hub::new(clock.clone(), Arc::clone(&journal), Arc::clone(&retained), router);
         let hub = Arc::new(hub);
         let parts = SessionParts {
             retained,
@@ -191,7 +195,6 @@ impl Door {
             gatekeeper,
             clock,
             hub,
-            fanout,
             inflow,
             sessions,
             refusals,
@@ -236,7 +239,7 @@ impl Door {
     pub async fn run(&self) {
         let Some(listeners) = self.listeners.lock().await.take() else { return };
         let Some(mut due_wills) = self.due_wills.lock().await.take() else { return };
-        let Shared { hub, fanout, stats, .. } = &*self.shared;
+        let Shared { hub, stats, .. } = &*self.shared;
         let _running = Running::start(&self.running, stats);
         let mut tasks = JoinSet::new();
         tokio::select! {
@@ -249,7 +252,7 @@ impl Door {
             () = self.end_deleted() => {}
             () = self.watch_part() => {}
             never = hub.journal.sum_up() => match never {},
-            () = fanout.watch() => {}
+            () = hub.watch_router() => {}
             never = self.shared.judge.watch_certificates() => match never {},
             never = self.shared.refusals.sum_up() => match never {},
         }

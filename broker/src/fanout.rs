@@ -1,4 +1,5 @@
-//! Live fan-out to subscribers at quality 0: what the door asks of whoever routes messages. Best effort, after the commit.
+//! Live fan-out to subscribers at quality 0 by a router: what the door asks of it. Best effort, after the commit. An option:
+//! without a router the door's own queues do it.
 
 use std::fmt;
 
@@ -6,9 +7,9 @@ use async_trait::async_trait;
 
 use crate::publication::Publication;
 
-/// The router is not there any more; opening a new feed finds or starts another.
+/// The router is not there any more, or takes no more; opening a new feed finds or starts another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the router of live messages is gone")]
+#[error("the router of live messages is gone or full")]
 pub struct RouterGone;
 
 /// Routes committed messages to live subscribers.

@@ -125,7 +125,7 @@ const TASK_BYTES_MAX: usize = 6 << 10;
 
 #[tokio::test]
 async fn a_connection_that_only_waits_for_its_last_commit_keeps_little() {
-    let (door, _intake) = connection::open(0).await;
+    let (door, _intake, _rows) = connection::open(0).await;
     let (_client, server) = duplex(64);
     let task = door.serve_stream(server);
     assert!(size_of_val(&task) <= TASK_BYTES_MAX, "{} bytes", size_of_val(&task));

@@ -28,7 +28,7 @@ pub mod tls;
 pub mod window;
 
 pub use delivery::{Delivery, Intake, Settlement};
-pub use door::{Addresses, Door, DoorError, DoorParts, DoorSettings};
+pub use door::{Addresses, Door, DoorError, DoorParts, DoorSettings, Live};
 pub use gatekeeper::{CredentialId, Gatekeeper, Identity, Login, Operator, Principal, Scope, Shown, Tenants};
 pub use link::{Link, LinkParts, LinkSettings, LinkTls, ProbeError, probe};
 pub use message::{Message, Qos, Verdict};

@@ -105,11 +105,13 @@ pub enum QueueDrop {
     Age,
     /// It is larger than the client said it takes.
     PacketSize,
+    /// It carried no promise, and as much of its kind waits for this client as may.
+    Live,
 }
 
 impl QueueDrop {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Count,
         Self::Bytes,
         Self::TotalBytes,
@@ -118,6 +120,7 @@ impl QueueDrop {
         Self::OwnerMessages,
         Self::Age,
         Self::PacketSize,
+        Self::Live,
     ];
 
     /// Why a budget of all clients had no room.
@@ -132,7 +135,7 @@ impl QueueDrop {
             Self::TotalMessages => (Budget::QueuedMessages, Limit::Total),
             Self::OwnerBytes => (Budget::QueuedBytes, Limit::Share),
             Self::OwnerMessages => (Budget::QueuedMessages, Limit::Share),
-            Self::Count | Self::Bytes | Self::Age | Self::PacketSize => return None,
+            Self::Count | Self::Bytes | Self::Age | Self::PacketSize | Self::Live => return None,
         };
         Some(Spent { budget, limit })
     }
@@ -149,6 +152,7 @@ impl QueueDrop {
             Self::OwnerMessages => "owner_messages",
             Self::Age => "age",
             Self::PacketSize => "packet_size",
+            Self::Live => "live",
         }
     }
 }

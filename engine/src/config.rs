@@ -27,8 +27,8 @@ pub use print::example;
 pub use source::{Environment, Flag, Origin};
 pub use table::{Convert, Key, OldName, Section};
 pub use value::{
-    AuthMode, CloudAuth, Fraction, Headers, HostPort, InferenceQueue, LogLevel, MediaBackend, MqttMode,
-    OperatorKey, OutboxMode, Role, Secret, Setting, Url,
+    AuthMode, CloudAuth, Fraction, Headers, HostPort, InferenceQueue, LiveWay, LogLevel, MediaBackend,
+    MqttMode, OperatorKey, OutboxMode, Role, Secret, Setting, Url,
 };
 
 use source::{FILE_VARIABLE, Sources};

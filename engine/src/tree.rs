@@ -65,7 +65,7 @@ use actors::wake::Wake;
 use anyhow::{Context, bail};
 use broker::guesses::Guesses;
 use broker::tls::TlsFiles;
-use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings, LinkTls, Operator, Tenants};
+use broker::{DoorParts, DoorSettings, LinkParts, LinkSettings, LinkTls, Live, Operator, Tenants};
 use schema::clock::Clock;
 use schema::clock::watch::ClockWatch;
 use schema::id::TenantId;
@@ -79,7 +79,7 @@ use tokio::time::Instant;
 
 use crate::backup::watch::BackupWatch;
 use crate::cluster::Stage;
-use crate::config::{self, Auth, Broker, Config, MediaBackend, Mqtt, MqttMode, Secret};
+use crate::config::{self, Auth, Broker, Config, LiveWay, MediaBackend, Mqtt, MqttMode, Secret};
 use crate::http::{self, AppState, CurrentAuthority, Face};
 use crate::parts::Parts;
 use crate::runway::RunwayWatch;
@@ -706,9 +706,10 @@ fn door_settings(config: &Config) -> DoorSettings {
         ws_allowed_origins: broker.ws_allowed_origins.clone(),
         allow_anonymous: broker.allow_anonymous,
         connections_max: broker.connections_max,
-        handshakes_per_address_max: match broker.handshakes_per_address_max {
-            0 => broker.connections_max.div_ceil(2),
-            max => max,
+        handshakes_per_address_max: broker.handshakes_per_address_max,
+        live: match broker.live {
+            LiveWay::Queues => Live::Queues,
+            LiveWay::Rumqttd => Live::Rumqttd,
         },
         inflight_max: usize::from(broker.inflight_max),
         message_bytes_max: broker.message_bytes_max,

@@ -20,10 +20,11 @@ use crate::acl;
 use crate::credits::Cost;
 use crate::door::admission::Admitted;
 use crate::door::connection::packets::Skipping;
+use crate::door::hub::Listening;
 use crate::door::inflow::Inflow;
 use crate::door::outflow::Outflow;
 use crate::door::packet::{self, Malformed, Reason, Version};
-use crate::door::session::{Left, is_live};
+use crate::door::session::Left;
 use crate::door::sessions::{CloseReason, Seat};
 use crate::door::shared::{Phase, Shared};
 use crate::door::topics::{Aliases, Topics};
@@ -244,7 +245,9 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 Woken::Forward(Ok(forward)) => {
                     let Self { outflow, transport, shared, seat, .. } = self;
                     let now = shared.clock.now();
-                    outflow.send_live(seat.session(), &forward, &mut transport.outbox, now, &shared.stats);
+                    if let Some(manner) = shared.hub.live_manner(seat.session(), &forward.publication) {
+                        outflow.send_live(&forward, &manner, &mut transport.outbox, now, &shared.stats);
+                    }
                 }
                 Woken::Forward(Err(RouterGone)) => {
                     if self.listen_again().await.is_err() {
@@ -293,12 +296,25 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     /// Takes up what an earlier connection of this session subscribed to, as far as it is still allowed.
     async fn resume(&mut self) -> Result<(), RouterGone> {
         self.drop_denied().await;
-        let has_live = self.seat.session().subscriptions().iter().any(is_live);
-        if has_live { self.listen_again().await } else { Ok(()) }
+        self.listen_again().await
     }
 
+    /// Asks the router, if there is one, for everything that it serves of this session.
     async fn listen_again(&mut self) -> Result<(), RouterGone> {
-        self.outflow.listen_again(self.seat.session(), &*self.shared.fanout).await
+        let hub = &self.shared.hub;
+        let Some(router) = &hub.router else { return Ok(()) };
+        let filters = hub.live_filters(self.seat.session());
+        self.outflow.listen_again(&filters, &**router).await
+    }
+
+    /// Tells the router, if there is one, of a change of a subscription.
+    async fn listen(&mut self, filter: &str, listening: Listening) -> Result<(), RouterGone> {
+        match (listening, &self.shared.hub.router) {
+            (Listening::Begins, Some(router)) => self.outflow.listen(filter, &**router).await?,
+            (Listening::Ends, Some(_)) => self.outflow.unlisten(filter).await,
+            (Listening::Same, _) | (_, None) => {}
+        }
+        Ok(())
     }
 
     /// Takes back the subscriptions the client may not have any more, and what waits for them.
@@ -311,9 +327,9 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             }
             has_dropped = true;
             self.refuse_scope("subscription ended", &subscription.filter);
-            self.shared.hub.unsubscribe(&session, &subscription.filter);
-            if is_live(&subscription) {
-                self.outflow.unlisten(&subscription.filter).await;
+            if let Some(removed) = self.shared.hub.unsubscribe(&session, &subscription.filter) {
+                // A router that is gone serves nothing.
+                let _ = self.listen(&subscription.filter, removed.listening).await;
             }
         }
         if has_dropped {

@@ -20,10 +20,8 @@ use crate::door::refusals::Refusals;
 use crate::door::retained::Retained;
 use crate::door::session::SessionParts;
 use crate::door::will::budget;
-use crate::fanout::{Fanout, Feed, RouterGone};
 use crate::gatekeeper::{CredentialId, Gatekeeper, Identity, Login, Scope, Shown};
 use crate::message::{Message, Qos, Verdict};
-use crate::publication::Publication;
 use crate::stats::DoorStats;
 use crate::store::{Client, DoorStore, Forgetful, Owner};
 
@@ -45,7 +43,7 @@ impl Bench {
         let stats: Arc<DoorStats> = Arc::default();
         let clock = Clock::manual(Timestamp::UNIX_EPOCH);
         let retained = Arc::new(Retained::new(Vec::new(), Arc::clone(&journal), Arc::clone(&stats)));
-        let hub = Hub::new(clock.clone(), Arc::clone(&journal), Arc::clone(&retained), Arc::new(NoRouter));
+        let hub = Hub::new(clock.clone(), Arc::clone(&journal), Arc::clone(&retained), None);
         let intake = Arc::new(Held::default());
         let inflow = InflowParts {
             credits: Credits::shared(1000, 1 << 20, 1024, Arc::clone(&stats)),
@@ -148,26 +146,5 @@ impl Gatekeeper for Nobody {
 
     fn stalled_for(&self) -> Duration {
         Duration::ZERO
-    }
-}
-
-/// Routes nothing live.
-#[derive(Debug)]
-pub(super) struct NoRouter;
-
-#[async_trait]
-impl Fanout for NoRouter {
-    fn is_wanted(&self) -> bool {
-        false
-    }
-
-    fn publish(&self, _publication: &Publication) {}
-
-    async fn open(&self) -> Result<Box<dyn Feed>, RouterGone> {
-        Err(RouterGone)
-    }
-
-    async fn watch(&self) {
-        std::future::pending().await
     }
 }

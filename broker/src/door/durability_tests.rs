@@ -74,7 +74,7 @@ impl Parts {
         Talk {
             inflow: Inflow::new(
                 Arc::clone(&self.bench.inflow),
-                self.bench.inflow.inbound(),
+                self.bench.inflow.inbound(&session.client().owner),
                 Arc::clone(session),
                 Version::V4,
             ),
@@ -258,7 +258,7 @@ async fn subscriptions_are_confirmed_once_the_journal_has_them() {
     let made = parts.hub().subscribe(&session, qos, RetainHandling::Never, 9).unwrap();
     talk.inflow.owe(made.lsn, Owed::SubAck(3, vec![1], Vec::new()));
     talk.hears_once_stored(&parts, b"\x90\x03\0\x03\x01").await;
-    let (lsn, _) = parts.hub().unsubscribe(&session, "t").unwrap();
+    let lsn = parts.hub().unsubscribe(&session, "t").unwrap().lsn;
     lsn.unseen();
     assert!(parts.hub().unsubscribe(&session, "t").is_none());
     // There is none any more, which the journal does not have yet.

@@ -1,7 +1,8 @@
-//! Where committed messages go: the retained set, the queues of subscribers, and the router of live ones.
+//! Where committed messages go: the retained set, the queues of subscribers, and the router of live ones, if there is one.
 //!
-//! Two ways lead to a subscriber. What carries a promise, a subscription at quality 1 or 2 or a shared one, is matched here
-//! and goes through the queue of its session. What carries none, at quality 0, goes through the router: best effort.
+//! Two ways lead to a subscriber. A subscription is matched here and served from the queue of its session; one that carries
+//! no promise, a plain one at quality 0, is left to the router where there is one: best effort. Only this file knows which
+//! goes which way.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,11 +13,13 @@ use schema::clock::{Clock, Timestamp};
 use crate::door::journal::{Journal, Lsn};
 use crate::door::packet::{Reason, RetainHandling};
 use crate::door::pending::PendingRetained;
+use crate::door::queue::Manner;
 use crate::door::retained::Retained;
 use crate::door::routes::{Match, Routes};
-use crate::door::session::{Session, is_live};
+use crate::door::session::Session;
 use crate::fanout::Fanout;
 use crate::filter::{self, Shared};
+use crate::message::Qos;
 use crate::publication::Publication;
 use crate::share::Spent;
 use crate::store::Subscription;
@@ -27,7 +30,8 @@ pub(crate) struct Hub {
     pub(crate) clock: Clock,
     pub(crate) journal: Arc<Journal>,
     pub(crate) retained: Arc<Retained>,
-    pub(crate) fanout: Arc<dyn Fanout>,
+    /// The router of live messages, an option.
+    pub(crate) router: Option<Arc<dyn Fanout>>,
     routes: RwLock<Routes>,
     /// Whether there is any route: one load for publish-only traffic.
     has_routes: AtomicBool,
@@ -40,10 +44,40 @@ pub(crate) struct Hub {
 pub(crate) struct Subscribed {
     /// How far the journal must be stored before the client is told.
     pub(crate) lsn: Lsn,
-    /// The one it replaced.
-    pub(crate) replaced: Option<Subscription>,
+    /// What the connection has to tell the router.
+    pub(crate) listening: Listening,
     /// The retained messages that follow the answer.
     pub(crate) retained: Option<PendingRetained>,
+}
+
+/// A subscription that was taken back.
+#[derive(Debug)]
+pub(crate) struct Unsubscribed {
+    /// How far the journal must be stored before the client is told.
+    pub(crate) lsn: Lsn,
+    /// What the connection has to tell the router.
+    pub(crate) listening: Listening,
+}
+
+/// Whether the router has to hear of a change of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listening {
+    /// It does not serve it, or serves it as before.
+    Same,
+    /// It serves it from now on.
+    Begins,
+    /// It does not serve it any more.
+    Ends,
+}
+
+impl Listening {
+    fn of(was_live: bool, is_live: bool) -> Self {
+        match (was_live, is_live) {
+            (false, true) => Self::Begins,
+            (true, false) => Self::Ends,
+            (true, true) | (false, false) => Self::Same,
+        }
+    }
 }
 
 impl Hub {
@@ -51,13 +85,13 @@ impl Hub {
         clock: Clock,
         journal: Arc<Journal>,
         retained: Arc<Retained>,
-        fanout: Arc<dyn Fanout>,
+        router: Option<Arc<dyn Fanout>>,
     ) -> Self {
         Self {
             clock,
             journal,
             retained,
-            fanout,
+            router,
             routes: RwLock::default(),
             has_routes: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
@@ -72,8 +106,8 @@ impl Hub {
         if filter::is_too_deep(&publication.topic) {
             return lsn;
         }
-        if self.fanout.is_wanted() {
-            self.fanout.publish(&publication);
+        if let Some(router) = self.router.as_ref().filter(|router| router.is_wanted()) {
+            router.publish(&publication);
         }
         lsn.max(self.queue(&publication))
     }
@@ -92,24 +126,51 @@ impl Hub {
         let retained = may_want_retained.then(|| self.pending(session, &subscription)).transpose()?;
         let (lsn, replaced) =
             session.subscribe(subscription.clone(), subscriptions_max).ok_or(Reason::QUOTA_EXCEEDED)?;
-        if is_live(&subscription) {
-            if replaced.as_ref().is_some_and(|replaced| !is_live(replaced)) {
-                self.remove_route(session, &subscription.filter);
-            }
-        } else {
+        let (was_live, is_live) =
+            (replaced.as_ref().is_some_and(|replaced| self.is_live(replaced)), self.is_live(&subscription));
+        if !is_live {
             self.insert_route(session, subscription);
+        } else if replaced.is_some() && !was_live {
+            self.remove_route(session, &subscription.filter);
         }
+        let listening = Listening::of(was_live, is_live);
         let is_known = retain_handling == RetainHandling::SendIfNew && replaced.is_some();
-        Ok(Subscribed { lsn, replaced, retained: retained.filter(|_| !is_known) })
+        Ok(Subscribed { lsn, listening, retained: retained.filter(|_| !is_known) })
     }
 
     /// Takes a subscription back: says where that is in the journal. `None` when there is none.
-    pub(crate) fn unsubscribe(&self, session: &Arc<Session>, filter: &str) -> Option<(Lsn, Subscription)> {
+    pub(crate) fn unsubscribe(&self, session: &Arc<Session>, filter: &str) -> Option<Unsubscribed> {
         let (lsn, removed) = session.unsubscribe(filter)?;
-        if !is_live(&removed) {
+        let was_live = self.is_live(&removed);
+        if !was_live {
             self.remove_route(session, filter);
         }
-        Some((lsn, removed))
+        Some(Unsubscribed { lsn, listening: Listening::of(was_live, false) })
+    }
+
+    /// Looks after the router for as long as this is polled.
+    pub(crate) async fn watch_router(&self) {
+        match &self.router {
+            Some(router) => router.watch().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The filters of a session that the router serves.
+    pub(crate) fn live_filters(&self, session: &Session) -> Vec<Arc<str>> {
+        let subscriptions = session.subscriptions().into_iter();
+        subscriptions.filter(|known| self.is_live(known)).map(|known| known.filter).collect()
+    }
+
+    /// How a session gets a message that the router shows; `None` when it does not want it.
+    pub(crate) fn live_manner(&self, session: &Session, publication: &Publication) -> Option<Manner> {
+        session.manner_at(publication, |known| self.is_live(known))
+    }
+
+    /// Whether a subscription is served by the router: nothing is promised, and nobody shares it.
+    fn is_live(&self, subscription: &Subscription) -> bool {
+        let is_plain = subscription.qos == Qos::AtMostOnce && Shared::parse(&subscription.filter).is_none();
+        is_plain && self.router.is_some()
     }
 
     /// Whether a session that outlives its connection subscribed to a topic.
@@ -120,7 +181,7 @@ impl Hub {
 
     /// Takes up the routes of a session that was stored.
     pub(crate) fn restore(&self, session: &Arc<Session>) {
-        for subscription in session.subscriptions().into_iter().filter(|known| !is_live(known)) {
+        for subscription in session.subscriptions().into_iter().filter(|known| !self.is_live(known)) {
             self.insert_route(session, subscription);
         }
     }
@@ -128,7 +189,7 @@ impl Hub {
     /// A session is over, for a client that is told so once the journal is stored up to there.
     pub(crate) fn end(&self, session: &Arc<Session>) -> Lsn {
         for subscription in session.subscriptions() {
-            if !is_live(&subscription) {
+            if !self.is_live(&subscription) {
                 self.remove_route(session, &subscription.filter);
             }
         }
@@ -181,12 +242,13 @@ fn offer_one(members: &[Match], publication: &Arc<Publication>, now: Timestamp) 
 
 impl Audience for Hub {
     fn is_listening(&self) -> bool {
-        self.has_routes.load(Ordering::Relaxed) || self.fanout.is_wanted()
+        self.has_routes.load(Ordering::Relaxed)
+            || self.router.as_ref().is_some_and(|router| router.is_wanted())
     }
 }
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("fanout", &self.fanout).finish_non_exhaustive()
+        f.debug_struct("Hub").field("router", &self.router).finish_non_exhaustive()
     }
 }

@@ -9,8 +9,8 @@ use schema::clock::Timestamp;
 
 use crate::door::journal::Lsn;
 use crate::door::packet::{self, ConnectProperties, Outgoing, Reason, Version};
-use crate::door::queue::{Step, Written};
-use crate::door::session::{Left, Session, is_live};
+use crate::door::queue::{Manner, Step, Written};
+use crate::door::session::{Left, Session};
 use crate::fanout::{Fanout, Feed, Forward, RouterGone};
 use crate::message::Qos;
 use crate::publication::Publication;
@@ -92,11 +92,11 @@ impl Outflow {
         })
     }
 
-    /// Writes a live message.
+    /// Writes a live message that the router shows, in this manner.
     pub(crate) fn send_live(
         &mut self,
-        session: &Session,
         forward: &Forward,
+        manner: &Manner,
         outbox: &mut BytesMut,
         now: Timestamp,
         stats: &DoorStats,
@@ -105,23 +105,22 @@ impl Outflow {
         if self.recent.contains(number) || publication.is_expired(now) {
             return;
         }
-        let Some((subscription_ids, keeps_retain)) = session.live_matches(publication) else { return };
         if self.recent.len() == RECENT_MAX {
             self.recent.pop_front();
         }
         self.recent.push_back(*number);
-        let retain = publication.retain && keeps_retain;
-        let head = Head { qos: Qos::AtMostOnce, packet_id: 0, dup: false, retain };
-        if let Written::Never(reason) = self.wire.put(outbox, publication, head, &subscription_ids, now) {
+        let head = Head { qos: manner.qos, packet_id: 0, dup: false, retain: manner.retain };
+        let written = self.wire.put(outbox, publication, head, &manner.subscription_ids, now);
+        if let Written::Never(reason) = written {
             stats.count_queue_dropped(reason);
         }
     }
 
     /// Asks the router for a filter.
-    pub(crate) async fn listen(&mut self, filter: &str, fanout: &dyn Fanout) -> Result<(), RouterGone> {
+    pub(crate) async fn listen(&mut self, filter: &str, router: &dyn Fanout) -> Result<(), RouterGone> {
         let mut feed = match self.feed.take() {
             Some(feed) => feed,
-            None => fanout.open().await?,
+            None => router.open().await?,
         };
         let outcome = feed.subscribe(filter).await;
         self.feed = Some(feed);
@@ -136,16 +135,16 @@ impl Outflow {
         }
     }
 
-    /// Asks the router for everything live the session subscribed to.
+    /// Asks the router for these filters and no others.
     pub(crate) async fn listen_again(
         &mut self,
-        session: &Session,
-        fanout: &dyn Fanout,
+        filters: &[Arc<str>],
+        router: &dyn Fanout,
     ) -> Result<(), RouterGone> {
         self.feed = None;
         self.recent.clear();
-        for subscription in session.subscriptions().iter().filter(|known| is_live(known)) {
-            self.listen(&subscription.filter, fanout).await?;
+        for filter in filters {
+            self.listen(filter, router).await?;
         }
         Ok(())
     }

@@ -52,6 +52,13 @@ impl QueueBudget {
     }
 }
 
+impl QueueBudget {
+    /// A permit of an owner for bytes, of which none are taken yet.
+    pub(crate) fn bytes_of(&self, owner: &Owner) -> Permit<Owner> {
+        self.bytes.account(owner).take_anyway(0)
+    }
+}
+
 /// How a message is sent to one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manner {
@@ -165,7 +172,7 @@ impl Queue {
             entries: VecDeque::new(),
             next_sequence: 0,
             places: budget.messages.account(owner).take_anyway(0),
-            bytes: budget.bytes.account(owner).take_anyway(0),
+            bytes: budget.bytes_of(owner),
             len: 0,
             in_flight: 0,
             unsent_from: 0,

@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use schema::clock::Timestamp;
@@ -12,6 +11,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::door::journal::{Journal, Lsn};
+use crate::door::live::LiveLine;
 use crate::door::packet::{Malformed, Reason};
 use crate::door::pending::{Pending, PendingRetained};
 use crate::door::queue::{Allowance, Manner, Parcel, Queue, QueueBudget, QueueLimits, Step, Written};
@@ -52,6 +52,8 @@ struct State {
     /// Ids of messages at QoS 2, from PUBLISH to PUBREL.
     received: HashMap<u16, Receipt>,
     queue: Queue,
+    /// What waits without a promise.
+    live: LiveLine,
     /// Retained messages for new subscriptions, which come to the queue as there is room.
     pending: Pending,
 }
@@ -127,6 +129,7 @@ impl Session {
                 subscriptions: Vec::new(),
                 received: HashMap::new(),
                 queue: Queue::new(&parts.budget, &client.owner),
+                live: LiveLine::new(&parts.budget, &client.owner),
                 pending: Pending::default(),
             }),
             client,
@@ -150,6 +153,7 @@ impl Session {
                     .map(|packet_id| (packet_id, Receipt::Committed(Lsn::START)))
                     .collect(),
                 queue: Queue::restore(&parts.budget, &client.owner, queue),
+                live: LiveLine::new(&parts.budget, &client.owner),
                 pending: Pending::default(),
             }),
             client,
@@ -198,6 +202,7 @@ impl Session {
     pub(crate) fn detach(&self, now: Timestamp) {
         let mut state = self.lock();
         state.is_connected = false;
+        state.live.clear();
         self.note_life(&state, Some(now));
     }
 
@@ -262,7 +267,7 @@ impl Session {
     /// Takes out what waits for subscriptions the client may not have any more: all that none of the others matches.
     pub(crate) fn drop_unsubscribed(&self) {
         let mut state = self.lock();
-        let State { queue, subscriptions, pending, .. } = &mut *state;
+        let State { queue, live, subscriptions, pending, .. } = &mut *state;
         pending.keep_only(subscriptions);
         let is_wanted = |publication: &Publication| {
             subscriptions.iter().any(|known| {
@@ -270,6 +275,7 @@ impl Session {
                 filter::matches(filter, &publication.topic)
             })
         };
+        live.retain(&is_wanted);
         let mut dropped = Vec::new();
         queue.retain(is_wanted, |sequence| dropped.push(sequence));
         for sequence in dropped {
@@ -289,8 +295,18 @@ impl Session {
         }
     }
 
-    /// Queues a message for the client: says where that is in the journal. What finds no room is counted.
+    /// Queues a message for the client: says where that is in the journal. What finds no room is counted. One without a
+    /// promise takes the place of the oldest of its kind.
     pub(crate) fn offer(&self, parcel: Parcel, now: Timestamp) -> Lsn {
+        if parcel.manner.qos == Qos::AtMostOnce {
+            let mut state = self.lock();
+            if state.is_connected {
+                state.live.push(parcel, |reason| self.parts.stats.count_queue_dropped(reason));
+                drop(state);
+                self.changed.notify_one();
+            }
+            return Lsn::START;
+        }
         match self.try_offer(parcel, now) {
             Ok(lsn) => lsn,
             Err(NotQueued::Away) => Lsn::START,
@@ -305,8 +321,15 @@ impl Session {
     /// for those who are there.
     pub(crate) fn try_offer(&self, parcel: Parcel, now: Timestamp) -> Result<Lsn, NotQueued> {
         let mut state = self.lock();
-        if !state.is_connected && parcel.manner.qos == Qos::AtMostOnce {
-            return Err(NotQueued::Away);
+        if parcel.manner.qos == Qos::AtMostOnce {
+            if !state.is_connected {
+                return Err(NotQueued::Away);
+            }
+            if state.live.is_full_for(&parcel.publication) {
+                return Err(NotQueued::NoRoom(QueueDrop::Live));
+            }
+            drop(state);
+            return Ok(self.offer(parcel, now));
         }
         let lasts = state.lasts();
         let lsn = self.enqueue(&mut state.queue, lasts, parcel, now);
@@ -349,13 +372,15 @@ impl Session {
         &self,
         state: &mut State,
         allowance: Allowance,
-        write: impl FnMut(Step<'_>) -> Written,
+        mut write: impl FnMut(Step<'_>) -> Written,
     ) -> Option<Lsn> {
+        let now = allowance.now;
         let mut dropped = Vec::new();
-        let waits_for = state.queue.send(allowance, write, |sequence, reason| {
+        let waits_for = state.queue.send(allowance, &mut write, |sequence, reason| {
             self.parts.stats.count_queue_dropped(reason);
             dropped.extend(sequence);
         });
+        state.live.send(now, write, |reason| self.parts.stats.count_queue_dropped(reason));
         for sequence in dropped {
             self.note_dequeued(state, sequence);
         }
@@ -485,19 +510,24 @@ impl Session {
         self.changed.notified().await;
     }
 
-    /// The numbers of the live subscriptions a message matches, and whether one of them wants its retain flag; `None`
-    /// when none matches.
-    pub(crate) fn live_matches(&self, publication: &Publication) -> Option<(Vec<NonZeroU32>, bool)> {
+    /// How a message is sent at quality 0 for those of the subscriptions that match it; `None` when none does.
+    pub(crate) fn manner_at(
+        &self,
+        publication: &Publication,
+        is_asked: impl Fn(&Subscription) -> bool,
+    ) -> Option<Manner> {
         let state = self.lock();
         let mut matching = (state.subscriptions.iter())
-            .filter(|known| is_live(known) && filter::matches(&known.filter, &publication.topic))
+            .filter(|known| is_asked(known) && filter::matches(&known.filter, &publication.topic))
             .filter(|known| !(known.no_local && publication.publisher == self.number))
             .peekable();
         matching.peek()?;
-        Some(matching.fold((Vec::new(), false), |(mut ids, retain), known| {
-            ids.extend(known.id);
-            (ids, retain || known.retain_as_published)
-        }))
+        let mut manner = Manner { qos: Qos::AtMostOnce, retain: false, subscription_ids: Vec::new() };
+        for known in matching {
+            manner.subscription_ids.extend(known.id);
+            manner.retain |= publication.retain && known.retain_as_published;
+        }
+        Some(manner)
     }
 
     fn enqueue(
@@ -564,11 +594,6 @@ impl Session {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether a subscription is served live, by the router: nothing is promised, and nobody shares it.
-pub(crate) fn is_live(subscription: &Subscription) -> bool {
-    subscription.qos == Qos::AtMostOnce && Shared::parse(&subscription.filter).is_none()
 }
 
 impl fmt::Debug for Session {

@@ -10,6 +10,15 @@ use crate::door::room::handshakes_max;
 use crate::store::DoorStoreError;
 use crate::tls::{TlsError, TlsFiles};
 
+/// What carries messages to subscribers that are promised nothing: plain subscriptions at quality 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Live {
+    /// The queues of the door.
+    Queues,
+    /// The router of rumqttd, embedded.
+    Rumqttd,
+}
+
 /// How the door behaves.
 #[derive(Clone, Debug)]
 pub struct DoorSettings {
@@ -31,6 +40,8 @@ pub struct DoorSettings {
     pub connections_max: usize,
     /// Clients of one address that are not logged in; zero means a third of what other addresses leave.
     pub handshakes_per_address_max: usize,
+    /// What carries messages to subscribers that are promised nothing.
+    pub live: Live,
     /// Unanswered messages per connection, in each direction.
     pub inflight_max: usize,
     /// Bytes after the fixed header a PUBLISH may have; a larger one is refused and recorded.
@@ -91,6 +102,7 @@ impl Default for DoorSettings {
             allow_anonymous: false,
             connections_max: 1000,
             handshakes_per_address_max: 0,
+            live: Live::Queues,
             inflight_max: 100,
             message_bytes_max: 1 << 20,
             credit_messages_max: 20_000,

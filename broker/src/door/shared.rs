@@ -13,7 +13,6 @@ use crate::door::room::Room;
 use crate::door::sessions::Sessions;
 use crate::door::settings::DoorSettings;
 use crate::door::websocket::Origins;
-use crate::fanout::Fanout;
 use crate::gatekeeper::Gatekeeper;
 use crate::guesses::Guesses;
 use crate::stats::{DoorStats, Refusal};
@@ -37,7 +36,6 @@ pub(crate) struct Shared {
     pub(crate) gatekeeper: Arc<dyn Gatekeeper>,
     pub(crate) clock: Clock,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) fanout: Arc<dyn Fanout>,
     pub(crate) inflow: Arc<InflowParts>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) judge: Judge,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::delivery::Delivery;
-use crate::door::doubles::{NoRouter, Nobody};
+use crate::door::doubles::Nobody;
 use crate::store::{Change, DoorStoreError, Stored};
 
 /// More changes than may wait before whoever adds to them is not read.
@@ -51,7 +51,7 @@ async fn open(store: Arc<dyn DoorStore>) -> Arc<Door> {
         guesses: Guesses::default(),
         clock: Clock::system(),
     };
-    let door = Door::bind_with(settings, parts, Arc::new(NoRouter)).await;
+    let door = Door::bind_with(settings, parts, None).await;
     Arc::new(door.expect("a door without sockets opens"))
 }
 

@@ -19,6 +19,7 @@ use tokio::time::sleep;
 
 use crate::delivery::{Delivery, Intake};
 use crate::door::{Door, DoorParts, DoorSettings};
+use crate::fanout::Fanout;
 use crate::fuzzing::rows::{Mood, Rows};
 use crate::fuzzing::switchboard::Switchboard;
 use crate::gatekeeper::{CredentialId, Gatekeeper, Identity, Login, Scope, Shown};
@@ -53,6 +54,9 @@ const GREETINGS: [&[u8]; 7] = [
     // 5, the device.
     b"\x10\x19\0\x04MQTT\x05\xc2\0\x3c\0\0\x01d\0\x01d\0\x06secret",
 ];
+
+/// The bit of the policy with which a router serves what is promised to nobody.
+const ROUTER: u8 = 0x80;
 
 /// Plays a script of visits against a fresh door; every delivery is settled in the end, and nothing panics.
 pub fn connection(bytes: &[u8]) {
@@ -115,7 +119,8 @@ pub(super) async fn open(policy: u8) -> (Arc<Door>, Arc<Pretend>, Arc<Rows>) {
         guesses: Guesses::new(GuessLimits { delay: Duration::ZERO, ..GuessLimits::default() }),
         clock: Clock::system(),
     };
-    let door = Door::bind_with(settings, parts, Arc::<Switchboard>::default()).await;
+    let router = (policy & ROUTER != 0).then(|| Arc::<Switchboard>::default() as Arc<dyn Fanout>);
+    let door = Door::bind_with(settings, parts, router).await;
     (Arc::new(door.expect("a door without sockets opens")), intake, rows)
 }
 

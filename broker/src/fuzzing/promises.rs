@@ -19,7 +19,6 @@ use crate::door::{Door, DoorParts, DoorSettings};
 use crate::fuzzing::connection::House;
 use crate::fuzzing::peer::Peer;
 use crate::fuzzing::rows::{Mood, Rows};
-use crate::fuzzing::switchboard::Switchboard;
 use crate::guesses::{GuessLimits, Guesses};
 use crate::store::DoorStore;
 
@@ -240,6 +239,6 @@ async fn open(rows: &Arc<Rows>, engine: &Arc<Engine>) -> Arc<Door> {
         guesses: Guesses::new(GuessLimits { delay: Duration::ZERO, ..GuessLimits::default() }),
         clock: Clock::system(),
     };
-    let door = Door::bind_with(settings, parts, Arc::<Switchboard>::default()).await;
+    let door = Door::bind_with(settings, parts, None).await;
     Arc::new(door.expect("a door without sockets opens"))
 }

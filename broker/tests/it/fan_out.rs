@@ -1,12 +1,15 @@
 //! What subscribers see: committed messages, retained status, and nothing they may not.
 
-use broker::Refusal;
+use broker::{DoorSettings, Live, Refusal};
 
 use crate::clients::{Hello, Raw, packet, puback, publish, subscribe};
 use crate::support::{PATIENCE, open, settings};
 
 const STATUS: &str = "iot/status/t/f/b/d";
 const READING: &str = "iot/telemetry/t/f/b/d/weight";
+
+/// Everything that may carry messages to subscribers that are promised nothing.
+const WAYS: [Live; 2] = [Live::Queues, Live::Rumqttd];
 
 async fn ping(raw: &mut Raw) {
     raw.send(&[0xc0, 0]).await;
@@ -15,7 +18,13 @@ async fn ping(raw: &mut Raw) {
 
 #[tokio::test]
 async fn a_live_message_is_shown_after_it_is_done() {
-    let (door, mut arrivals) = open(settings()).await;
+    for live in WAYS {
+        check_shown(live).await;
+    }
+}
+
+async fn check_shown(live: Live) {
+    let (door, mut arrivals) = open(DoorSettings { live, ..settings() }).await;
     let mut tool = Raw::login(door.address(), &Hello::named("tool")).await;
     tool.send(&subscribe(1, "iot/#", 0)).await;
     tool.expect(&packet(0x90, &[0, 1, 0])).await;
@@ -80,7 +89,13 @@ async fn a_device_may_subscribe_only_to_its_own_status() {
 
 #[tokio::test]
 async fn nothing_comes_after_an_unsubscribe() {
-    let (door, mut arrivals) = open(settings()).await;
+    for live in WAYS {
+        check_unsubscribed(live).await;
+    }
+}
+
+async fn check_unsubscribed(live: Live) {
+    let (door, mut arrivals) = open(DoorSettings { live, ..settings() }).await;
     let mut tool = Raw::login(door.address(), &Hello::named("tool")).await;
     tool.send(&subscribe(1, READING, 0)).await;
     tool.expect(&packet(0x90, &[0, 1, 0])).await;
@@ -98,7 +113,13 @@ async fn nothing_comes_after_an_unsubscribe() {
 
 #[tokio::test]
 async fn a_topic_the_router_cannot_bear_is_spelled_for_it() {
-    let (door, mut arrivals) = open(settings()).await;
+    for live in WAYS {
+        check_spelled(live).await;
+    }
+}
+
+async fn check_spelled(live: Live) {
+    let (door, mut arrivals) = open(DoorSettings { live, ..settings() }).await;
     let mut tool = Raw::login(door.address(), &Hello::named("tool")).await;
     tool.send(&subscribe(1, "iot/#", 0)).await;
     tool.expect(&packet(0x90, &[0, 1, 0])).await;
@@ -115,7 +136,7 @@ async fn a_topic_the_router_cannot_bear_is_spelled_for_it() {
 
 #[tokio::test]
 async fn a_subscriber_that_does_not_answer_gets_no_more_than_its_window() {
-    let (door, mut arrivals) = open(broker::DoorSettings { inflight_max: 2, ..settings() }).await;
+    let (door, mut arrivals) = open(DoorSettings { inflight_max: 2, ..settings() }).await;
     let mut tool = Raw::login(door.address(), &Hello::named("tool")).await;
     tool.send(&subscribe(1, "iot/#", 1)).await;
     tool.expect(&packet(0x90, &[0, 1, 1])).await;
@@ -133,4 +154,26 @@ async fn a_subscriber_that_does_not_answer_gets_no_more_than_its_window() {
     tool.send(&[puback(2), puback(3)].concat()).await;
     tool.expect(&publish(READING, b"1", 1, 4, false)).await;
     assert_eq!(door.close(PATIENCE).await, 0);
+}
+
+#[tokio::test]
+async fn live_messages_need_no_room_in_the_queue_of_what_is_promised() {
+    let (door, mut arrivals) = open(DoorSettings { queued_messages_max: 1, ..settings() }).await;
+    let mut tool = Raw::login(door.address(), &Hello::named("tool")).await;
+    for (id, filter, qos) in [(1, READING, 0), (2, STATUS, 1)] {
+        tool.send(&subscribe(id, filter, qos)).await;
+        tool.expect(&packet(0x90, &[0, id as u8, qos])).await;
+    }
+    let mut device = Raw::login(door.address(), &Hello::device("d")).await;
+    device.send(&publish(STATUS, b"promised", 1, 1, false)).await;
+    arrivals.next().await.done();
+    device.expect(&puback(1)).await;
+    tool.expect(&publish(STATUS, b"promised", 1, 1, false)).await;
+    // The queue is full until that is acknowledged.
+    for number in 0..20_u8 {
+        device.send(&publish(READING, &[b'a' + number], 0, 0, false)).await;
+        arrivals.next().await.done();
+        tool.expect(&publish(READING, &[b'a' + number], 0, 0, false)).await;
+    }
+    assert_eq!(broker::stats::QueueDrop::ALL.map(|reason| door.door.stats().queue_dropped(reason)), [0; 9]);
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::table::settings;
 use super::value::{
-    AuthMode, CloudAuth, Fraction, Headers, HostPort, InferenceQueue, LogLevel, MediaBackend, MqttMode,
-    OperatorKey, OutboxMode, Secret, Url,
+    AuthMode, CloudAuth, Fraction, Headers, HostPort, InferenceQueue, LiveWay, LogLevel, MediaBackend,
+    MqttMode, OperatorKey, OutboxMode, Secret, Url,
 };
 
 settings! {
@@ -127,10 +127,12 @@ settings! {
         client_crl: Option<PathBuf> = "";
         /// Whether devices may connect without a credential: insecure.
         allow_anonymous: bool = "false";
-        /// Connections at most.
+        /// Clients that are logged in, at most; one credential has at most a third of what the others leave.
         connections_max: usize = "1000" in 1..=100000;
-        /// Connections of one address that are not logged in yet, more are closed at once; 0 means half of connections_max.
+        /// Connections of one address that are not logged in yet, more are closed at once; 0 means a third of what others leave.
         handshakes_per_address_max: usize = "0" in 0..=100000;
+        /// What carries messages to subscribers at QoS 0: queues (those of the broker) or rumqttd (a router inside it; slower).
+        live: LiveWay = "queues";
         /// Messages in flight per client.
         inflight_max: u16 = "100" in 1..=65535;
         /// Messages that wait for one subscriber; one more is not queued.

@@ -491,6 +491,13 @@ choices! {
         /// The broker inside the engine.
         Embedded = "embedded",
     }
+    /// What carries messages to subscribers that are promised nothing.
+    LiveWay {
+        /// The queues of the embedded broker.
+        Queues = "queues",
+        /// The router of the crate rumqttd, inside the engine.
+        Rumqttd = "rumqttd",
+    }
     /// Where images are kept.
     MediaBackend {
         /// Below a directory.

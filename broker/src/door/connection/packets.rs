@@ -18,7 +18,6 @@ use crate::door::packet::{
     self, Ack, Asked, Disconnect, Header, Kind, Malformed, MessageProperties, Reason, RetainHandling,
     Subscribe, SubscribeOptions, Unsubscribe, Version,
 };
-use crate::door::session::is_live;
 use crate::door::topics::{KnownTopic, Publisher};
 use crate::filter;
 use crate::message::{Message, Qos, Verdict};
@@ -454,19 +453,12 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         if filter::is_too_deep(&filter) {
             return Err(Reason::TOPIC_FILTER_INVALID);
         }
-        let is_now_live = is_live(&subscription);
         let session = Arc::clone(self.seat.session());
         let subscriptions_max = self.shared.settings.subscriptions_max;
         let made = self.shared.hub.subscribe(&session, subscription, retain_handling, subscriptions_max)?;
-        match (made.replaced.as_ref().is_some_and(is_live), is_now_live) {
-            (false, true) => {
-                if self.outflow.listen(&filter, &*self.shared.fanout).await.is_err() {
-                    self.shared.hub.unsubscribe(&session, &filter);
-                    return Err(Reason::UNSPECIFIED);
-                }
-            }
-            (true, false) => self.outflow.unlisten(&filter).await,
-            (true, true) | (false, false) => {}
+        if self.listen(&filter, made.listening).await.is_err() {
+            self.shared.hub.unsubscribe(&session, &filter);
+            return Err(Reason::UNSPECIFIED);
         }
         Ok(made)
     }
@@ -478,11 +470,10 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let session = Arc::clone(self.seat.session());
         for filter in filters {
             match self.shared.hub.unsubscribe(&session, filter) {
-                Some((removed_at, removed)) => {
-                    lsn = lsn.max(removed_at);
-                    if is_live(&removed) {
-                        self.outflow.unlisten(filter).await;
-                    }
+                Some(removed) => {
+                    lsn = lsn.max(removed.lsn);
+                    // A router that is gone serves nothing.
+                    let _ = self.listen(filter, removed.listening).await;
                     codes.push(Reason::SUCCESS);
                 }
                 None => {
