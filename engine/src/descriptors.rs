@@ -106,7 +106,7 @@ mod tests {
         let needed = fixed(&config) + 1024 + DoorSettings::sockets_max(1000);
         assert_eq!(fit(&mut config, 1024), Err(TooFew { allowed: 1024, needed }));
         let (mqtt, http) = (config.broker.connections_max, config.http.connections_max);
-        assert!(mqtt > 400 && http > 200, "{mqtt} {http}");
+        assert!(mqtt > 300 && http > 200, "{mqtt} {http}");
         assert_eq!(check(&config, 1024), Ok(()));
         assert_eq!(fit(&mut config, 10).map_err(|too_few| too_few.allowed), Err(10));
         assert_eq!(

@@ -14,7 +14,6 @@ use uuid::Uuid;
 use crate::acl;
 use crate::door::admission::login::{Known, log_in};
 use crate::door::caller::Caller;
-use crate::door::connection::GOODBYE_MAX;
 use crate::door::packet::{
     self, BadConnect, ConnackProperties, Connect, ConnectCode, ConnectProperties, Kind, Malformed, Reason,
     Version, Will,
@@ -33,6 +32,8 @@ use crate::store::{Client, Owner};
 const CONNECT_BYTES_MAX: usize = 80 << 10;
 /// The longest fixed header of a packet.
 const HEADER_BYTES_MAX: usize = 5;
+/// How long a client that comes again waits for the place of its former connection, which has a second for its goodbye.
+const FORMER_PLACE_MAX: Duration = Duration::from_secs(2);
 /// How often it is looked whether a former connection of a client has given up its place.
 const PLACE_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -354,7 +355,7 @@ async fn sit(
 
 /// Takes a place; waits for the one of the former connection, which has it until its stream is closed.
 async fn take_place_again(shared: &Shared, owner: &Owner, deadline: Instant) -> Result<Permit<Owner>, Spent> {
-    let deadline = deadline.min(Instant::now() + 2 * GOODBYE_MAX);
+    let deadline = deadline.min(Instant::now() + FORMER_PLACE_MAX);
     loop {
         match shared.room.take_place(owner) {
             Err(_) if Instant::now() < deadline => sleep(PLACE_LOOK_INTERVAL).await,

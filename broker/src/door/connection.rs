@@ -42,7 +42,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Bytes of a packet that must arrive in each second, beside the time that any packet may take.
 const PACKET_BYTES_PER_SECOND_MIN: usize = 4 << 10;
 /// How long the goodbye of a stream may take.
-pub(crate) const GOODBYE_MAX: Duration = Duration::from_secs(1);
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// A client that is logged in.
 pub(crate) struct Connection<S> {

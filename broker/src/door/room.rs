@@ -6,9 +6,6 @@ use crate::guesses::Source;
 use crate::share::{Budget, Limit, Permit, Share, Spent};
 use crate::store::Owner;
 
-/// Places that there are at least for clients that are not logged in.
-const HANDSHAKES_MIN: usize = 64;
-
 /// All places of a door.
 #[derive(Debug)]
 pub(crate) struct Room {
@@ -21,7 +18,7 @@ pub(crate) struct Room {
 impl Room {
     pub(crate) fn new(settings: &DoorSettings) -> Self {
         let per_address_max = Some(settings.handshakes_per_address_max).filter(|max| *max > 0);
-        let handshakes_max = handshakes_max(settings.connections_max);
+        let handshakes_max = DoorSettings::handshakes_max(settings.connections_max);
         Self {
             handshakes: Share::new(Budget::Handshakes, handshakes_max, per_address_max.unwrap_or(1)),
             per_address_max,
@@ -46,11 +43,6 @@ impl Room {
             Owner::Device(_) | Owner::Operator(_) => self.places.take(owner, 1),
         }
     }
-}
-
-/// Places for clients that are not logged in, beside so many for those that are.
-pub(crate) fn handshakes_max(connections_max: usize) -> usize {
-    connections_max.div_ceil(2).max(HANDSHAKES_MIN)
 }
 
 #[cfg(test)]
@@ -80,7 +72,7 @@ mod tests {
             assert!(!places.is_empty(), "address {number}");
             silent.push(places);
         }
-        assert_eq!(silent[0].len(), 500 / 3);
+        assert_eq!(silent[0].len(), 1000 / 3);
         assert!(room.come_in(host(100)).is_ok());
         assert!(room.take_place(&Owner::Operator("somebody".into())).is_ok());
     }
@@ -104,6 +96,6 @@ mod tests {
         let few = room(1000, 2);
         assert_eq!(fill(|| few.come_in(host(1))).len(), 2);
         let many = room(1000, 10_000);
-        assert_eq!(fill(|| many.come_in(host(1))).len(), 500);
+        assert_eq!(fill(|| many.come_in(host(1))).len(), 1000);
     }
 }

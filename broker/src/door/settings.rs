@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tokio::io;
 
-use crate::door::room::handshakes_max;
 use crate::store::DoorStoreError;
 use crate::tls::{TlsError, TlsFiles};
+
+/// Places that there are at least for clients that are not logged in.
+const HANDSHAKES_MIN: usize = 64;
 
 /// What carries messages to subscribers that are promised nothing: plain subscriptions at quality 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,15 +80,18 @@ impl DoorSettings {
     /// Sockets that a door with so many connections may have open: those of clients that are not logged in are among them.
     #[must_use]
     pub fn sockets_max(connections_max: usize) -> usize {
-        connections_max.saturating_add(handshakes_max(connections_max))
+        connections_max.saturating_add(Self::handshakes_max(connections_max))
     }
 
     /// The most connections for which so many sockets suffice; one at least.
     #[must_use]
     pub fn connections_within(sockets_max: usize) -> usize {
-        let few = sockets_max.saturating_sub(handshakes_max(0));
-        let many = sockets_max - sockets_max.div_ceil(3);
-        few.min(many).max(1)
+        (sockets_max / 2).min(sockets_max.saturating_sub(HANDSHAKES_MIN)).max(1)
+    }
+
+    /// Places for clients that are not logged in, beside so many for those that are.
+    pub(crate) fn handshakes_max(connections_max: usize) -> usize {
+        connections_max.max(HANDSHAKES_MIN)
     }
 }
 
