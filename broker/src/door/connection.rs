@@ -391,7 +391,9 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         match (&self.skipping, pause) {
             (Some(skipping), _) => skipping.size_bytes,
             (None, Some(Pause::Bytes(missing))) => self.transport.inbox.len() + missing,
-            (None, Some(Pause::Answers | Pause::Credit(_)) | None) => self.transport.inbox.len(),
+            (None, Some(Pause::Answers | Pause::Journal | Pause::Credit(_)) | None) => {
+                self.transport.inbox.len()
+            }
         }
     }
 

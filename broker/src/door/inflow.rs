@@ -146,7 +146,8 @@ impl Inflow {
 
     /// Gives back the credit of the packet that is being read: it has to wait for something else.
     pub(crate) fn return_grant(&mut self) {
-        self.parts.credits.give_back(self.granted.take().unwrap_or_default());
+        let granted = self.granted.take().unwrap_or_default();
+        self.purse().give_back(granted);
     }
 
     /// Opens the delivery of a message and hands it to the intake.
