@@ -56,7 +56,6 @@ fn mutate(dice: &mut Dice, input: &mut Vec<u8>, other: &[u8]) {
 struct Shown<'a>(&'a [u8]);
 
 impl Drop for Shown<'_> {
-    #[expect(clippy::print_stderr, reason = "it explains the failure")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the input: {:?}", self.0);

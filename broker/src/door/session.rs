@@ -275,7 +275,7 @@ impl Session {
                 filter::matches(filter, &publication.topic)
             })
         };
-        live.retain(&is_wanted);
+        live.retain(is_wanted);
         let mut dropped = Vec::new();
         queue.retain(is_wanted, |sequence| dropped.push(sequence));
         for sequence in dropped {

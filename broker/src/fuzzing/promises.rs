@@ -113,9 +113,9 @@ impl World {
             2 => self.peers[who].subscribe(1 + more % 2).await,
             3 => self.connect(who).await,
             4 => self.peers[who].cut(),
-            5 => self.peers[who].set_mute(more % 2 == 0).await,
+            5 => self.peers[who].set_mute(more.is_multiple_of(2)).await,
             6 => self.rows.set_mood(Mood::ALL[usize::from(argument) % Mood::ALL.len()]),
-            7 => self.engine.set_holding(argument % 2 == 0),
+            7 => self.engine.set_holding(argument.is_multiple_of(2)),
             8 => return self.kill(argument).await,
             _ => sleep(Duration::from_millis(100 * u64::from(argument))).await,
         }
