@@ -29,7 +29,7 @@ enum Part {
     /// Another engine keeps them, or nobody yet.
     Standby,
     /// It keeps them.
-    Keeper(Keeper),
+    Keeper(Box<Keeper>),
     /// It keeps them since this epoch, but the connection that held the lock is lost.
     Cut(i64),
 }
@@ -79,7 +79,7 @@ impl DoorStore for DatabaseDoorStore {
         let mut part = self.part.lock().await;
         if let Part::Standby = &*part {
             let Some(keeper) = Keeper::take(&self.store).await.map_err(failure)? else { return Ok(false) };
-            *part = Part::Keeper(keeper);
+            *part = Part::Keeper(Box::new(keeper));
             return Ok(true);
         }
         let asked = self.run_as_keeper(&mut part, "mqtt_keeper_ping", async |conn| conn.ping().await).await;

@@ -27,7 +27,7 @@ pub struct Keeper {
 #[derive(Debug)]
 pub enum Retaken {
     /// Nobody had the sessions meanwhile.
-    Kept(Keeper),
+    Kept(Box<Keeper>),
     /// The server has not noticed yet that the old connection is gone.
     NotYet,
     /// Another engine has or had them.
@@ -57,7 +57,7 @@ impl Keeper {
         };
         Ok(match keeper {
             _ if current != epoch => Retaken::Replaced,
-            Some(keeper) => Retaken::Kept(keeper),
+            Some(keeper) => Retaken::Kept(Box::new(keeper)),
             None => Retaken::NotYet,
         })
     }
