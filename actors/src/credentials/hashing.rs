@@ -10,7 +10,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use argon2::{Argon2, PasswordHash, PasswordVerifier};
+use argon2::password_hash::Output;
+use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 use broker::guesses::Source;
 use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
@@ -20,6 +21,8 @@ use tokio::time::{Instant, timeout_at};
 pub const HASHING_MAX: usize = 2;
 /// The nice value of a thread that hashes: while the cores are busy with commits, it gets a quarter of what they get.
 const NICENESS: i32 = 5;
+/// Bytes of the longest salt of a hash.
+const SALT_BYTES_MAX: usize = 64;
 /// Logins over HTTP that wait for their turn; one more is told to come again.
 const HTTP_WAITING_MAX: usize = 128;
 /// The share of the waiting places over HTTP that are free which one address may have: one in so many.
@@ -60,10 +63,15 @@ struct Shared {
     hasher: RandomState,
 }
 
+/// The memory of one hash. It is handed on while somebody waits: the allocator gives memory of that size back to the system
+/// later than the next hash needs it.
+type Memory = Vec<Block>;
+
 /// A turn at hashing. It lasts until it is dropped, so it goes along with the work.
 pub(super) struct Turn {
     hashing: Hashing,
     lane: Lane,
+    memory: Memory,
 }
 
 /// Whether a password is the one of a hash. The work has a thread of its own, since a thread that was made nice stays so;
@@ -71,16 +79,33 @@ pub(super) struct Turn {
 pub(super) async fn verify(turn: Turn, hash: String, password: Vec<u8>) -> bool {
     let (tell, told) = oneshot::channel();
     let work = move || {
-        let _turn = turn;
+        let mut turn = turn;
         // Without this right it hashes like everybody else.
         let _ = setpriority_process(None, NICENESS);
-        let is_match = PasswordHash::new(&hash)
-            .is_ok_and(|hash| Argon2::default().verify_password(&password, &hash).is_ok());
+        let is_match = is_of(&hash, &password, &mut turn.memory).unwrap_or(false);
         let _ = tell.send(is_match);
     };
     // A system that has no thread left drops the work, and with it the turn.
     drop(thread::Builder::new().name("hashing".to_owned()).spawn(work));
     told.await.unwrap_or(false)
+}
+
+/// Whether a password is the one of a hash; `None` when nothing can be the password of this text.
+fn is_of(hash: &str, password: &[u8], memory: &mut Memory) -> Option<bool> {
+    let hash = PasswordHash::new(hash).ok()?;
+    let (salt, expected) = (hash.salt?, hash.hash?);
+    let algorithm = Algorithm::try_from(hash.algorithm).ok()?;
+    let version = hash.version.map_or(Ok(Version::default()), Version::try_from).ok()?;
+    let params = Params::try_from(&hash).ok()?;
+    let mut salt_bytes = [0; SALT_BYTES_MAX];
+    let salt = salt.decode_b64(&mut salt_bytes).ok()?;
+    memory.resize(params.block_count(), Block::default());
+    let mut bytes = [0; Output::MAX_LENGTH];
+    let bytes = bytes.get_mut(..expected.len())?;
+    let argon2 = Argon2::new(algorithm, version, params);
+    argon2.hash_password_into_with_memory(password, salt, bytes, memory.as_mut_slice()).ok()?;
+    // Outputs are compared in constant time.
+    Some(Output::new(bytes).ok()? == expected)
 }
 
 /// Who waits side by side. Each lane gets its share of the turns.
@@ -142,8 +167,8 @@ impl Hashing {
         loop {
             // The lock is not held while a turn goes over, which may come back at once.
             let next = self.lock().begin_next();
-            let Some((lane, grant)) = next else { return };
-            drop(grant.send(Turn { hashing: self.clone(), lane }));
+            let Some((lane, grant, memory)) = next else { return };
+            drop(grant.send(Turn { hashing: self.clone(), lane, memory }));
         }
     }
 
@@ -155,7 +180,7 @@ impl Hashing {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.hashing.lock().end(self.lane);
+        self.hashing.lock().end(self.lane, std::mem::take(&mut self.memory));
         self.hashing.pass_on();
     }
 }
@@ -196,13 +221,15 @@ struct Queue {
     at_work: usize,
     /// Of these, from lanes that leave the last turn to others.
     modest_at_work: usize,
+    /// What the next turns hash in.
+    memory: Vec<Memory>,
     http: HttpPlaces,
     next_number: u64,
 }
 
 impl Queue {
     /// Takes whoever is next out of the queue, if there is a turn for it.
-    fn begin_next(&mut self) -> Option<(Lane, Grant)> {
+    fn begin_next(&mut self) -> Option<(Lane, Grant, Memory)> {
         if self.at_work >= HASHING_MAX {
             return None;
         }
@@ -215,15 +242,20 @@ impl Queue {
                 self.first = position + 1;
                 self.at_work += 1;
                 self.modest_at_work += usize::from(lane.is_modest());
-                return Some((lane, grant));
+                return Some((lane, grant, self.memory.pop().unwrap_or_default()));
             }
         }
         None
     }
 
-    fn end(&mut self, lane: Lane) {
+    fn end(&mut self, lane: Lane, memory: Memory) {
         self.at_work -= 1;
         self.modest_at_work -= usize::from(lane.is_modest());
+        if self.lanes.iter().any(|lane| !lane.0.is_empty()) {
+            self.memory.push(memory);
+        } else if self.at_work == 0 {
+            self.memory.clear();
+        }
     }
 }
 
