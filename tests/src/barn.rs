@@ -145,8 +145,9 @@ impl Barn {
         let complaints = String::from_utf8_lossy(&complaints);
         assert!(complaints.contains(error), "no complaint of {error:?}");
         let is_expected = |line: &str| !error.is_empty() && line.contains(error);
-        let is_grave =
-            |line: &&str| (line.contains("ERROR") && !is_expected(line)) || line.contains(UNSETTLED);
+        // The level, and not a reason such as VALIDATION_ERROR.
+        let is_error = |line: &str| line.split_whitespace().nth(1) == Some("ERROR");
+        let is_grave = |line: &&str| (is_error(line) && !is_expected(line)) || line.contains(UNSETTLED);
         let grave: Vec<_> = complaints.lines().filter(is_grave).collect();
         assert!(grave.is_empty(), "the engine complained: {grave:#?}");
         let verdict = self.cloud.shutdown().await;
