@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::credentials::hashing::{Hashing, Turn};
 
-pub use crate::credentials::hashing::{Asker, Busy, HASHING_MAX, Port};
+pub use crate::credentials::hashing::{Asker, Busy, HASHING_MAX, Port, hash};
 
 /// How long a verified password that nobody shows is remembered; until then it need not be hashed again. The row is read
 /// every time, so a revocation or a new password takes effect at once.

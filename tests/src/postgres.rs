@@ -1,7 +1,6 @@
 //! A real PostgreSQL database per test, copied from a migrated template.
 
 use argon2::password_hash::SaltString;
-use argon2::{Argon2, PasswordHasher};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use schema::clock::Timestamp;
@@ -83,7 +82,7 @@ impl Database {
     /// When it has one already.
     pub async fn set_password(&self, tenant: &str, device: &str, user: &str, password: &str) {
         let salt = SaltString::from_b64("c2FsdHNhbHQ").expect("a salt");
-        let hash = Argon2::default().hash_password(password.as_bytes(), &salt).expect("a hash").to_string();
+        let hash = actors::credentials::hash(password.as_bytes(), &salt);
         let sql = "INSERT INTO device_credentials
             (username, tenant_id, device_id, password_hash, created_at, updated_at)
             VALUES ($1, $2, $3, $4, now(), now())";

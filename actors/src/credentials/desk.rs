@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use argon2::password_hash::SaltString;
-use argon2::{Argon2, PasswordHasher};
 use rand::Rng;
 use schema::clock::{Clock, Timestamp};
 use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
@@ -12,7 +11,7 @@ use schema::store::credential::{self, Hashes, Known, NewDevice};
 use schema::store::{Store, StoreError};
 use tokio::sync::Semaphore;
 
-use crate::credentials::{HASHING_MAX, mosquitto};
+use crate::credentials::{HASHING_MAX, hashing, mosquitto};
 
 /// Seconds the password before may stay good at most: a year.
 pub const OVERLAP_SECONDS_MAX: u64 = 366 * 86_400;
@@ -221,15 +220,14 @@ impl Minted {
         let (salt, mosquitto_salt) = (random::<SALT_BYTES>(), random::<{ mosquitto::SALT_BYTES }>());
         let plain = password.clone();
         let turn = MINTING.acquire().await.expect("nobody closes it");
-        let hashing = tokio::task::spawn_blocking(move || {
+        let work = tokio::task::spawn_blocking(move || {
             // The turn lasts as long as the work, whoever waits for it.
             let _turn = turn;
             let salt = SaltString::encode_b64(&salt).expect("a salt of sixteen bytes");
-            let argon2 = Argon2::default().hash_password(plain.as_bytes(), &salt);
-            let argon2 = argon2.expect("the parameters are the library's own").to_string();
+            let argon2 = hashing::hash(plain.as_bytes(), &salt);
             (argon2, mosquitto::hash(plain.as_bytes(), mosquitto_salt))
         });
-        let (argon2, mosquitto) = hashing.await.expect("hashing does not panic");
+        let (argon2, mosquitto) = work.await.expect("hashing does not panic");
         Self { password, argon2, mosquitto }
     }
 
@@ -288,7 +286,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_stored_of_a_password_fits_it() {
-        use argon2::{PasswordHash, PasswordVerifier};
+        use argon2::{Argon2, PasswordHash, PasswordVerifier};
         let minted = Minted::new().await;
         let hash = PasswordHash::new(&minted.argon2).expect("a hash");
         assert_eq!(hash.algorithm.as_str(), "argon2id");
