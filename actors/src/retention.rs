@@ -24,7 +24,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use schema::clock::Clock;
 use schema::clock::watch::ClockWatch;
 use schema::store::Store;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
@@ -116,14 +115,13 @@ impl RetentionHub {
     pub fn new(
         settings: RetentionSettings,
         store: Store,
-        clock: Clock,
         watch: ClockWatch,
         media: Arc<dyn MediaStore>,
     ) -> Self {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         Self(Arc::new(Shared {
             interval: Duration::from_secs(settings.interval_minutes * 60),
-            janitor: Janitor::new(settings, store, clock, watch, media),
+            janitor: Janitor::new(settings, store, watch, media),
             last: ArcSwapOption::empty(),
             orders,
             inbox: Arc::new(Mutex::new(inbox)),

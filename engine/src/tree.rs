@@ -128,7 +128,6 @@ impl Parts {
         let retention = RetentionHub::new(
             retention_settings(config),
             store.clone(),
-            clock.clone(),
             clock_watch.clone(),
             Arc::clone(&media),
         );

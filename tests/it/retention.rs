@@ -118,7 +118,7 @@ impl House {
         };
         change(&mut settings);
         let clock = Clock::manual(self.now);
-        RetentionHub::new(settings, store(&self.db.url), clock.clone(), ClockWatch::new(clock), media)
+        RetentionHub::new(settings, store(&self.db.url), ClockWatch::new(clock), media)
     }
 
     async fn pass(&self) -> Arc<Report> {

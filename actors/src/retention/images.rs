@@ -26,7 +26,7 @@ impl Janitor {
 
     /// Makes room outside of a pass, because the disk has become too full. An engine that runs a pass does it itself.
     pub(super) async fn make_room_now(&self) {
-        let now = self.clock.now();
+        let now = self.watch.now();
         let mut report = Report::new(now, false);
         match PassLock::take(&self.store).await {
             Ok(Some(lock)) => {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Days;
+use schema::clock::Timestamp;
 use schema::clock::watch::ClockWatch;
-use schema::clock::{Clock, Timestamp};
 use schema::store::{Store, StoreError};
 use tokio::time::Instant;
 
@@ -44,7 +44,6 @@ pub(super) enum PassError {
 pub(super) struct Janitor {
     pub(super) settings: RetentionSettings,
     pub(super) store: Store,
-    pub(super) clock: Clock,
     pub(super) watch: ClockWatch,
     pub(super) media: Arc<dyn MediaStore>,
     /// What keeps passes from deleting.
@@ -59,14 +58,12 @@ impl Janitor {
     pub(super) fn new(
         settings: RetentionSettings,
         store: Store,
-        clock: Clock,
         watch: ClockWatch,
         media: Arc<dyn MediaStore>,
     ) -> Self {
         Self {
             settings,
             store,
-            clock,
             watch,
             media,
             troubles: Troubles::default(),

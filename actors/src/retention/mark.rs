@@ -78,7 +78,7 @@ impl Janitor {
         if is_adopting || found.count_of(identity.id).is_none() {
             put(identity.marks_count).await?;
         }
-        let count = async |conn: &mut _| mark::count(conn, identity.id, self.clock.now()).await;
+        let count = async |conn: &mut _| mark::count(conn, identity.id, self.watch.now()).await;
         let count = self.store.run("count_mark", count).await?;
         // It names us already, and does so on a full disk as well.
         let _ = put(count).await;

@@ -36,7 +36,7 @@ impl Janitor {
     /// Runs one pass, unless another engine does.
     pub(super) async fn pass(&self, order: PassOrder) -> Report {
         let is_dry_run = order.is_dry_run.unwrap_or(self.settings.is_dry_run);
-        let mut report = Report::new(self.clock.now(), is_dry_run);
+        let mut report = Report::new(self.watch.now(), is_dry_run);
         match PassLock::take(&self.store).await {
             Ok(Some(lock)) => {
                 let outcome = self.believed(order, &mut report).await;
@@ -46,7 +46,7 @@ impl Janitor {
             Ok(None) => report.note("lock", Err(PassError::Elsewhere)),
             Err(error) => report.note("lock", Err(error)),
         }
-        report.finished_at = self.clock.now();
+        report.finished_at = self.watch.now();
         report.log();
         report
     }
@@ -77,7 +77,7 @@ impl Janitor {
             self.watch.confirm();
         }
         // What a person says is not measured by the last pass.
-        let verdict = if is_confirmed { Ok(self.clock.now()) } else { self.watch.judge(last_pass) };
+        let verdict = if is_confirmed { Ok(self.watch.now()) } else { self.watch.judge(last_pass) };
         let trouble = verdict.as_ref().err().map(|unbelievable| Trouble {
             reason: "the clock is not believed, so nothing is deleted by age",
             detail: format!("{unbelievable}; if it is right, order janitor/run?confirm_clock=true"),

@@ -30,7 +30,7 @@ impl Janitor {
 
     /// Makes room on the volume of the database, unless another engine is at it.
     pub(super) async fn make_database_room(&self, place: &Path) {
-        let now = self.clock.now();
+        let now = self.watch.now();
         let mut report = Report::new(now, self.settings.is_dry_run);
         match PassLock::take(&self.store).await {
             Ok(Some(lock)) => {
