@@ -133,7 +133,14 @@ fn spawn(
         let login = login(settings, device.clone());
         if let Some(edge) = &settings.edge {
             let (meter, tally) = (Arc::clone(meter), Arc::clone(tally));
-            let access = Access { broker: settings.broker.clone(), edge: edge.clone(), login, meter, tally };
+            let access = Access {
+                broker: settings.broker.clone(),
+                tls: None,
+                edge: edge.clone(),
+                login,
+                meter,
+                tally,
+            };
             let station = Station { place: settings.place.clone(), station, device };
             let ledgers = (ledger.clone(), sessions.clone());
             let rounds = station::Rounds::new(settings, station, &access, index, &time, ledgers);

@@ -1,5 +1,9 @@
 //! Arguments and their help.
 
+mod connection;
+mod record;
+mod replay;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,9 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use loadtest::cloud::{Auth, Mode, Plan};
 use loadtest::device::Place;
-use loadtest::mqtt::Login;
 use loadtest::stream::Tls;
-use loadtest::{barn, bench, cloud, door, drain, render, replay, retention, verify, weigh};
+use loadtest::{barn, bench, cloud, door, drain, render, retention, verify, weigh};
 use schema::clock::Clock;
 use schema::wire::envelope::Dialect;
 
@@ -47,8 +50,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Be a strict cloud that fails on demand and judges what it is sent.
     Cloud(CloudArgs),
-    /// Publish a recording: JSON lines {topic, payload, qos, retain, ts}.
-    Replay(ReplayArgs),
+    /// Record what goes through a broker, into files that replay plays.
+    Record(Box<record::RecordArgs>),
+    /// Play recordings back, each device through a connection and a login of its own.
+    Replay(Box<replay::ReplayArgs>),
     /// Be a barn full of sensors and weighing stations.
     Barn(BarnArgs),
     /// Compare acknowledged event ids with what the pretend cloud has; exit 1 when one is missing.
@@ -136,58 +141,6 @@ pub(crate) struct BrokerArgs {
     /// Broker as host:port.
     #[arg(long, default_value = "127.0.0.1:1883")]
     broker: String,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  farmiq-loadtest replay buffer.jsonl --broker 127.0.0.1:1883
-  farmiq-loadtest replay buffer.jsonl --rate recorded --times 2
-  farmiq-loadtest replay buffer.jsonl --rate 20 --user wv-001 --password secret
-
-Every PUBACK is waited for; what a lost connection took is sent again. Exit 1 when stopped before the end.")]
-pub(crate) struct ReplayArgs {
-    /// The recording.
-    file: PathBuf,
-    #[command(flatten)]
-    broker: BrokerArgs,
-    /// max, recorded, or messages per second.
-    #[arg(long, default_value = "max")]
-    rate: replay::Rate,
-    /// How often the whole file is played.
-    #[arg(long, default_value_t = 1)]
-    times: usize,
-    /// User name.
-    #[arg(long)]
-    user: Option<String>,
-    /// Password.
-    #[arg(long, requires = "user")]
-    password: Option<String>,
-    /// MQTT client id.
-    #[arg(long, default_value = "farmiq-replay")]
-    client_id: String,
-    /// Unacknowledged messages at most.
-    #[arg(long, default_value_t = 20)]
-    window: usize,
-}
-
-impl ReplayArgs {
-    pub(crate) fn settings(self) -> replay::Settings {
-        replay::Settings {
-            file: self.file,
-            broker: self.broker.broker,
-            login: Login {
-                client_id: self.client_id,
-                user: self.user,
-                password: self.password,
-                keepalive_seconds: 60,
-                ..Login::default()
-            },
-            rate: self.rate,
-            times: self.times,
-            window: self.window,
-        }
-    }
 }
 
 /// How sensors write their bodies.

@@ -22,7 +22,7 @@ use crate::mqtt::Publish;
 pub use weighing::{AgentHealth, Call, EventIds, Image, ROLES, Station, Weighing};
 
 /// Where a device stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// Tenant id.
     pub tenant: String,
@@ -171,7 +171,13 @@ pub fn content_hash(payload: &Value) -> String {
 }
 
 fn at_least_once(topic: String, body: String) -> Publish {
-    Publish { topic: Arc::from(topic), payload: Bytes::from(body), qos: 1, is_retained: false }
+    Publish {
+        topic: Arc::from(topic),
+        payload: Bytes::from(body),
+        qos: 1,
+        is_retained: false,
+        properties: Bytes::new(),
+    }
 }
 
 /// Milliseconds and `Z`.

@@ -9,7 +9,7 @@ use clap::Parser;
 use tokio::sync::watch;
 
 use loadtest::report::{note, say};
-use loadtest::{barn, bench, cloud, door, drain, render, replay, retention, verify, weigh};
+use loadtest::{barn, bench, cloud, door, drain, record, render, replay, retention, verify, weigh};
 use schema::clock::Clock;
 
 use cli::{Cli, Command};
@@ -61,7 +61,12 @@ async fn interrupts(stop: watch::Sender<bool>) {
 async fn execute(command: Command, stop: watch::Receiver<bool>) -> Result<bool> {
     match command {
         Command::Cloud(args) => serve_cloud(args.settings(), stop).await,
-        Command::Replay(args) => replay::run(args.settings(), stop).await,
+        Command::Record(args) => record::run(args.settings()?, stop).await.map(|()| true),
+        Command::Replay(args) if args.print_allowlist_sql => {
+            say(replay::allowlist_sql(&args.settings()?)?.trim_end());
+            Ok(true)
+        }
+        Command::Replay(args) => replay::run(args.settings()?, stop).await,
         Command::Barn(args) => live_barn(args, stop).await,
         Command::Verify(args) => verify::run(&args.settings()).await,
         Command::Bench(args) => bench::run(args.settings(), stop).await.map(|()| true),

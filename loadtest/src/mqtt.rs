@@ -1,7 +1,10 @@
-//! The few packets of MQTT 3.1.1 and 5 a publishing device needs, encoded and decoded by hand.
+//! The few packets of MQTT 3.1.1 and 5 that a device or a listener needs, encoded and decoded by hand.
 //!
 //! A full client library costs more per message than the engine may spend on one; a publisher that shares two cores
 //! with what it measures has to be lean.
+
+pub mod listen;
+pub mod properties;
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -66,6 +69,8 @@ pub struct Publish {
     pub qos: u8,
     /// Whether the broker keeps it.
     pub is_retained: bool,
+    /// Properties of MQTT 5, encoded without their length; MQTT 3.1.1 leaves them out.
+    pub properties: bytes::Bytes,
 }
 
 /// What a broker says to a publisher.
@@ -77,6 +82,8 @@ pub enum Heard {
     PubRec(u16),
     /// A PUBCOMP for this packet id.
     PubComp(u16),
+    /// The broker refused this packet id with a reason code of MQTT 5.
+    Refused(u16, u8),
     /// The answer to a ping.
     PingResp,
 }
@@ -104,37 +111,73 @@ impl Refused {
     /// The broker cannot do its work now: code 3 of MQTT 3.1.1, 0x88 of MQTT 5.
     #[must_use]
     pub fn is_unavailable(self) -> bool {
-        matches!(self.code, 3 | 0x88)
+        matches!(self.code, 3 | 0x88 | 0x89 | 0x97 | 0x9F)
     }
 }
 
-/// Sends CONNECT and waits for the CONNACK; says whether the broker knew the session.
+/// What a broker says to a login it accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// Whether the broker knew the session.
+    pub is_session_known: bool,
+    /// Unacknowledged messages the broker takes at most.
+    pub receive_max: u16,
+}
+
+/// Sends CONNECT and waits for the CONNACK.
 ///
 /// # Errors
 /// When the broker breaks off, or refuses the login: then the error is [`Refused`].
-pub async fn introduce<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, login: &Login) -> Result<bool> {
+pub async fn introduce<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, login: &Login) -> Result<Welcome> {
     stream.write_all(&connect_packet(login)?).await.context("send CONNECT")?;
     stream.flush().await.context("send CONNECT")?;
-    let mut head = [0; 2];
-    stream.read_exact(&mut head).await.context("the broker closed before CONNACK")?;
-    let [0x20, length @ 2..=127] = head else {
-        bail!("CONNECT was answered with {head:02x?}, which is no CONNACK")
+    let closed = "the broker closed before CONNACK";
+    let mut head = vec![0; 2];
+    stream.read_exact(&mut head).await.context(closed)?;
+    ensure!(head[0] == 0x20, "CONNECT was answered with {head:02x?}, which is no CONNACK");
+    let length = loop {
+        match take_length(&head[1..])? {
+            Some((length, _)) => break length,
+            None => head.push(stream.read_u8().await.context(closed)?),
+        }
     };
-    let mut body = vec![0; usize::from(length)];
-    stream.read_exact(&mut body).await.context("the broker closed before CONNACK")?;
-    match body[1] {
-        0 => Ok(body[0] & 1 != 0),
-        code => Err(Refused { code }.into()),
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.context(closed)?;
+    let [flags, code, rest @ ..] = body.as_slice() else { bail!("the CONNACK has {length} bytes") };
+    if *code != 0 {
+        return Err(Refused { code: *code }.into());
     }
+    let receive_max = match login.version {
+        Version::V311 => u16::MAX,
+        Version::V5 => properties::receive_max(rest).context("read the CONNACK")?,
+    };
+    Ok(Welcome { is_session_known: flags & 1 != 0, receive_max })
 }
 
-fn refusal(code: u8) -> &'static str {
+/// What a code means with which a login, a subscription or a message is refused.
+#[must_use]
+pub fn refusal(code: u8) -> &'static str {
     match code {
-        1 => "protocol version not accepted",
-        2 => "client id not accepted",
-        4 => "bad user name or password",
+        1 | 0x84 => "protocol version not accepted",
+        2 | 0x85 => "client id not accepted",
+        4 | 0x86 => "bad user name or password",
         5 | 0x87 => "not authorized",
         3 | 0x88 => "server unavailable",
+        0x80 => "unspecified error",
+        0x83 => "implementation specific error",
+        0x89 => "server busy",
+        0x8A => "banned",
+        0x8F => "topic filter invalid",
+        0x90 => "topic name invalid",
+        0x91 => "packet id in use",
+        0x92 => "packet id not found",
+        0x93 => "receive maximum exceeded",
+        0x95 => "packet too large",
+        0x97 => "quota exceeded",
+        0x99 => "payload format invalid",
+        0x9A => "retain not supported",
+        0x9B => "QoS not supported",
+        0x9F => "connection rate exceeded",
         _ => "unknown refusal code",
     }
 }
@@ -194,10 +237,11 @@ pub fn put_publish_in(
     is_resent: bool,
 ) {
     let has_id = publish.qos > 0;
-    let properties: &[u8] = match version {
-        Version::V311 => &[],
-        Version::V5 => &[0],
-    };
+    let mut properties = Vec::new();
+    if version == Version::V5 {
+        put_length(&mut properties, publish.properties.len());
+        properties.extend_from_slice(&publish.properties);
+    }
     let id_bytes = if has_id { 2 } else { 0 };
     let length = 2 + publish.topic.len() + id_bytes + properties.len() + publish.payload.len();
     out.push(
@@ -210,7 +254,7 @@ pub fn put_publish_in(
     if has_id {
         out.extend_from_slice(&packet_id.to_be_bytes());
     }
-    out.extend_from_slice(properties);
+    out.extend_from_slice(&properties);
     out.extend_from_slice(&publish.payload);
 }
 
@@ -228,7 +272,7 @@ pub const DISCONNECT: [u8; 2] = [0xE0, 0];
 /// Takes the next packet off the front of `inbox`, with the number of bytes it used; `None` when it is not whole yet.
 ///
 /// # Errors
-/// When the broker sends something a publisher never gets, says goodbye, or refuses a message.
+/// When the broker sends something a publisher never gets, or says goodbye.
 pub fn take_packet(inbox: &[u8]) -> Result<Option<(Heard, usize)>> {
     let Some(&first) = inbox.first() else { return Ok(None) };
     let kind = first & 0xF0;
@@ -246,29 +290,49 @@ pub fn take_packet(inbox: &[u8]) -> Result<Option<(Heard, usize)>> {
         return Ok(Some((Heard::PingResp, bytes)));
     }
     if kind == 0xE0 {
-        bail!("the broker said goodbye: {:#04x}", body.first().copied().unwrap_or(0));
+        let code = body.first().copied().unwrap_or(0);
+        bail!("the broker said goodbye with code {code:#04x}: {}", goodbye(code));
     }
     let [high, low, rest @ ..] = body else { bail!("the broker acknowledged no packet id") };
     let packet_id = u16::from_be_bytes([*high, *low]);
-    if let Some(code @ 0x80..) = rest.first() {
-        bail!("the broker refused message {packet_id} with code {code:#04x}");
-    }
-    let heard = match kind {
-        0x40 => Heard::PubAck(packet_id),
-        0x50 => Heard::PubRec(packet_id),
+    let heard = match (kind, rest.first()) {
+        // At the end of an exchange at QoS 2 there is nothing left to refuse.
+        (0x40 | 0x50, Some(code @ 0x80..)) => Heard::Refused(packet_id, *code),
+        (0x40, _) => Heard::PubAck(packet_id),
+        (0x50, _) => Heard::PubRec(packet_id),
         _ => Heard::PubComp(packet_id),
     };
     Ok(Some((heard, bytes)))
 }
 
-/// The length of a packet, and the bytes that say it.
+fn goodbye(code: u8) -> &'static str {
+    match code {
+        0 => "normal disconnection",
+        0x8B => "server shutting down",
+        0x8D => "keep alive timeout",
+        0x8E => "session taken over",
+        0x98 => "administrative action",
+        0xA0 => "maximum connect time",
+        code => refusal(code),
+    }
+}
+
+/// The length of a packet that a publisher hears, and the bytes that say it.
 fn take_length(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
-    let mut length = 0;
+    let found = take_varint(bytes)?;
+    if let Some((length, _)) = found {
+        ensure!(length <= HEARD_BYTES_MAX, "the broker sent {length} bytes, which no publisher expects");
+    }
+    Ok(found)
+}
+
+/// A number of one to four bytes and how many it took; `None` when it is not whole yet.
+fn take_varint(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
+    let mut number = 0;
     for (position, byte) in bytes.iter().take(4).enumerate() {
-        length |= usize::from(byte & 0x7F) << (7 * position);
+        number |= usize::from(byte & 0x7F) << (7 * position);
         if byte & 0x80 == 0 {
-            ensure!(length <= HEARD_BYTES_MAX, "the broker sent {length} bytes, which no publisher expects");
-            return Ok(Some((length, position + 1)));
+            return Ok(Some((number, position + 1)));
         }
     }
     ensure!(bytes.len() < 4, "the broker sent a length that does not end");
@@ -325,8 +389,13 @@ mod tests {
 
     #[test]
     fn a_publish_of_two_hundred_bytes_has_a_two_byte_length() {
-        let publish =
-            Publish { topic: "a/b".into(), payload: vec![b'x'; 200].into(), qos: 1, is_retained: false };
+        let publish = Publish {
+            topic: "a/b".into(),
+            payload: vec![b'x'; 200].into(),
+            qos: 1,
+            is_retained: false,
+            properties: bytes::Bytes::new(),
+        };
         let mut out = Vec::new();
         put_publish(&mut out, &publish, 0x0102, true);
         assert_eq!(out[..10], [0x3A, 0xCF, 0x01, 0, 3, b'a', b'/', b'b', 1, 2]);
@@ -340,13 +409,9 @@ mod tests {
         assert_eq!(take_packet(&[0xD0, 0]).unwrap(), Some((Heard::PingResp, 2)));
         assert_eq!(take_packet(&[0x50, 3, 1, 2, 0]).unwrap(), Some((Heard::PubRec(0x0102), 5)));
         assert_eq!(take_packet(&[0x70, 4, 1, 2, 0, 0]).unwrap(), Some((Heard::PubComp(0x0102), 6)));
-        for bad in [
-            &[0x30, 0][..],
-            &[0x40, 3, 1, 2, 0x87],
-            &[0xE0, 1, 0x8B],
-            &[0x40, 0],
-            &[0x40, 0xFF, 0xFF, 0xFF, 0xFF],
-        ] {
+        assert_eq!(take_packet(&[0x40, 3, 1, 2, 0x87]).unwrap(), Some((Heard::Refused(0x0102, 0x87), 5)));
+        assert_eq!(take_packet(&[0x40, 3, 1, 2, 0x10]).unwrap(), Some((Heard::PubAck(0x0102), 5)));
+        for bad in [&[0x30, 0][..], &[0xE0, 1, 0x8B], &[0x40, 0], &[0x40, 0xFF, 0xFF, 0xFF, 0xFF]] {
             assert!(take_packet(bad).is_err(), "{bad:02x?}");
         }
     }

@@ -1,17 +1,17 @@
 //! A publisher that keeps a window of messages open, times every acknowledgement and resends what a lost connection took.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::{Buf, BytesMut};
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use crate::mqtt::{self, Heard, Login, Publish};
+use crate::mqtt::{self, Heard, Login, Publish, Refused, Welcome};
 use crate::stream::{Stream, Tls};
 
 /// Bytes encoded ahead of the socket.
@@ -20,6 +20,8 @@ const OUT_BYTES_MAX: usize = 64 * 1024;
 const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 /// First wait before a reconnect.
 const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(100);
+/// How long a broker may take to let a device in.
+const OPEN_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long outstanding PUBACKs are waited for after a stop.
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Longest latency the histogram can tell apart: ten minutes.
@@ -47,6 +49,35 @@ pub trait Source: Send {
     /// When the acknowledgement cannot be written down; the publisher then ends.
     fn acknowledged(&mut self, tags: &[u64]) -> Result<()>;
 
+    /// The broker refused this message for good, with a reason code of MQTT 5.
+    ///
+    /// # Errors
+    /// When the refusal cannot be written down; the publisher then ends.
+    fn refused(&mut self, _tag: u64, _code: u8) -> Result<()> {
+        Ok(())
+    }
+
+    /// These messages were sent and not answered when the publisher ended.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    fn left_open(&mut self, _tags: &[u64]) -> Result<()> {
+        Ok(())
+    }
+
+    /// A connection stands, opened in so much time.
+    fn connected(&mut self, _took: Duration) {}
+
+    /// The broker refused the login. True gives up: [`publish_patiently`] then returns.
+    fn gives_up(&mut self, _refused: Refused) -> bool {
+        false
+    }
+
+    /// Told when [`Source::turn`] may answer something else than before, earlier than it said.
+    fn wake(&self) -> Option<Arc<Notify>> {
+        None
+    }
+
     /// Published first on every new connection.
     fn hello(&mut self) -> Option<Publish> {
         None
@@ -61,7 +92,7 @@ pub trait Source: Send {
 /// Where to connect and how much to keep in flight.
 #[derive(Clone, Debug)]
 pub struct Link {
-    /// `host:port`.
+    /// `host:port`, or a URL as [`Stream::open`] takes it.
     pub broker: String,
     /// How to encrypt.
     pub tls: Option<Tls>,
@@ -72,13 +103,18 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects and logs in; says whether the broker knew the session.
-    async fn open(&self) -> Result<(Stream, bool)> {
-        let mut stream = Stream::open(&self.broker, self.tls.as_ref()).await?;
-        let is_known = mqtt::introduce(&mut stream, &self.login)
+    /// Connects and logs in.
+    async fn open(&self) -> Result<(Stream, Welcome)> {
+        let opening = async {
+            let mut stream = Stream::open(&self.broker, self.tls.as_ref()).await?;
+            let welcome = mqtt::introduce(&mut stream, &self.login)
+                .await
+                .with_context(|| format!("log in at {} as {}", self.broker, self.login.client_id))?;
+            Ok((stream, welcome))
+        };
+        tokio::time::timeout(OPEN_WAIT_MAX, opening)
             .await
-            .with_context(|| format!("log in at {} as {}", self.broker, self.login.client_id))?;
-        Ok((stream, is_known))
+            .with_context(|| format!("{} did not answer in time", self.broker))?
     }
 }
 
@@ -95,6 +131,8 @@ pub struct Meter {
     pub resent: AtomicU64,
     /// Connections lost and opened again.
     pub reconnects: AtomicU64,
+    /// Messages that the broker refused for good.
+    pub refused: AtomicU64,
     /// Logins that were refused because the broker could not do its work.
     pub unavailable: AtomicU64,
     /// PUBACKs nobody waited for.
@@ -112,6 +150,7 @@ impl Default for Meter {
             fire_and_forget: AtomicU64::new(0),
             resent: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             unavailable: AtomicU64::new(0),
             stray_acks: AtomicU64::new(0),
             latency_micros: Mutex::new(latency),
@@ -165,7 +204,7 @@ fn count(counter: &AtomicU64, n: usize) {
     counter.fetch_add(n as u64, Ordering::Relaxed);
 }
 
-/// Publishes everything of `source` and waits for every PUBACK. Returns early, after a bounded drain, when `stop`
+/// Publishes everything of `source` and waits for every answer. Returns early, after a bounded drain, when `stop`
 /// becomes true. A lost connection is opened again for ever; only the first connect may fail.
 ///
 /// # Errors
@@ -176,19 +215,28 @@ pub async fn publish_all<S: Source>(
     meter: &Meter,
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
-    let (mut stream, _) = link.open().await?;
+    let opening = Instant::now();
+    let (stream, welcome) = link.open().await?;
     let mut publisher = Publisher::new(link, source, meter, stop);
-    loop {
-        let lost = match publisher.serve(&mut stream).await {
-            Err(End::Lost(error)) => error,
-            Err(End::Failed(error)) => return Err(error),
-            Ok(()) => return Ok(()),
-        };
-        *meter.last_error.lock().expect("no writer panics") = Some(format!("{lost:#}"));
-        match publisher.reconnect().await {
-            Some(next) => stream = next,
-            None => return Ok(()),
-        }
+    publisher.enter(welcome, opening);
+    publisher.publish(stream).await
+}
+
+/// As [`publish_all`], but a broker that is away at first is waited for, too. Returns when the broker refuses a login
+/// and the source gives up.
+///
+/// # Errors
+/// When the source cannot write down what became of a message.
+pub async fn publish_patiently<S: Source>(
+    link: &Link,
+    source: &mut S,
+    meter: &Meter,
+    stop: watch::Receiver<bool>,
+) -> Result<()> {
+    let mut publisher = Publisher::new(link, source, meter, stop);
+    match publisher.open_again(Duration::ZERO).await {
+        Some(stream) => publisher.publish(stream).await,
+        None => Ok(()),
     }
 }
 
@@ -232,6 +280,8 @@ struct Publisher<'a, S> {
     leave_at: Option<Instant>,
     /// The broker still knows what it received on the connection before.
     is_session_known: bool,
+    /// Unacknowledged messages at most: the broker may want fewer than the link.
+    window: usize,
     /// Packet ids that the broker received, to be released.
     to_release: Vec<u16>,
 }
@@ -243,19 +293,42 @@ impl<'a, S: Source> Publisher<'a, S> {
             source,
             meter,
             stop,
-            flights: VecDeque::with_capacity(link.window),
+            flights: VecDeque::new(),
             last_id: 0,
-            tags: Vec::with_capacity(link.window),
+            tags: Vec::new(),
             is_source_done: false,
             has_said_farewell: false,
             leave_at: None,
             is_session_known: false,
+            window: link.window,
             to_release: Vec::new(),
         }
     }
 
-    async fn reconnect(&mut self) -> Option<Stream> {
-        let mut wait = RECONNECT_WAIT_MIN;
+    async fn publish(&mut self, mut stream: Stream) -> Result<()> {
+        loop {
+            let lost = match self.serve(&mut stream).await {
+                Err(End::Lost(error)) => error,
+                Err(End::Failed(error)) => return Err(error),
+                Ok(()) => break,
+            };
+            self.note(&lost);
+            match self.open_again(RECONNECT_WAIT_MIN).await {
+                Some(next) => stream = next,
+                None => break,
+            }
+            count(&self.meter.reconnects, 1);
+        }
+        let open: Vec<u64> = self.flights.iter().filter_map(|flight| flight.tag).collect();
+        self.source.left_open(&open).context("write down what is not answered")
+    }
+
+    fn note(&self, error: &anyhow::Error) {
+        *self.meter.last_error.lock().expect("no writer panics") = Some(format!("{error:#}"));
+    }
+
+    /// Opens a connection, however often that takes; `None` when it is to stop, or the source gives up.
+    async fn open_again(&mut self, mut wait: Duration) -> Option<Stream> {
         loop {
             if *self.stop.borrow() {
                 return None;
@@ -264,29 +337,41 @@ impl<'a, S: Source> Publisher<'a, S> {
                 () = tokio::time::sleep(wait) => {}
                 _ = self.stop.changed() => return None,
             }
-            match self.link.open().await {
-                Ok((stream, is_known)) => {
-                    self.is_session_known = is_known;
-                    count(&self.meter.reconnects, 1);
+            let opening = Instant::now();
+            let opened = tokio::select! {
+                opened = self.link.open() => opened,
+                _ = self.stop.changed() => return None,
+            };
+            match opened {
+                Ok((stream, welcome)) => {
+                    self.enter(welcome, opening);
                     return Some(stream);
                 }
                 Err(error) => {
-                    let refused = error.downcast_ref::<mqtt::Refused>();
-                    count(
-                        &self.meter.unavailable,
-                        usize::from(refused.is_some_and(|it| it.is_unavailable())),
-                    );
+                    self.note(&error);
+                    match error.downcast_ref::<Refused>() {
+                        Some(refused) if refused.is_unavailable() => count(&self.meter.unavailable, 1),
+                        Some(refused) if self.source.gives_up(*refused) => return None,
+                        _ => {}
+                    }
                 }
             }
-            wait = (wait * 2).min(RECONNECT_WAIT_MAX);
+            wait = (wait * 2).clamp(RECONNECT_WAIT_MIN, RECONNECT_WAIT_MAX);
         }
+    }
+
+    fn enter(&mut self, welcome: Welcome, opening: Instant) {
+        self.is_session_known = welcome.is_session_known;
+        self.window = self.link.window.min(usize::from(welcome.receive_max));
+        self.source.connected(opening.elapsed());
     }
 
     async fn serve(&mut self, stream: &mut Stream) -> Result<(), End> {
         let keepalive = Duration::from_secs(u64::from(self.link.login.keepalive_seconds.max(1)));
         let (mut reader, mut writer) = tokio::io::split(stream);
-        let mut inbox = BytesMut::with_capacity(4096);
-        let mut out = Vec::with_capacity(OUT_BYTES_MAX);
+        let mut inbox = BytesMut::with_capacity(256);
+        let mut out = Vec::new();
+        let wake = self.source.wake();
         let mut written = 0;
         let mut is_flushed = true;
         let mut ping_at = Instant::now() + keepalive / 2;
@@ -341,6 +426,7 @@ impl<'a, S: Source> Publisher<'a, S> {
                     }
                 }
                 () = &mut sleep => {}
+                () = woken(wake.as_deref()) => {}
                 changed = self.stop.changed(), if self.leave_at.is_none() => {
                     if changed.is_err() || *self.stop.borrow() {
                         self.is_source_done = true;
@@ -373,7 +459,7 @@ impl<'a, S: Source> Publisher<'a, S> {
 
     /// Encodes as much as window and buffer allow; says when to look again if the source wants to wait.
     fn fill(&mut self, out: &mut Vec<u8>, now: Instant) -> Option<Instant> {
-        while !self.is_source_done && self.flights.len() < self.link.window && out.len() < OUT_BYTES_MAX {
+        while !self.is_source_done && self.flights.len() < self.window && out.len() < OUT_BYTES_MAX {
             match self.source.turn(now) {
                 Turn::Publish(tag, publish) => self.send(out, Some(tag), publish, now),
                 Turn::WaitUntil(at) => return Some(at),
@@ -418,12 +504,15 @@ impl<'a, S: Source> Publisher<'a, S> {
     fn hear(&mut self, inbox: &mut BytesMut) -> Result<bool> {
         let now = Instant::now();
         let mut has_pong = false;
-        let mut latency = self.meter.latency_micros.lock().expect("no recorder panics");
         while let Some((heard, length)) = mqtt::take_packet(inbox)? {
             inbox.advance(length);
             let packet_id = match heard {
                 Heard::PingResp => {
                     has_pong = true;
+                    continue;
+                }
+                Heard::Refused(packet_id, code) => {
+                    self.refuse(packet_id, code)?;
                     continue;
                 }
                 Heard::PubAck(packet_id) | Heard::PubRec(packet_id) | Heard::PubComp(packet_id) => packet_id,
@@ -438,8 +527,7 @@ impl<'a, S: Source> Publisher<'a, S> {
             let flight = &mut self.flights[at];
             let was_received = std::mem::replace(&mut flight.is_received, true);
             if let (false, Some(tag)) = (was_received, flight.tag) {
-                let micros = u64::try_from((now - flight.sent_at).as_micros()).unwrap_or(LATENCY_MICROS_MAX);
-                latency.saturating_record(micros);
+                self.meter.record(now - flight.sent_at);
                 self.tags.push(tag);
             }
             if !matches!(heard, Heard::PubRec(_)) {
@@ -447,6 +535,16 @@ impl<'a, S: Source> Publisher<'a, S> {
             }
         }
         Ok(has_pong)
+    }
+
+    fn refuse(&mut self, packet_id: u16, code: u8) -> Result<()> {
+        let Some(at) = self.flights.iter().position(|flight| flight.packet_id == packet_id) else {
+            count(&self.meter.stray_acks, 1);
+            return Ok(());
+        };
+        let Some(Flight { tag: Some(tag), .. }) = self.flights.remove(at) else { return Ok(()) };
+        count(&self.meter.refused, 1);
+        self.source.refused(tag, code).context("write down a refusal")
     }
 
     fn report(&mut self) -> Result<()> {
@@ -462,6 +560,14 @@ impl<'a, S: Source> Publisher<'a, S> {
     fn is_finished(&self, now: Instant) -> bool {
         let is_drained = self.is_source_done && self.flights.is_empty() && self.has_said_farewell;
         is_drained || self.leave_at.is_some_and(|at| now >= at)
+    }
+}
+
+/// Ends when the source says so; never for one that has nothing to say.
+async fn woken(wake: Option<&Notify>) {
+    match wake {
+        Some(wake) => wake.notified().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -496,7 +602,13 @@ mod tests {
                 return Turn::Done;
             }
             self.next += 1;
-            let publish = Publish { topic: Arc::from("t"), payload: "x".into(), qos: 1, is_retained: false };
+            let publish = Publish {
+                topic: Arc::from("t"),
+                payload: "x".into(),
+                qos: 1,
+                is_retained: false,
+                properties: bytes::Bytes::new(),
+            };
             Turn::Publish(self.next, publish)
         }
 

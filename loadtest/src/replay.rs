@@ -1,244 +1,349 @@
-//! Plays recorded traffic back: one JSON object per line, published byte by byte as it was recorded.
+//! Plays recorded traffic back: each device through a connection and a login of its own, each message when it is due.
 
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+mod feed;
+pub mod pace;
+mod player;
+pub mod rewrite;
+mod scan;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
-use serde::Deserialize;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-use schema::clock::Timestamp;
-use schema::wire::time;
+use schema::clock::{Clock, Timestamp};
+use schema::store::bench::{Allowed, allowlist_script};
 
-use crate::mqtt::{Login, Publish};
-use crate::publisher::{self, Link, Meter, Source, Turn};
+use crate::connection::logins::Logins;
+use crate::connection::provision::{Api, Newcomer};
+use crate::connection::{Connection, Device};
+use crate::ledger::Ledger;
+use crate::publisher::{self, Meter};
 use crate::report::{self, Live};
+use crate::run::{Run, Verdict};
+use crate::threshold::Threshold;
+use crate::timeline::Timeline;
+use crate::watched::{self, Watched};
 
-/// How fast the recording is played.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Rate {
-    /// As fast as the window allows.
-    Max,
-    /// With the pauses of the recording.
-    Recorded,
-    /// So many messages per second.
-    PerSecond(f64),
-}
+use pace::Pace;
+use player::{Player, Queue, Shared};
+use rewrite::copy_name;
+use scan::Scan;
 
-impl FromStr for Rate {
-    type Err = anyhow::Error;
+/// How often the metrics of the engine are asked for.
+const SCRAPE_EVERY: Duration = Duration::from_secs(1);
+/// How long they may take: the play stands still meanwhile, and is read two seconds ahead.
+const SCRAPE_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Devices that are named one by one.
+const NAMED_MAX: usize = 10;
 
-    fn from_str(text: &str) -> Result<Self> {
-        match (text, text.parse::<f64>()) {
-            ("max", _) => Ok(Self::Max),
-            ("recorded", _) => Ok(Self::Recorded),
-            (_, Ok(rate)) if rate.is_finite() && rate > 0.0 => Ok(Self::PerSecond(rate)),
-            _ => bail!("{text:?} is none of: max, recorded, a number of messages per second"),
-        }
-    }
+/// How the times in the messages are moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shift {
+    /// Each message by what lies between its recorded arrival and when it is due: it looks as fresh as it was then.
+    ToDue,
+    /// All by the same, so that the recording ends now: the pauses between readings stay.
+    EndsNow,
 }
 
 /// What to play, and to whom.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The recording.
-    pub file: PathBuf,
-    /// `host:port` of the broker.
-    pub broker: String,
-    /// Identity.
-    pub login: Login,
+    /// The files, in order.
+    pub files: Vec<PathBuf>,
+    /// The broker.
+    pub connection: Connection,
+    /// Where devices are let in first, and the file that keeps their logins.
+    pub provision: Option<(Api, Option<PathBuf>)>,
     /// Speed.
-    pub rate: Rate,
-    /// How often the whole file is played.
-    pub times: usize,
-    /// Unacknowledged messages at most.
+    pub pace: Pace,
+    /// How often everything is played.
+    pub loops: usize,
+    /// Barns it is played for.
+    pub copies: usize,
+    /// Whether events and sessions get new ids.
+    pub renews_ids: bool,
+    /// How times are moved.
+    pub shift: Option<Shift>,
+    /// What new ids are derived from; without it they are new each time.
+    pub seed: Option<u64>,
+    /// Unacknowledged messages of each device at most.
     pub window: usize,
+    /// Connections opened per second at most.
+    pub connects_per_second: f64,
+    /// How long devices may take to connect before the play begins without them.
+    pub connect_wait: Duration,
+    /// How long answers are waited for after the last message.
+    pub drain_wait: Duration,
+    /// Where the ledger is written.
+    pub ledger: Option<PathBuf>,
+    /// Where the run is written.
+    pub run_file: Option<PathBuf>,
+    /// What must not be.
+    pub fail_if: Vec<Threshold>,
+    /// Processes to watch.
+    pub watched: watched::Settings,
+    /// What the user said, for the report.
+    pub told: BTreeMap<String, String>,
 }
 
-/// One recorded message.
-#[derive(Clone, Debug)]
-pub struct Line {
-    publish: Publish,
-    recorded_at: Option<Timestamp>,
-}
-
-#[derive(Deserialize)]
-struct Recorded {
-    topic: String,
-    payload: String,
-    qos: u8,
-    retain: bool,
-    ts: Option<String>,
-}
-
-/// Reads a recording.
+/// The SQL with which an operator lets in everybody of a recording.
 ///
 /// # Errors
-/// The first bad line, by its number and what is wrong with it.
-pub fn parse(text: &str) -> Result<Vec<Line>> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines.map(|(index, line)| parse_line(line).with_context(|| format!("line {}", index + 1))).collect()
+/// When the files cannot be read.
+pub fn allowlist_sql(settings: &Settings) -> Result<String> {
+    let scan = Scan::of(&settings.files)?;
+    let mut script = String::new();
+    for (place, (devices, stations)) in scan.places() {
+        for copy in 0..settings.copies {
+            let named = |ids: &[String]| ids.iter().map(|id| copy_name(id, copy)).collect::<Vec<_>>();
+            let (devices, stations) = (named(&devices), named(&stations));
+            let barn = copy_name(&place.barn, copy);
+            let allowed = Allowed {
+                tenant: &place.tenant,
+                farm: &place.farm,
+                barn: &barn,
+                devices: &devices,
+                stations: &stations,
+            };
+            script.push_str(&allowlist_script(&allowed, Clock::system().now()));
+        }
+    }
+    Ok(script)
 }
 
-fn parse_line(line: &str) -> Result<Line> {
-    let recorded: Recorded =
-        serde_json::from_str(line).context("expected {topic, payload, qos, retain, ts}")?;
-    if recorded.qos > 1 {
-        bail!("qos is {}, only 0 and 1 are played", recorded.qos);
-    }
-    if recorded.topic.is_empty() || recorded.topic.len() > 65_535 || recorded.topic.contains(['+', '#', '\0'])
-    {
-        bail!("topic {:?} is not one a device may publish to", recorded.topic);
-    }
-    let recorded_at = match recorded.ts.as_deref() {
-        Some(ts) => Some(time::parse(ts).with_context(|| format!("ts {ts:?} is no time"))?),
-        None => None,
-    };
-    let publish = Publish {
-        topic: recorded.topic.into(),
-        payload: Bytes::from(recorded.payload),
-        qos: recorded.qos,
-        is_retained: recorded.retain,
-    };
-    Ok(Line { publish, recorded_at })
-}
-
-/// Plays the file and prints what came of it. True when every message was acknowledged.
+/// Plays the files and prints what came of it. True when every message was acknowledged and no threshold was passed.
 ///
 /// # Errors
-/// When the file cannot be read or the broker cannot be reached at first.
-pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<bool> {
-    let lines = read(&settings.file)?;
-    let total = lines.len() * settings.times;
-    let link =
-        Link { broker: settings.broker, tls: None, login: settings.login, window: settings.window.max(1) };
-    let mut source = Player::new(lines, settings.times, settings.rate);
-    let meter = Meter::default();
-    let started = Instant::now();
-    let mut live = Live::start(Some(total as u64));
-    let playing = publisher::publish_all(&link, &mut source, &meter, stop);
-    let outcome = report::watch(playing, &meter, started, &mut live).await;
+/// When a file cannot be read, the broker is not there at first, or a file cannot be written.
+pub async fn run(mut settings: Settings, stop: watch::Receiver<bool>) -> Result<bool> {
+    let scan = Scan::of(&settings.files)?;
+    for line in scan.describe() {
+        report::note(line);
+    }
+    settings.connection.probe().await?;
+    if let Some((api, file)) = settings.provision.take() {
+        let table = let_in(&api, scan.newcomers(settings.copies)).await?;
+        if let Some(file) = file {
+            table.write(&file)?;
+        }
+        settings.connection.logins = Logins::Table(table);
+    }
+    let total = scan.messages * (settings.loops * settings.copies) as u64;
+    let shared = Shared::new(Timeline::start(), Ledger::open(settings.ledger.as_deref())?);
+    let play = Play { settings: &settings, scan: &scan, shared: Arc::new(shared), total };
+    play.run(stop).await
+}
+
+async fn let_in(api: &Api, newcomers: Vec<Newcomer>) -> Result<crate::connection::logins::Table> {
+    let mut live = Live::start(Some(newcomers.len() as u64));
+    let table = api.let_in(newcomers, |done| live.show(done as u64, "devices let in")).await;
     live.finish();
-    outcome?;
-    report::say(report::publish_line(&meter, started.elapsed()));
-    let done = meter.acknowledged() + meter.fire_and_forget();
-    if done < total as u64 {
-        report::say(format!("stopped after {done} of {total} messages"));
-    }
-    Ok(done == total as u64)
+    table
 }
 
-fn read(file: &Path) -> Result<Vec<Line>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let lines = parse(&text).with_context(|| format!("read {}", file.display()))?;
-    if lines.is_empty() {
-        bail!("{} holds no message", file.display());
-    }
-    Ok(lines)
+struct Play<'a> {
+    settings: &'a Settings,
+    scan: &'a Scan,
+    shared: Arc<Shared>,
+    total: u64,
 }
 
-/// A recording under way.
-struct Player {
-    lines: Vec<Line>,
-    next: usize,
-    total: usize,
-    rate: Rate,
-    started_at: Option<Instant>,
-}
-
-impl Player {
-    fn new(lines: Vec<Line>, times: usize, rate: Rate) -> Self {
-        let total = lines.len() * times;
-        Self { lines, next: 0, total, rate, started_at: None }
-    }
-
-    /// When the message is due, counted from the start.
-    fn due_after(&self, index: usize) -> Duration {
-        #[expect(clippy::cast_precision_loss, reason = "a recording has fewer than 2^52 lines")]
-        let due = |rate: f64| Duration::from_secs_f64(index as f64 / rate);
-        match self.rate {
-            Rate::Max => Duration::ZERO,
-            Rate::PerSecond(rate) => due(rate),
-            Rate::Recorded => self.recorded_offset(index),
+impl Play<'_> {
+    async fn run(&self, stop: watch::Receiver<bool>) -> Result<bool> {
+        let began_at = Clock::system().now();
+        let meter = Arc::new(Meter::default());
+        let (end, ended) = watch::channel(false);
+        let mut queues = BTreeMap::new();
+        let mut devices = JoinSet::new();
+        let mut live = Live::start(Some(self.total));
+        let mut watched = Watched::new(self.settings.watched.clone());
+        let work = async {
+            self.connect(&mut queues, &mut devices, &meter, &ended).await?;
+            self.shared.timeline.mark("play");
+            let fed = feed::feed(self.settings, self.scan, &self.shared, &queues, stop.clone()).await;
+            queues.values().for_each(|queue| queue.close());
+            self.wait_for_answers(&mut devices, stop.clone()).await?;
+            fed
+        };
+        let fed = self.watch(work, &meter, &mut live, &mut watched).await;
+        // Whoever still waits for an answer is told to leave; the publisher then waits for a bounded time.
+        end.send_replace(true);
+        while let Some(device) = devices.join_next().await {
+            device.context("a device's task broke")??;
         }
+        live.finish();
+        self.shared.ledger.finish()?;
+        let fed = fed?;
+        self.conclude(began_at, &meter, fed)
     }
 
-    fn recorded_offset(&self, index: usize) -> Duration {
-        let round = u32::try_from(index / self.lines.len()).unwrap_or(u32::MAX);
-        self.offset_in_round(self.lines.len() - 1) * round + self.offset_in_round(index % self.lines.len())
-    }
-
-    fn offset_in_round(&self, at: usize) -> Duration {
-        let start = self.lines.iter().find_map(|line| line.recorded_at);
-        match (start, self.lines[at].recorded_at) {
-            (Some(start), Some(at)) => (at - start).to_std().unwrap_or_default(),
-            _ => Duration::ZERO,
+    /// Opens all connections, at their rate, and waits until each stands or is refused.
+    async fn connect(
+        &self,
+        queues: &mut BTreeMap<Device, Arc<Queue>>,
+        devices: &mut JoinSet<Result<()>>,
+        meter: &Arc<Meter>,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<()> {
+        let mut turns =
+            tokio::time::interval(Duration::from_secs_f64(1.0 / self.settings.connects_per_second));
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+        for device in self.scan.senders(self.settings.copies) {
+            turns.tick().await;
+            let queue = Arc::new(Queue::default());
+            queues.insert(device.clone(), Arc::clone(&queue));
+            let name = format!("{}/{}", device.tenant, device.id);
+            if self.settings.connection.logins.lacks(&device) {
+                report::note(format!("{name} has no row in the credentials, so it shows none"));
+            }
+            let client_id = format!("{}.{}", device.tenant, device.id);
+            let link = self.settings.connection.link(&device, client_id, self.settings.window)?;
+            let mut player = Player::new(name, queue, Arc::clone(&self.shared));
+            let (meter, stop) = (Arc::clone(meter), stop.clone());
+            devices.spawn(async move {
+                publisher::publish_patiently(&link, &mut player, &meter, stop.clone()).await?;
+                player.refuse_rest(&stop).await
+            });
         }
-    }
-}
-
-impl Source for Player {
-    fn turn(&mut self, now: Instant) -> Turn {
-        if self.next == self.total {
-            return Turn::Done;
+        let settled = async {
+            while self.shared.settled.load(Ordering::Relaxed) < queues.len() as u64 {
+                self.shared.settled_changed.notified().await;
+            }
+        };
+        if tokio::time::timeout(self.settings.connect_wait, settled).await.is_err() {
+            let settled = self.shared.settled.load(Ordering::Relaxed);
+            report::note(format!(
+                "only {settled} of {} devices are connected; the play begins",
+                queues.len()
+            ));
         }
-        let started_at = *self.started_at.get_or_insert(now);
-        let due_at = started_at + self.due_after(self.next);
-        if due_at > now {
-            return Turn::WaitUntil(due_at);
-        }
-        let publish = self.lines[self.next % self.lines.len()].publish.clone();
-        self.next += 1;
-        Turn::Publish(self.next as u64, publish)
-    }
-
-    fn acknowledged(&mut self, _: &[u64]) -> Result<()> {
         Ok(())
     }
+
+    async fn wait_for_answers(
+        &self,
+        devices: &mut JoinSet<Result<()>>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<()> {
+        let everyone = async {
+            while let Some(device) = devices.join_next().await {
+                device.context("a device's task broke")??;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            answered = everyone => answered,
+            () = tokio::time::sleep(self.settings.drain_wait) => Ok(()),
+            _ = stop.wait_for(|is_stopped| *is_stopped) => Ok(()),
+        }
+    }
+
+    /// Shows how it goes meanwhile, and watches the processes.
+    async fn watch<T>(
+        &self,
+        work: impl Future<Output = T>,
+        meter: &Meter,
+        live: &mut Live,
+        watched: &mut Watched,
+    ) -> T {
+        tokio::pin!(work);
+        let mut redraw = tokio::time::interval(report::REDRAW_EVERY);
+        let mut scrape = tokio::time::interval(SCRAPE_EVERY);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = scrape.tick() => {
+                    // A metric that cannot be had leaves a hole in the curve.
+                    drop(tokio::time::timeout(SCRAPE_WAIT_MAX, watched.scrape()).await);
+                }
+                _ = redraw.tick() => {
+                    if let Some(error) = meter.take_error() {
+                        live.keep(&format!("connection lost: {error}"));
+                    }
+                    self.shared.timeline.tick(|since| watched.usage(since));
+                    let elapsed = self.shared.timeline.started().elapsed();
+                    live.show(meter.acknowledged(), &report::publish_line(meter, elapsed));
+                }
+            }
+        }
+    }
+
+    fn conclude(&self, began_at: Timestamp, meter: &Meter, fed: u64) -> Result<bool> {
+        let mut run = Run::new("replay", began_at, Clock::system().now());
+        let refused = self.shared.refused.load(Ordering::Relaxed);
+        let unanswered = self.shared.unanswered.load(Ordering::Relaxed);
+        let done = meter.acknowledged() + meter.fire_and_forget() + refused + unanswered;
+        let counts = [
+            ("recorded", self.total),
+            ("published", meter.published()),
+            ("acknowledged", meter.acknowledged()),
+            ("qos0", meter.fire_and_forget()),
+            ("refused", refused),
+            ("unanswered", unanswered),
+            ("unsent", self.total.saturating_sub(done)),
+            ("resent", meter.resent.load(Ordering::Relaxed)),
+            ("reconnects", meter.reconnects.load(Ordering::Relaxed)),
+            ("devices", self.scan.senders(self.settings.copies).count() as u64),
+            ("lag_ms_max", u64::try_from(self.shared.lag_max().as_millis()).unwrap_or(u64::MAX)),
+        ];
+        run.counts = counts.map(|(name, count)| (name.to_owned(), count)).into();
+        run.take(&self.shared.timeline);
+        (run.settings, run.seed) = (self.settings.told.clone(), self.settings.seed);
+        run.refusals = self.shared.refusals();
+        run.verdict = self.verdict(&run, fed)?;
+        for line in crate::threshold::summary(&run) {
+            report::say(line);
+        }
+        if let Some(path) = &self.settings.run_file {
+            run.write(path)?;
+        }
+        Ok(run.verdict.passed)
+    }
+
+    fn verdict(&self, run: &Run, fed: u64) -> Result<Verdict> {
+        let mut reasons = Vec::new();
+        for refusal in run.refusals.iter().take(NAMED_MAX) {
+            reasons.push(format!(
+                "{}: {} messages refused with code {:#04x}: {}",
+                refusal.device, refusal.messages, refusal.code, refusal.reason
+            ));
+        }
+        if run.refusals.len() > NAMED_MAX {
+            reasons.push(format!("… and {} more refusals", run.refusals.len() - NAMED_MAX));
+        }
+        let count = |name: &str| run.counts.get(name).copied().unwrap_or(0);
+        if count("unanswered") > 0 {
+            reasons.push(format!("{} messages were sent and not answered", count("unanswered")));
+        }
+        if fed < self.total || count("unsent") > 0 {
+            reasons.push(format!("{} of {} messages were not sent", count("unsent"), self.total));
+        }
+        reasons.extend(crate::threshold::broken(&self.settings.fail_if, std::slice::from_ref(run))?);
+        Ok(Verdict { passed: reasons.is_empty(), reasons })
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = r#"{"topic":"iot/status/t/f/b/d","payload":"{}","qos":1,"retain":true,"ts":"2026-02-12T09:32:15.052269Z"}"#;
-
-    #[test]
-    fn a_bad_line_is_named_by_its_number_and_flaw() {
-        let check = |bad: &str, flaw: &str| {
-            let error = parse(&format!("{GOOD}\n\n{bad}\n")).unwrap_err();
-            let text = format!("{error:#}");
-            assert!(text.starts_with("line 3: ") && text.contains(flaw), "{text}");
-        };
-        check("not json", "expected {topic, payload, qos, retain, ts}");
-        check(&GOOD.replace(r#""{}""#, "{}"), "expected a string");
-        check(&GOOD.replace(r#""qos":1"#, r#""qos":2"#), "qos is 2");
-        check(&GOOD.replace("iot/status/t/f/b/d", "iot/#"), "not one a device may publish to");
-        check(&GOOD.replace("2026-02-12T", "yesterday"), "is no time");
+/// Checks settings that cannot both be.
+///
+/// # Errors
+/// The first that cannot.
+pub fn check(settings: &Settings) -> Result<()> {
+    if settings.files.is_empty() {
+        bail!("name a file to play");
     }
-
-    #[test]
-    fn a_good_line_keeps_its_bytes() {
-        let lines = parse(GOOD).unwrap();
-        assert_eq!(&lines[0].publish.payload[..], b"{}");
-        assert!(lines[0].publish.is_retained);
+    if settings.connects_per_second <= 0.0 || !settings.connects_per_second.is_finite() {
+        bail!("connections per second are more than 0");
     }
+    Ok(())
+}
 
-    #[test]
-    fn the_recorded_pauses_are_kept_and_repeated() {
-        let later = GOOD.replace("15.052269", "17.052269");
-        let player = Player::new(parse(&format!("{GOOD}\n{later}")).unwrap(), 2, Rate::Recorded);
-        let offsets: Vec<_> = (0..4).map(|index| player.due_after(index).as_secs()).collect();
-        assert_eq!(offsets, [0, 2, 2, 4]);
-    }
-
-    #[test]
-    fn rates_are_read_as_documented() {
-        assert_eq!("max".parse::<Rate>().unwrap(), Rate::Max);
-        assert_eq!("recorded".parse::<Rate>().unwrap(), Rate::Recorded);
-        assert_eq!("20".parse::<Rate>().unwrap(), Rate::PerSecond(20.0));
-        assert!("0".parse::<Rate>().is_err());
-    }
+/// An instant far enough in the past or future is that of now: arithmetic on instants must not overflow.
+fn after(start: Instant, due: Duration) -> Instant {
+    start.checked_add(due).unwrap_or(start)
 }

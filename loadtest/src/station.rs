@@ -17,6 +17,7 @@ use schema::clock::Timestamp;
 use crate::device::{Station, Weighing};
 use crate::mqtt::Login;
 use crate::publisher::Meter;
+use crate::stream::Tls;
 
 use agent::Agent;
 pub use camera::Upload;
@@ -25,8 +26,10 @@ use vision::Vision;
 /// How a station reaches the engine.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// `host:port` of the broker.
+    /// `host:port` of the broker, or its URL.
     pub broker: String,
+    /// How MQTT is encrypted.
+    pub tls: Option<Tls>,
     /// `http://host:port` of the HTTP API.
     pub edge: String,
     /// Identity on MQTT.

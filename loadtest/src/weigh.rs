@@ -178,6 +178,7 @@ fn stations(settings: &Settings, tally: &Arc<Tally>) -> impl Iterator<Item = Vis
             Login { client_id: device.clone(), keepalive_seconds: KEEPALIVE_SECONDS, ..Login::default() };
         let access = Access {
             broker: settings.broker.clone(),
+            tls: None,
             edge: settings.edge.clone(),
             login,
             meter: Arc::clone(&meter),

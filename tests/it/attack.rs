@@ -301,6 +301,7 @@ async fn publish_all(mqtt: SocketAddr, name: String, per_second: f64, stop: watc
         payload: status(&name, 0).into(),
         qos: 1,
         is_retained: true,
+        properties: bytes::Bytes::new(),
     };
     device.put(&online).await;
     let mut told = Told { acknowledged: 0, longest_wait: Duration::ZERO };

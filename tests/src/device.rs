@@ -135,7 +135,13 @@ pub fn login(client_id: &str) -> Login {
 
 /// A message at QoS 1 that is not retained.
 pub fn at_least_once(topic: &str, body: impl Into<Bytes>) -> Publish {
-    Publish { topic: topic.into(), payload: body.into(), qos: 1, is_retained: false }
+    Publish {
+        topic: topic.into(),
+        payload: body.into(),
+        qos: 1,
+        is_retained: false,
+        properties: Bytes::new(),
+    }
 }
 
 /// The topic of a device's temperature, in the place of all tests that need only one.

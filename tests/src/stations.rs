@@ -23,6 +23,7 @@ pub fn stations(mqtt: SocketAddr, edge: &str) -> impl Iterator<Item = AnyStation
     station_ids(STATIONS).enumerate().map(move |(index, (station, device))| {
         let access = Access {
             broker: mqtt.to_string(),
+            tls: None,
             edge: edge.to_owned(),
             login: login(&device),
             meter: Arc::clone(&meter),

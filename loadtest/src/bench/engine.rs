@@ -221,7 +221,13 @@ fn message(
         event_id: &new_event_id(random),
     };
     let payload = reading.body(&bench.engine_place, Dialect::Canonical).into();
-    Publish { topic: Arc::clone(&topics[device][metric]), payload, qos: 1, is_retained: false }
+    Publish {
+        topic: Arc::clone(&topics[device][metric]),
+        payload,
+        qos: 1,
+        is_retained: false,
+        properties: bytes::Bytes::new(),
+    }
 }
 
 /// Messages of one connection, all at once or at a steady pace.

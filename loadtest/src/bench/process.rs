@@ -61,6 +61,27 @@ pub(crate) fn family_cpu(pid: u32) -> Result<Duration> {
     Ok(total)
 }
 
+/// Memory of a process and its children in KiB. What they share is counted once where the system tells how much that
+/// is, and with each of them elsewhere.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn family_kib(pid: u32) -> Result<u64> {
+    let own_kib = |pid| proportional_kib(pid).or_else(|_| resident_kib(pid));
+    let mut total = own_kib(pid)?;
+    for child in children(pid)? {
+        total += own_kib(child).unwrap_or(0);
+    }
+    Ok(total)
+}
+
+/// Memory in KiB, of which what is shared counts by its share.
+fn proportional_kib(pid: u32) -> Result<u64> {
+    let text = read(pid, "smaps_rollup")?;
+    let rest = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss: line")?;
+    rest.split_whitespace().next().context("no number")?.parse().context("read Pss:")
+}
+
 /// The name of a process.
 ///
 /// # Errors

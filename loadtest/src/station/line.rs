@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::Access;
 use crate::mqtt::{self, Heard, Login, Publish};
 use crate::publisher::Meter;
+use crate::stream::{Stream, Tls};
 
 /// Wait before a connection is opened again.
 const RECONNECT_WAIT: Duration = Duration::from_millis(500);
@@ -20,6 +20,7 @@ const RECONNECT_WAIT: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Line {
     broker: String,
+    tls: Option<Tls>,
     login: Login,
     meter: Arc<Meter>,
     open: Option<Open>,
@@ -27,7 +28,7 @@ pub(super) struct Line {
 
 #[derive(Debug)]
 struct Open {
-    stream: TcpStream,
+    stream: Stream,
     inbox: BytesMut,
     last_id: u16,
     used_at: Instant,
@@ -35,7 +36,8 @@ struct Open {
 
 impl Line {
     pub(super) fn new(access: &Access, login: Login) -> Self {
-        Self { broker: access.broker.clone(), login, meter: Arc::clone(&access.meter), open: None }
+        let meter = Arc::clone(&access.meter);
+        Self { broker: access.broker.clone(), tls: access.tls.clone(), login, meter, open: None }
     }
 
     /// Connects, if nobody has yet.
@@ -46,7 +48,8 @@ impl Line {
             return Ok(());
         }
         self.open = None;
-        let stream = mqtt::connect(&self.broker, &self.login).await?;
+        let mut stream = Stream::open(&self.broker, self.tls.as_ref()).await?;
+        mqtt::introduce(&mut stream, &self.login).await?;
         self.open = Some(Open { stream, inbox: BytesMut::new(), last_id: 0, used_at: Instant::now() });
         Ok(())
     }
@@ -69,9 +72,10 @@ impl Line {
         let Some(open) = &mut self.open else { bail!("there is no connection") };
         open.last_id = open.last_id.checked_add(1).unwrap_or(1);
         let mut packet = Vec::new();
-        mqtt::put_publish(&mut packet, publish, open.last_id, is_resent);
+        mqtt::put_publish_in(self.login.version, &mut packet, publish, open.last_id, is_resent);
         let sent_at = Instant::now();
         open.stream.write_all(&packet).await?;
+        open.stream.flush().await?;
         open.acknowledged(open.last_id).await?;
         open.used_at = Instant::now();
         self.meter.record(sent_at.elapsed());
@@ -82,7 +86,9 @@ impl Line {
     pub(super) async fn close(&mut self) {
         if let Some(mut open) = self.open.take() {
             // Who cannot say goodbye is gone all the same.
-            drop(open.stream.write_all(&mqtt::DISCONNECT).await);
+            if open.stream.write_all(&mqtt::DISCONNECT).await.is_ok() {
+                drop(open.stream.flush().await);
+            }
         }
     }
 }
@@ -93,8 +99,15 @@ impl Open {
             match mqtt::take_packet(&self.inbox)? {
                 Some((heard, length)) => {
                     self.inbox.advance(length);
-                    if heard == Heard::PubAck(packet_id) {
-                        return Ok(());
+                    match heard {
+                        Heard::PubAck(id) if id == packet_id => return Ok(()),
+                        Heard::Refused(_, code) => {
+                            bail!(
+                                "the broker refused a message with code {code:#04x}: {}",
+                                mqtt::refusal(code)
+                            )
+                        }
+                        Heard::PubAck(_) | Heard::PubRec(_) | Heard::PubComp(_) | Heard::PingResp => {}
                     }
                 }
                 None if self.stream.read_buf(&mut self.inbox).await? == 0 => {

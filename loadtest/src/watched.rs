@@ -1,0 +1,115 @@
+//! The processes that are watched during a run: the engine and its PostgreSQL, by process id or by their metrics.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+
+use crate::bench::process;
+use crate::http;
+use crate::timeline::Usage;
+
+/// What to watch.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The engine's process on this machine.
+    pub engine_pid: Option<u32>,
+    /// The postmaster's process on this machine; its children count with it.
+    pub postgres_pid: Option<u32>,
+    /// `http://host:port/metrics` of an engine elsewhere.
+    pub metrics_url: Option<String>,
+    /// An operator key for it.
+    pub key: Option<String>,
+}
+
+/// Processes under watch.
+#[derive(Debug, Default)]
+pub struct Watched {
+    settings: Settings,
+    cpu_before: [Option<Duration>; 2],
+    /// What the metrics said last: memory in MiB, CPU seconds now and before.
+    scraped: Option<(f64, f64, Option<f64>)>,
+}
+
+impl Watched {
+    /// Begins.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
+    /// Memory and CPU of each since the last call, so much time ago. A process that is gone is left out.
+    pub fn usage(&mut self, since: Duration) -> Vec<Usage> {
+        let mut found = Vec::new();
+        let pids = [("engine", self.settings.engine_pid), ("PostgreSQL", self.settings.postgres_pid)];
+        for (at, (name, pid)) in pids.into_iter().enumerate() {
+            let Some(pid) = pid else { continue };
+            let (Ok(cpu), Ok(kib)) = (process::family_cpu(pid), process::family_kib(pid)) else {
+                self.cpu_before[at] = None;
+                continue;
+            };
+            let busy = self.cpu_before[at].replace(cpu).map_or(Duration::ZERO, |it| cpu.saturating_sub(it));
+            let cores = busy.as_secs_f64() / since.as_secs_f64().max(1e-3);
+            found.push(Usage { name: name.to_owned(), memory_mib: process::kib_to_mib(kib), cores });
+        }
+        if let Some((memory_mib, cpu, before)) = self.scraped {
+            let cores = (cpu - before.unwrap_or(cpu)).max(0.0) / since.as_secs_f64().max(1e-3);
+            self.scraped = Some((memory_mib, cpu, Some(cpu)));
+            found.push(Usage { name: "engine".to_owned(), memory_mib, cores });
+        }
+        found
+    }
+
+    /// Asks for the metrics, where there is a URL; what they say is part of the next usage.
+    ///
+    /// # Errors
+    /// When they are not to be had.
+    pub async fn scrape(&mut self) -> Result<()> {
+        let Some(url) = &self.settings.metrics_url else { return Ok(()) };
+        let (memory, cpu) = read_metrics(url, self.settings.key.as_deref()).await?;
+        let before = self.scraped.and_then(|(_, _, before)| before);
+        self.scraped = Some((memory / 1024.0 / 1024.0, cpu, before));
+        Ok(())
+    }
+}
+
+async fn read_metrics(url: &str, key: Option<&str>) -> Result<(f64, f64)> {
+    let authority = http::authority(url)?;
+    let path = url.trim_start_matches("http://").strip_prefix(authority).filter(|path| !path.is_empty());
+    let mut request = Request::get(path.unwrap_or("/metrics")).header("host", authority);
+    if let Some(key) = key {
+        request = request.header("x-api-key", key);
+    }
+    let (status, body) = http::call(url, request.body(Full::<Bytes>::default())?).await?;
+    if status != 200 {
+        bail!("{url} answered {status}");
+    }
+    let text = String::from_utf8_lossy(&body);
+    let value = |name: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        value.with_context(|| format!("{url} has no {name}"))
+    };
+    Ok((value("process_resident_memory_bytes")?, value("process_cpu_seconds_total")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_process_is_seen_and_a_dead_one_is_left_out() {
+        let settings = Settings {
+            engine_pid: Some(std::process::id()),
+            postgres_pid: Some(u32::MAX),
+            ..Settings::default()
+        };
+        let usage = Watched::new(settings).usage(Duration::from_secs(1));
+        assert_eq!(usage.len(), 1);
+        assert!(usage[0].name == "engine" && usage[0].memory_mib > 1.0, "{usage:?}");
+    }
+}
