@@ -254,7 +254,7 @@ impl House {
                  SELECT gen_random_uuid(), i, '{TENANT}', 'x', '{{}}', 'acked', '{long_ago}' FROM generate_series(1, 7) AS i;
                  INSERT INTO telemetry_agg (id, tenant_id, device_id, \"window\", bucket_start_at, bucket_end_at, metric_type,
                     avg_value, min_value, max_value, count, created_at)
-                 SELECT gen_random_uuid(), '{TENANT}', 'd' || i, '1m', '{long_ago}', '{long_ago}', 'm', 1, 1, 1, 1, now()
+                 SELECT gen_random_uuid(), '{TENANT}', 'd' || i, '1m', '{long_ago}', '{long_ago}', 'm', 1, 1, 1, 1, '{long_ago}'
                  FROM generate_series(1, 4500) AS i;
                  INSERT INTO media_uploads (media_id, tenant_id, farm_id, barn_id, device_id, bucket, object_key, content_type,
                     status, expires_at, created_at)
@@ -369,14 +369,21 @@ async fn acknowledged_outbox_rows_go_by_the_day_and_others_never() {
 async fn aggregates_uploads_and_letters_go_when_their_time_has_come() {
     let house = House::new().await;
     let day = |days: i64, hours: i64| (now() - Duration::days(days) + Duration::hours(hours)).to_rfc3339();
-    for (window, end) in [("1m", day(365, -1)), ("1h", day(365, 1)), ("1d", day(366, 0)), ("1d", day(364, 0))]
-    {
+    for (window, end, made) in [
+        ("1m", day(365, -1), day(365, -1)),
+        ("1h", day(365, 1), day(365, 1)),
+        ("1d", day(366, 0), day(366, 0)),
+        ("1d", day(364, 0), day(364, 0)),
+        // Of readings that a device has stamped in the past: they stay as long as all others.
+        ("1m", day(15_000, 0), day(0, -1)),
+        ("1d", day(400, 0), day(364, 0)),
+    ] {
         house
             .db
             .execute(&format!(
                 "INSERT INTO telemetry_agg (id, tenant_id, device_id, \"window\", bucket_start_at, bucket_end_at, metric_type,
                     avg_value, min_value, max_value, count, created_at)
-                 VALUES (gen_random_uuid(), '{TENANT}', 'd', '{window}', '{end}'::timestamptz - interval '1 minute', '{end}', 'm', 1, 1, 1, 1, now())"
+                 VALUES (gen_random_uuid(), '{TENANT}', 'd', '{window}', '{end}'::timestamptz - interval '1 minute', '{end}', 'm', 1, 1, 1, 1, '{made}')"
             ))
             .await;
     }

@@ -47,21 +47,23 @@ macro_rules! rule {
     };
 }
 
-/// Aggregates, by the end of their bucket. The condition on the start is what the index knows.
+/// Aggregates, by the end of their bucket and by when they were made: those of readings that a device has stamped in the
+/// past stay as long as the others. The condition on the start is what the index knows.
 pub const AGGREGATES: Rule = rule!(
     "telemetry_agg",
-    r#"r."window" IN ('1m', '1h', '1d') AND r.bucket_start_at < $1 AND r.bucket_end_at < $1"#
+    r#"r."window" IN ('1m', '1h', '1d') AND r.bucket_start_at < $1 AND r.bucket_end_at < $1
+    AND r.created_at < $1"#
 );
 /// Aggregates of one minute alone: they go first when the volume of the database is nearly full.
 pub const MINUTES: Rule = Rule {
     table: "telemetry_agg",
     count: r#"-- retention_count_minutes
 SELECT count(*) FROM telemetry_agg AS r
-WHERE r."window" = '1m' AND r.bucket_start_at < $1 AND r.bucket_end_at < $1"#,
+WHERE r."window" = '1m' AND r.bucket_start_at < $1 AND r.bucket_end_at < $1 AND r.created_at < $1"#,
     delete: r#"-- retention_delete_minutes
 DELETE FROM telemetry_agg WHERE ctid = ANY (ARRAY(
     SELECT r.ctid FROM telemetry_agg AS r
-    WHERE r."window" = '1m' AND r.bucket_start_at < $1 AND r.bucket_end_at < $1
+    WHERE r."window" = '1m' AND r.bucket_start_at < $1 AND r.bucket_end_at < $1 AND r.created_at < $1
     LIMIT $2 FOR UPDATE SKIP LOCKED))"#,
 };
 /// Rows of the audit log.
