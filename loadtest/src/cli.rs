@@ -1,6 +1,7 @@
 //! Arguments and their help.
 
 mod connection;
+mod judge;
 mod record;
 mod replay;
 
@@ -13,9 +14,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use loadtest::cloud::{Auth, Mode, Plan};
 use loadtest::device::Place;
 use loadtest::stream::Tls;
-use loadtest::{barn, bench, cloud, door, drain, render, retention, verify, weigh};
+use loadtest::{barn, bench, cloud, door, drain, render, retention, weigh};
 use schema::clock::Clock;
 use schema::wire::envelope::Dialect;
+
+use judge::{ChaosArgs, VerifyArgs};
 
 /// A stranger with many devices: simulate a barn, pretend to be the cloud, replay traffic, judge and measure.
 ///
@@ -56,8 +59,10 @@ pub(crate) enum Command {
     Replay(Box<replay::ReplayArgs>),
     /// Be a barn full of sensors and weighing stations.
     Barn(BarnArgs),
-    /// Compare acknowledged event ids with what the pretend cloud has; exit 1 when one is missing.
+    /// Compare what was acknowledged with what the database and the cloud have; exit 1 when anything differs.
     Verify(VerifyArgs),
+    /// Break a whole barn by a plan that a seed decides, and judge what is left.
+    Chaos(ChaosArgs),
     /// Measure the engine against COPY and against its own bare SQL, in one run on one database.
     Bench(BenchArgs),
     /// Measure the engine's MQTT listener beside other brokers: acknowledgements per second, memory per connection.
@@ -106,6 +111,9 @@ pub(crate) struct CloudArgs {
     /// Remember accepted ids across restarts in this file.
     #[arg(long)]
     state_file: Option<PathBuf>,
+    /// Write each event as it was taken, and the ids of refused ones, for verify --cloud-events.
+    #[arg(long)]
+    events_file: Option<PathBuf>,
     /// Only count events that are older than what their lane delivered before, as they come from devices that replay
     /// old buffers, and from stations that upload a picture before they tell of the weighing.
     #[arg(long)]
@@ -120,6 +128,7 @@ impl CloudArgs {
             auth: self.auth,
             mode: self.mode,
             state_file: self.state_file,
+            events_file: self.events_file,
             tolerates_late: self.tolerate_late,
             clock: Clock::system(),
         }
@@ -266,48 +275,6 @@ impl BarnArgs {
             edge: self.edge.clone(),
             bad_share: self.bad_share,
             sessions_file: self.sessions_file.clone(),
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  farmiq-loadtest verify --ids-file ids.txt --cloud http://127.0.0.1:9301
-  farmiq-loadtest verify --ids-file ids.txt --sessions-file sessions.txt --expect-inference
-
-Every acknowledged id is mapped to its outbox id first. In the cloud but not acknowledged is no fault: the connection
-may have died between commit and PUBACK.
-
-Of each weighing the cloud must have one beginning, one end, its weights, its count of pictures, each picture once,
-and with --expect-inference one weight read from each. Ask when all is done: a picture that an engine had in its hands
-when it was killed is read when its lease is over (inference.lease_seconds).")]
-pub(crate) struct VerifyArgs {
-    /// Acknowledged event ids, one a line.
-    #[arg(long)]
-    ids_file: PathBuf,
-    /// The pretend cloud, or its control address.
-    #[arg(long, default_value = "http://127.0.0.1:9300")]
-    cloud: String,
-    /// Tenant of the ids.
-    #[arg(long, default_value = "t-001")]
-    tenant: String,
-    /// Weighings that stations completed (barn --sessions-file); each is compared with its session in the cloud.
-    #[arg(long)]
-    sessions_file: Option<PathBuf>,
-    /// The cloud must also have a weight read from every picture.
-    #[arg(long, requires = "sessions_file")]
-    expect_inference: bool,
-}
-
-impl VerifyArgs {
-    pub(crate) fn settings(self) -> verify::Settings {
-        verify::Settings {
-            ids_file: self.ids_file,
-            cloud: self.cloud,
-            tenant: self.tenant,
-            sessions_file: self.sessions_file,
-            expects_inference: self.expect_inference,
         }
     }
 }

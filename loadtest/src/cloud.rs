@@ -3,6 +3,7 @@
 mod auth;
 mod batch;
 mod judge;
+pub mod log;
 mod mode;
 mod routes;
 mod seen;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub mode: Mode,
     /// Accepted ids are appended here and read again at the next start.
     pub state_file: Option<PathBuf>,
+    /// What was decided about each event is written here, in order, for `verify` to read; an older file is replaced.
+    pub events_file: Option<PathBuf>,
     /// Whether an event older than what its lane delivered in an earlier batch is only counted. Real devices replay
     /// old buffers, so a test that does the same needs this.
     pub tolerates_late: bool,
@@ -67,6 +70,7 @@ impl Default for Settings {
             auth: Auth::None,
             mode: Mode::Ok,
             state_file: None,
+            events_file: None,
             tolerates_late: false,
             clock: Clock::system(),
         }
@@ -231,14 +235,15 @@ impl PretendCloud {
 }
 
 fn open_judge(settings: &Settings) -> Result<Judge> {
+    let log = settings.events_file.as_deref().map(log::EventLog::create).transpose()?;
     let Some(path) = &settings.state_file else {
-        return Ok(Judge::new(settings.tolerates_late, None, Seen::default()));
+        return Ok(Judge::new(settings.tolerates_late, None, log, Seen::default()));
     };
     let file = std::fs::OpenOptions::new().read(true).append(true).create(true).open(path);
     let file = file.with_context(|| format!("open {}", path.display()))?;
     let seen =
         Seen::read(std::io::BufReader::new(&file)).with_context(|| format!("read {}", path.display()))?;
-    Ok(Judge::new(settings.tolerates_late, Some(file), seen))
+    Ok(Judge::new(settings.tolerates_late, Some(file), log, seen))
 }
 
 async fn run_cloud(

@@ -170,7 +170,8 @@ pub fn content_hash(payload: &Value) -> String {
     hex::encode(Sha256::digest(payload.to_string()))
 }
 
-fn at_least_once(topic: String, body: String) -> Publish {
+/// A message at QoS 1 that is not retained.
+pub(crate) fn at_least_once(topic: String, body: String) -> Publish {
     Publish {
         topic: Arc::from(topic),
         payload: Bytes::from(body),

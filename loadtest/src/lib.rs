@@ -4,6 +4,7 @@
 
 pub mod barn;
 pub mod bench;
+pub mod chaos;
 pub mod climate;
 pub mod cloud;
 pub mod connection;

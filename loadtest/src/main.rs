@@ -9,7 +9,7 @@ use clap::Parser;
 use tokio::sync::watch;
 
 use loadtest::report::{note, say};
-use loadtest::{barn, bench, cloud, door, drain, record, render, replay, retention, verify, weigh};
+use loadtest::{barn, bench, chaos, cloud, door, drain, record, render, replay, retention, verify, weigh};
 use schema::clock::Clock;
 
 use cli::{Cli, Command};
@@ -69,6 +69,7 @@ async fn execute(command: Command, stop: watch::Receiver<bool>) -> Result<bool> 
         Command::Replay(args) => replay::run(args.settings()?, stop).await,
         Command::Barn(args) => live_barn(args, stop).await,
         Command::Verify(args) => verify::run(&args.settings()).await,
+        Command::Chaos(args) => chaos::run(args.settings(), stop).await,
         Command::Bench(args) => bench::run(args.settings(), stop).await.map(|()| true),
         Command::Door(args) => door::run(args.settings()?, stop).await.map(|()| true),
         Command::Drain(args) => drain::run(args.settings(), stop).await,

@@ -4,6 +4,7 @@ mod abuse;
 mod access;
 mod attack;
 mod backup;
+mod chaos;
 mod clients;
 mod clock;
 mod cloud;

@@ -90,10 +90,24 @@ pub(crate) fn name(pid: u32) -> Result<String> {
     Ok(read(pid, "comm")?.trim().to_owned())
 }
 
-fn children(pid: u32) -> Result<Vec<u32>> {
+/// The processes that a process has started and that live.
+///
+/// # Errors
+/// When there is no list of processes.
+pub(crate) fn children(pid: u32) -> Result<Vec<u32>> {
     let processes = std::fs::read_dir("/proc").context("list /proc")?;
     let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     Ok(pids.filter(|child| parent(*child).is_ok_and(|of| of == pid)).collect())
+}
+
+/// Open file handles of a process.
+///
+/// # Errors
+/// When the process is gone or is somebody else's.
+pub(crate) fn open_files(pid: u32) -> Result<usize> {
+    let files =
+        std::fs::read_dir(format!("/proc/{pid}/fd")).with_context(|| format!("list files of {pid}"))?;
+    Ok(files.count())
 }
 
 /// The fields of `stat` after the name, which may hold spaces and brackets itself: state, parent, ...

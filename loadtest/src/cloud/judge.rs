@@ -13,6 +13,7 @@ use schema::wire::event::{SESSION_AMENDED, SESSION_CREATED, SESSION_FINALIZED, T
 use schema::wire::time;
 
 use crate::cloud::batch::{Batch, Event, ReadingPayload, text};
+use crate::cloud::log::EventLog;
 use crate::cloud::mode::Mode;
 use crate::cloud::seen::{Mark, Seen};
 use crate::cloud::weighings::Weighings;
@@ -93,6 +94,8 @@ pub(crate) struct Judge {
     /// Whether a state file brought ids along: sessions may then have begun before the judge looked.
     has_past: bool,
     journal: Option<std::io::BufWriter<std::fs::File>>,
+    /// What was decided about each event.
+    log: Option<EventLog>,
 }
 
 /// The counters and errors of an answer.
@@ -105,7 +108,12 @@ struct Answer {
 }
 
 impl Judge {
-    pub(crate) fn new(tolerates_late: bool, journal: Option<std::fs::File>, seen: Seen) -> Self {
+    pub(crate) fn new(
+        tolerates_late: bool,
+        journal: Option<std::fs::File>,
+        log: Option<EventLog>,
+        seen: Seen,
+    ) -> Self {
         Self {
             verdict: Verdict::default(),
             has_past: !seen.is_empty(),
@@ -117,13 +125,14 @@ impl Judge {
             first_seen: VecDeque::new(),
             tolerates_late,
             journal: journal.map(std::io::BufWriter::new),
+            log,
         }
     }
 
-    /// Forgets everything but the journal file, whose old lines only matter to the next start.
+    /// Forgets everything but its files.
     pub(crate) fn reset(&mut self) {
-        let journal = self.journal.take();
-        *self = Self { journal, ..Self::new(self.tolerates_late, None, Seen::default()) };
+        let (journal, log) = (self.journal.take(), self.log.take());
+        *self = Self { journal, ..Self::new(self.tolerates_late, None, log, Seen::default()) };
     }
 
     pub(crate) fn violate(&mut self, kind: &str, detail: impl Into<String>) {
@@ -149,8 +158,15 @@ impl Judge {
     /// Remembers that a batch was refused as a whole. Of a single event the cloud has now said no to that event.
     pub(crate) fn refuse(&mut self, batch: &Batch<'_>) {
         if let [only] = batch.events.as_slice() {
-            self.refused_before.insert(text(Event::read(only).event_id).into_owned());
+            self.note_refusal(text(Event::read(only).event_id).into_owned());
         }
+    }
+
+    fn note_refusal(&mut self, event_id: String) {
+        if let Some(log) = &mut self.log {
+            log.refused(&event_id);
+        }
+        self.refused_before.insert(event_id);
     }
 
     /// Works through a well-formed batch and makes the body of the answer.
@@ -160,7 +176,7 @@ impl Judge {
         for (index, raw) in batch.events.iter().enumerate() {
             let event = Event::read(raw);
             if *mode == Mode::RejectWithoutIds && index == 0 {
-                self.refused_before.insert(text(event.event_id).into_owned());
+                self.note_refusal(text(event.event_id).into_owned());
                 answer.rejected += 1;
                 answer.errors.push(json!({"error": "publish failed"}));
                 continue;
@@ -169,6 +185,9 @@ impl Judge {
         }
         if let Some(journal) = &mut self.journal {
             journal.flush().expect("the state file can be written");
+        }
+        if let Some(log) = &mut self.log {
+            log.flush();
         }
         self.verdict.accepted += answer.accepted;
         self.verdict.duplicated += answer.duplicated;
@@ -210,7 +229,7 @@ impl Judge {
         if let Mode::RejectIds { ids, marks } = mode
             && let Some(error) = ids.get(event_id.as_ref())
         {
-            self.refused_before.insert(event_id.clone().into_owned());
+            self.note_refusal(event_id.clone().into_owned());
             if *marks {
                 self.seen.insert(&tenant_id, &event_id, Mark::Lost);
             }
@@ -321,6 +340,9 @@ impl Judge {
         }
         if let Some(journal) = &mut self.journal {
             writeln!(journal, "{tenant_id}\t{event_id}").expect("the state file can be written");
+        }
+        if let Some(log) = &mut self.log {
+            log.accepted(self.verdict.received_batches, raw);
         }
         keep(&mut self.events, EVENTS_KEPT_MAX, Bytes::copy_from_slice(raw.get().as_bytes()));
         let first_seen = FirstSeen {

@@ -363,15 +363,15 @@ async fn acknowledged_ids_are_compared_with_what_arrived() {
     let ids_file = directory.path().join("ids");
     std::fs::write(&ids_file, format!("{}\n{}\n{}\n", id(1), id(1), id(7))).unwrap();
     let settings = crate::verify::Settings {
-        ids_file,
-        cloud: edge.base(),
-        tenant: "t-001".into(),
-        sessions_file: None,
-        expects_inference: false,
+        ids_file: Some(ids_file),
+        cloud: Some(edge.base()),
+        ..crate::verify::Settings::default()
     };
-    let comparison = crate::verify::compare(&settings).await.unwrap();
-    assert_eq!(comparison.missing, [id(7)]);
-    assert_eq!((comparison.unacknowledged, comparison.repeated, comparison.in_cloud), (1, 1, 2));
+    let findings = crate::verify::judge(&settings).await.unwrap();
+    assert!(!findings.is_good());
+    let differences = findings.first_differences();
+    assert_eq!(differences.len(), 1, "{differences:?}");
+    assert!(differences[0].contains(&id(7)), "{differences:?}");
 }
 
 #[tokio::test]
