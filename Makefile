@@ -8,7 +8,11 @@ CARGO_DENY := target/tools/bin/cargo-deny
 DEPLOY_TOOLS := target/tools/deploy
 DATA_DIR ?=
 PREBUILT = $(and $(wildcard target/release/farmiq-edge),$(wildcard target/release/farmiq-loadtest))
-STATIC := $(shell uname -m)-unknown-linux-musl
+# The target of a program that needs no library of the system: with musl where Rust's library for it is installed, otherwise with
+# glibc, which is linked in as well (its resolver knows files and DNS by itself since 2.34).
+MACHINE := $(shell uname -m)
+STATIC := $(MACHINE)-unknown-linux-$(if $(wildcard $(shell rustc --print sysroot 2>/dev/null)/lib/rustlib/$(MACHINE)-unknown-linux-musl/lib),musl,gnu)
+STATIC_ENV := $(if $(findstring musl,$(STATIC)),CC_$(subst -,_,$(STATIC))=musl-gcc,RUSTFLAGS="-C target-feature=+crt-static")
 
 .PHONY: $(STATIC) help up test test-large two-months lint advisories deploy-check documents image package bundle bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model to-open to-run to-test
 
@@ -49,13 +53,13 @@ documents: ## Run the commands of the documents that are marked as runnable; as 
 	tests/documents
 
 $(STATIC):
-	CC_$(subst -,_,$(STATIC))=musl-gcc cargo build --release --locked -p farmiq-edge --target $(STATIC)
+	$(STATIC_ENV) cargo build --profile dist --locked -p farmiq-edge --target $(STATIC)
 
-image: $(STATIC) ## Build both images into target/image; needs buildah, mmdebstrap, musl-tools and the Rust target musl
-	@PROGRAM=target/$(STATIC)/release/farmiq-edge deploy/image/build
+image: $(STATIC) ## Build both images into target/image; needs buildah and mmdebstrap
+	@PROGRAM=target/$(STATIC)/dist/farmiq-edge deploy/image/build
 
 package: $(STATIC) ## Build the Debian package into target/debian; needs cargo-deb
-	cargo deb --no-build --strip -p farmiq-edge --target $(STATIC) --output target/debian/
+	cargo deb --no-build --profile dist -p farmiq-edge --target $(STATIC) --output target/debian/
 
 bundle: image package ## Pack images, manifests and package into one file for a box without internet
 	@deploy/bin/bundle
