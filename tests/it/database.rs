@@ -190,7 +190,7 @@ async fn a_server_that_would_lose_commits_is_turned_down_with_a_way_out() {
 #[tokio::test]
 async fn a_database_that_does_not_hold_every_text_is_turned_down() {
     let db = Database::empty().await;
-    let name = format!("latin_{}", std::process::id());
+    let name = postgres::unique_name();
     db.execute(&format!("CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")).await;
     let (head, _) = db.url.rsplit_once("dbname=").expect("a URL of the tests");
     let refused = postgres::store(&format!("{head}dbname={name}")).migrate().await.expect_err("refused");

@@ -1,11 +1,11 @@
 //! A real PostgreSQL database per test, copied from a migrated template.
 
 use argon2::password_hash::SaltString;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use schema::clock::Timestamp;
 use schema::store::{Store, StoreSettings, index, partition};
 use tokio_postgres::{Client, NoTls};
+use uuid::Uuid;
 
 /// Names the server for tests; `tests/with-postgres` sets it.
 const URL_VARIABLE: &str = "FARMIQ_TEST_DATABASE_URL";
@@ -136,9 +136,10 @@ fn of_database(name: &str) -> String {
     format!("{head}dbname={name}")
 }
 
-fn unique_name() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+/// A name that no other database of the server has. The number of a process would not do: it comes again within one run.
+#[must_use]
+pub fn unique_name() -> String {
+    format!("test_{}", Uuid::new_v4().simple())
 }
 
 /// The name of the migrated template; whichever test process comes first makes it.
