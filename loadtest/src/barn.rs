@@ -1,13 +1,15 @@
 //! A barn full of simulated devices: sensors with day curves in every dialect, and weighing stations of two kinds.
 
+mod books;
 mod scale;
 mod sensor;
 mod station;
+mod subscriber;
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -18,22 +20,45 @@ use schema::clock::{Clock, Timestamp};
 use schema::store::bench::{Allowed, allowlist_script};
 use schema::wire::envelope::Dialect;
 
+use crate::connection::logins::Logins;
+use crate::connection::provision::{Api, Newcomer};
+use crate::connection::{Connection, Device};
 use crate::device::{Place, Station};
-use crate::mqtt::Login;
+use crate::mqtt::{Login, refusal};
 use crate::publisher::{self, Link, Meter, Source};
 use crate::report::{self, Live};
+use crate::run::{Refusal, Run, Verdict};
 use crate::station::{Access, Tally};
+use crate::threshold::{self, Threshold};
+use crate::watched::{self, Watched};
+
+use books::{Books, Lines};
+pub use subscriber::Subscribers;
 
 /// Messages a device keeps in flight.
 const WINDOW: usize = 20;
-/// Keepalive of every device.
-const KEEPALIVE_SECONDS: u16 = 60;
+/// How long deliveries are waited for after the devices left.
+const DELIVERY_WAIT: Duration = Duration::from_secs(5);
+/// How long the metrics of the engine may take.
+const SCRAPE_WAIT_MAX: Duration = Duration::from_millis(500);
+/// How often they are asked for.
+const SCRAPE_EVERY: Duration = Duration::from_secs(1);
+/// Refused devices that are named one by one.
+const NAMED_MAX: usize = 10;
 
 /// A barn and how long it lives.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `host:port` of the broker.
-    pub broker: String,
+    /// The broker, and what each device shows there.
+    pub connection: Connection,
+    /// Where devices are let in first, and the file that keeps their logins.
+    pub provision: Option<(Api, Option<PathBuf>)>,
+    /// Connections opened per second at most.
+    pub connects_per_second: f64,
+    /// Time between two storms, in which all sensors lose their connections and come back at once.
+    pub storm_every: Option<Duration>,
+    /// Who listens.
+    pub subscribers: Option<Subscribers>,
     /// Tenant, farm and barn.
     pub place: Place,
     /// Sensors, each with seven metrics and a connection of its own.
@@ -46,10 +71,6 @@ pub struct Settings {
     pub weigh_seconds: f64,
     /// The dialect of all sensors; `None` mixes the three.
     pub dialect: Option<Dialect>,
-    /// Devices log in as this prefix followed by their id; `None` is anonymous.
-    pub user_prefix: Option<String>,
-    /// Password of every device.
-    pub password: Option<String>,
     /// Simulated seconds per real second.
     pub speed: f64,
     /// Real time until the devices leave; `None` is for ever.
@@ -64,6 +85,16 @@ pub struct Settings {
     pub bad_share: f64,
     /// Where weighings of stations with pictures are appended, one JSON object a line.
     pub sessions_file: Option<PathBuf>,
+    /// Where the ledger is written: what became of each message.
+    pub ledger: Option<PathBuf>,
+    /// Where the run is written.
+    pub run_file: Option<PathBuf>,
+    /// What must not be.
+    pub fail_if: Vec<Threshold>,
+    /// Processes to watch.
+    pub watched: watched::Settings,
+    /// What the user said, for the report.
+    pub told: BTreeMap<String, String>,
 }
 
 /// The ids of the sensors: `d-001`, `d-002`, ...
@@ -87,92 +118,238 @@ pub fn allowlist_sql(settings: &Settings, now: Timestamp) -> String {
     allowlist_script(&Allowed { tenant, farm, barn, devices: &devices, stations: &stations }, now)
 }
 
-/// Lets the barn live until its time is over or `stop` becomes true, and prints what was published.
+/// Lets the barn live until its time is over or `stop` becomes true, and prints what was published. True when every
+/// device was let in and no threshold was passed.
 ///
 /// # Errors
-/// When a device cannot connect at first, or the ids file cannot be written.
-pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<()> {
-    let meter = Arc::new(Meter::default());
-    let started = Instant::now();
-    let tally = Arc::new(Tally::default());
-    let mut devices = spawn(&settings, &meter, &tally, started, stop)?;
-    let mut live = Live::start(None);
-    let everyone = async {
+/// When the broker is not there at first, or a file cannot be written.
+pub async fn run(mut settings: Settings, stop: watch::Receiver<bool>) -> Result<bool> {
+    settings.connection.probe().await?;
+    if let Some((api, file)) = settings.provision.take() {
+        settings.connection.logins = let_in(&api, &settings, file).await?;
+    }
+    let life = Life {
+        books: Books::open(&settings)?,
+        meter: Arc::new(Meter::default()),
+        tally: Arc::new(Tally::default()),
+        settings: &settings,
+    };
+    life.run(stop).await
+}
+
+async fn let_in(api: &Api, settings: &Settings, file: Option<PathBuf>) -> Result<Logins> {
+    let ids = device_ids(settings.devices)
+        .chain(station_ids(settings.stations).map(|(_, device)| device))
+        .map(|id| Newcomer {
+            device: Device { tenant: settings.place.tenant.clone(), id },
+            farm: settings.place.farm.clone(),
+            barn: settings.place.barn.clone(),
+        });
+    let newcomers: Vec<_> = ids.collect();
+    let mut live = Live::start(Some(newcomers.len() as u64));
+    let table = api.let_in(newcomers, |done| live.show(done as u64, "devices let in")).await;
+    live.finish();
+    let table = table?;
+    if let Some(file) = file {
+        table.write(&file)?;
+    }
+    Ok(Logins::Table(table))
+}
+
+/// A barn under way.
+struct Life<'a> {
+    settings: &'a Settings,
+    books: Arc<Books>,
+    meter: Arc<Meter>,
+    tally: Arc<Tally>,
+}
+
+impl Life<'_> {
+    async fn run(&self, stop: watch::Receiver<bool>) -> Result<bool> {
+        let began_at = Clock::system().now();
+        let (end, ended) = watch::channel(false);
+        let mut listeners = JoinSet::new();
+        let mut live = Live::start(None);
+        let mut watched = Watched::new(self.settings.watched.clone());
+        let outcome = {
+            let work = async {
+                if let Some(subscribers) = &self.settings.subscribers {
+                    subscribers.join(&mut listeners, &self.books, ended.clone()).await?;
+                }
+                self.live(stop.clone()).await?;
+                self.wait_for_deliveries(stop).await;
+                Ok::<(), anyhow::Error>(())
+            };
+            self.watch(work, &mut live, &mut watched).await
+        };
+        end.send_replace(true);
+        while let Some(listener) = listeners.join_next().await {
+            listener.context("a subscriber's task broke")??;
+        }
+        live.finish();
+        self.books.ledger.finish()?;
+        outcome?;
+        report::say(report::publish_line(&self.meter, self.books.timeline.started().elapsed()));
+        if self.settings.edge.is_some() {
+            report::say(self.tally.line());
+        }
+        self.conclude(began_at)
+    }
+
+    /// Everybody's life, from connecting to leaving.
+    async fn live(&self, stop: watch::Receiver<bool>) -> Result<()> {
+        let sessions = Lines::open(self.settings.sessions_file.as_deref())?;
+        let time = SimulatedTime::new(self.settings, self.books.timeline.started());
+        let mut turns =
+            tokio::time::interval(Duration::from_secs_f64(1.0 / self.settings.connects_per_second));
+        let mut devices = JoinSet::new();
+        for (index, device) in device_ids(self.settings.devices).enumerate() {
+            turns.tick().await;
+            let dialect = self.settings.dialect.unwrap_or(Dialect::ALL[index % Dialect::ALL.len()]);
+            let books = Arc::clone(&self.books);
+            let sensor = sensor::Sensor::new(self.settings, device.clone(), index, dialect, &time, books);
+            let mut link = self.link(&device)?;
+            link.login.will = Some(sensor.will());
+            devices.spawn(publish(link, sensor, Arc::clone(&self.meter), stop.clone()));
+        }
+        for (index, (station, device)) in station_ids(self.settings.stations).enumerate() {
+            turns.tick().await;
+            let link = self.link(&device)?;
+            if let Some(edge) = &self.settings.edge {
+                let access = self.access(link, edge);
+                let station = Station { place: self.settings.place.clone(), station, device };
+                let files = (self.books.ids.clone(), sessions.clone());
+                let rounds = station::Rounds::new(self.settings, station, &access, index, &time, files);
+                devices.spawn(rounds.run(stop.clone()));
+                continue;
+            }
+            let books = Arc::clone(&self.books);
+            let source = scale::Scale::new(self.settings, station, device, index, &time, books);
+            devices.spawn(publish(link, source, Arc::clone(&self.meter), stop.clone()));
+        }
         while let Some(ended) = devices.join_next().await {
             ended.context("a device's task broke")??;
         }
         Ok(())
-    };
-    let outcome: Result<()> = report::watch(everyone, &meter, started, &mut live).await;
-    live.finish();
-    report::say(report::publish_line(&meter, started.elapsed()));
-    if settings.edge.is_some() {
-        report::say(tally.line());
     }
-    outcome
-}
 
-fn spawn(
-    settings: &Settings,
-    meter: &Arc<Meter>,
-    tally: &Arc<Tally>,
-    started: Instant,
-    stop: watch::Receiver<bool>,
-) -> Result<JoinSet<Result<()>>> {
-    let ledger = Ledger::open(settings.ids_file.as_deref())?;
-    let sessions = Ledger::open(settings.sessions_file.as_deref())?;
-    let time = SimulatedTime::new(settings, started);
-    let mut devices = JoinSet::new();
-    for (index, device) in device_ids(settings.devices).enumerate() {
-        let dialect = settings.dialect.unwrap_or(Dialect::ALL[index % Dialect::ALL.len()]);
-        let sensor = sensor::Sensor::new(settings, device.clone(), index, dialect, &time, ledger.clone());
-        let login = Login { will: Some(sensor.will()), ..login(settings, device) };
-        devices.spawn(live(settings.broker.clone(), login, sensor, Arc::clone(meter), stop.clone()));
+    fn link(&self, device: &str) -> Result<Link> {
+        let known = Device { tenant: self.settings.place.tenant.clone(), id: device.to_owned() };
+        self.settings.connection.link(&known, device.to_owned(), WINDOW)
     }
-    for (index, (station, device)) in station_ids(settings.stations).enumerate() {
-        let login = login(settings, device.clone());
-        if let Some(edge) = &settings.edge {
-            let (meter, tally) = (Arc::clone(meter), Arc::clone(tally));
-            let access = Access {
-                broker: settings.broker.clone(),
-                tls: None,
-                edge: edge.clone(),
-                login,
-                meter,
-                tally,
-            };
-            let station = Station { place: settings.place.clone(), station, device };
-            let ledgers = (ledger.clone(), sessions.clone());
-            let rounds = station::Rounds::new(settings, station, &access, index, &time, ledgers);
-            devices.spawn(rounds.run(stop.clone()));
-            continue;
+
+    fn access(&self, link: Link, edge: &str) -> Access {
+        let Link { broker, tls, login, .. } = link;
+        let login: Login = login;
+        let (meter, tally) = (Arc::clone(&self.meter), Arc::clone(&self.tally));
+        Access { broker, tls, edge: edge.to_owned(), login, meter, tally }
+    }
+
+    async fn wait_for_deliveries(&self, mut stop: watch::Receiver<bool>) {
+        let Some(subscribers) = &self.settings.subscribers else { return };
+        let everything = async {
+            while self.books.delivered.load(Ordering::Relaxed) < self.expected(subscribers) {
+                tokio::time::sleep(report::REDRAW_EVERY).await;
+            }
+        };
+        tokio::select! {
+            _ = tokio::time::timeout(DELIVERY_WAIT, everything) => {}
+            _ = stop.wait_for(|is_stopped| *is_stopped) => {}
         }
-        let source = scale::Scale::new(settings, station, device, index, &time, ledger.clone());
-        devices.spawn(live(settings.broker.clone(), login, source, Arc::clone(meter), stop.clone()));
     }
-    Ok(devices)
+
+    /// Deliveries there must be: of what was acknowledged, to each subscriber or to one of them.
+    fn expected(&self, subscribers: &Subscribers) -> u64 {
+        let each = if subscribers.is_shared { 1 } else { subscribers.count as u64 };
+        self.books.telemetry_acknowledged.load(Ordering::Relaxed) * each
+    }
+
+    async fn watch<T>(&self, work: impl Future<Output = T>, live: &mut Live, watched: &mut Watched) -> T {
+        tokio::pin!(work);
+        let mut redraw = tokio::time::interval(report::REDRAW_EVERY);
+        let mut scrape = tokio::time::interval(SCRAPE_EVERY);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = scrape.tick() => {
+                    // A metric that cannot be had leaves a hole in the curve.
+                    drop(tokio::time::timeout(SCRAPE_WAIT_MAX, watched.scrape()).await);
+                }
+                _ = redraw.tick() => {
+                    if let Some(error) = self.meter.take_error() {
+                        live.keep(&format!("connection lost: {error}"));
+                    }
+                    self.books.timeline.tick(|since| watched.usage(since));
+                    let elapsed = self.books.timeline.started().elapsed();
+                    live.show(self.meter.acknowledged(), &report::publish_line(&self.meter, elapsed));
+                }
+            }
+        }
+    }
+
+    fn conclude(&self, began_at: Timestamp) -> Result<bool> {
+        let mut run = Run::new("barn", began_at, Clock::system().now());
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let mut counts = vec![
+            ("published", self.meter.published()),
+            ("acknowledged", self.meter.acknowledged()),
+            ("refused", count(&self.meter.refused)),
+            ("unanswered", count(&self.books.unanswered)),
+            ("resent", count(&self.meter.resent)),
+            ("reconnects", count(&self.meter.reconnects)),
+            ("devices", (self.settings.devices + self.settings.stations) as u64),
+        ];
+        if let Some(subscribers) = &self.settings.subscribers {
+            let (delivered, expected) = (count(&self.books.delivered), self.expected(subscribers));
+            counts.push(("delivered", delivered));
+            counts.push(("undelivered", expected.saturating_sub(delivered)));
+        }
+        run.counts = counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+        run.take(&self.books.timeline);
+        (run.settings, run.seed) = (self.settings.told.clone(), Some(self.settings.seed));
+        run.refusals = self.books.refusals();
+        run.verdict = self.verdict(&run)?;
+        for line in threshold::summary(&run) {
+            report::say(line);
+        }
+        if let Some(path) = &self.settings.run_file {
+            run.write(path)?;
+        }
+        Ok(run.verdict.passed)
+    }
+
+    fn verdict(&self, run: &Run) -> Result<Verdict> {
+        let named = run.refusals.iter().take(NAMED_MAX);
+        let line = |it: &Refusal| match it.messages {
+            0 => format!("{}: not let in, code {:#04x}: {}", it.device, it.code, it.reason),
+            messages => {
+                format!(
+                    "{}: {messages} messages refused with code {:#04x}: {}",
+                    it.device, it.code, it.reason
+                )
+            }
+        };
+        let mut reasons: Vec<_> = named.map(line).collect();
+        if run.refusals.len() > NAMED_MAX {
+            reasons.push(format!("… and {} more refusals", run.refusals.len() - NAMED_MAX));
+        }
+        reasons.extend(threshold::broken(&self.settings.fail_if, std::slice::from_ref(run))?);
+        Ok(Verdict { passed: reasons.is_empty(), reasons })
+    }
 }
 
-async fn live(
-    broker: String,
-    login: Login,
+async fn publish(
+    link: Link,
     mut source: impl Source,
     meter: Arc<Meter>,
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
-    let link = Link { broker, tls: None, login, window: WINDOW };
-    publisher::publish_all(&link, &mut source, &meter, stop).await
+    publisher::publish_patiently(&link, &mut source, &meter, stop).await
 }
 
-fn login(settings: &Settings, device: String) -> Login {
-    let user = settings.user_prefix.as_ref().map(|prefix| format!("{prefix}{device}"));
-    Login {
-        client_id: device,
-        user,
-        password: settings.password.clone(),
-        keepalive_seconds: KEEPALIVE_SECONDS,
-        ..Login::default()
-    }
+/// The line of a report about refusals of one device.
+fn refused(device: &str, code: u8, messages: u64) -> Refusal {
+    Refusal { device: device.to_owned(), code, reason: refusal(code).to_owned(), messages }
 }
 
 /// The clock on the barn's wall, which may run fast.
@@ -210,32 +387,5 @@ impl SimulatedTime {
     /// The earlier of `at` and the end.
     fn or_end(&self, at: Instant) -> Instant {
         self.ends.map_or(at, |ends| at.min(ends))
-    }
-}
-
-/// The file of acknowledged event ids, shared by all devices.
-#[derive(Clone, Debug)]
-struct Ledger(Option<Arc<Mutex<BufWriter<File>>>>);
-
-impl Ledger {
-    fn open(path: Option<&Path>) -> Result<Self> {
-        let Some(path) = path else {
-            return Ok(Self(None));
-        };
-        let file = File::options().append(true).create(true).open(path);
-        let file = file.with_context(|| format!("open {}", path.display()))?;
-        Ok(Self(Some(Arc::new(Mutex::new(BufWriter::new(file))))))
-    }
-
-    /// Appends and flushes: what the file holds was acknowledged, whatever happens next.
-    fn append<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Result<()> {
-        let Some(file) = &self.0 else {
-            return Ok(());
-        };
-        let mut file = file.lock().expect("writing a line does not panic");
-        for id in ids {
-            writeln!(file, "{id}").context("append to the ids file")?;
-        }
-        file.flush().context("flush the ids file")
     }
 }

@@ -1,22 +1,23 @@
 //! Arguments and their help.
 
+pub(crate) mod barn;
 mod connection;
 mod judge;
 mod record;
 mod replay;
+mod report;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use loadtest::cloud::{Auth, Mode, Plan};
 use loadtest::device::Place;
 use loadtest::stream::Tls;
-use loadtest::{barn, bench, cloud, door, drain, render, retention, weigh};
+use loadtest::{bench, cloud, door, drain, render, retention, weigh};
 use schema::clock::Clock;
-use schema::wire::envelope::Dialect;
 
 use judge::{ChaosArgs, VerifyArgs};
 
@@ -28,6 +29,12 @@ use judge::{ChaosArgs, VerifyArgs};
     name = "farmiq-loadtest",
     version,
     after_help = "\
+Record a barn, play it back ten times as fast as new data, and look at the report:
+  farmiq-loadtest record --broker 127.0.0.1:1883 --out barn
+  farmiq-loadtest replay barn-*.jsonl.gz --broker mqtts://box:8883 --ca ca.pem --credentials logins.csv --speed 10 \\
+      --new-ids --shift-times due --ledger ledger.jsonl.gz --run-file run.json
+  farmiq-loadtest report run.json --html report.html --fail-if 'p99>50ms' --fail-if 'refused>0'
+
 A whole rehearsal, one shell each:
   farmiq-loadtest cloud --listen 127.0.0.1:9300 --control 127.0.0.1:9301
   farmiq-loadtest barn --print-allowlist-sql | psql \"$DATABASE_URL\"
@@ -58,7 +65,9 @@ pub(crate) enum Command {
     /// Play recordings back, each device through a connection and a login of its own.
     Replay(Box<replay::ReplayArgs>),
     /// Be a barn full of sensors and weighing stations.
-    Barn(BarnArgs),
+    Barn(Box<barn::BarnArgs>),
+    /// Make one HTML page of runs, and an exit status of thresholds.
+    Report(report::ReportArgs),
     /// Compare what was acknowledged with what the database and the cloud have; exit 1 when anything differs.
     Verify(VerifyArgs),
     /// Break a whole barn by a plan that a seed decides, and judge what is left.
@@ -150,133 +159,6 @@ pub(crate) struct BrokerArgs {
     /// Broker as host:port.
     #[arg(long, default_value = "127.0.0.1:1883")]
     broker: String,
-}
-
-/// How sensors write their bodies.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum DialectChoice {
-    /// One device after the other in each dialect.
-    Mix,
-    /// The full envelope.
-    Canonical,
-    /// The envelope with explicit nulls.
-    NullFields,
-    /// Top-level keys, no envelope.
-    Flat,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  farmiq-loadtest barn --print-allowlist-sql | psql \"$DATABASE_URL\"
-  farmiq-loadtest barn --broker 127.0.0.1:1883 --devices 12 --stations 2
-  farmiq-loadtest barn --devices 100 --interval-seconds 1 --ids-file ids.txt --duration-seconds 60
-  farmiq-loadtest barn --speed 60 --dialect flat       (an hour of barn in a minute)
-  farmiq-loadtest barn --stations 2 --edge http://127.0.0.1:3000 --ids-file ids.txt --sessions-file sessions.txt
-  farmiq-loadtest barn --devices 0 --stations 8 --edge http://127.0.0.1:3000 --weigh-seconds 15 --bad-share 0.5
-
-Each sensor d-001, d-002, ... has its own connection, seven metrics, a retained status and a last will; each station
-st-01 (device wv-001), ... weighs whole sessions. --ids-file holds the acknowledged ids the cloud must see.
-
-With --edge stations draw a bird, upload its pictures and speak as real devices do. st-01, st-03, ... are of the kind
-weight-vision-service: presign, PUT, complete, the session over HTTP, then the same events again over MQTT. st-02, ...
-are iot-weighvision-agents: presign in camelCase, PUT, no complete, pictures announced before their session begins, a
-second connection per session that takes the place of the first, and a will as old as the process. In --bad-share of
-the weighings they also end a session before they begin it, say things twice, or have no weight. They show no token:
-the engine needs auth.mode = compat. It lets a device ask for 10 uploads a minute (media.presign_per_minute), and a
-weighing takes two: with --weigh-seconds below 12 stations meet 429 and try again, as devices do.
-
-Each line of --sessions-file is a weighing that went through: its session, the true weight, its pictures. What the
-engine read from them: curl -H 'x-tenant-id: t-001' 'http://127.0.0.1:3000/api/v1/inference/results?sessionId=...'")]
-pub(crate) struct BarnArgs {
-    #[command(flatten)]
-    broker: BrokerArgs,
-    /// Sensors.
-    #[arg(long, default_value_t = 12)]
-    devices: usize,
-    /// Weighing stations.
-    #[arg(long, default_value_t = 1)]
-    stations: usize,
-    /// Simulated seconds between two polls of a sensor; a poll is seven readings.
-    #[arg(long, default_value_t = 5.0)]
-    interval_seconds: f64,
-    /// Simulated seconds between two weighings of a station.
-    #[arg(long, default_value_t = 30.0)]
-    weigh_seconds: f64,
-    /// Tenant id.
-    #[arg(long, default_value = "t-001")]
-    tenant: String,
-    /// Farm id.
-    #[arg(long, default_value = "f-001")]
-    farm: String,
-    /// Barn id.
-    #[arg(long, default_value = "b-001")]
-    barn: String,
-    /// How sensors write their bodies.
-    #[arg(long, value_enum, default_value = "mix")]
-    dialect: DialectChoice,
-    /// Log in as this prefix followed by the device id; without it anonymously.
-    #[arg(long)]
-    user_prefix: Option<String>,
-    /// Password of every device.
-    #[arg(long, requires = "user_prefix")]
-    password: Option<String>,
-    /// Simulated seconds per real second.
-    #[arg(long, default_value_t = 1.0)]
-    speed: f64,
-    /// Leave after so many real seconds; without it stay until Ctrl-C.
-    #[arg(long)]
-    duration_seconds: Option<f64>,
-    /// Decides the weather; event ids never repeat.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Append each acknowledged event id that the cloud must see, one a line.
-    #[arg(long)]
-    ids_file: Option<PathBuf>,
-    /// HTTP API of the engine, http://host:port; with it stations upload pictures.
-    #[arg(long)]
-    edge: Option<String>,
-    /// Share of weighings in which stations have bad habits, 0 to 1.
-    #[arg(long, default_value_t = 0.2, value_parser = parse_share)]
-    bad_share: f64,
-    /// Append each weighing that went through, for verify; needs --edge.
-    #[arg(long, requires = "edge")]
-    sessions_file: Option<PathBuf>,
-    /// Print the SQL that enables these devices and stations, and leave.
-    #[arg(long)]
-    pub(crate) print_allowlist_sql: bool,
-    /// Write that SQL to a file, then go on.
-    #[arg(long)]
-    pub(crate) allowlist_file: Option<PathBuf>,
-}
-
-impl BarnArgs {
-    pub(crate) fn settings(&self) -> barn::Settings {
-        barn::Settings {
-            broker: self.broker.broker.clone(),
-            place: Place { tenant: self.tenant.clone(), farm: self.farm.clone(), barn: self.barn.clone() },
-            devices: self.devices,
-            stations: self.stations,
-            interval_seconds: self.interval_seconds,
-            weigh_seconds: self.weigh_seconds,
-            dialect: match self.dialect {
-                DialectChoice::Mix => None,
-                DialectChoice::Canonical => Some(Dialect::Canonical),
-                DialectChoice::NullFields => Some(Dialect::NullFields),
-                DialectChoice::Flat => Some(Dialect::Flat),
-            },
-            user_prefix: self.user_prefix.clone(),
-            password: self.password.clone(),
-            speed: self.speed,
-            duration: self.duration_seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 1e9))),
-            seed: self.seed,
-            ids_file: self.ids_file.clone(),
-            edge: self.edge.clone(),
-            bad_share: self.bad_share,
-            sessions_file: self.sessions_file.clone(),
-        }
-    }
 }
 
 #[derive(Debug, Args)]

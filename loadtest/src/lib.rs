@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod lines;
 pub mod listener;
 pub mod mqtt;
+pub mod page;
 pub mod publisher;
 pub mod record;
 pub mod recording;

@@ -68,7 +68,6 @@ pub async fn listen<S: Sink>(
     let mut stream = open(link, subscription).await?;
     loop {
         let mut session = Session { link, stream, inbox: BytesMut::new() };
-        sink.subscribed();
         match session.serve(sink, &mut stop).await {
             Err(End::Lost(error)) => sink.lost(&error),
             Err(End::Failed(error)) => return Err(error),
@@ -147,13 +146,12 @@ impl Session<'_> {
                     Err(error) => return Err(End::Lost(error.into())),
                 },
                 () = tokio::time::sleep(TICK) => sink.tick().map_err(End::Failed)?,
-                _ = stop.wait_for(|is_stopped| *is_stopped) => {
-                    // A broker that is gone needs no good-bye.
-                    drop(self.write(&mqtt::DISCONNECT).await);
-                    return Ok(());
-                }
+                _ = stop.wait_for(|is_stopped| *is_stopped) => break,
             }
         }
+        // A broker that is gone needs no good-bye.
+        drop(self.write(&mqtt::DISCONNECT).await);
+        Ok(())
     }
 
     fn next_event(&mut self) -> Result<Option<Event>, End> {
@@ -184,7 +182,10 @@ fn answer<S: Sink>(event: Event, sink: &mut S, out: &mut Vec<u8>) -> Result<(), 
             out.extend(answer);
         }
         Event::Release(packet_id) => listen::put_completion(out, packet_id),
-        Event::Subscribed(codes) => check(&codes).map_err(End::Failed)?,
+        Event::Subscribed(codes) => {
+            check(&codes).map_err(End::Failed)?;
+            sink.subscribed();
+        }
         Event::PingResp => {}
     }
     Ok(())

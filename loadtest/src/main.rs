@@ -6,10 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 use loadtest::report::{note, say};
-use loadtest::{barn, bench, chaos, cloud, door, drain, record, render, replay, retention, verify, weigh};
+use loadtest::{
+    barn, bench, chaos, cloud, door, drain, page, record, render, replay, retention, verify, weigh,
+};
 use schema::clock::Clock;
 
 use cli::{Cli, Command};
@@ -25,7 +28,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// Lets this process open as many files as the system allows it: each simulated device has a socket.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where that is not allowed, the connection that is one too many says so.
+    drop(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }));
+}
+
 fn run(cli: Cli) -> Result<bool> {
+    raise_file_limit();
     // A benchmark shares its cores with what it measures: one thread is enough for fifty sockets and a cloud.
     let mut runtime = if matches!(
         cli.command,
@@ -67,7 +78,8 @@ async fn execute(command: Command, stop: watch::Receiver<bool>) -> Result<bool> 
             Ok(true)
         }
         Command::Replay(args) => replay::run(args.settings()?, stop).await,
-        Command::Barn(args) => live_barn(args, stop).await,
+        Command::Barn(args) => live_barn(*args, stop).await,
+        Command::Report(args) => page::run(&args.settings()),
         Command::Verify(args) => verify::run(&args.settings()).await,
         Command::Chaos(args) => chaos::run(args.settings(), stop).await,
         Command::Bench(args) => bench::run(args.settings(), stop).await.map(|()| true),
@@ -91,8 +103,8 @@ async fn serve_cloud(settings: cloud::Settings, mut stop: watch::Receiver<bool>)
     Ok(verdict.violations_total == 0)
 }
 
-async fn live_barn(args: cli::BarnArgs, stop: watch::Receiver<bool>) -> Result<bool> {
-    let settings = args.settings();
+async fn live_barn(args: cli::barn::BarnArgs, stop: watch::Receiver<bool>) -> Result<bool> {
+    let settings = args.settings()?;
     let now = Clock::system().now();
     if args.print_allowlist_sql {
         say(barn::allowlist_sql(&settings, now).trim_end());
@@ -102,5 +114,5 @@ async fn live_barn(args: cli::BarnArgs, stop: watch::Receiver<bool>) -> Result<b
         std::fs::write(file, barn::allowlist_sql(&settings, now))
             .with_context(|| format!("write {}", file.display()))?;
     }
-    barn::run(settings, stop).await.map(|()| true)
+    barn::run(settings, stop).await
 }

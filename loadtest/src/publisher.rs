@@ -34,6 +34,8 @@ pub enum Turn {
     Publish(u64, Publish),
     /// Nothing until then.
     WaitUntil(Instant),
+    /// The connection breaks without a good-bye, and is opened again.
+    Drop,
     /// Nothing more, ever.
     Done,
 }
@@ -282,6 +284,8 @@ struct Publisher<'a, S> {
     is_session_known: bool,
     /// Unacknowledged messages at most: the broker may want fewer than the link.
     window: usize,
+    /// The source wants the connection to break.
+    breaks: bool,
     /// Packet ids that the broker received, to be released.
     to_release: Vec<u16>,
 }
@@ -301,6 +305,7 @@ impl<'a, S: Source> Publisher<'a, S> {
             leave_at: None,
             is_session_known: false,
             window: link.window,
+            breaks: false,
             to_release: Vec::new(),
         }
     }
@@ -391,6 +396,9 @@ impl<'a, S: Source> Publisher<'a, S> {
                 ping_at = now + keepalive / 2;
             }
             let wake_at = self.fill(&mut out, now).map_or(ping_at, |at| at.min(ping_at));
+            if std::mem::take(&mut self.breaks) {
+                return Err(End::Lost(anyhow::anyhow!("dropped on purpose")));
+            }
             let is_idle = written == out.len();
             if is_idle && self.is_finished(now) {
                 writer.write_all(&mqtt::DISCONNECT).await?;
@@ -463,6 +471,10 @@ impl<'a, S: Source> Publisher<'a, S> {
             match self.source.turn(now) {
                 Turn::Publish(tag, publish) => self.send(out, Some(tag), publish, now),
                 Turn::WaitUntil(at) => return Some(at),
+                Turn::Drop => {
+                    self.breaks = true;
+                    return None;
+                }
                 Turn::Done => self.is_source_done = true,
             }
         }

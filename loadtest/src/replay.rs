@@ -30,7 +30,7 @@ use crate::threshold::Threshold;
 use crate::timeline::Timeline;
 use crate::watched::{self, Watched};
 
-use pace::Pace;
+use pace::{Pace, Tempo};
 use player::{Player, Queue, Shared};
 use rewrite::copy_name;
 use scan::Scan;
@@ -135,7 +135,8 @@ pub async fn run(mut settings: Settings, stop: watch::Receiver<bool>) -> Result<
         settings.connection.logins = Logins::Table(table);
     }
     let total = scan.messages * (settings.loops * settings.copies) as u64;
-    let shared = Shared::new(Timeline::start(), Ledger::open(settings.ledger.as_deref())?);
+    let ledger = Ledger::open(settings.ledger.as_deref())?;
+    let shared = Shared::new(Timeline::start(), ledger, settings.pace.tempo != Tempo::Max);
     let play = Play { settings: &settings, scan: &scan, shared: Arc::new(shared), total };
     play.run(stop).await
 }

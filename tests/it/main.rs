@@ -27,6 +27,7 @@ mod majors;
 mod media;
 mod outage;
 mod outbox;
+mod recordings;
 mod refusals;
 mod replay;
 mod retention;

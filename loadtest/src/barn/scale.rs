@@ -1,6 +1,7 @@
 //! One weighing station without pictures: a whole session of seven messages at a time, no status and no will.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -9,11 +10,12 @@ use rand::rngs::StdRng;
 
 use schema::clock::Timestamp;
 
-use crate::barn::sensor::Outbound;
-use crate::barn::{Ledger, Settings, SimulatedTime};
+use crate::barn::books::{Books, Outbound};
+use crate::barn::{Settings, SimulatedTime};
 use crate::climate::{Climate, Metric};
 use crate::device::{Message, Station, Weighing};
 use crate::ids::new_event_id;
+use crate::mqtt::Refused;
 use crate::publisher::{Source, Turn};
 
 /// The scale and camera of a station.
@@ -27,6 +29,9 @@ pub(super) struct Scale {
     weigh_at: Instant,
     last_second: i64,
     queue: VecDeque<Message>,
+    /// When what is in the queue was to be sent.
+    due_at: Instant,
+    books: Arc<Books>,
     outbound: Outbound,
 }
 
@@ -37,8 +42,9 @@ impl Scale {
         device: String,
         index: usize,
         time: &SimulatedTime,
-        ledger: Ledger,
+        books: Arc<Books>,
     ) -> Self {
+        let outbound = Outbound::new(&device, Arc::clone(&books));
         Self {
             station: Station { place: settings.place.clone(), station, device },
             index,
@@ -49,12 +55,15 @@ impl Scale {
             time: time.clone(),
             last_second: i64::MIN,
             queue: VecDeque::new(),
-            outbound: Outbound::new(ledger),
+            due_at: time.started,
+            books,
+            outbound,
         }
     }
 
     fn weigh(&mut self, now: Instant) {
         let at = self.time.at(now);
+        self.due_at = self.weigh_at;
         self.weigh_at = (self.weigh_at + self.interval).max(now);
         let Some(session) = self.session_id(at) else {
             return;
@@ -87,12 +96,29 @@ impl Source for Scale {
             }
         }
         match self.queue.pop_front() {
-            Some(message) => self.outbound.publish(message),
+            Some(message) => self.outbound.publish(message, self.due_at, now),
             None => Turn::WaitUntil(self.time.or_end(self.weigh_at.max(now + Duration::from_millis(1)))),
         }
     }
 
     fn acknowledged(&mut self, tags: &[u64]) -> Result<()> {
         self.outbound.acknowledged(tags)
+    }
+
+    fn refused(&mut self, tag: u64, code: u8) -> Result<()> {
+        self.outbound.refused(tag, code)
+    }
+
+    fn left_open(&mut self, tags: &[u64]) -> Result<()> {
+        self.outbound.left_open(tags)
+    }
+
+    fn connected(&mut self, took: Duration) {
+        self.books.timeline.connected(took);
+    }
+
+    fn gives_up(&mut self, refused: Refused) -> bool {
+        self.books.shut_out(&self.station.device, refused.code);
+        true
     }
 }

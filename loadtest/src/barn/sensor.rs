@@ -1,6 +1,7 @@
 //! One climate sensor: seven readings per poll, a retained status, and a will that is as old as the process.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -9,11 +10,12 @@ use rand::rngs::StdRng;
 
 use schema::wire::envelope::Dialect;
 
-use crate::barn::{Ledger, Settings, SimulatedTime};
+use crate::barn::books::{Books, Outbound, Storms};
+use crate::barn::{Settings, SimulatedTime};
 use crate::climate::{Climate, Metric};
 use crate::device::{self, Message, Place, Reading, State};
 use crate::ids::new_event_id;
-use crate::mqtt::{Publish, Will};
+use crate::mqtt::{Publish, Refused, Will};
 use crate::publisher::{Source, Turn};
 
 /// A sensor that polls in real time and publishes what it reads.
@@ -28,6 +30,12 @@ pub(super) struct Sensor {
     interval: Duration,
     poll_at: Instant,
     queue: VecDeque<Message>,
+    /// When what is in the queue was to be sent.
+    due_at: Instant,
+    /// Whether this sensor's storms are the ones that the report shows.
+    is_first: bool,
+    storms: Storms,
+    books: Arc<Books>,
     outbound: Outbound,
 }
 
@@ -38,11 +46,12 @@ impl Sensor {
         index: usize,
         dialect: Dialect,
         time: &SimulatedTime,
-        ledger: Ledger,
+        books: Arc<Books>,
     ) -> Self {
         let interval = time.real(settings.interval_seconds);
         let share = u32::try_from(index).unwrap_or(0);
         let of = u32::try_from(settings.devices.max(1)).unwrap_or(u32::MAX);
+        let outbound = Outbound::new(&device, Arc::clone(&books));
         Self {
             place: settings.place.clone(),
             device,
@@ -54,7 +63,11 @@ impl Sensor {
             poll_at: time.started + interval * share / of,
             time: time.clone(),
             queue: VecDeque::with_capacity(Metric::ALL.len()),
-            outbound: Outbound::new(ledger),
+            due_at: time.started,
+            is_first: index == 0,
+            storms: Storms::new(settings.storm_every, time.started),
+            books,
+            outbound,
         }
     }
 
@@ -80,6 +93,7 @@ impl Sensor {
             let reading = Reading { device: &self.device, metric, value, at, event_id: &event_id };
             self.queue.push_back(reading.message(&self.place, self.dialect));
         }
+        self.due_at = self.poll_at;
         // Polls missed during an outage are not made up for.
         self.poll_at = (self.poll_at + self.interval).max(now);
     }
@@ -91,17 +105,40 @@ impl Source for Sensor {
             if self.time.is_over(now) {
                 return Turn::Done;
             }
+            if self.storms.strikes(now) {
+                if self.is_first {
+                    self.books.timeline.mark("storm");
+                }
+                return Turn::Drop;
+            }
             if now < self.poll_at {
-                return Turn::WaitUntil(self.time.or_end(self.poll_at));
+                return Turn::WaitUntil(self.storms.or_storm(self.time.or_end(self.poll_at)));
             }
             self.poll(now);
         }
         let message = self.queue.pop_front().expect("a poll has just filled the queue");
-        self.outbound.publish(message)
+        self.outbound.publish(message, self.due_at, now)
     }
 
     fn acknowledged(&mut self, tags: &[u64]) -> Result<()> {
         self.outbound.acknowledged(tags)
+    }
+
+    fn refused(&mut self, tag: u64, code: u8) -> Result<()> {
+        self.outbound.refused(tag, code)
+    }
+
+    fn left_open(&mut self, tags: &[u64]) -> Result<()> {
+        self.outbound.left_open(tags)
+    }
+
+    fn connected(&mut self, took: Duration) {
+        self.books.timeline.connected(took);
+    }
+
+    fn gives_up(&mut self, refused: Refused) -> bool {
+        self.books.shut_out(&self.device, refused.code);
+        true
     }
 
     fn hello(&mut self) -> Option<Publish> {
@@ -110,31 +147,5 @@ impl Source for Sensor {
 
     fn farewell(&mut self) -> Option<Publish> {
         Some(self.status(State::Offline))
-    }
-}
-
-/// Which expected event id belongs to which message in flight.
-pub(super) struct Outbound {
-    last_tag: u64,
-    expected: HashMap<u64, String>,
-    ledger: Ledger,
-}
-
-impl Outbound {
-    pub(super) fn new(ledger: Ledger) -> Self {
-        Self { last_tag: 0, expected: HashMap::new(), ledger }
-    }
-
-    pub(super) fn publish(&mut self, message: Message) -> Turn {
-        self.last_tag += 1;
-        if let Some(event_id) = message.expected {
-            self.expected.insert(self.last_tag, event_id);
-        }
-        Turn::Publish(self.last_tag, message.publish)
-    }
-
-    pub(super) fn acknowledged(&mut self, tags: &[u64]) -> Result<()> {
-        let ids: Vec<_> = tags.iter().filter_map(|tag| self.expected.remove(tag)).collect();
-        self.ledger.append(ids.iter().map(String::as_str))
     }
 }

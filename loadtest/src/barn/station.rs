@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 use schema::clock::Timestamp;
 
-use crate::barn::{Ledger, Settings, SimulatedTime};
+use crate::barn::books::Lines;
+use crate::barn::{Settings, SimulatedTime};
 use crate::device::{Station, Weighing};
 use crate::ids::new_event_id;
 use crate::render::random_weight_kg;
@@ -25,8 +26,8 @@ pub(super) struct Rounds {
     random: StdRng,
     time: SimulatedTime,
     interval: Duration,
-    events: Ledger,
-    sessions: Ledger,
+    events: Lines,
+    sessions: Lines,
 }
 
 impl Rounds {
@@ -36,7 +37,7 @@ impl Rounds {
         access: &Access,
         index: usize,
         time: &SimulatedTime,
-        (events, sessions): (Ledger, Ledger),
+        (events, sessions): (Lines, Lines),
     ) -> Self {
         Self {
             station: AnyStation::new(index, station, access, settings.bad_share),

@@ -268,7 +268,7 @@ mod tests {
         while taken.len() < count {
             match feed.turn(Instant::now() + Duration::from_secs(3600)) {
                 Turn::Publish(_, publish) => taken.push(publish),
-                Turn::WaitUntil(_) => {}
+                Turn::WaitUntil(_) | Turn::Drop => {}
                 Turn::Done => break,
             }
         }

@@ -30,6 +30,7 @@ pub(super) struct Due {
     /// What it says about itself.
     pub(super) said: Said,
     /// Its place in the memory of the run, given back when it is answered.
+    #[expect(dead_code, reason = "it is given back when it is dropped")]
     pub(super) room: OwnedSemaphorePermit,
 }
 
@@ -85,6 +86,8 @@ enum Next {
 pub(super) struct Shared {
     pub(super) timeline: Timeline,
     pub(super) ledger: Ledger,
+    /// Whether messages have a time of their own; without one they are due when they are sent.
+    pub(super) is_paced: bool,
     pub(super) clock: Clock,
     /// Messages that were sent and never answered, at QoS 1 or 2.
     pub(super) unanswered: AtomicU64,
@@ -100,10 +103,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(timeline: Timeline, ledger: Ledger) -> Self {
+    pub(super) fn new(timeline: Timeline, ledger: Ledger, is_paced: bool) -> Self {
         Self {
             timeline,
             ledger,
+            is_paced,
             clock: Clock::system(),
             unanswered: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -226,9 +230,13 @@ impl Source for Player {
                 self.last_tag += 1;
                 let publish = due.publish.clone();
                 self.shared.timeline.published();
+                let mut due = *due;
+                if !self.shared.is_paced {
+                    due.at = now;
+                }
                 let lag = u64::try_from((now - due.at).as_micros()).unwrap_or(u64::MAX);
                 self.shared.lag_micros_max.fetch_max(lag, Ordering::Relaxed);
-                let sent = Sent { due: *due, sent_at: now };
+                let sent = Sent { due, sent_at: now };
                 if publish.qos == 0 {
                     let entries = self.entries(std::iter::once(&sent), Outcome::Unknown);
                     // The publisher has no way to fail here; a full disk shows at the next acknowledgement.

@@ -74,9 +74,9 @@ impl Scan {
 
     /// Everybody who speaks, in every copy of the barn.
     pub(super) fn senders(&self, copies: usize) -> impl Iterator<Item = Device> {
-        let copied = |device: &Device, copy| match device.tenant.as_str() {
-            "" => device.clone(),
-            tenant => Device { tenant: tenant.to_owned(), id: copy_name(&device.id, copy) },
+        let copied = |device: &Device, copy| match *device == nobody() {
+            true => device.clone(),
+            false => Device { tenant: device.tenant.clone(), id: copy_name(&device.id, copy) },
         };
         let all: BTreeSet<Device> = self
             .senders
@@ -156,6 +156,9 @@ pub(super) fn sender(message: &Message, said: &Said) -> Device {
         .client
         .as_ref()
         .map(|client| Device { tenant: said.tenant.clone().unwrap_or_default(), id: client.clone() });
-    let nobody = || Device { tenant: String::new(), id: NOBODY.to_owned() };
     named.or_else(|| said.sender()).unwrap_or_else(nobody)
+}
+
+fn nobody() -> Device {
+    Device { tenant: String::new(), id: NOBODY.to_owned() }
 }
