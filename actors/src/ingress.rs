@@ -30,9 +30,9 @@ impl Intake for Ingress {
 impl Ingress {
     fn deliver(&self, delivery: Delivery) {
         match self.address(&delivery) {
-            Ok((_, topic)) if takes_status_back(&topic, &delivery) => {
+            Ok((key, topic)) if takes_status_back(&topic, &delivery) => {
                 self.context.stats.received(topic.kind(), self.context.clock.now());
-                delivery.done();
+                self.context.writers.remove(key.tenant_id.as_str(), delivery);
             }
             Ok((key, topic)) => {
                 self.context.stats.received(topic.kind(), self.context.clock.now());

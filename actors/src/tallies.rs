@@ -1,11 +1,11 @@
-//! The upkeep of the running counts: takes over those of server processes that are gone, and counts each table anew once
-//! in a while, in case somebody changed rows past the triggers.
+//! The upkeep of the running counts and of the ledger: takes over those of server processes that are gone, and counts each
+//! table anew once in a while, in case somebody changed rows past the triggers.
 
 use std::time::Duration;
 
 use chrono::Days;
-use schema::clock::Clock;
-use schema::store::{Store, StoreError, tally};
+use schema::clock::{Clock, Timestamp};
+use schema::store::{Store, StoreError, ledger, tally};
 use tokio::time::Instant;
 
 use crate::chore::Chore;
@@ -32,8 +32,10 @@ impl Chore for Tallies {
 
     async fn run(&mut self) -> Result<Duration, StoreError> {
         self.store.run("tally_fold", async |conn| tally::fold(conn).await).await?;
+        self.store.run("ledger_fold", async |conn| ledger::fold(conn).await).await?;
         let now = self.clock.now();
         let before = now.checked_sub_days(Days::new(CHECK_DAYS)).unwrap_or(now);
+        self.check_ledger(before, now).await?;
         let stalest = async |conn: &mut _| tally::stalest(conn, before, now).await;
         let Some(table) = self.store.run("tally_stalest", stalest).await? else { return Ok(EVERY) };
         let started = Instant::now();
@@ -47,5 +49,22 @@ impl Chore for Tallies {
             "rows counted anew, the running count was off by so many"
         );
         Ok(took * REST_FACTOR)
+    }
+}
+
+impl Tallies {
+    /// Enters into the ledger what waited before it, and compares the two once in a while.
+    async fn check_ledger(&self, before: Timestamp, now: Timestamp) -> Result<(), StoreError> {
+        let standing = async |conn: &mut _| ledger::standing(conn, before, now).await;
+        let standing = self.store.run("ledger_standing", standing).await?;
+        if standing.opened_at.is_some() && !standing.is_due {
+            return Ok(());
+        }
+        let check = async |conn: &mut _| ledger::check(conn, now).await;
+        let rows = self.store.run_at_leisure("ledger_check", check).await?;
+        if rows > 0 {
+            tracing::error!(rows, "the outbox does not have the rows that the ledger says it has");
+        }
+        Ok(())
     }
 }

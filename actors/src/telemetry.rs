@@ -19,6 +19,7 @@ use rand::Rng;
 use schema::clock::Clock;
 use schema::metrics;
 use schema::store::device::{Seen, StatusReport};
+use schema::store::ledger::Outcome;
 use schema::store::reject::Refusal;
 use schema::store::telemetry::{DeviceEvent, Reading};
 use schema::store::{Store, StoreError};
@@ -40,7 +41,7 @@ pub const BATCH_ROWS_MAX: usize = 1000;
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// The longest wait after a failed commit.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
-/// Refusals recorded per second at most; beyond it only the counter moves.
+/// Refusals described per second at most; beyond it they are only counted.
 const REFUSALS_PER_SECOND_MAX: u32 = 50;
 
 /// One thing to write down.
@@ -54,6 +55,13 @@ pub enum Unit {
     Status(StatusReport),
     /// A refused message.
     Refusal(Refusal),
+    /// A message of which the ledger alone tells.
+    Counted {
+        /// Its tenant, as far as it names one.
+        tenant_id: String,
+        /// What became of it.
+        outcome: Outcome,
+    },
 }
 
 /// Units that are committed together, and who is told.
@@ -141,18 +149,27 @@ impl TelemetryWriters {
         self.writers[index].cast(Msg::Put(put));
     }
 
-    /// Records a refusal and acknowledges its message then; beyond the budget it is only acknowledged.
+    /// Records a refusal and acknowledges its message then; beyond the budget it is counted and not described.
     pub fn refuse(&self, refusal: Refusal, delivery: Delivery) {
-        if !self.refusals.take(self.clock.now().timestamp()) {
-            return delivery.reject();
-        }
-        let kind = Kind::Event;
-        self.put(Put {
-            kind,
-            units: vec![Unit::Refusal(refusal)],
-            seen: None,
-            receipt: Receipt::Delivery(delivery),
-        });
+        let unit = if self.refusals.take(self.clock.now().timestamp()) {
+            Unit::Refusal(refusal)
+        } else {
+            Unit::Counted {
+                tenant_id: refusal.tenant_id.unwrap_or_default(),
+                outcome: Outcome::Refused,
+            }
+        };
+        self.settle(unit, delivery);
+    }
+
+    /// Counts a message that takes something back and leaves nothing, and acknowledges it then.
+    pub fn remove(&self, tenant_id: &str, delivery: Delivery) {
+        self.settle(Unit::Counted { tenant_id: tenant_id.to_owned(), outcome: Outcome::Removed }, delivery);
+    }
+
+    fn settle(&self, unit: Unit, delivery: Delivery) {
+        let receipt = Receipt::Delivery(delivery);
+        self.put(Put { kind: Kind::Event, units: vec![unit], seen: None, receipt });
     }
 
     /// Stores units and waits for the commit. Whoever stops waiting may have them stored or not.
@@ -190,6 +207,7 @@ impl Unit {
             Self::Event(event) => (&event.tenant_id, &event.device_id),
             Self::Status(report) => (&report.tenant_id, &report.device_id),
             Self::Refusal(refusal) => (&refusal.topic, ""),
+            Self::Counted { tenant_id, .. } => (tenant_id, ""),
         }
     }
 
@@ -200,7 +218,36 @@ impl Unit {
                 Some([&reading.tenant_id, &reading.event_id, &reading.topic, &reading.hash])
             }
             Self::Event(event) => Some([&event.tenant_id, &event.event_id, &event.topic, &event.hash]),
-            Self::Status(_) | Self::Refusal(_) => None,
+            Self::Status(_) | Self::Refusal(_) | Self::Counted { .. } => None,
+        }
+    }
+
+    /// What the ledger says of it when it is written; `None` when that depends on what was stored before.
+    fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Reading(_) | Self::Event(_) => None,
+            Self::Status(_) => Some(Outcome::Stored),
+            Self::Refusal(_) => Some(Outcome::Refused),
+            Self::Counted { outcome, .. } => Some(*outcome),
+        }
+    }
+
+    /// Its tenant, as far as it names one.
+    fn tenant_id(&self) -> &str {
+        match self {
+            Self::Reading(reading) => &reading.tenant_id,
+            Self::Event(event) => &event.tenant_id,
+            Self::Status(report) => &report.tenant_id,
+            Self::Refusal(refusal) => refusal.tenant_id.as_deref().unwrap_or_default(),
+            Self::Counted { tenant_id, .. } => tenant_id,
+        }
+    }
+
+    /// Whether it is one that was taken, of which there is something to store.
+    fn is_taken(&self) -> bool {
+        match self {
+            Self::Reading(_) | Self::Event(_) | Self::Status(_) => true,
+            Self::Refusal(_) | Self::Counted { .. } => false,
         }
     }
 }
@@ -387,10 +434,11 @@ impl State {
             match put.receipt {
                 Receipt::Reply(reply, _) => drop(reply.send(Err(Refused))),
                 Receipt::Delivery(delivery) => {
-                    match put.units.first().and_then(|unit| refusal_of(unit, reject, self.args.clock.now())) {
-                        Some(refusal) => self.queue.push_front(Put {
+                    let unit = put.units.first().and_then(|unit| refusal_of(unit, reject, self.args.clock.now()));
+                    match unit {
+                        Some(unit) => self.queue.push_front(Put {
                             kind: put.kind,
-                            units: vec![Unit::Refusal(refusal)],
+                            units: vec![unit],
                             seen: None,
                             receipt: Receipt::Delivery(delivery),
                         }),
@@ -426,8 +474,9 @@ impl State {
     }
 
     fn acknowledge(&self, put: Put, stored: Stored) {
-        let is_refusal = matches!(put.units.first(), Some(Unit::Refusal(_)));
-        if !is_refusal {
+        let first = put.units.first();
+        let is_refusal = first.is_some_and(|unit| unit.outcome() == Some(Outcome::Refused));
+        if first.is_some_and(Unit::is_taken) {
             let count = |count: usize| u64::try_from(count).expect("a count fits");
             self.args.stats.stored(put.kind, count(stored.new + stored.duplicates), count(stored.duplicates));
         }
@@ -435,7 +484,8 @@ impl State {
             Receipt::Delivery(delivery) if is_refusal => delivery.reject(),
             Receipt::Delivery(delivery) => delivery.done(),
             Receipt::Reply(reply, _) => {
-                self.args.stats.valid_over_http(put.kind, put.units.len());
+                let taken = put.units.iter().filter(|unit| unit.is_taken()).count();
+                self.args.stats.valid_over_http(put.kind, taken);
                 // The request may have been given up; what it asked for is stored all the same.
                 drop(reply.send(Ok(stored)));
             }
@@ -443,10 +493,14 @@ impl State {
     }
 }
 
-fn refusal_of(unit: &Unit, reject: Reject, now: schema::clock::Timestamp) -> Option<Refusal> {
+/// What is written of a message whose unit the database refused: a refusal, or its count when the refusal itself is at fault.
+fn refusal_of(unit: &Unit, reject: Reject, now: schema::clock::Timestamp) -> Option<Unit> {
+    let counted = Unit::Counted { tenant_id: String::new(), outcome: Outcome::Refused };
+    let Some([_, event_id, topic, hash]) = unit.key() else {
+        return (!matches!(unit, Unit::Counted { .. })).then_some(counted);
+    };
     let (tenant_id, device_id) = unit.device();
-    let [_, event_id, topic, hash] = unit.key()?;
-    Some(Refusal {
+    Some(Unit::Refusal(Refusal {
         reject,
         topic: topic.to_owned(),
         tenant_id: Some(tenant_id.to_owned()),
@@ -455,5 +509,5 @@ fn refusal_of(unit: &Unit, reject: Reject, now: schema::clock::Timestamp) -> Opt
         size_bytes: 0,
         sha256: hash.to_owned(),
         rejected_at: now,
-    })
+    }))
 }

@@ -46,6 +46,7 @@ mod frame;
 mod health;
 mod inference;
 mod ingress;
+mod ledger;
 mod limit;
 mod media;
 mod openapi;
@@ -249,6 +250,7 @@ fn table() -> Vec<Route> {
         row(Box, "/api/v1/ops/edge/status", routes!(ops::status::edge_status)),
         row(Box, "/api/v1/ingress/stats", routes!(ingress::ingress_stats)),
         row(Box, "/api/v1/sync/state", routes!(sync::show_state)),
+        row(Box, "/api/v1/ledger", routes!(ledger::show_ledger)),
         row(Box, "/api/v1/sync/outbox", routes!(sync::list_outbox)),
         row(Read, "/api/v1/telemetry/readings", routes!(telemetry::list_readings)),
         row(Read, "/api/v1/telemetry/aggregates", routes!(telemetry::list_aggregates)),

@@ -113,6 +113,7 @@ async fn engine(config: &Config, bundle: &mut Bundle) {
         ("engine/ready.json", "/api/ready"),
         ("engine/status.json", "/api/v1/ops/edge/status"),
         ("engine/sync.json", "/api/v1/sync/state"),
+        ("engine/ledger.json", "/api/v1/ledger"),
         ("engine/janitor.json", "/api/v1/janitor/state"),
         ("engine/metrics.txt", "/metrics"),
     ] {

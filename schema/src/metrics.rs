@@ -206,6 +206,10 @@ catalog! {
     counter outbox_discarded() = "outbox.discarded";
     /// Lanes held by a failed `session.created`.
     gauge outbox_lanes_held() = "outbox.lanes_held";
+    /// Messages and events since the ledger began, by state; `waiting` and `failed` as of now.
+    gauge ledger_events(state: &'static str) = "ledger.events";
+    /// Messages and events of which the ledger does not know what became, summed over tenants and days. Zero means whole.
+    gauge ledger_difference() = "ledger.difference";
     /// Batches the cloud took.
     counter sync_send_success() = "sync.send_success";
     /// Batches it did not take, by kind.

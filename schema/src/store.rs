@@ -31,6 +31,7 @@ pub mod error;
 pub mod health;
 pub mod index;
 pub mod inference;
+pub mod ledger;
 mod link;
 pub mod media;
 pub mod migration;
@@ -75,6 +76,7 @@ pub const STATEMENTS: &[&[&str]] = &[
     health::STATEMENTS,
     index::STATEMENTS,
     inference::STATEMENTS,
+    ledger::STATEMENTS,
     media::STATEMENTS,
     migration::STATEMENTS,
     outbox::STATEMENTS,

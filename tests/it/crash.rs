@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use loadtest::cloud::{self, Mode, PretendCloud};
-use tests::barn::{admit, check_idle};
+use tests::barn::{admit, check_idle, check_ledger};
 use tests::device::{Device, TENANT, new_event_id, reading};
 use tests::engine::Engine;
 use tests::load::{Load, LoadSettings};
@@ -57,6 +57,10 @@ async fn twenty_kills_lose_nothing_that_was_acknowledged_and_store_nothing_twice
     .await;
     assert_eq!(engine.terminate().await.code, Some(0));
     check_idle(&db).await;
+    let line = check_ledger(&db).await;
+    let stored = db.count("SELECT count(*) FROM telemetry_raw").await;
+    assert_eq!((line.stored, line.queued, line.acked), (stored, stored, stored), "{line:?}");
+    assert!(line.received >= i64::try_from(acked).expect("a count"), "{line:?}, {acked} acknowledged");
     let verdict = cloud.judge();
     println!(
         "{KILLS} kills, {offered} readings offered, {acked} acknowledged, {} sent again to the cloud",

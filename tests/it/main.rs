@@ -21,6 +21,7 @@ mod http;
 mod inference;
 mod keeper;
 mod lasting;
+mod ledger;
 mod limits;
 mod logins;
 mod majors;

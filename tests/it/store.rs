@@ -38,7 +38,7 @@ fn reading(event_id: &str, value: f64, occurred_at: Timestamp) -> Reading {
 async fn put(database: &Database, readings: &[Reading], now: Timestamp) -> usize {
     let rows: Vec<&Reading> = readings.iter().collect();
     let new =
-        database.store.run("test", async |conn| telemetry::store_readings(conn, &rows, context(now)).await);
+        database.store.run("test", async |conn| telemetry::store_readings(conn, &rows, &[], context(now)).await);
     new.await.expect("the readings are stored").len()
 }
 
@@ -149,7 +149,7 @@ async fn a_replay_that_nobody_expected_fails_whole() {
     let rows = [reading("e-0", 1.0, now), reading("e-1", 1.0, now)];
     let rows: Vec<&Reading> = rows.iter().collect();
     let outcome =
-        database.store.run("test", async |conn| telemetry::store_readings(conn, &rows, later).await).await;
+        database.store.run("test", async |conn| telemetry::store_readings(conn, &rows, &[], later).await).await;
     assert!(outcome.expect_err("the key is there").is_replay());
     assert_eq!(database.count("SELECT count(*) FROM ingress_dedupe").await, 1);
 }
@@ -189,7 +189,7 @@ async fn a_reading_whose_month_gets_a_partition_while_it_waits_is_not_to_blame()
     let try_it = async || {
         database
             .store
-            .run("test", async |conn| telemetry::store_readings(conn, &[&row], context(now)).await)
+            .run("test", async |conn| telemetry::store_readings(conn, &[&row], &[], context(now)).await)
             .await
     };
     let mut other = connect(&database.url).await;
@@ -313,7 +313,7 @@ async fn two_writers_with_the_same_events_store_each_once() {
                 let rows: Vec<&Reading> = readings.iter().collect();
                 let at = WriteContext { shard: writer, ..context(now) };
                 let stored =
-                    store.run("test", async |conn| telemetry::store_readings(conn, &rows, at).await).await;
+                    store.run("test", async |conn| telemetry::store_readings(conn, &rows, &[], at).await).await;
                 new += stored.expect("no deadlock").len();
             }
             new

@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
-use tests::barn::admit;
+use tests::barn::{admit, check_ledger};
 use tests::device::{Device, TENANT, at_least_once, envelope, new_event_id, reading};
 use tests::engine::Engine;
 use tests::postgres::Database;
@@ -167,4 +167,6 @@ async fn a_hundred_thousand_spoilt_messages_stop_nothing() {
         1
     );
     assert_eq!(engine.terminate().await.code, Some(0));
+    let line = check_ledger(&db).await;
+    assert_eq!(line.received, i64::try_from(sent + 1).expect("a count"), "each has a state: {line:?}");
 }

@@ -6,7 +6,7 @@ use loadtest::station::Course;
 use schema::clock::Clock;
 use schema::store::migration::{self, Misfit, Standing};
 use schema::store::{Store, StoreError};
-use tests::barn::admit;
+use tests::barn::{admit, check_ledger};
 use tests::device::{Device, new_event_id, reading};
 use tests::engine::{Engine, get};
 use tests::postgres::{self, Database};
@@ -209,6 +209,8 @@ async fn the_previous_program_serves_on_these_tables_beside_this_one_and_after_i
         db.count("SELECT count(*) FROM telemetry_raw WHERE device_id = 'd-1'").await,
         4 * READINGS as i64
     );
+    // The previous program counts nothing that comes in, and everything that it sends.
+    check_ledger(&db).await;
     let root = settings.data_dir().join("media");
     for course in &courses {
         check_rows(&db.client, course, |image| {

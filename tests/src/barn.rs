@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use engine::{observe, tree};
 use loadtest::barn::station_ids;
 use loadtest::cloud::{self, PretendCloud};
+use schema::store::ledger::{self, Line};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -191,7 +192,7 @@ pub async fn admit(db: &Database) {
     }
 }
 
-/// Checks that no event is on its way and no lane is leased.
+/// Checks that no event is on its way, no lane is leased, and that the ledger is whole.
 ///
 /// # Panics
 /// When one is.
@@ -199,6 +200,23 @@ pub async fn check_idle(db: &Database) {
     let under_way = db.count("SELECT count(*) FROM sync_outbox WHERE status IN ('claimed', 'sent')").await;
     let leased = db.count("SELECT count(*) FROM sync_lane_groups").await;
     assert_eq!((under_way, leased), (0, 0), "events under way, leased groups");
+    check_ledger(db).await;
+}
+
+/// Checks that the ledger knows what became of everything, and that what waits and failed by its word is there.
+///
+/// # Panics
+/// When it does not.
+pub async fn check_ledger(db: &Database) -> Line {
+    let totals = db.store.run("test", async |conn| ledger::totals(conn, None).await).await;
+    let totals = totals.expect("the ledger can be read");
+    assert_eq!(totals.difference, 0, "the ledger is whole: {totals:?}");
+    let of_status = async |status: &str| {
+        db.count(&format!("SELECT count(*) FROM ONLY sync_outbox WHERE status IN ({status})")).await
+    };
+    let rows = (of_status("'pending', 'claimed', 'sent'").await, of_status("'failed'").await);
+    assert_eq!((totals.line.waiting, totals.line.failed), rows, "what waits and what failed: {totals:?}");
+    totals.line
 }
 
 /// Collects warnings and errors, and shows everything else with the test.

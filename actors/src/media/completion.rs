@@ -9,7 +9,7 @@ use schema::store::inference::{self, NewJob};
 use schema::store::media::{self as rows, MediaObject, Upload, UploadStatus};
 use schema::store::outbox::put::{self, NewEvent};
 use schema::store::session::Sender;
-use schema::store::{Conn, Store, StoreError, session};
+use schema::store::{Conn, Store, StoreError, ledger, session};
 use schema::wire::event::{self, MediaStored};
 use sha2::{Digest, Sha256};
 
@@ -383,6 +383,7 @@ impl Completer {
                         return Ok(None);
                     }
                     rows::settle(conn, &object.tenant_id, object.id, now).await?;
+                    ledger::count_one(conn, &object.tenant_id, ledger::Outcome::Stored, now).await?;
                     let event = event(&object, upload.as_ref(), &trace_id);
                     put::put(conn, std::slice::from_ref(&event), now).await?;
                     let mut inference_job_id = None;

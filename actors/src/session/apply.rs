@@ -4,6 +4,7 @@ use chrono::Duration;
 use schema::id::Uuid;
 use schema::store::dead_letter::{self, DeadLetter, Source};
 use schema::store::device::{self, Seen};
+use schema::store::ledger;
 use schema::store::media::{self, MediaObject};
 use schema::store::session::{self, Session, Status};
 use schema::store::{Conn, StoreError, dedupe, outbox};
@@ -90,8 +91,22 @@ pub async fn apply(
     if let Some(seen) = seen {
         device::seen(conn, &[seen], at.now).await?;
     }
+    count(conn, order, applied.outcome, at).await?;
     applied.reply = reply(conn, order, applied.outcome).await?;
     Ok(applied)
+}
+
+/// Enters an order that came in into the ledger: not what came of an earlier one, and not a refused message, which is counted
+/// where its refusal is recorded.
+async fn count(conn: &Conn, order: &Order, outcome: Outcome, at: At) -> Result<(), StoreError> {
+    let Some(mark) = &order.mark else { return Ok(()) };
+    let outcome = match outcome {
+        Outcome::Applied => ledger::Outcome::Stored,
+        Outcome::Duplicate { .. } => ledger::Outcome::Duplicate,
+        Outcome::Refused(_) if mark.is_of_call() => ledger::Outcome::Refused,
+        Outcome::Refused(_) => return Ok(()),
+    };
+    ledger::count_one(conn, &order.tenant_id, outcome, at.now).await
 }
 
 /// Marks the event as seen. `Some` when it had been seen before, and then whether it had another body.

@@ -51,6 +51,14 @@ pub struct Mark {
     pub hash: String,
 }
 
+impl Mark {
+    /// Whether the order came over HTTP.
+    #[must_use]
+    pub fn is_of_call(&self) -> bool {
+        self.topic.starts_with("http:")
+    }
+}
+
 /// What a session is told to do.
 ///
 /// It repeats the steps of a station and is a type of its own: a [`Step`] is what the wire says today, while this is read

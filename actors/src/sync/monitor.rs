@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use schema::clock::Timestamp;
 use schema::metrics::{self, Gauge};
+use schema::store::ledger;
 use schema::store::outbox::queries::{self, Counts};
 use schema::store::sync_state::{self, Summary};
 use tokio::time::Instant;
@@ -84,17 +85,22 @@ impl Monitor {
     async fn refresh(&mut self) {
         let (now, pause_max) = (self.shared.clock.now(), self.shared.wait_max());
         let read = async |conn: &mut _| {
-            Ok((queries::counts(conn, None).await?, sync_state::summary(conn, None, now, pause_max).await?))
+            let counts = queries::counts(conn, None).await?;
+            let summary = sync_state::summary(conn, None, now, pause_max).await?;
+            Ok((counts, summary, ledger::totals(conn, None).await?))
         };
         let read = self.shared.store.reads().run("outbox_gauges", read).await;
-        let Some((counts, summary)) = self.gauges.found(read, gauges()) else { return };
+        let Some((counts, summary, totals)) = self.gauges.found(read, gauges()) else { return };
         self.shared.status.remember(summary.last_success_at);
         show(&counts, &summary, now, self.started_at.elapsed());
+        show_ledger(&totals);
     }
 }
 
-fn gauges() -> [Gauge; 8] {
-    [
+fn gauges() -> impl Iterator<Item = Gauge> {
+    let states = ledger::Line::default().states().map(|(state, _)| metrics::ledger_events(state));
+    let gauges = [
+        metrics::ledger_difference(),
         metrics::outbox_pending(),
         metrics::outbox_claimed(),
         metrics::outbox_sent(),
@@ -103,7 +109,16 @@ fn gauges() -> [Gauge; 8] {
         metrics::outbox_oldest_pending_age_seconds(),
         metrics::sync_last_success_age_seconds(),
         metrics::sync_consecutive_failures(),
-    ]
+    ];
+    gauges.into_iter().chain(states)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+fn show_ledger(totals: &ledger::Totals) {
+    for (state, events) in totals.line.states() {
+        metrics::ledger_events(state).set(events as f64);
+    }
+    metrics::ledger_difference().set(totals.difference as f64);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]

@@ -1,10 +1,11 @@
 //! What one commit writes: units by table, in one transaction.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use schema::clock::Clock;
 use schema::store::device::{Seen, StatusReport};
+use schema::store::ledger::{self, Arrivals, Inbound};
 use schema::store::reject::Refusal;
 use schema::store::telemetry::{self as rows, DeviceEvent, Reading, Replays, WriteContext};
 use schema::store::{self, Conn, Store, StoreError};
@@ -134,7 +135,9 @@ impl Written {
                         stored.duplicates += 1;
                         duplicates.push(key);
                     }
-                    Some(_) | None => stored.new += 1,
+                    Some(_) => stored.new += 1,
+                    None if unit.is_taken() => stored.new += 1,
+                    None => {}
                 }
             }
             stored
@@ -152,6 +155,23 @@ struct Rows<'a> {
     statuses: Vec<&'a StatusReport>,
     refusals: Vec<&'a Refusal>,
     seen: Vec<&'a Seen>,
+    /// For the ledger: readings and events that came, of which the statements that store them tell what is new.
+    readings_came: Came<'a>,
+    events_came: Came<'a>,
+    /// For the ledger: everything else.
+    settled: BTreeMap<String, Inbound>,
+}
+
+/// Units by tenant: those that came, and those among them that repeat another one of the batch.
+type Came<'a> = BTreeMap<&'a str, [i64; 2]>;
+
+fn arrivals<'a>(came: &Came<'a>) -> Vec<Arrivals<'a>> {
+    let arrivals = |(tenant_id, [received, repeated]): (&&'a str, &[i64; 2])| Arrivals {
+        tenant_id,
+        received: *received,
+        repeated: *repeated,
+    };
+    came.iter().map(arrivals).collect()
 }
 
 impl<'a> Rows<'a> {
@@ -161,16 +181,22 @@ impl<'a> Rows<'a> {
         for unit in batch.iter().flat_map(|put| &put.units) {
             let position = rows.count;
             rows.count += 1;
+            rows.receive(unit);
             if let Some([tenant_id, event_id, ..]) = unit.key()
                 && !keys.insert((tenant_id, event_id))
             {
+                rows.repeat(unit);
                 continue;
+            }
+            if let Some(outcome) = unit.outcome() {
+                rows.settled.entry(unit.tenant_id().to_owned()).or_default().settle(outcome);
             }
             match unit {
                 Unit::Reading(reading) => rows.readings.push((position, reading)),
                 Unit::Event(event) => rows.events.push((position, event)),
                 Unit::Status(report) => rows.statuses.push(report),
                 Unit::Refusal(refusal) => rows.refusals.push(refusal),
+                Unit::Counted { .. } => {}
             }
         }
         let mut devices = HashSet::new();
@@ -179,12 +205,28 @@ impl<'a> Rows<'a> {
         rows
     }
 
+    fn receive(&mut self, unit: &'a Unit) {
+        match unit {
+            Unit::Reading(reading) => self.readings_came.entry(&reading.tenant_id).or_default()[0] += 1,
+            Unit::Event(event) => self.events_came.entry(&event.tenant_id).or_default()[0] += 1,
+            Unit::Status(_) | Unit::Refusal(_) | Unit::Counted { .. } => {
+                self.settled.entry(unit.tenant_id().to_owned()).or_default().received += 1;
+            }
+        }
+    }
+
+    fn repeat(&mut self, unit: &'a Unit) {
+        match unit {
+            Unit::Reading(reading) => self.readings_came.entry(&reading.tenant_id).or_default()[1] += 1,
+            Unit::Event(event) => self.events_came.entry(&event.tenant_id).or_default()[1] += 1,
+            Unit::Status(_) | Unit::Refusal(_) | Unit::Counted { .. } => {}
+        }
+    }
+
     /// Readings alone are one statement; anything else makes it a transaction.
     async fn write(&self, conn: &mut Conn, at: WriteContext) -> Result<Written, StoreError> {
-        let is_readings_only = self.events.is_empty()
-            && self.statuses.is_empty()
-            && self.refusals.is_empty()
-            && self.seen.is_empty();
+        let is_readings_only =
+            self.events_came.is_empty() && self.settled.is_empty() && self.seen.is_empty();
         if is_readings_only {
             return self.write_in(conn, at).await;
         }
@@ -194,15 +236,15 @@ impl<'a> Rows<'a> {
     async fn write_in(&self, conn: &Conn, at: WriteContext) -> Result<Written, StoreError> {
         let mut is_new = vec![false; self.count];
         let mut stored = 0;
-        if !self.readings.is_empty() {
+        if !self.readings_came.is_empty() {
             let readings: Vec<&Reading> = self.readings.iter().map(|(_, reading)| *reading).collect();
-            let new = rows::store_readings(conn, &readings, at).await?;
+            let new = rows::store_readings(conn, &readings, &arrivals(&self.readings_came), at).await?;
             stored = u64::try_from(new.len()).expect("a count fits");
             new.into_iter().for_each(|i| is_new[self.readings[i].0] = true);
         }
-        if !self.events.is_empty() {
+        if !self.events_came.is_empty() {
             let events: Vec<&DeviceEvent> = self.events.iter().map(|(_, event)| *event).collect();
-            let new = rows::store_events(conn, &events, at).await?;
+            let new = rows::store_events(conn, &events, &arrivals(&self.events_came), at).await?;
             new.into_iter().for_each(|i| is_new[self.events[i].0] = true);
         }
         for report in &self.statuses {
@@ -214,6 +256,7 @@ impl<'a> Rows<'a> {
         if !self.refusals.is_empty() {
             store::reject::record(conn, &self.refusals).await?;
         }
+        ledger::count(conn, &self.settled, at.now).await?;
         Ok(Written { is_new, readings: stored })
     }
 }

@@ -3,6 +3,7 @@
 use axum::extract::{FromRequestParts, Query};
 use axum::http::Uri;
 use axum::http::request::Parts;
+use chrono::{Datelike, NaiveDate};
 use schema::clock::Timestamp;
 use schema::id::Uuid;
 use schema::{id, wire};
@@ -104,6 +105,15 @@ impl Params {
             self.problems.push(name, "is not a time");
         }
         time
+    }
+
+    /// A parameter that is a day.
+    pub(super) fn day(&mut self, name: &str) -> Option<NaiveDate> {
+        let day = self.text(name)?.parse().ok().filter(|day: &NaiveDate| (1970..=9999).contains(&day.year()));
+        if day.is_none() {
+            self.problems.push(name, "is not a day such as 2026-02-12");
+        }
+        day
     }
 
     /// The parameter `event_type`: any text that the database can hold.

@@ -88,7 +88,7 @@ async fn write(
             Limit::Copy => copy_readings(&mut conn, batch, at).await?,
             Limit::Statement => {
                 let batch: Vec<_> = batch.iter().collect();
-                store_readings(&conn, &batch, at).await?;
+                store_readings(&conn, &batch, &[], at).await?;
             }
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{Datelike, Days, Months, NaiveDate};
 
 use crate::clock::Timestamp;
-use crate::store::{Conn, StoreError};
+use crate::store::{Conn, StoreError, ledger};
 
 /// Every statement of this module.
 pub const STATEMENTS: &[&str] =
@@ -76,7 +76,7 @@ pub async fn ensure_days(conn: &mut Conn, now: Timestamp) -> Result<(), StoreErr
     let wanted: Vec<String> = (0..=DAYS_AHEAD).map(|i| acked_table(today + Days::new(i))).collect();
     let existing = existing(conn, &wanted).await?;
     for name in wanted.iter().filter(|name| existing.iter().all(|table| table.name != **name)) {
-        let sql = format!("CREATE TABLE IF NOT EXISTS {name} () INHERITS (sync_outbox)");
+        let sql = format!("CREATE TABLE {name} () INHERITS (sync_outbox); {}", watch_sql(name));
         let begin = format!("BEGIN; SET LOCAL lock_timeout = '{DAY_LOCK_MS}ms'");
         let made = conn
             .transaction_from("create_day", &begin, async |conn| {
@@ -90,7 +90,32 @@ pub async fn ensure_days(conn: &mut Conn, now: Timestamp) -> Result<(), StoreErr
             return Err(error);
         }
     }
+    watch_days(conn).await
+}
+
+/// Has the ledger count what moves into tables of days that a program made which does not know it.
+async fn watch_days(conn: &mut Conn) -> Result<(), StoreError> {
+    for row in conn.query(ledger::UNWATCHED, &[]).await? {
+        let table: String = row.get(0);
+        let begin = format!("BEGIN; SET LOCAL lock_timeout = '{DAY_LOCK_MS}ms'");
+        let sql = watch_sql(&table);
+        let watched = conn
+            .transaction_from("watch_day", &begin, async |conn| {
+                conn.batch("watch_day", &sql).await.map(Some)
+            })
+            .await;
+        // Two replicas may do it at once, and its time may have come meanwhile.
+        if let Err(error) = watched
+            && conn.query(ledger::UNWATCHED, &[]).await?.iter().any(|row| row.get::<_, &str>(0) == table)
+        {
+            return Err(error);
+        }
+    }
     Ok(())
+}
+
+fn watch_sql(table: &str) -> String {
+    format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE; SELECT farmiq_ledger_watch('{table}', true)")
 }
 
 /// Makes the tables of [`ensure_days`] and the partitions of this month (and the one before, for late readings) and of

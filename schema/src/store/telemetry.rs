@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::id;
+use crate::store::ledger::{Arrivals, count_stored};
 use crate::store::tally::{self, Counted};
 use crate::store::{Conn, StoreError};
 use crate::wire::event::{TELEMETRY_INGESTED, TelemetryIngested};
@@ -164,6 +165,8 @@ WITH input AS MATERIALIZED (
     SELECT tenant_id, $20, count(*), max(occurred_at) FROM ", $stored, " GROUP BY tenant_id
     ON CONFLICT (tenant_id, shard) DO UPDATE SET readings = t.readings + excluded.readings,
         last_reading_at = greatest(t.last_reading_at, excluded.last_reading_at)
+), counted AS (
+    ", count_stored!("$17", "$21", "$22", "$23", $stored), "
 )
 SELECT arrival FROM ", $fresh
         )
@@ -199,7 +202,8 @@ const STORE_READINGS: &str = store_readings!(
     on_known_event: "ON CONFLICT DO NOTHING"
 );
 
-const STORE_EVENTS: &str = "-- store_events
+const STORE_EVENTS: &str = concat!(
+    "-- store_events
 WITH input AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::uuid[],
         $7::uuid[], $8::text[], $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::text[], $14::boolean[],
@@ -226,7 +230,7 @@ WITH input AS MATERIALIZED (
         WHERE e.tenant_id = fresh.tenant_id AND e.device_id = fresh.device_id
             AND e.occurred_at = fresh.occurred_at AND e.event_id = fresh.event_id)
     ORDER BY arrival
-    RETURNING id
+    RETURNING id, tenant_id
 ), queued AS (
     INSERT INTO sync_outbox (id, tenant_id, farm_id, barn_id, device_id, event_type, occurred_at,
         trace_id, payload_json, payload_size_bytes, next_attempt_at, created_at, updated_at)
@@ -234,10 +238,16 @@ WITH input AS MATERIALIZED (
         trace_id, coalesce(payload_json, '{}')::jsonb, octet_length(payload_json), $16, $16, $16
     FROM fresh WHERE is_forwarded AND (id IN (SELECT id FROM stored)) IS TRUE ORDER BY arrival
     ON CONFLICT DO NOTHING
+), counted AS (
+    ",
+    count_stored!("$16", "$18", "$19", "$20", "stored"),
+    "
 )
-SELECT arrival FROM fresh";
+SELECT arrival FROM fresh"
+);
 
-/// Stores readings in one transaction. The event ids must differ from each other.
+/// Stores readings in one transaction and has the ledger count what `came` of each tenant. The event ids must differ from
+/// each other.
 /// Returns the positions (in `readings`) of those that were new; the others had been seen before.
 ///
 /// # Errors
@@ -245,6 +255,7 @@ SELECT arrival FROM fresh";
 pub async fn store_readings(
     conn: &Conn,
     readings: &[&Reading],
+    came: &[Arrivals<'_>],
     at: WriteContext,
 ) -> Result<Vec<usize>, StoreError> {
     let order = sorted_by_key(readings, |reading| (&reading.tenant_id, &reading.event_id));
@@ -252,7 +263,8 @@ pub async fn store_readings(
         ($($field:tt)+) => { order.iter().map(|&i| readings[i].$($field)+).collect::<Vec<_>>() };
     }
     let expires_at = at.now + at.dedupe_ttl;
-    let params: [&(dyn ToSql + Sync); 20] = [
+    let (tenants, received, repeated) = columns(came);
+    let params: [&(dyn ToSql + Sync); 23] = [
         &column!(tenant_id.as_str()),
         &column!(farm_id.as_str()),
         &column!(barn_id.as_str()),
@@ -273,6 +285,9 @@ pub async fn store_readings(
         &expires_at,
         &TELEMETRY_INGESTED,
         &at.shard,
+        &tenants,
+        &received,
+        &repeated,
     ];
     let sql = match at.replays {
         Replays::Fail => STORE_NEW_READINGS,
@@ -288,6 +303,7 @@ pub async fn store_readings(
 pub async fn store_events(
     conn: &Conn,
     events: &[&DeviceEvent],
+    came: &[Arrivals<'_>],
     at: WriteContext,
 ) -> Result<Vec<usize>, StoreError> {
     let order = sorted_by_key(events, |event| (&event.tenant_id, &event.event_id));
@@ -297,7 +313,8 @@ pub async fn store_events(
     let outbox_ids: Vec<Uuid> =
         order.iter().map(|&i| id::outbox_id(&events[i].tenant_id, &events[i].event_id)).collect();
     let expires_at = at.now + at.dedupe_ttl;
-    let params: [&(dyn ToSql + Sync); 17] = [
+    let (tenants, received, repeated) = columns(came);
+    let params: [&(dyn ToSql + Sync); 20] = [
         &column!(tenant_id.as_str()),
         &column!(farm_id.as_str()),
         &column!(barn_id.as_str()),
@@ -315,8 +332,17 @@ pub async fn store_events(
         &positions(&order),
         &at.now,
         &expires_at,
+        &tenants,
+        &received,
+        &repeated,
     ];
     arrivals(conn, STORE_EVENTS, &params).await
+}
+
+fn columns<'a>(came: &[Arrivals<'a>]) -> (Vec<&'a str>, Vec<i64>, Vec<i64>) {
+    let tenants = came.iter().map(|arrivals| arrivals.tenant_id).collect();
+    let received = came.iter().map(|arrivals| arrivals.received).collect();
+    (tenants, received, came.iter().map(|arrivals| arrivals.repeated).collect())
 }
 
 fn sorted_by_key<'a, T, K: Ord + 'a>(rows: &[&'a T], key: impl Fn(&'a T) -> K) -> Vec<usize> {

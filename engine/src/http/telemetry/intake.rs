@@ -1,12 +1,12 @@
 //! `POST /api/v1/telemetry/readings`: a list of readings, judged one by one and stored in one transaction.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actors::telemetry::Unit;
 use axum::Json;
 use axum::extract::State;
+use schema::store::ledger::Outcome;
 use schema::store::telemetry::Reading;
 use schema::wire::topic::Kind;
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,9 @@ pub(in crate::http) struct RejectedEvent {
     pub(super) code: &'static str,
     /// Why, for a person.
     pub(super) message: String,
+    /// For the ledger: its tenant, when the caller may act for it.
+    #[serde(skip)]
+    pub(super) tenant_id: String,
 }
 
 /// Stores readings. The events are judged one by one; those that are accepted are one transaction.
@@ -130,7 +133,11 @@ pub(in crate::http) async fn store_readings(
         }
     }
     let ingested_count = readings.len();
-    let duplicate_count = store(&state, readings, body.0.len()).await?;
+    let refused = rejected.iter().map(|event: &RejectedEvent| Unit::Counted {
+        tenant_id: event.tenant_id.clone(),
+        outcome: Outcome::Refused,
+    });
+    let duplicate_count = store(&state, readings, refused.collect(), body.0.len()).await?;
     Ok(Json(Ingested { ingested_count, duplicate_count, rejected }))
 }
 
@@ -171,23 +178,26 @@ fn event(position: usize, raw: &RawValue) -> Result<Event<'_>, Error> {
     }
 }
 
-/// Stores the readings and returns how many had been stored before, be it by an earlier event of the same call.
-async fn store(state: &AppState, readings: Vec<Reading>, bytes: usize) -> Result<usize, Error> {
-    let count = readings.len();
-    let mut seen = HashSet::new();
-    let is_first = |reading: &Reading| seen.insert((reading.tenant_id.clone(), reading.event_id.clone()));
-    let mut first = readings;
-    first.retain(is_first);
-    let repeated = count - first.len();
-    if first.is_empty() {
-        return Ok(repeated);
-    }
+/// Stores the readings, has the ledger count what was `refused` beside them, and returns how many had been stored before, be it
+/// by an earlier event of the same call.
+async fn store(
+    state: &AppState,
+    readings: Vec<Reading>,
+    refused: Vec<Unit>,
+    bytes: usize,
+) -> Result<usize, Error> {
+    let has_readings = !readings.is_empty();
+    // Nothing depends on counting what was refused: that answer is given without a database, too.
     if !state.database.is_up() {
-        return Err(Error::database_unavailable());
+        return if has_readings { Err(Error::database_unavailable()) } else { Ok(0) };
     }
-    let commit = commit(state, first.into_iter().map(Unit::Reading).collect(), bytes);
+    let units: Vec<Unit> = readings.into_iter().map(Unit::Reading).chain(refused).collect();
+    if units.is_empty() {
+        return Ok(0);
+    }
+    let commit = commit(state, units, bytes);
     let stored = tokio::time::timeout(Duration::from_secs(COMMIT_SECONDS_MAX), commit).await;
-    Ok(repeated + stored.map_err(|_| Error::database_unavailable())??)
+    stored.map_err(|_| Error::database_unavailable())?
 }
 
 async fn commit(state: &AppState, units: Vec<Unit>, bytes: usize) -> Result<usize, Error> {

@@ -81,7 +81,10 @@ pub(super) async fn judge(
     let row = state.allowlist.device_row(fields.tenant_id, fields.device_id, asked_at).await?;
     Ok(match accept(call, &fields, row.as_ref(), event.text) {
         Ok(reading) => Judgment::Accepted(Box::new(reading)),
-        Err(refusal) => Judgment::Rejected(rejected(named(), &refusal)),
+        Err(refusal) => {
+            let tenant_id = fields.tenant_id.to_owned();
+            Judgment::Rejected(RejectedEvent { tenant_id, ..rejected(named(), &refusal) })
+        }
     })
 }
 
@@ -89,14 +92,14 @@ fn rejected(event_id: Option<String>, refusal: &Refusal) -> RejectedEvent {
     match refusal {
         Refusal::Scope { code, reason, message } => {
             metrics::auth_refused(reason).increment(1);
-            RejectedEvent { event_id, code, message: (*message).to_owned() }
+            RejectedEvent { event_id, code, message: (*message).to_owned(), tenant_id: String::new() }
         }
         Refusal::Reject(reject) => {
             // The other texts name their field themselves.
             let names_field =
                 matches!(reject.reason, Reason::FieldMissing | Reason::FieldType | Reason::FieldInvalid);
             let message = if names_field { reject.to_string() } else { reject.reason.text().to_owned() };
-            RejectedEvent { event_id, code: reject.reason.code(), message }
+            RejectedEvent { event_id, code: reject.reason.code(), message, tenant_id: String::new() }
         }
     }
 }
