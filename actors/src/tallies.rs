@@ -33,6 +33,7 @@ impl Chore for Tallies {
     async fn run(&mut self) -> Result<Duration, StoreError> {
         self.store.run("tally_fold", async |conn| tally::fold(conn).await).await?;
         self.store.run("ledger_fold", async |conn| ledger::fold(conn).await).await?;
+        self.store.run("ledger_fold_hours", async |conn| ledger::fold_hours(conn).await).await?;
         let now = self.clock.now();
         let before = now.checked_sub_days(Days::new(CHECK_DAYS)).unwrap_or(now);
         self.check_ledger(before, now).await?;

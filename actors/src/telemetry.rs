@@ -154,10 +154,7 @@ impl TelemetryWriters {
         let unit = if self.refusals.take(self.clock.now().timestamp()) {
             Unit::Refusal(refusal)
         } else {
-            Unit::Counted {
-                tenant_id: refusal.tenant_id.unwrap_or_default(),
-                outcome: Outcome::Refused,
-            }
+            Unit::Counted { tenant_id: refusal.tenant_id.unwrap_or_default(), outcome: Outcome::Refused }
         };
         self.settle(unit, delivery);
     }
@@ -434,7 +431,8 @@ impl State {
             match put.receipt {
                 Receipt::Reply(reply, _) => drop(reply.send(Err(Refused))),
                 Receipt::Delivery(delivery) => {
-                    let unit = put.units.first().and_then(|unit| refusal_of(unit, reject, self.args.clock.now()));
+                    let unit =
+                        put.units.first().and_then(|unit| refusal_of(unit, reject, self.args.clock.now()));
                     match unit {
                         Some(unit) => self.queue.push_front(Put {
                             kind: put.kind,

@@ -2,6 +2,7 @@
 
 mod auth;
 mod batch;
+mod digest;
 mod judge;
 pub mod log;
 mod mode;
@@ -25,9 +26,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use schema::clock::Clock;
+use schema::clock::{Clock, Timestamp};
 
 pub use auth::{Auth, sign};
+pub use digest::HourDigest;
 pub use judge::{Verdict, Violation};
 pub use mode::{Mode, Plan};
 pub use routes::{BATCH_PATH, DEDUPE_PATH, HANDSHAKE_PATH};
@@ -220,6 +222,18 @@ impl PretendCloud {
     #[must_use]
     pub fn images(&self, tenant_id: &str) -> Vec<SeenImage> {
         self.shared.judge().weighings.images(tenant_id)
+    }
+
+    /// What the cloud has of a tenant, by hour of the events; of what was taken since its start.
+    #[must_use]
+    pub fn digest(&self, tenant_id: &str) -> Vec<HourDigest> {
+        self.shared.judge().digest.hours(tenant_id)
+    }
+
+    /// Loses an event that was taken. `false`: it was not there.
+    #[must_use]
+    pub fn forget(&self, tenant_id: &str, event_id: &str, occurred_at: Timestamp) -> bool {
+        self.shared.judge().forget(tenant_id, event_id, occurred_at)
     }
 
     /// Forgets ids, lanes, counters and violations.

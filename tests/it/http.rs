@@ -20,6 +20,7 @@ use tower::ServiceExt;
 
 mod credentials;
 mod device;
+mod ledger;
 mod media;
 mod ops;
 mod retention;

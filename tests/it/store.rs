@@ -37,8 +37,9 @@ fn reading(event_id: &str, value: f64, occurred_at: Timestamp) -> Reading {
 
 async fn put(database: &Database, readings: &[Reading], now: Timestamp) -> usize {
     let rows: Vec<&Reading> = readings.iter().collect();
-    let new =
-        database.store.run("test", async |conn| telemetry::store_readings(conn, &rows, &[], context(now)).await);
+    let new = database
+        .store
+        .run("test", async |conn| telemetry::store_readings(conn, &rows, &[], context(now)).await);
     new.await.expect("the readings are stored").len()
 }
 
@@ -148,8 +149,10 @@ async fn a_replay_that_nobody_expected_fails_whole() {
     let later = WriteContext { replays: Replays::Fail, ..context(now + Duration::days(7)) };
     let rows = [reading("e-0", 1.0, now), reading("e-1", 1.0, now)];
     let rows: Vec<&Reading> = rows.iter().collect();
-    let outcome =
-        database.store.run("test", async |conn| telemetry::store_readings(conn, &rows, &[], later).await).await;
+    let outcome = database
+        .store
+        .run("test", async |conn| telemetry::store_readings(conn, &rows, &[], later).await)
+        .await;
     assert!(outcome.expect_err("the key is there").is_replay());
     assert_eq!(database.count("SELECT count(*) FROM ingress_dedupe").await, 1);
 }
@@ -312,8 +315,9 @@ async fn two_writers_with_the_same_events_store_each_once() {
                 }
                 let rows: Vec<&Reading> = readings.iter().collect();
                 let at = WriteContext { shard: writer, ..context(now) };
-                let stored =
-                    store.run("test", async |conn| telemetry::store_readings(conn, &rows, &[], at).await).await;
+                let stored = store
+                    .run("test", async |conn| telemetry::store_readings(conn, &rows, &[], at).await)
+                    .await;
                 new += stored.expect("no deadlock").len();
             }
             new

@@ -27,6 +27,8 @@ const AUDIT_DAYS: u64 = 400;
 const REDRIVEN_DAYS: u64 = 30;
 /// How long it is known what was discarded, and why.
 const DISCARDED_DAYS: u64 = 400;
+/// The digest of an hour is of use for longer than the events of that hour can be resent.
+const DIGEST_DAYS: u64 = 92;
 /// Attempts to drop a table in one pass, while nothing has been in the way yet.
 const DROP_ATTEMPTS_MAX: u32 = 3;
 /// The wait between them.
@@ -125,6 +127,7 @@ impl Janitor {
             (rows::JOBS, JOB_DAYS),
             (rows::DEAD_LETTERS, REDRIVEN_DAYS),
             (rows::DISCARDED, DISCARDED_DAYS),
+            (rows::LEDGER_HOURS, DIGEST_DAYS),
         ] {
             let outcome = self.rows(rule, days_before(now, days), report).await;
             report.note(rule.table, outcome);

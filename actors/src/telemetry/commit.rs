@@ -225,8 +225,7 @@ impl<'a> Rows<'a> {
 
     /// Readings alone are one statement; anything else makes it a transaction.
     async fn write(&self, conn: &mut Conn, at: WriteContext) -> Result<Written, StoreError> {
-        let is_readings_only =
-            self.events_came.is_empty() && self.settled.is_empty() && self.seen.is_empty();
+        let is_readings_only = self.events_came.is_empty() && self.settled.is_empty() && self.seen.is_empty();
         if is_readings_only {
             return self.write_in(conn, at).await;
         }

@@ -1,18 +1,26 @@
-//! The conservation ledger: what came in, what became of it, and whether that is all.
+//! The conservation ledger: what came in, what became of it, and whether that is all; what the cloud has of it, and how it
+//! gets again what it has lost.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use chrono::{Days, NaiveDate};
-use schema::store::ledger::{self, Day, Line, Totals};
+use chrono::{Days, Duration, DurationRound, NaiveDate};
+use schema::clock::Timestamp;
+use schema::id;
+use schema::store::audit::Action;
+use schema::store::ledger::{self, Day, HOURS_MAX, Hour, Line, Totals};
+use schema::store::outbox::resend::{self, EVENTS_MAX, Range, Resent};
+use schema::wire::time;
 use serde::Serialize;
+use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::auth::Call;
+use super::body::JsonBody;
 use super::error::Error;
-use super::query::Params;
+use super::query::{NOT_AN_ID, Params, Problems};
 use super::telemetry::TenantQuery;
 use super::time::Time;
 
@@ -157,4 +165,220 @@ async fn read(
         Ok((totals, ledger::standing(conn, now, now).await?, ledger::days(conn, tenants, range).await?))
     };
     Ok(state.reads.run("ledger", read).await?)
+}
+
+/// Whose hours are shown, and which.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documents the parameters that are read by hand")]
+pub(super) struct HoursQuery {
+    /// Tenant.
+    #[param(example = "t-001")]
+    tenant_id: String,
+    /// First hour, by the time of the events: a time with nothing beyond the hour.
+    #[param(example = "2026-02-12T09:00:00Z")]
+    from: String,
+    /// The hour after the last one; at most 744 hours after the first.
+    #[param(example = "2026-02-12T10:00:00Z")]
+    to: String,
+}
+
+/// What the cloud has acknowledged of one hour.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DigestHour {
+    /// Its first moment.
+    hour: Time,
+    /// Events.
+    events: i64,
+    /// The sum over their ids, a decimal number: of each id, as a text of lower case, the first 15 hexadecimal digits of its
+    /// SHA-256.
+    #[schema(example = "1743589113425998712")]
+    hash: String,
+}
+
+impl From<Hour> for DigestHour {
+    fn from(hour: Hour) -> Self {
+        Self { hour: Time(hour.hour), events: hour.events, hash: hour.hash }
+    }
+}
+
+/// What the cloud has acknowledged, by hour.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Digest {
+    /// Tenant.
+    #[schema(example = "t-001")]
+    tenant_id: String,
+    /// What was acknowledged before is not in it: the cloud may have more of the hours before.
+    since: Option<Time>,
+    /// Hours without an event are left out.
+    hours: Vec<DigestHour>,
+}
+
+/// Shows what the cloud has acknowledged of each hour, as numbers that it can make of what it has.
+#[utoipa::path(get, path = "/api/v1/ledger/digest", tag = "sync", params(HoursQuery),
+    responses((status = 200, description = "The hours", body = Digest)))]
+pub(super) async fn show_digest(
+    State(state): State<Arc<AppState>>,
+    call: Call,
+    mut params: Params,
+) -> Result<Json<Digest>, Error> {
+    let tenant_id = params.required_id("tenant_id");
+    let (from, to) = (params.text("from"), params.text("to"));
+    let mut problems = Problems::default();
+    let range = hours(from.as_deref(), to.as_deref(), &mut problems);
+    params.finish()?;
+    problems.finish()?;
+    call.tenants(Some(&tenant_id))?;
+    let read = async |conn: &mut schema::store::Conn| {
+        Ok((ledger::digest_since(conn).await?, ledger::hours(conn, &tenant_id, range).await?))
+    };
+    let (since, hours) = state.reads.run("ledger_digest", read).await?;
+    let hours = hours.into_iter().map(DigestHour::from).collect();
+    Ok(Json(Digest { tenant_id, since: since.map(Time), hours }))
+}
+
+/// Reads a range of whole hours, at most [`HOURS_MAX`].
+fn hours(from: Option<&str>, to: Option<&str>, problems: &mut Problems) -> (Timestamp, Timestamp) {
+    let mut read = |name: &str, text: Option<&str>| {
+        let at = text.and_then(time::parse);
+        let hour = at.filter(|at| at.duration_trunc(Duration::hours(1)).is_ok_and(|hour| hour == *at));
+        if hour.is_none() {
+            problems.push(name, "must be a whole hour such as 2026-02-12T09:00:00Z");
+        }
+        hour
+    };
+    let range = (read("from", from), read("to", to));
+    let (Some(from), Some(to)) = range else { return (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH) };
+    if to <= from || to - from > Duration::hours(HOURS_MAX) {
+        problems.push("to", &format!("must be 1 to {HOURS_MAX} hours after from"));
+    }
+    (from, to)
+}
+
+/// What the cloud lacks.
+#[derive(Debug, ToSchema)]
+#[schema(example = json!({"tenant_id": "t-001", "from": "2026-02-12T09:00:00Z", "to": "2026-02-12T10:00:00Z", "dry_run": true}))]
+pub(super) struct Resend {
+    /// Tenant.
+    tenant_id: String,
+    /// First hour, by the time of the events.
+    #[schema(value_type = String, format = DateTime)]
+    from: Timestamp,
+    /// The hour after the last one; at most 744 hours after the first.
+    #[schema(value_type = String, format = DateTime)]
+    to: Timestamp,
+    /// Only says what would go.
+    #[schema(default = false)]
+    dry_run: bool,
+}
+
+impl Resend {
+    fn of(body: &Value) -> Result<Self, Error> {
+        let mut problems = Problems::default();
+        let text = |name: &str| body.get(name).and_then(Value::as_str);
+        let tenant_id = text("tenant_id").unwrap_or_default().to_owned();
+        if !id::is_id(&tenant_id) {
+            problems.push("tenant_id", NOT_AN_ID);
+        }
+        let (from, to) = hours(text("from"), text("to"), &mut problems);
+        let dry_run = body.get("dry_run").filter(|value| !value.is_null());
+        if dry_run.is_some_and(|value| !value.is_boolean()) {
+            problems.push("dry_run", "must be true or false");
+        }
+        problems.finish()?;
+        Ok(Self { tenant_id, from, to, dry_run: dry_run.and_then(Value::as_bool).unwrap_or(false) })
+    }
+}
+
+/// What goes again.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"acked_count": 3600, "found_count": 3600, "resent_count": 3600, "gone_count": 0,
+    "message": "3600 events go again"}))]
+pub(super) struct ResendAnswer {
+    /// Events of these hours that the cloud has acknowledged, by the digest.
+    acked_count: i64,
+    /// Of these, events that are kept here still.
+    found_count: i64,
+    /// Events that were put back into the outbox.
+    resent_count: i64,
+    /// Events that the cloud has acknowledged and that are kept here no more: they cannot be resent.
+    gone_count: i64,
+    /// The same in words.
+    message: String,
+}
+
+/// Sends the events of some hours again that the cloud has acknowledged, in their order and under the same ids: it takes those
+/// it has for duplicates. What waits already or was acknowledged elsewhere stays as it is.
+#[utoipa::path(post, path = "/api/v1/sync/resend", tag = "sync", request_body = Resend,
+    responses((status = 200, description = "What goes again", body = ResendAnswer)))]
+pub(super) async fn resend(
+    State(state): State<Arc<AppState>>,
+    call: Call,
+    body: JsonBody,
+) -> Result<Json<ResendAnswer>, Error> {
+    let Resend { tenant_id, from, to, dry_run } = Resend::of(&body.object()?)?;
+    call.tenants(Some(&tenant_id))?;
+    if !dry_run {
+        let detail = json!({"from": time::format(from), "to": time::format(to)});
+        super::audit::note(&state, &call, Action::Resend, Some(std::slice::from_ref(&tenant_id)), detail)
+            .await?;
+    }
+    let (now, range) = (state.clock.now(), Range { tenant_id: &tenant_id, from, to });
+    let write = async |conn: &mut schema::store::Conn| {
+        let hours = ledger::hours(conn, &tenant_id, (from, to)).await?;
+        Ok((hours, resend::resend(conn, &range, dry_run, now).await?))
+    };
+    let (hours, Resent { found, resent }) = state.store.run("resend", write).await?;
+    if found > EVENTS_MAX {
+        return Err(Error::validation(format!(
+            "to: these hours have {found} events, and one call puts back at most {EVENTS_MAX}: name fewer hours"
+        )));
+    }
+    state.sync.wake();
+    let acked: i64 = hours.iter().map(|hour| hour.events).sum();
+    let gone = (acked - found).max(0);
+    let message = match (dry_run, gone) {
+        (true, _) => format!("{found} events would go again, {gone} are kept no more"),
+        (false, 0) => format!("{resent} events go again"),
+        (false, _) => format!("{resent} events go again, {gone} are kept no more and cannot"),
+    };
+    Ok(Json(ResendAnswer {
+        acked_count: acked,
+        found_count: found,
+        resent_count: resent,
+        gone_count: gone,
+        message,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resend_names_a_tenant_and_whole_hours() {
+        let check = |change: Value, expected: Result<(bool, i64), &str>| {
+            let mut body =
+                json!({"tenant_id": "t-001", "from": "2026-02-12T09:00:00Z", "to": "2026-02-12T10:00:00Z"});
+            body.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
+            let read =
+                Resend::of(&body).map(|resend| (resend.dry_run, (resend.to - resend.from).num_hours()));
+            assert_eq!(
+                read.map_err(|error| error.message.into_owned()),
+                expected.map_err(str::to_owned),
+                "{body}"
+            );
+        };
+        check(json!({}), Ok((false, 1)));
+        check(json!({"dry_run": true, "to": "2026-02-13T09:00:00+00:00"}), Ok((true, 24)));
+        check(json!({"dry_run": 1}), Err("dry_run: must be true or false"));
+        check(json!({"to": "2026-03-15T09:00:00Z"}), Ok((false, 744)));
+        let range = "to: must be 1 to 744 hours after from";
+        check(json!({"to": "2026-03-15T10:00:00Z"}), Err(range));
+        check(json!({"to": "2026-02-12T09:00:00Z"}), Err(range));
+        let hour = "must be a whole hour such as 2026-02-12T09:00:00Z";
+        check(json!({"from": "2026-02-12T09:00:00.001Z"}), Err(&format!("from: {hour}")));
+        check(json!({"to": null}), Err(&format!("to: {hour}")));
+        check(json!({"tenant_id": ""}), Err(&format!("tenant_id: {NOT_AN_ID}")));
+    }
 }

@@ -13,6 +13,7 @@ use schema::wire::event::{SESSION_AMENDED, SESSION_CREATED, SESSION_FINALIZED, T
 use schema::wire::time;
 
 use crate::cloud::batch::{Batch, Event, ReadingPayload, text};
+use crate::cloud::digest::Digest;
 use crate::cloud::log::EventLog;
 use crate::cloud::mode::Mode;
 use crate::cloud::seen::{Mark, Seen};
@@ -84,8 +85,10 @@ pub(crate) struct Judge {
     pub(crate) verdict: Verdict,
     pub(crate) seen: Seen,
     pub(crate) weighings: Weighings,
+    /// Of what was taken since the start.
+    pub(crate) digest: Digest,
     lanes: HashMap<String, Lane>,
-    /// Events that were refused once: the lane went on without them, so they may come late.
+    /// Events that were refused or forgotten once: the lane went on without them, so they may come late.
     refused_before: HashSet<String>,
     /// The last accepted events as they came.
     events: VecDeque<Bytes>,
@@ -119,6 +122,7 @@ impl Judge {
             has_past: !seen.is_empty(),
             seen,
             weighings: Weighings::default(),
+            digest: Digest::default(),
             lanes: HashMap::new(),
             refused_before: HashSet::new(),
             events: VecDeque::new(),
@@ -140,6 +144,17 @@ impl Judge {
         if self.verdict.violations.len() < VIOLATIONS_KEPT_MAX {
             self.verdict.violations.push(Violation { kind: kind.to_owned(), detail: detail.into() });
         }
+    }
+
+    /// Loses an event that was taken, as a cloud does that restores a backup: it may come again, however late. `false`: it
+    /// was not there.
+    pub(crate) fn forget(&mut self, tenant_id: &str, event_id: &str, occurred_at: Timestamp) -> bool {
+        let was_there = self.seen.remove(tenant_id, event_id);
+        if was_there {
+            self.digest.remove(tenant_id, event_id, occurred_at);
+            self.refused_before.insert(event_id.to_owned());
+        }
+        was_there
     }
 
     pub(crate) fn verdict(&self) -> Verdict {
@@ -314,7 +329,8 @@ impl Judge {
     }
 
     fn check_single_end(&mut self, name: &str, event_id: &str) {
-        if self.lanes.get(name).is_some_and(|lane| lane.finalized.is_some()) {
+        let is_excused = self.refused_before.contains(event_id);
+        if !is_excused && self.lanes.get(name).is_some_and(|lane| lane.finalized.is_some()) {
             self.violate("second_finalized", format!("{event_id} finalizes {name} again"));
         }
     }
@@ -329,6 +345,9 @@ impl Judge {
         now: Timestamp,
     ) {
         let event_type = text(event.event_type);
+        if let Some(at) = wire_time(&text(event.occurred_at)) {
+            self.digest.add(tenant_id, event_id, at);
+        }
         if !name.is_empty() {
             self.advance(&name, key, &event_type, event_id);
         }
@@ -358,7 +377,9 @@ impl Judge {
         let batch = self.verdict.received_batches;
         let is_excused = event_type == SESSION_CREATED || self.refused_before.contains(event_id);
         let lane = self.lanes.get_mut(name).expect("the lane was made when the order was checked");
-        let has_second_start = event_type == SESSION_CREATED && lane.created.is_some();
+        let has_second_start = event_type == SESSION_CREATED
+            && lane.created.is_some()
+            && !self.refused_before.contains(event_id);
         match event_type {
             SESSION_CREATED => {
                 lane.created.get_or_insert((key, batch));

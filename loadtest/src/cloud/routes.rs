@@ -77,6 +77,8 @@ pub(crate) async fn control(shared: Arc<Shared>, request: Request<Incoming>) -> 
                 events.iter().map(|event| String::from_utf8_lossy(event)).collect::<Vec<_>>().join(",");
             plain(StatusCode::OK, "application/json", format!("[{lines}]"))
         }
+        (&Method::GET, "/judge/digest") => json_lines(&shared.judge().digest.hours(query.text("tenant_id"))),
+        (&Method::POST, "/judge/forget") => forget(&shared, &query),
         (&Method::POST, "/judge/reset") => {
             shared.judge().reset();
             json_reply(StatusCode::OK, &json!({"ok": true}))
@@ -84,6 +86,15 @@ pub(crate) async fn control(shared: Arc<Shared>, request: Request<Incoming>) -> 
         (&Method::POST, "/mode") => switch(&shared, body).await,
         _ => error(StatusCode::NOT_FOUND, "NOT_FOUND", &Value::Null),
     }
+}
+
+/// Loses the event `event_id` of `tenant_id`, which occurred at `occurred_at`.
+fn forget(shared: &Shared, query: &Query) -> Reply {
+    let Some(occurred_at) = time::parse(query.text("occurred_at")) else {
+        return json_reply(StatusCode::BAD_REQUEST, &json!({"error": "occurred_at is no time"}));
+    };
+    let was_there = shared.judge().forget(query.text("tenant_id"), query.text("event_id"), occurred_at);
+    json_reply(StatusCode::OK, &json!({"was_there": was_there}))
 }
 
 async fn switch(shared: &Shared, body: Incoming) -> Reply {

@@ -75,6 +75,15 @@ impl Seen {
         }
     }
 
+    /// Takes an accepted id back. `false`: it was none.
+    pub(crate) fn remove(&mut self, tenant_id: &str, event_id: &str) -> bool {
+        let Some(tenant) = self.tenants.get_mut(tenant_id) else { return false };
+        match ids::parse(event_id) {
+            Some(id) => tenant.uuids.remove(&id),
+            None => tenant.others.remove(event_id),
+        }
+    }
+
     /// The accepted ids of a tenant: the UUIDs as numbers, then the rest.
     pub(crate) fn ids(&self, tenant_id: &str) -> (Vec<u128>, Vec<String>) {
         match self.tenants.get(tenant_id) {

@@ -41,6 +41,8 @@ pub enum Action {
     Unclaim,
     /// A pass over what has become old is ordered.
     JanitorRun,
+    /// What the cloud has acknowledged is sent again.
+    Resend,
     /// An attempt to send is ordered.
     SyncTrigger,
     /// A backup is restored: what came in after it is not there.
@@ -59,6 +61,7 @@ impl Action {
             Self::Discard => "discard",
             Self::Unclaim => "unclaim",
             Self::JanitorRun => "janitor.run",
+            Self::Resend => "sync.resend",
             Self::SyncTrigger => "sync.trigger",
             Self::Restore => "restore",
         }

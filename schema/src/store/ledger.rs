@@ -14,7 +14,8 @@ use crate::clock::Timestamp;
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] = &[COUNT, TOTALS, DAYS, FOLD, STANDING, CHECK, UNWATCHED];
+pub const STATEMENTS: &[&str] =
+    &[COUNT, TOTALS, DAYS, FOLD, STANDING, CHECK, UNWATCHED, HOURS, DIGEST_SINCE, FOLD_HOURS];
 
 /// Lines that one answer has at most: a year and a bit of one tenant.
 pub const LINES_MAX: i64 = 1_000;
@@ -98,11 +99,7 @@ ON CONFLICT (tenant_id, day, shard) DO UPDATE SET received = l.received + exclud
 ///
 /// # Errors
 /// When the database fails.
-pub async fn count(
-    conn: &Conn,
-    came: &BTreeMap<String, Inbound>,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+pub async fn count(conn: &Conn, came: &BTreeMap<String, Inbound>, now: Timestamp) -> Result<(), StoreError> {
     if came.is_empty() {
         return Ok(());
     }
@@ -137,11 +134,21 @@ macro_rules! count_stored {
     ($now:literal, $tenants:literal, $received:literal, $repeated:literal, $stored:literal) => {
         concat!(
             "INSERT INTO ledger AS l (tenant_id, day, shard, received, stored, duplicate)
-    SELECT c.tenant_id, (", $now, "::timestamptz AT TIME ZONE 'UTC')::date, pg_backend_pid(), c.received, coalesce(s.rows, 0),
+    SELECT c.tenant_id, (",
+            $now,
+            "::timestamptz AT TIME ZONE 'UTC')::date, pg_backend_pid(), c.received, coalesce(s.rows, 0),
         c.repeated + coalesce(i.rows, 0) - coalesce(s.rows, 0)
-    FROM unnest(", $tenants, "::text[], ", $received, "::bigint[], ", $repeated, "::bigint[]) AS c (tenant_id, received, repeated)
+    FROM unnest(",
+            $tenants,
+            "::text[], ",
+            $received,
+            "::bigint[], ",
+            $repeated,
+            "::bigint[]) AS c (tenant_id, received, repeated)
     LEFT JOIN (SELECT tenant_id, count(*) AS rows FROM input GROUP BY tenant_id) AS i USING (tenant_id)
-    LEFT JOIN (SELECT tenant_id, count(*) AS rows FROM ", $stored, " GROUP BY tenant_id) AS s USING (tenant_id)
+    LEFT JOIN (SELECT tenant_id, count(*) AS rows FROM ",
+            $stored,
+            " GROUP BY tenant_id) AS s USING (tenant_id)
     ON CONFLICT (tenant_id, day, shard) DO UPDATE SET received = l.received + excluded.received,
         stored = l.stored + excluded.stored, duplicate = l.duplicate + excluded.duplicate"
         )
@@ -373,3 +380,66 @@ pub(super) const UNWATCHED: &str = "-- ledger_unwatched
 SELECT i.inhrelid::regclass::text FROM pg_inherits AS i
 WHERE i.inhparent = 'sync_outbox'::regclass
     AND NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = i.inhrelid AND t.tgname = 'ledger_acked')";
+
+/// Hours that one answer has at most: a month.
+pub const HOURS_MAX: i64 = 31 * 24;
+
+/// What the cloud acknowledged of one hour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hour {
+    /// Its first moment.
+    pub hour: Timestamp,
+    /// Events.
+    pub events: i64,
+    /// The sum over their ids, as a decimal number: of each id, as a text of lower case, the first 15 hexadecimal digits of
+    /// its SHA-256.
+    pub hash: String,
+}
+
+const HOURS: &str = "-- ledger_hours
+SELECT h.hour, sum(h.events)::bigint, trunc(sum(h.hash))::text FROM ledger_hours AS h
+WHERE h.tenant_id = $1 AND h.hour >= $2 AND h.hour < $3
+GROUP BY h.hour HAVING sum(h.events) <> 0 ORDER BY h.hour LIMIT $4";
+
+const DIGEST_SINCE: &str = "-- ledger_digest_since
+SELECT digest_since FROM ledger_checks";
+
+/// What the cloud acknowledged of a tenant, by hour of the events, from the first time to before the last; hours without
+/// any are left out. At most [`HOURS_MAX`].
+///
+/// # Errors
+/// When the database fails.
+pub async fn hours(
+    conn: &Conn,
+    tenant_id: &str,
+    (from, to): (Timestamp, Timestamp),
+) -> Result<Vec<Hour>, StoreError> {
+    let rows = conn.query(HOURS, &[&tenant_id, &from, &to, &HOURS_MAX]).await?;
+    Ok(rows.iter().map(|row| Hour { hour: row.get(0), events: row.get(1), hash: row.get(2) }).collect())
+}
+
+/// Since when acknowledgements are in the digest.
+///
+/// # Errors
+/// When the database fails.
+pub async fn digest_since(conn: &Conn) -> Result<Option<Timestamp>, StoreError> {
+    Ok(conn.query_one(DIGEST_SINCE, &[]).await?.get(0))
+}
+
+const FOLD_HOURS: &str = "-- ledger_fold_hours
+WITH gone AS (
+    DELETE FROM ledger_hours AS h WHERE h.shard <> 0 AND h.shard <> ALL (ARRAY(SELECT a.pid FROM pg_stat_activity AS a))
+    RETURNING h.tenant_id, h.hour, h.events, h.hash
+)
+INSERT INTO ledger_hours AS h (tenant_id, hour, shard, events, hash)
+SELECT g.tenant_id, g.hour, 0, sum(g.events), sum(g.hash) FROM gone AS g GROUP BY g.tenant_id, g.hour ORDER BY 1, 2
+ON CONFLICT (tenant_id, hour, shard) DO UPDATE SET events = h.events + excluded.events, hash = h.hash + excluded.hash";
+
+/// Takes over the hours of server processes that are gone.
+///
+/// # Errors
+/// When the database fails.
+pub async fn fold_hours(conn: &Conn) -> Result<(), StoreError> {
+    conn.execute(FOLD_HOURS, &[]).await?;
+    Ok(())
+}

@@ -11,6 +11,7 @@ pub mod claim;
 pub mod measure;
 pub mod put;
 pub mod queries;
+pub mod resend;
 pub mod settle;
 pub mod slot;
 
@@ -45,6 +46,8 @@ pub const STATEMENTS: &[&str] = &[
     queries::UNCLAIM,
     queries::UNCLAIM_GROUPS,
     queries::TENANTS,
+    resend::COUNT,
+    resend::RESEND,
 ];
 
 /// Groups of lanes per tenant; the same number is in the generated column `lane_group`.

@@ -100,9 +100,7 @@ async fn watch_days(conn: &mut Conn) -> Result<(), StoreError> {
         let begin = format!("BEGIN; SET LOCAL lock_timeout = '{DAY_LOCK_MS}ms'");
         let sql = watch_sql(&table);
         let watched = conn
-            .transaction_from("watch_day", &begin, async |conn| {
-                conn.batch("watch_day", &sql).await.map(Some)
-            })
+            .transaction_from("watch_day", &begin, async |conn| conn.batch("watch_day", &sql).await.map(Some))
             .await;
         // Two replicas may do it at once, and its time may have come meanwhile.
         if let Err(error) = watched

@@ -52,6 +52,8 @@ pub const STATEMENTS: &[&str] = &[
     rows::DEAD_LETTERS.delete,
     rows::DISCARDED.count,
     rows::DISCARDED.delete,
+    rows::LEDGER_HOURS.count,
+    rows::LEDGER_HOURS.delete,
     rows::TRIM_STRANGERS,
     rows::READINGS.due,
     rows::READINGS.delete,

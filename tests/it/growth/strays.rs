@@ -118,7 +118,8 @@ async fn store_event(db: &Database) {
     };
     let at =
         WriteContext { now: now(), dedupe_ttl: Duration::hours(72), shard: 0, replays: Replays::PassOver };
-    let stored = db.store.run("test", async |conn| telemetry::store_events(conn, &[&event], &[], at).await).await;
+    let stored =
+        db.store.run("test", async |conn| telemetry::store_events(conn, &[&event], &[], at).await).await;
     assert_eq!(stored.expect("an event can be stored").len(), 1);
 }
 

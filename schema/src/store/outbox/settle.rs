@@ -21,6 +21,7 @@ macro_rules! columns {
         failed_at, dlq_reason, acked_at, created_at, updated_at"
     };
 }
+pub(super) use columns;
 macro_rules! gone {
     () => {
         "id, tenant_id, farm_id, barn_id, device_id, station_id, session_id, event_type, occurred_at, order_at, seq,

@@ -80,6 +80,9 @@ pub const DEAD_LETTERS: Rule = rule!("dead_letters", "r.redriven_at < $1");
 /// What a person has discarded, from then on.
 pub const DISCARDED: Rule = rule!("discarded_events", "r.discarded_at < $1");
 
+/// The digest of what the cloud acknowledged, by the hour of the events.
+pub const LEDGER_HOURS: Rule = rule!("ledger_hours", "r.hour < $1");
+
 impl Rule {
     /// How many rows would go.
     ///
