@@ -152,20 +152,13 @@ impl Inflow {
 
     /// Opens the delivery of a message and hands it to the intake.
     pub(crate) fn deliver(&self, message: Message, arrived: Arrived) {
-        let removes_status = removes_status(&message, &arrived);
-        self.hand_in(message, self.slot(arrived), removes_status);
+        self.hand_in(message, self.slot(arrived));
     }
 
-    fn hand_in(&self, message: Message, slot: Slot, removes_status: bool) {
+    fn hand_in(&self, message: Message, slot: Slot) {
         let turn = self.inbound.window.open(slot);
         let window = Arc::clone(&self.inbound.window);
-        let delivery = Delivery::from_window(message, 0, window, turn);
-        if removes_status {
-            // It says nothing that could be stored, and is settled in its turn.
-            delivery.done();
-        } else {
-            self.parts.intake.take(delivery);
-        }
+        self.parts.intake.take(Delivery::from_window(message, 0, window, turn));
     }
 
     /// Has a message at QoS 2 answered that came again, after those before it.
@@ -217,9 +210,8 @@ impl Inflow {
             identity: principal.device().cloned(),
             verdict: if topic.may_publish { Verdict::Admitted } else { Verdict::AclDenied },
         };
-        let removes_status = removes_status(&message, &arrived);
         let slot = Slot { _will: Some(Arc::new(permit)), ..self.slot(arrived) };
-        self.hand_in(message, slot, removes_status);
+        self.hand_in(message, slot);
     }
 
     /// Has the client get an answer in its turn, once the journal is stored up to there.
@@ -377,13 +369,6 @@ impl Inflow {
         }
         self.purse().give_back(cost);
     }
-}
-
-/// Whether a message only removes the retained status of its topic, as an empty one does at any broker.
-fn removes_status(message: &Message, arrived: &Arrived) -> bool {
-    let is_admitted = message.verdict == Verdict::Admitted;
-    let is_retained_status = arrived.kind == Some(Kind::Status) && arrived.echo.retain;
-    is_admitted && is_retained_status && message.payload.is_empty()
 }
 
 impl Drop for Inflow {
