@@ -71,7 +71,7 @@ use crate::gatekeeper::{Gatekeeper, Identity};
 use crate::guesses::{Guesses, Source};
 use crate::share::Limit;
 use crate::stats::{DoorStats, Refusal};
-use crate::store::{DoorStore, DoorStoreError};
+use crate::store::{DoorStore, DoorStoreError, Fault, Stored};
 use crate::tls::Tls;
 
 /// Wait after the system refused to accept a connection, for example for want of file descriptors.
@@ -87,6 +87,8 @@ const STANDBY_LOOK_INTERVAL: Duration = Duration::from_secs(3);
 /// How often a door that opens asks to keep the sessions, and its wait in between.
 const CLAIMS_MAX: u32 = 5;
 const CLAIM_RETRY: Duration = Duration::from_millis(200);
+/// Wait before a store that is away is asked again, before the door opens.
+const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How long clients have to go when the door opens again.
 const REOPEN_DRAIN_MAX: Duration = Duration::from_secs(5);
 /// How often it looks for messages that waited too long: every so many of those looks.
@@ -139,8 +141,7 @@ impl Door {
         router: Option<Arc<dyn Fanout>>,
     ) -> Result<Self, DoorError> {
         let DoorParts { gatekeeper, intake, store, guesses, clock } = parts;
-        let keeps_sessions = claim(&*store).await?;
-        let stored = store.load().await?;
+        let (keeps_sessions, stored) = open_store(&*store).await?;
         let tls = match &settings.tls {
             Some(files) => Some(Arc::new(Tls::open(files.clone()).await?)),
             None => None,
@@ -413,6 +414,27 @@ impl Door {
         if ended.is_err_and(|error| error.is_panic()) {
             self.shared.stats.count_panicked();
             tracing::error!("a connection ended by a bug; only it is gone");
+        }
+    }
+}
+
+/// Whether this door keeps sessions, and what is stored. A store that is away or takes no writes is waited for, as it is once
+/// the door is open: whoever ended instead would only be started again.
+async fn open_store(store: &dyn DoorStore) -> Result<(bool, Stored), DoorStoreError> {
+    let mut is_told = false;
+    loop {
+        let opening = async {
+            let keeps_sessions = claim(store).await?;
+            Ok((keeps_sessions, store.load().await?))
+        };
+        match opening.await {
+            Err(DoorStoreError { fault: Fault::Away, source }) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(%source, "sessions and retained messages cannot be loaded, the door waits");
+                }
+                sleep(STORE_RETRY).await;
+            }
+            outcome => return outcome,
         }
     }
 }

@@ -54,6 +54,26 @@ async fn a_column_of_a_newer_program_changes_no_statement() {
     }
 }
 
+#[tokio::test]
+async fn an_engine_that_starts_while_nothing_can_be_written_waits_for_it() {
+    let db = Database::fresh().await;
+    db.allow_device(TENANT, "d-1", "f-001", "b-001").await;
+    let row = db.client.query_one("SELECT current_database()::text", &[]).await.expect("a name");
+    let name: String = row.get(0);
+    // Of connections that are made from now on.
+    db.execute(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
+    let mut engine = Engine::stopped(Settings::of(&db.url));
+    engine.spawn();
+    until("the door waits", async || engine.log().contains("cannot be loaded, the door waits")).await;
+    assert!(engine.is_alive());
+    db.execute(&format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;
+    until("the engine runs", async || engine.log().contains("farmiq-edge runs")).await;
+    let mut device = Device::connect(engine.settings.mqtt, "d-1").await;
+    device.put(&reading("d-1", &new_event_id())).await;
+    assert_eq!(db.count("SELECT count(*) FROM telemetry_raw").await, 1);
+    assert_eq!(engine.terminate().await.code, Some(0));
+}
+
 /// A lock on a table that is held until it is dropped.
 async fn lock(db: &Database, table: &str) -> Client {
     let holder = postgres::connect(&db.url).await;

@@ -45,6 +45,43 @@ impl DoorStore for Ledger {
     }
 }
 
+/// Is away so often, and then there.
+struct AwayAtFirst(std::sync::atomic::AtomicU32);
+
+impl AwayAtFirst {
+    fn ask(&self) -> Result<(), DoorStoreError> {
+        let left = self.0.load(std::sync::atomic::Ordering::Relaxed);
+        if left == 0 {
+            return Ok(());
+        }
+        self.0.store(left - 1, std::sync::atomic::Ordering::Relaxed);
+        Err(DoorStoreError { fault: Fault::Away, source: "no writes".into() })
+    }
+}
+
+#[async_trait]
+impl DoorStore for AwayAtFirst {
+    async fn keeps_sessions(&self) -> Result<bool, DoorStoreError> {
+        self.ask().map(|()| true)
+    }
+
+    async fn load(&self) -> Result<Stored, DoorStoreError> {
+        self.ask().map(|()| Stored::default())
+    }
+
+    async fn apply(&self, _: &[Change]) -> Result<Vec<uuid::Uuid>, DoorStoreError> {
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_when_the_door_opens_is_waited_for() {
+    let store = AwayAtFirst(5.into());
+    let (keeps_sessions, _) = open_store(&store).await.unwrap();
+    assert!(keeps_sessions);
+    assert_eq!(store.0.into_inner(), 0);
+}
+
 /// Everything below a connection, with a journal that is stored only when a test says so.
 struct Parts {
     ledger: Arc<Ledger>,
