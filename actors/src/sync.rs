@@ -22,12 +22,12 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::clock::{Clock, Timestamp};
 use schema::store::outbox::LANE_GROUPS;
 use schema::store::outbox::slot::Slot;
-use schema::store::{Store, StoreError};
+use schema::store::{Store, StoreError, cause, sync_state};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use answer::{Answer, RETRY_AFTER_MAX, Verdict};
+use answer::{Answer, CLOUD_REQUEST_FAILED, RETRY_AFTER_MAX, Verdict};
 use cloud::{Cloud, CloudError, CloudSettings};
 use monitor::Monitor;
 use partition::Partition;
@@ -204,7 +204,7 @@ impl SyncHub {
             return Diagnosis { is_ok: false, status: None, message, skew_ms: None };
         };
         let answer = cloud.handshake().await;
-        self.shared.note_handshake(&answer)
+        self.shared.note_handshake(&answer).await
     }
 
     /// What is known of the cloud, without asking it.
@@ -271,7 +271,7 @@ impl Shared {
     }
 
     /// Takes note of the answer to a greeting.
-    pub(crate) fn note_handshake(&self, answer: &Answer) -> Diagnosis {
+    pub(crate) async fn note_handshake(&self, answer: &Answer) -> Diagnosis {
         let now = self.clock.now();
         let diagnosis = Diagnosis::of(answer, now);
         if let Some(skew_ms) = diagnosis.skew_ms {
@@ -279,10 +279,25 @@ impl Shared {
         }
         if diagnosis.is_ok {
             self.status.answered();
+            self.resume().await;
         } else {
             self.status.failed(now, diagnosis.message.clone());
         }
         diagnosis
+    }
+
+    /// Ends the pauses of tenants that wait for a cloud which was away, once it has answered somebody. Pauses that the cloud
+    /// itself asked for, or that need a person, last as long as they were to. The senders see it at their next look.
+    pub(crate) async fn resume(&self) {
+        let now = self.clock.now();
+        let work = async |conn: &mut _| sync_state::resume(conn, CLOUD_REQUEST_FAILED, now).await;
+        match self.store.run("sync_resume", work).await {
+            Ok(0) => {}
+            Ok(tenants) => tracing::info!(tenants, "the cloud answers again, waiting no longer"),
+            Err(error) => {
+                tracing::debug!(%error, cause = cause(&error), "pauses not ended, they end by themselves");
+            }
+        }
     }
 }
 

@@ -335,6 +335,49 @@ async fn a_pause_ends_when_an_operator_asks_for_an_attempt() {
 }
 
 #[tokio::test]
+async fn a_cloud_that_answers_a_greeting_is_sent_to_at_once_unless_it_asked_for_the_pause() {
+    const PAUSED: &str = "SELECT count(*) FROM sync_state WHERE paused_until IS NOT NULL";
+    let away = ("CLOUD_REQUEST_FAILED", Mode::Unavailable);
+    let busy = ("CLOUD_THROTTLED", Mode::Throttled { retry_after: Some("300".to_owned()) });
+    for (code, trouble) in [away, busy] {
+        let mut site = Site::new().await;
+        site.readings(100, 10).await;
+        site.cloud.mode(trouble).await;
+        site.start().await;
+        // Time stands still from here on: no pause ends by itself.
+        site.until_at_once(&format!("status = 'pending' AND last_error_code = '{code}'"), 100).await;
+        assert!(!site.hub.diagnose().await.is_ok);
+        assert_eq!(site.db.count(PAUSED).await, 1, "{code}: a failed greeting ends no pause");
+        site.cloud.mode(Mode::Ok).await;
+        assert!(site.hub.diagnose().await.is_ok);
+        if code == "CLOUD_THROTTLED" {
+            assert_eq!(site.db.count(PAUSED).await, 1, "the cloud asked for it");
+            assert_eq!(site.count("status = 'acked'").await, 0);
+        } else {
+            site.until_at_once("status = 'acked'", 100).await;
+        }
+        site.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_is_taken_after_an_outage_ends_the_pauses_of_other_tenants() {
+    let mut site = Site::new().await;
+    site.readings(50, 5).await;
+    let move_half =
+        "UPDATE sync_outbox SET tenant_id = 't-002' WHERE (payload_json->>'metric_value')::int % 2 = 0";
+    site.db.execute(move_half).await;
+    site.cloud.mode(Mode::Unavailable).await;
+    site.start().await;
+    site.until_at_once("status = 'pending' AND last_error_code = 'CLOUD_REQUEST_FAILED'", 50).await;
+    site.cloud.mode(Mode::Ok).await;
+    // One tenant may go; the other would still wait for minutes.
+    site.db.execute("UPDATE sync_state SET paused_until = NULL WHERE tenant_id = 't-001'").await;
+    site.until_at_once("status = 'acked'", 50).await;
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn rejections_by_name_are_told_apart() {
     let mut site = Site::new().await;
     site.readings(100, 100).await;

@@ -78,7 +78,7 @@ impl Monitor {
             return due_at;
         }
         let answer = cloud.handshake().await;
-        self.shared.note_handshake(&answer);
+        self.shared.note_handshake(&answer).await;
         Instant::now() + every
     }
 

@@ -1,10 +1,14 @@
 //! What is known of the cloud without asking it.
 
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use schema::clock::Timestamp;
 use schema::metrics;
 use tokio::time::Instant;
+
+/// How often a batch that is taken after a failure ends the pauses of others.
+const RECOVERY_EVERY: Duration = Duration::from_secs(60);
 
 /// Whether the cloud answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +59,15 @@ pub(crate) struct SyncStatus {
 struct Inner {
     view: CloudView,
     exchanged_at: Option<Instant>,
+    /// When a batch was last taken after a failure.
+    recovered_at: Option<Instant>,
 }
 
 impl SyncStatus {
     pub(crate) fn new(is_enabled: bool) -> Self {
         let state = if is_enabled { CloudState::Unknown } else { CloudState::Disabled };
         let view = CloudView { state, last_success_at: None, last_error_at: None, last_error: None };
-        Self { inner: Mutex::new(Inner { view, exchanged_at: None }) }
+        Self { inner: Mutex::new(Inner { view, exchanged_at: None, recovered_at: None }) }
     }
 
     pub(crate) fn view(&self) -> CloudView {
@@ -74,10 +80,21 @@ impl SyncStatus {
         inner.view.last_success_at = inner.view.last_success_at.max(last_success_at);
     }
 
-    /// The cloud has taken a batch.
-    pub(crate) fn took_batch(&self, now: Timestamp) {
-        self.lock().view.last_success_at = Some(now);
+    /// The cloud has taken a batch; says whether that is news to those who wait for it. Where one tenant's batches pass
+    /// and another's fail, it is news once in [`RECOVERY_EVERY`].
+    pub(crate) fn took_batch(&self, now: Timestamp) -> bool {
+        let is_news = {
+            let mut inner = self.lock();
+            inner.view.last_success_at = Some(now);
+            let is_back = inner.view.state == CloudState::Down
+                && inner.recovered_at.is_none_or(|at| at.elapsed() >= RECOVERY_EVERY);
+            if is_back {
+                inner.recovered_at = Some(Instant::now());
+            }
+            is_back
+        };
         self.answered();
+        is_news
     }
 
     /// The cloud has answered as it should.

@@ -9,7 +9,7 @@ use crate::clock::deadline::{farthest, waits};
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] = &[SUCCESS, FAILURE, SUMMARY];
+pub const STATEMENTS: &[&str] = &[SUCCESS, FAILURE, RESUME, SUMMARY];
 
 const SUCCESS: &str = "-- sync_success
 INSERT INTO sync_state AS s (tenant_id, last_acked_event_id, last_acked_at, last_success_at, last_sent_batch_id, updated_at)
@@ -37,6 +37,10 @@ SET last_error_at = excluded.last_error_at, last_error_code = excluded.last_erro
     " THEN greatest(s.paused_until, excluded.paused_until) ELSE excluded.paused_until END,
     updated_at = excluded.updated_at"
 );
+
+// The failures stay counted: who fails again pauses as long as it would have.
+const RESUME: &str = "-- sync_resume
+UPDATE sync_state SET paused_until = NULL, updated_at = $2 WHERE paused_until IS NOT NULL AND last_error_code = $1";
 
 const SUMMARY: &str = concat!(
     "-- sync_summary
@@ -97,6 +101,14 @@ pub(crate) async fn record(
         }
     }
     Ok(())
+}
+
+/// Ends the pauses of all tenants whose last error has this code; says how many there were.
+///
+/// # Errors
+/// When the database fails.
+pub async fn resume(conn: &Conn, code: &str, now: Timestamp) -> Result<u64, StoreError> {
+    conn.execute(RESUME, &[&code, &now]).await
 }
 
 /// The state of several tenants taken together.

@@ -214,7 +214,7 @@ impl<'a> Delivery<'a> {
         let left = if is_last { self.course.unsettled() } else { Vec::new() };
         let change =
             Change::Success { batch_id: batch.id, last_acked_event_id: acked.last().map(|event| event.id) };
-        shared.status.took_batch(shared.clock.now());
+        let is_back = shared.status.took_batch(shared.clock.now());
         // A cloud that takes a batch has nothing against our clock.
         tell_skew(0);
         if code == CLOUD_EVENT_REJECTED {
@@ -236,6 +236,9 @@ impl<'a> Delivery<'a> {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of one batch")]
         metrics::sync_batch_latency_ms().record(self.started.elapsed().as_millis() as f64);
         self.failures_before = 0;
+        if is_back {
+            shared.resume().await;
+        }
     }
 
     fn rejection(&self, event: &ClaimedEvent, code: &'static str, text: &str) -> Rejection {
