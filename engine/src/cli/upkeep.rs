@@ -62,6 +62,28 @@ until it is forgotten. To go back, stop the engine, move postgres away and postg
 postgres; what came in since the upgrade is in the one that was moved away.
 Exit codes: 0 it is done, 1 it is not and the text says why.";
 
+const UPDATE_EXAMPLES: &str = "\
+Examples:
+  sudo farmiq-edge update ./farmiq-edge-0.2.0
+  sudo farmiq-edge update farmiq-0.2.0-x86_64.tar.zst --signer /etc/farmiq-edge/signers --backup
+  sudo farmiq-edge update                     finish one that was cut off
+  sudo farmiq-edge update --back              the program before
+  farmiq-edge update ./farmiq-edge-0.2.0 --restart '/opt/farmiq/restart'
+
+The new program is copied beside the installed one and must pass `check-config` and `doctor`
+with the configuration of the engine that runs here; until then nothing is changed. Then it
+takes the place of the installed one in one step, the engine is restarted (systemctl restart
+farmiq-edge, or the command given with --restart, which returns once the new process is
+started), and is asked over HTTP. When it is not ready in time, or does not stay so, the old
+program comes back, is restarted and asked as well; the one that failed is kept as
+farmiq-edge.failed. The old one is kept as farmiq-edge.old. An update that is cut off, by a
+kill or a power cut, is finished by the next `farmiq-edge update`.
+
+A bundle is a file of deploy/bin/bundle, or the folder it was unpacked into; its checksums
+are always compared, and its signature where --signer names who may sign (as for
+ssh-keygen -Y verify). docs/upgrade.md has the rest.
+Exit codes: 0 the new program runs and is ready, 1 it does not and the text says what runs.";
+
 /// What can be done about the private cluster of `up`.
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
@@ -90,6 +112,45 @@ impl ClusterCommand {
             Self::Upgrade { data_dir, .. } | Self::ForgetOld { data_dir } => data_dir.as_ref(),
         }
     }
+}
+
+/// Which program to put in place, and how.
+#[derive(Debug, Args)]
+#[command(after_help = UPDATE_EXAMPLES)]
+pub struct Update {
+    /// The new program: its file, or a bundle [default: finish an update that was cut off].
+    #[arg(value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Go back to the program before the last update.
+    #[arg(long, conflicts_with_all = ["from", "sha256", "signer"])]
+    pub back: bool,
+    /// The SHA-256 that the new program must have.
+    #[arg(long, value_name = "HEX", requires = "from")]
+    pub sha256: Option<String>,
+    /// Who may sign a bundle: a file of allowed signers. Without it a signature is not looked at.
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub signer: Option<PathBuf>,
+    /// Run `farmiq-edge backup` first; its settings must be in the configuration.
+    #[arg(long)]
+    pub backup: bool,
+    /// The command that restarts the engine, run by sh [default: systemctl restart farmiq-edge].
+    #[arg(long, value_name = "COMMAND")]
+    pub restart: Option<String>,
+    /// Seconds until the engine must be ready: longer where the database has much of its log to read again.
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=7200))]
+    pub ready_seconds: u64,
+    /// Seconds that it must then stay ready.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub steady_seconds: u64,
+    /// Take it though its `doctor` says FAIL: for something that was so before.
+    #[arg(long)]
+    pub skip_doctor: bool,
+    /// The installed program [default: this one].
+    #[arg(long, value_name = "FILE")]
+    pub program: Option<PathBuf>,
+    /// Whose configuration it is checked against when no engine runs here.
+    #[command(flatten)]
+    pub judged: Judged,
 }
 
 /// Where a backup goes.
