@@ -22,6 +22,8 @@ use tests::settings::Settings;
 use tests::wait::until;
 use tokio_postgres::Client;
 
+mod cut;
+
 static IMAGE: &[u8] = &jpeg_of::<50_000>();
 const PASSPHRASE: &str = "four hens on a rusty gate";
 const EDGE: &str = "edge-of-the-barn";
@@ -50,6 +52,11 @@ impl Barn {
             );
             self.client.batch_execute(&sql).await.expect("the statement is right");
         }
+    }
+
+    /// Ends it in order.
+    async fn end(mut self) {
+        assert_eq!(self.engine.terminate().await.code, Some(0));
     }
 
     /// Takes engine and server away at once, as a dying machine does.

@@ -12,6 +12,8 @@ use tests::wait::until;
 use tokio::process::Command;
 use tokio_postgres::Client;
 
+mod full;
+
 /// The programs of a newer version; `None` where its package is not installed.
 fn newer_programs() -> Option<PathBuf> {
     let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv/lib");
@@ -48,6 +50,13 @@ async fn said(mut command: Command) -> (bool, String) {
     (output.status.success(), text)
 }
 
+async fn admit(client: &Client) {
+    let sql = format!(
+        "INSERT INTO device_allowlist (tenant_id, device_id, farm_id, barn_id) VALUES ('{TENANT}', 'd-1', 'f-001', 'b-001')"
+    );
+    client.batch_execute(&sql).await.expect("the statement is right");
+}
+
 async fn version(client: &Client) -> u32 {
     let row = client.query_one("SELECT current_setting('server_version_num')::int / 10000", &[]).await;
     row.expect("the server answers").get::<_, i32>(0).unsigned_abs()
@@ -69,10 +78,7 @@ async fn a_cluster_moves_to_a_newer_version_and_one_that_was_cut_off_starts_as_e
     let mut engine = Engine::stopped(settings.clone());
     let client = up(&mut engine).await;
     let old = version(&client).await;
-    let sql = format!(
-        "INSERT INTO device_allowlist (tenant_id, device_id, farm_id, barn_id) VALUES ('{TENANT}', 'd-1', 'f-001', 'b-001')"
-    );
-    client.batch_execute(&sql).await.expect("the statement is right");
+    admit(&client).await;
     let mut device = Device::connect(settings.mqtt, "d-1").await;
     for _ in 0..50 {
         device.put(&reading("d-1", &new_event_id())).await;

@@ -23,5 +23,6 @@ pub mod server;
 pub mod settings;
 pub mod site;
 pub mod stations;
+pub mod volume;
 pub mod wait;
 pub mod witness;

@@ -124,7 +124,13 @@ impl Cluster {
         fs::create_dir_all(data_dir).map_err(files("create", data_dir))?;
         let data_dir = fs::canonicalize(data_dir).map_err(files("find", data_dir))?;
         let lock = super::lock(&data_dir)?;
-        Self::of(data_dir, Some(lock)).await
+        let is_cut_off = data_dir.join(UNFINISHED).exists();
+        let mut cluster = Self::of(data_dir, Some(lock)).await?;
+        if is_cut_off {
+            // A restore that was killed leaves the server running with which it counted.
+            cluster.clear_away().await?;
+        }
+        Ok(cluster)
     }
 
     /// What keeps other engines out, also when this cluster is gone.

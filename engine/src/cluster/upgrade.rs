@@ -63,6 +63,11 @@ pub enum UpgradeError {
     /// There is nothing to forget.
     #[error("no old cluster is kept in {}", .0.display())]
     NothingKept(PathBuf),
+    /// The copy was not finished.
+    #[error(
+        "the copy was not finished, and is removed again; the old cluster is as it was: start the engine, or try again"
+    )]
+    Cut(#[source] Box<UpgradeError>),
     /// The cluster.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
@@ -103,12 +108,10 @@ pub async fn upgrade(data_dir: &Path, to: Option<u32>) -> Result<Upgraded, Upgra
     old.end_orphans().await;
     let is_own = old.end_in_order().await?;
     let mut new = old.successor(binaries);
-    new.clear_away().await?;
-    new.fill_from(&old).await?;
-    new.start_server().await?;
-    let finished = new.finish(is_own).await;
-    new.stop(Instant::now() + END).await;
-    finished?;
+    if let Err(error) = new.become_copy_of(&old, is_own).await {
+        new.discard().await;
+        return Err(UpgradeError::Cut(Box::new(error)));
+    }
     old.exchange_with(&new)?;
     old.settle_exchange()?;
     Ok(Upgraded { from, to: new.binaries.major, kept })
@@ -139,6 +142,27 @@ impl Cluster {
             server: None,
             is_room_little: false,
             lock: self.lock.clone(),
+        }
+    }
+
+    /// Is made, filled and finished; its server is stopped again.
+    async fn become_copy_of(&mut self, old: &Self, is_own: bool) -> Result<(), UpgradeError> {
+        self.clear_away().await?;
+        self.fill_from(old).await?;
+        self.start_server().await?;
+        let finished = self.finish(is_own).await;
+        self.stop(Instant::now() + END).await;
+        finished
+    }
+
+    /// Gives the room of a copy back that was not finished: the old cluster may need it to start.
+    async fn discard(&mut self) {
+        self.end_orphans().await;
+        if let Err(error) = self.clear_away().await {
+            tracing::warn!(%error, "end the server of the copy");
+        }
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            tracing::warn!(%error, directory = %self.directory.display(), "remove the copy");
         }
     }
 

@@ -1,7 +1,6 @@
 //! Images over HTTP in one process with a directory: who may do what, and what a fault leaves behind.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use axum::body::{Body, to_bytes};
 use axum::http::header::{CONTENT_RANGE, ETAG, RETRY_AFTER};
@@ -14,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::onnx;
 use tests::picture::{self, jpeg};
+use tests::volume::Volume;
 use tower::ServiceExt;
 
 use super::{Face, code, compat, config, request};
@@ -556,29 +556,10 @@ async fn a_refusal_says_what_is_wrong() {
     camera.face.end().await;
 }
 
-/// A volume of two MiB; `None` when this user may not mount one.
-struct Volume(PathBuf);
-
-impl Volume {
-    fn mount(place: &Path) -> Option<Self> {
-        std::fs::create_dir_all(place).expect("a directory");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(place).output();
-        mounted.is_ok_and(|output| output.status.success()).then(|| Self(place.to_owned()))
-    }
-}
-
-impl Drop for Volume {
-    fn drop(&mut self) {
-        // Lazily, since a failed test may hold a file open.
-        drop(Command::new("umount").arg("-l").arg(&self.0).output());
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_is_full_refuses_and_keeps_what_it_has() {
     let camera = Camera::new().await;
-    let Some(_volume) = Volume::mount(&camera.root) else {
+    let Some(_volume) = Volume::mount(&camera.root, "2m") else {
         println!("not tested: this user may not mount a volume of its own");
         return camera.face.end().await;
     };
