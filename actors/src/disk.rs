@@ -1,7 +1,9 @@
 //! How full a volume is.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use schema::store::{Store, StoreError, health};
 
 /// The room of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,19 @@ impl Space {
     pub fn used_ratio(self) -> f64 {
         if self.total_bytes == 0 { 0.0 } else { 1.0 - self.free_bytes as f64 / self.total_bytes as f64 }
     }
+}
+
+/// Where the database lies on this machine: in `own`, when the server is ours, else where the server says. `None` when it
+/// does not say, as to a role without `pg_read_all_settings`, and on another machine, where its path means nothing here.
+///
+/// # Errors
+/// When the database fails.
+pub async fn database_place(own: Option<&Path>, store: &Store) -> Result<Option<PathBuf>, StoreError> {
+    if let Some(own) = own {
+        return Ok(Some(own.to_owned()));
+    }
+    let said = store.run("data_directory", async |conn| health::data_directory(conn).await).await?;
+    Ok(said.map(PathBuf::from).filter(|place| place.exists()))
 }
 
 /// The room of the volume on which `place` lies, or will lie once it is made. It asks the kernel alone, which answers

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Environment, Flag, Inputs};
 use crate::doctor;
+use crate::tree::worker::Work;
 
 pub mod upkeep;
 
@@ -23,6 +24,7 @@ Examples:
   farmiq-edge model check ./barn-7    whether a model package is fit for use, and what it costs
   farmiq-edge backup --to /mnt/usb    a whole box to another disk, while it works
   farmiq-edge restore --drill …       whether a backup can be restored
+  farmiq-edge update ./farmiq-edge    another version, with a way back if it does not work
   farmiq-edge support --up            one archive for whoever is to help
 
 Exit codes: 0 all is well, 1 something failed, 2 the configuration has a mistake.";
@@ -45,13 +47,19 @@ It needs database.url, and takes everything else from its defaults: see
 
 const WORKER_EXAMPLES: &str = "\
 Examples:
-  farmiq-edge worker --config /etc/farmiq/edge.toml
+  farmiq-edge worker --config /etc/farmiq/edge.toml              looks at images
+  farmiq-edge worker --for sync --config /etc/farmiq/edge.toml   sends to the cloud
+  farmiq-edge worker --for inference,sync                        both
   FARMIQ_INFERENCE__WORKERS=4 FARMIQ_HTTP__LISTEN=0.0.0.0:3001 farmiq-edge worker
 
-It needs the database of the engine, the place of its images (the same bucket, or
-the same directory under media.root) and, if there is one, the model package of
-inference.model_path. Over HTTP it answers health and metrics alone. Killing one
-loses nothing: another takes over its image when inference.lease_seconds are over.";
+It needs the database of the engine. For images it also needs their place (the same
+bucket, or the same directory under media.root) and, if there is one, the model package
+of inference.model_path; for the cloud it needs the settings of [cloud]. It has no MQTT,
+and over HTTP it answers health, readiness and metrics alone. The engine goes on to do
+the same work, unless its own inference.enabled is false or its own outbox.mode is noop.
+Killing a worker loses nothing: another takes over its image when inference.lease_seconds
+are over, and its batch when outbox.lease_seconds are over, or at once where the worker
+itself starts again.";
 
 const CHECK_CONFIG_EXAMPLES: &str = "\
 Examples:
@@ -164,9 +172,9 @@ pub enum Command {
     /// Run with the database and the broker that the configuration names.
     #[command(after_help = RUN_EXAMPLES)]
     Run,
-    /// Run inference workers alone, with the same configuration: for a bigger node, in any number.
+    /// Look at images, send to the cloud or both for an engine, with its configuration: on more nodes, in any number.
     #[command(after_help = WORKER_EXAMPLES)]
-    Worker,
+    Worker(Worker),
     /// Bring the tables of the database to this version, and leave; `up` and `run` do it, too, when they start.
     Migrate,
     /// Show the configuration in effect and where each value comes from, or every mistake in it.
@@ -200,9 +208,33 @@ pub enum Command {
     Restore(upkeep::Restore),
     /// Write one archive for whoever is to help from afar, without secrets and payloads.
     Support(upkeep::Support),
+    /// Put another version of this program in place, with a look whether it works, and a way back.
+    Update(upkeep::Update),
     /// Look after the private PostgreSQL of `up` itself.
     #[command(subcommand)]
     Cluster(upkeep::ClusterCommand),
+}
+
+impl Command {
+    /// Whether it runs until it is told to stop.
+    #[must_use]
+    pub fn is_long_running(&self) -> bool {
+        matches!(self, Self::Up(_) | Self::Run | Self::Worker(_))
+    }
+}
+
+/// What a worker does for the engine.
+#[derive(Debug, Args)]
+pub struct Worker {
+    /// What it does; more than one is separated by commas.
+    #[arg(
+        long = "for",
+        value_name = "WORK,…",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "inference"
+    )]
+    pub works: Vec<Work>,
 }
 
 /// For which broker.
@@ -377,6 +409,7 @@ impl Cli {
         let file = self.config.as_deref();
         if let Command::CheckConfig { judged, .. }
         | Command::Doctor(judged)
+        | Command::Update(upkeep::Update { judged, .. })
         | Command::Support(upkeep::Support { judged, .. }) = &mut self.command
         {
             judged.up = judged.is_up(file, environment);
@@ -391,7 +424,12 @@ impl Cli {
                 inputs.flags = up.flags();
                 inputs.presets = private_presets(&environment);
             }
-            Command::Run | Command::Worker | Command::Migrate => inputs.needs_database = true,
+            Command::Run | Command::Migrate => inputs.needs_database = true,
+            Command::Worker(worker) => {
+                inputs.needs_database = true;
+                inputs.needs_inference = worker.works.contains(&Work::Inference);
+                inputs.needs_cloud = worker.works.contains(&Work::Sync);
+            }
             // The private database of a box that is up is found where `up` puts it.
             Command::Device(_) | Command::BrokerConfig(_) => inputs.presets = private_presets(&environment),
             Command::Health(health) => {
@@ -401,6 +439,7 @@ impl Cli {
             }
             Command::CheckConfig { judged, .. }
             | Command::Doctor(judged)
+            | Command::Update(upkeep::Update { judged, .. })
             | Command::Support(upkeep::Support { judged, .. }) => {
                 inputs.flags = judged.flags();
                 if judged.is_up(self.config.as_deref(), &environment) {
@@ -557,6 +596,28 @@ mod tests {
         check("7d", Some(604_800));
         for text in ["", "24", "h", "-1h", "1.5h", "1w", "1 h", "367d", "99999999999999999999h"] {
             check(text, None);
+        }
+    }
+
+    #[test]
+    fn a_worker_refuses_work_that_the_configuration_does_not_have() {
+        let check = |works: &[&str], environment: &[(&str, &str)], complaint: Option<&str>| {
+            let cli = Cli::parse_from([&["farmiq-edge", "worker"], works].concat());
+            let environment = [&[("DATABASE_URL", "host=db")], environment].concat();
+            let report = load(&cli.inputs(environment.into_iter().collect()))
+                .map_or_else(|mistakes| mistakes.report(false), |_| String::new());
+            let is_as_expected = complaint.map_or(report.is_empty(), |complaint| report.contains(complaint));
+            assert!(is_as_expected, "{works:?}: {report}");
+        };
+        let cloud = ("FARMIQ_CLOUD__URL", "https://cloud.example/batch");
+        check(&[], &[], None);
+        check(&["--for", "inference,sync"], &[cloud], None);
+        check(&["--for", "sync"], &[("FARMIQ_INFERENCE__ENABLED", "false"), cloud], None);
+        check(&["--for", "sync"], &[], Some("cloud.url"));
+        check(&["--for", "sync"], &[("FARMIQ_OUTBOX__MODE", "noop"), cloud], Some("outbox.mode"));
+        check(&[], &[("FARMIQ_INFERENCE__ENABLED", "false")], Some("inference.enabled"));
+        for nonsense in [&["--for", "mqtt"][..], &["--for", ""], &["--for"], &["--for", "sync,"]] {
+            Cli::try_parse_from([&["farmiq-edge", "worker"], nonsense].concat()).unwrap_err();
         }
     }
 

@@ -41,6 +41,8 @@ const PORT: u16 = 5432;
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Longest time one program of PostgreSQL may take; making a cluster on a slow card takes the longest.
 const PROGRAM_SECONDS_MAX: u64 = 300;
+/// What `initdb` and `pg_upgrade` say to a user that the system's list of users does not have.
+const NAMELESS: &str = "could not look up effective user ID";
 /// The mode of directories that only their owner may enter.
 const PRIVATE: u32 = 0o700;
 
@@ -64,6 +66,18 @@ pub enum ClusterError {
         "PostgreSQL does not run as root, and /etc/passwd has neither `postgres` nor `nobody` to run it as"
     )]
     NoOwner,
+    /// The user that a program of PostgreSQL runs as has no name.
+    #[error(
+        "PostgreSQL makes no database as uid {uid}, which has no line in /etc/passwd: give it one (`useradd --system --uid \
+         {uid} farmiq`; in a container mount a file over /etc/passwd that has the line `farmiq:x:{uid}:{gid}::/:/sbin/nologin`), \
+         or run as a user that has one, such as uid 10001 of the image"
+    )]
+    Nameless {
+        /// The user.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
     /// The user the server runs as cannot get to the data.
     #[error(
         "the user {user} that PostgreSQL runs as cannot enter {}; choose another --data-dir, or `chmod a+x` it",
@@ -153,6 +167,7 @@ impl ClusterError {
         match self {
             Self::NotInstalled { .. }
             | Self::NoOwner
+            | Self::Nameless { .. }
             | Self::Absent(_)
             | Self::Unfinished(_)
             | Self::Unreachable { .. }
@@ -364,6 +379,11 @@ impl Cluster {
         }
         let (stderr, stdout) =
             (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+        if stderr.contains(NAMELESS) {
+            let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            let (uid, gid) = self.owner.as_ref().map_or(own, |owner| (owner.uid, owner.gid));
+            return Err(ClusterError::Nameless { uid, gid });
+        }
         let output = server_log::reason(&stderr, &stdout, &output.status.to_string());
         Err(ClusterError::Program { program, output })
     }

@@ -46,6 +46,10 @@ pub struct Inputs {
     pub presets: Vec<(&'static str, String)>,
     /// Whether a missing `database.url` is a mistake.
     pub needs_database: bool,
+    /// Whether a configuration that runs no inference is a mistake.
+    pub needs_inference: bool,
+    /// Whether a configuration that sends nothing to a cloud is a mistake.
+    pub needs_cloud: bool,
 }
 
 /// A configuration without mistakes.
@@ -92,7 +96,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Mistakes> {
     if sources.origins.get("media.public_base_url") == Some(&Origin::Default) {
         config.media.public_base_url = config.http.url();
     }
-    check::check(&config, inputs.needs_database, &mut sources);
+    check::check(&config, inputs, &mut sources);
     if !sources.mistakes.is_empty() {
         return Err(Mistakes { mistakes: sources.mistakes });
     }

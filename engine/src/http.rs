@@ -53,6 +53,7 @@ mod openapi;
 mod ops;
 mod query;
 mod retention;
+mod runbooks;
 mod server;
 mod session;
 mod sync;
@@ -69,7 +70,7 @@ pub use auth::CurrentAuthority;
 use auth::{Class, KeyFileError};
 use error::{Code, Error};
 use frame::Complaints;
-use health::MediaProbe;
+use health::{MediaProbe, Troubles};
 use limit::{InFlight, REQUESTS_IN_FLIGHT_MAX};
 use media::MediaDesk;
 use ops::status::EdgeCheck;
@@ -118,8 +119,10 @@ pub struct AppState {
     media: MediaDesk,
     /// The model, and whoever works with it.
     inference: InferenceHub,
-    /// Whether the place of the images is usable.
-    media_probe: MediaProbe,
+    /// Whether the place of the images is usable; `None` where nobody needs it.
+    media_probe: Option<MediaProbe>,
+    /// When the engine was not ready.
+    troubles: Troubles,
     /// Passes over what has become old.
     retention: RetentionHub,
     /// The state of the box, as it was last looked at.
@@ -127,7 +130,7 @@ pub struct AppState {
     /// The text of all metrics; `None` when Prometheus is switched off.
     render_metrics: Option<Render>,
     /// Which lines of the log strangers have caused.
-    complaints: Arc<Complaints>,
+    complaints: Complaints,
 }
 
 impl AppState {
@@ -159,11 +162,12 @@ impl AppState {
             sync: parts.sync.clone(),
             media: MediaDesk::of(config, parts),
             inference: parts.inference.clone(),
-            media_probe: MediaProbe::new(Arc::clone(&parts.media)),
+            media_probe: Some(MediaProbe::new(Arc::clone(&parts.media))),
+            troubles: Troubles::default(),
             retention: parts.retention.clone(),
             edge: EdgeCheck::new(config),
             render_metrics: config.metrics.prometheus.then(|| Arc::new(observe::render_metrics) as Render),
-            complaints: Arc::default(),
+            complaints: Complaints::default(),
         })
     }
 }
@@ -172,6 +176,14 @@ impl AppState {
     /// Who decides who may call, for whoever puts another one in its place.
     pub fn authority(&self) -> CurrentAuthority {
         self.authority.clone()
+    }
+
+    /// Whether the place of the images is usable, or needed by nobody.
+    async fn is_media_up(&self) -> bool {
+        match &self.media_probe {
+            Some(probe) => probe.is_up().await,
+            None => true,
+        }
     }
 }
 
@@ -233,6 +245,8 @@ fn table() -> Vec<Route> {
         row(Public, "/ready", routes!(health::short_ready)),
         row(Public, "/api-docs", routes!(openapi::page)),
         row(Public, "/api-docs/openapi.json", routes!(openapi::description)),
+        row(Public, "/docs/runbooks", routes!(runbooks::all)),
+        row(Public, "/docs/runbooks/{alert}", routes!(runbooks::of_alert)),
         row(Public, "/api/v1/ingress/device-token", routes!(ingress::device_token)),
         row(Device, "/api/v1/telemetry/readings", routes!(telemetry::intake::store_readings)),
         row(Public, "/api/v1/media/uploads/{media_id}", routes!(media::upload)),
@@ -288,42 +302,47 @@ fn table() -> Vec<Route> {
 pub struct Face {
     router: Router,
     connections: Connections,
-    complaints: Arc<Complaints>,
+    state: Arc<AppState>,
 }
 
 /// The whole HTTP face.
 pub fn face(config: &Config, state: AppState) -> Face {
-    face_of(config, state, router)
+    face_of(config, state, shared_router)
 }
 
-/// The HTTP face of an engine that only looks at images: health and metrics.
-pub fn worker_face(config: &Config, state: AppState) -> Face {
+/// The HTTP face of a worker, which may need the images: health and metrics.
+pub fn worker_face(config: &Config, state: AppState, needs_media: bool) -> Face {
+    let media_probe = state.media_probe.filter(|_| needs_media);
+    // It has no devices, so that they are never missing.
+    let state = AppState { is_mqtt_connected: Arc::new(|| true), media_probe, ..state };
     face_of(config, state, worker_router)
 }
 
-fn face_of(config: &Config, state: AppState, router: fn(AppState) -> Router) -> Face {
+fn face_of(config: &Config, state: AppState, router: fn(Arc<AppState>) -> Router) -> Face {
     let http = &config.http;
     let per_address_max = match http.connections_per_address_max {
         0 => http.connections_max.div_ceil(2),
         max => max,
     };
     let connections = Connections::new(http.connections_max, per_address_max);
-    Face { complaints: Arc::clone(&state.complaints), router: router(state), connections }
+    let state = Arc::new(state);
+    Face { router: router(Arc::clone(&state)), connections, state }
 }
 
 /// The whole HTTP face without its port. Layers are named from the inside out: whatever answers, the frame has the last
 /// word.
 pub fn router(state: AppState) -> Router {
-    let state = Arc::new(state);
+    shared_router(Arc::new(state))
+}
+
+fn shared_router(state: Arc<AppState>) -> Router {
     layered(guarded(&state, table()), state, REQUESTS_IN_FLIGHT_MAX)
 }
 
-/// The paths of an engine that only looks at images.
+/// The paths of a worker.
 const WORKER_PATHS: [&str; 5] = ["/api/health", "/health", "/api/ready", "/ready", "/metrics"];
 
-fn worker_router(state: AppState) -> Router {
-    // It has no devices, so that they are never missing.
-    let state = Arc::new(AppState { is_mqtt_connected: Arc::new(|| true), ..state });
+fn worker_router(state: Arc<AppState>) -> Router {
     let rows = table().into_iter().filter(|route| WORKER_PATHS.contains(&route.path));
     layered(guarded(&state, rows), state, REQUESTS_IN_FLIGHT_MAX)
 }

@@ -3,6 +3,7 @@
 mod author;
 pub mod backup;
 pub mod broker_config;
+mod certificates;
 pub mod cli;
 pub mod cluster;
 pub mod config;
@@ -23,3 +24,4 @@ pub mod runway;
 pub mod support;
 pub mod systemd;
 pub mod tree;
+pub mod update;

@@ -19,9 +19,10 @@ use engine::health::Question;
 use engine::reload::Reload;
 use engine::systemd::Systemd;
 use engine::tree::Beside;
+use engine::tree::worker::{self, Work};
 use engine::{
     backup, broker_config, descriptors, device, doctor, greeting, health, init, model, observe, restore,
-    support, tree,
+    support, tree, update,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
     if let Command::CheckConfig { example: true, .. } = cli.command {
         return say(&config::example());
     }
-    if is_long_running(&cli.command) && init::is_first() {
+    if cli.command.is_long_running() && init::is_first() {
         return init::run().unwrap_or_else(|error| {
             complain(&format!("farmiq-edge: start as a child of the first process: {error}\n"));
             ExitCode::FAILURE
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
     }
     let environment = Environment::of_process();
     cli.settle(&environment);
-    let systemd = if is_long_running(&cli.command) { Systemd::of(&environment) } else { Ok(None) };
+    let systemd = if cli.command.is_long_running() { Systemd::of(&environment) } else { Ok(None) };
     let inputs = cli.inputs(environment);
     let loaded = match config::load(&inputs) {
         Ok(loaded) => loaded,
@@ -76,10 +77,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn is_long_running(command: &Command) -> bool {
-    matches!(command, Command::Up(_) | Command::Run | Command::Worker)
 }
 
 fn check_config(loaded: &Loaded, command: doctor::Command) -> ExitCode {
@@ -109,7 +106,7 @@ fn start(
     let first_keys = match command {
         Command::Up(_) => Some(first_keys::provide(&mut loaded.config)?),
         Command::Run
-        | Command::Worker
+        | Command::Worker(_)
         | Command::Migrate
         | Command::CheckConfig { .. }
         | Command::Doctor(_)
@@ -120,6 +117,7 @@ fn start(
         | Command::Backup(_)
         | Command::Restore(_)
         | Command::Support(_)
+        | Command::Update(_)
         | Command::Cluster(_) => None,
     };
     let reload = Reload::new(inputs, loaded.config.clone(), first_keys.is_some());
@@ -146,10 +144,11 @@ async fn execute(
             let signals = &mut Signals::listen()?;
             obeying_hangups(reload, run_until_signal(Role::Engine, loaded.config, beside, signals)).await
         }
-        Command::Worker => {
+        Command::Worker(worker) => {
             start_logging(&loaded, observe::LogStyle::Json);
             let signals = &mut Signals::listen()?;
-            obeying_hangups(reload, run_until_signal(Role::Worker, loaded.config, beside, signals)).await
+            let role = Role::Worker(worker.works);
+            obeying_hangups(reload, run_until_signal(role, loaded.config, beside, signals)).await
         }
         Command::Migrate => {
             start_logging(&loaded, style_for_people());
@@ -194,6 +193,10 @@ async fn execute(
         Command::Support(wish) => {
             let report = support::run(&wish.wish(), &loaded, wish.judged.command()).await?;
             Ok(say_report(&report, wish.json))
+        }
+        Command::Update(wish) => {
+            let tell = |step: &str| complain(&format!("{step}\n"));
+            Ok(say(&format!("{}\n", update::run(&wish, &loaded, &tell).await?)))
         }
         Command::Restore(wish) => {
             let report = restore::run(&wish.wish(), &loaded.config).await?;
@@ -244,6 +247,7 @@ async fn up(mut loaded: Loaded, mut beside: Beside, first_keys: FirstKeys) -> an
     let greeting = greeting::of(&loaded.config, Some(&cluster.url()), operator);
     let stage = cluster.stage();
     beside.cluster = Some(stage.clone());
+    beside.own_database = Some(cluster.directory().to_owned());
     let (tell, told) = oneshot::channel();
     let mut kept = std::pin::pin!(cluster.keep(async { told.await.unwrap_or_else(|_| Instant::now()) }));
     let outcome = tokio::select! {
@@ -293,12 +297,11 @@ async fn obeying_hangups(
 }
 
 /// What a process is.
-#[derive(Clone, Copy)]
 enum Role {
     /// Everything.
     Engine,
-    /// Inference workers alone.
-    Worker,
+    /// Does some work for an engine.
+    Worker(Vec<Work>),
 }
 
 /// Runs in a role. The first signal ends it in order, a second one, or time running out, at once.
@@ -327,7 +330,7 @@ async fn run_until_signal(
     let running = async {
         match role {
             Role::Engine => tree::run_beside(config, beside, shutdown).await,
-            Role::Worker => tree::run_worker(config, beside, shutdown).await,
+            Role::Worker(works) => worker::run(config, &works, beside, shutdown).await,
         }
     };
     let outcome = tokio::select! {

@@ -1,5 +1,6 @@
 //! What every part of the engine is made from.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use actors::allowlist::Allowlist;
@@ -43,6 +44,8 @@ pub struct Parts {
     pub database: DatabaseHealth,
     /// What the private cluster is busy with, when there is one.
     pub cluster: Option<watch::Receiver<Stage>>,
+    /// Where the database lies, when its server is ours.
+    pub own_database: Option<PathBuf>,
     /// Who may speak.
     pub allowlist: Allowlist,
     /// Who is who.

@@ -13,7 +13,7 @@ use chrono::TimeDelta;
 use schema::clock::{Clock, Timestamp};
 use schema::metrics;
 use schema::store::survey::{self, Extent, Extents};
-use schema::store::{Store, StoreError, health};
+use schema::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 /// The name of the file.
@@ -162,6 +162,8 @@ fn bytes_per_event(extents: &Extents) -> f64 {
 pub(crate) struct RunwayWatch {
     /// The database.
     pub(crate) store: Store,
+    /// Where it lies, when its server is ours.
+    pub(crate) own_database: Option<PathBuf>,
     /// Wall time.
     pub(crate) clock: Clock,
     /// Where the measurement is kept.
@@ -178,16 +180,13 @@ impl Chore for RunwayWatch {
 
     async fn run(&mut self) -> Result<Duration, StoreError> {
         let at = self.clock.now();
-        let look = async |conn: &mut _| {
-            let place = health::data_directory(conn).await?;
-            Ok((place, survey::events_ever(conn).await?, survey::extents(conn, at).await?))
-        };
-        let (place, events, extents) = self.store.reads().run("runway", look).await?;
+        let look =
+            async |conn: &mut _| Ok((survey::events_ever(conn).await?, survey::extents(conn, at).await?));
+        let (events, extents) = self.store.reads().run("runway", look).await?;
+        let place = actors::disk::database_place(self.own_database.as_deref(), &self.store.reads()).await?;
         let mut kept = Kept::read(&self.data_dir);
         let now = Sample { at, events };
         kept.note(now);
-        // On another machine, or in another container, the path means nothing here.
-        let place = place.map(PathBuf::from).filter(|path| path.exists());
         let space = place.and_then(|place| actors::disk::space(&place).ok());
         let known = space.zip(kept.events_per_day(now));
         kept.last = known.and_then(|(space, rate)| forecast(at, &extents, space.free_bytes, rate));

@@ -25,6 +25,7 @@
 
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -78,6 +79,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::backup::watch::BackupWatch;
+use crate::certificates::{self, CertificateWatch};
 use crate::cluster::Stage;
 use crate::config::{self, Auth, Broker, Config, LiveWay, MediaBackend, Mqtt, MqttMode, Secret};
 use crate::http::{self, AppState, CurrentAuthority, Face};
@@ -86,6 +88,7 @@ use crate::runway::RunwayWatch;
 
 pub(crate) mod inference;
 pub(crate) mod media;
+pub mod worker;
 
 /// A device that has been silent for so long leaves the memory.
 const DEVICE_IDLE: Duration = Duration::from_secs(600);
@@ -137,6 +140,7 @@ impl Parts {
             clock_watch,
             database: DatabaseHealth::default(),
             cluster: None,
+            own_database: None,
             allowlist,
             credentials: Credentials::new(store.share(share), clock.clone(), guesses.clone()),
             guesses,
@@ -235,6 +239,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> anyhow::
 pub struct Beside {
     /// What the private cluster is busy with, when there is one.
     pub cluster: Option<watch::Receiver<Stage>>,
+    /// Where that cluster lies.
+    pub own_database: Option<PathBuf>,
     /// Who may call, when that can change.
     pub auth: Option<watch::Receiver<Arc<Auth>>>,
 }
@@ -248,25 +254,11 @@ pub async fn run_beside(
     beside: Beside,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let parts = Parts { cluster: beside.cluster, ..Parts::new(&config)? };
+    let Beside { cluster, own_database, auth } = beside;
+    let parts = Parts { cluster, own_database, ..Parts::new(&config)? };
     let state = AppState::of(&config, &parts)?;
-    let reloads = take_up(beside.auth, state.authority(), parts.clone());
+    let reloads = take_up(auth, state.authority(), parts.clone());
     serve(&config, &parts, http::face(&config, state), reloads, children, shutdown).await
-}
-
-/// Runs inference workers alone, from here to `shutdown`: no devices, no cloud, and over HTTP only health and metrics.
-///
-/// # Errors
-/// When the listener cannot be opened, the database is newer than this program, or parts fail again and again.
-pub async fn run_worker(
-    config: Config,
-    beside: Beside,
-    shutdown: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
-    let parts = Parts::new(&config)?;
-    let state = AppState::of(&config, &parts)?;
-    let reloads = take_up(beside.auth, state.authority(), parts.clone());
-    serve(&config, &parts, http::worker_face(&config, state), reloads, worker_children, shutdown).await
 }
 
 /// Lets others call whenever the settings say so, and puts out whoever is connected with a key that has gone.
@@ -283,16 +275,13 @@ async fn take_up(auth: Option<watch::Receiver<Arc<Auth>>>, authority: CurrentAut
     }
 }
 
-/// What runs, once the database is there.
-type Children = fn(&Config, &Parts) -> anyhow::Result<Vec<ChildSpec>>;
-
-/// Runs HTTP and, below it, the tree.
+/// Runs HTTP and, below it, the tree; `children` is what runs once the database is there.
 async fn serve(
     config: &Config,
     parts: &Parts,
     face: Face,
     reloads: impl Future<Output = ()> + Send + 'static,
-    children: Children,
+    children: impl FnOnce(&Config, &Parts) -> anyhow::Result<Vec<ChildSpec>>,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let mut beside = JoinSet::new();
@@ -320,7 +309,7 @@ async fn serve(
 async fn run_tree(
     config: &Config,
     parts: &Parts,
-    children: Children,
+    children: impl FnOnce(&Config, &Parts) -> anyhow::Result<Vec<ChildSpec>>,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let mut shutdown = std::pin::pin!(shutdown);
@@ -411,12 +400,6 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
     Ok(children)
 }
 
-fn worker_children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
-    let mut children = vec![chore(parts, database_probe(parts))];
-    children.extend(inference::children(config, parts));
-    Ok(children)
-}
-
 fn database_probe(parts: &Parts) -> DatabaseProbe {
     let (store, clock) = (parts.store.clone(), parts.clock.clone());
     DatabaseProbe { store, clock, health: parts.database.clone() }
@@ -467,6 +450,7 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
         DiskWatch {
             hub: parts.retention.clone(),
             store: store.clone(),
+            own_database: parts.own_database.clone(),
             root: config.ops.disk_path.clone(),
             check_seconds: config.ops.check_seconds,
             was_full: false,
@@ -476,6 +460,7 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
     let (data_dir, check_seconds) = (config.edge.data_dir.clone(), config.ops.check_seconds);
     let runway = RunwayWatch {
         store: store.clone(),
+        own_database: parts.own_database.clone(),
         clock: clock.clone(),
         data_dir: data_dir.clone(),
         check_seconds,
@@ -483,6 +468,8 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
     };
     chores.push(chore(parts, runway));
     chores.push(chore(parts, BackupWatch { data_dir, clock: clock.clone(), check_seconds }));
+    let files = certificates::files(config);
+    chores.push(chore(parts, CertificateWatch { files, clock: clock.clone(), check_seconds }));
     let hub = parts.retention.clone();
     chores.push(ChildSpec::new("retention", "", &Address::default(), move || (Retention, hub.clone())));
     chores

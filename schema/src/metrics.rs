@@ -150,6 +150,10 @@ catalog! {
     histogram db_query_duration_seconds(transaction: &'static str) = "db.query_duration_seconds";
     /// Connections in use, by what they are for: work, reads, and those kept for a lock.
     gauge db_pool_in_use(pool: &'static str) = "db.pool_in_use";
+    /// 1 while the engine can do its work: what `/api/ready` says.
+    gauge engine_ready() = "engine.ready";
+    /// Days that the certificate of a file has left, by the setting that names the file; below zero it is over.
+    gauge tls_certificate_days_left(file: &'static str) = "tls.certificate_days_left";
     /// 1 while the database takes writes.
     gauge db_up() = "db.up";
     /// 1 while the database tells of changed access at once; otherwise it is looked for now and then.

@@ -93,7 +93,7 @@ impl Engine {
         self.spawn_as("run");
     }
 
-    /// Starts the program with another command, and waits for nothing.
+    /// Starts the program with another command and its flags, and waits for nothing.
     ///
     /// # Panics
     /// When the binary is not there.
@@ -103,7 +103,7 @@ impl Engine {
             file.expect("the log can be written")
         };
         let child = Command::new(&self.program)
-            .arg(command)
+            .args(command.split_whitespace())
             .env_clear()
             .envs(self.settings.variables())
             .stdin(Stdio::null())

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use schema::metrics;
-use schema::store::{Store, StoreError, health};
+use schema::store::{Store, StoreError};
 
 use super::RetentionHub;
 use crate::chore::Chore;
@@ -15,8 +15,10 @@ use crate::disk;
 pub struct DiskWatch {
     /// Whom to tell when room is needed.
     pub hub: RetentionHub,
-    /// The database, which knows where it lies.
+    /// The database, which may know where it lies.
     pub store: Store,
+    /// Where it lies, when its server is ours.
+    pub own_database: Option<PathBuf>,
     /// The volume of the box.
     pub root: PathBuf,
     /// Seconds between two looks.
@@ -36,10 +38,7 @@ impl Chore for DiskWatch {
         show("root", Some(self.root.clone()));
         show("media", media);
         self.look_for_room();
-        let directory =
-            self.store.run("data_directory", async |conn| health::data_directory(conn).await).await?;
-        // On another machine, or in another container, the path means nothing here.
-        let directory = directory.map(PathBuf::from).filter(|path| path.exists());
+        let directory = disk::database_place(self.own_database.as_deref(), &self.store).await?;
         show("db", directory.clone());
         self.look_for_database_room(directory);
         Ok(Duration::from_secs(self.check_seconds))

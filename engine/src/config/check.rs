@@ -3,17 +3,30 @@
 use actors::inference::rabbitmq::RabbitUrl;
 use actors::sync::cloud::is_proxy;
 
+use super::Inputs;
 use super::kept::SECRET_BYTES_MIN;
 use super::keys::Config;
 use super::source::Sources;
-use super::value::{AuthMode, CloudAuth, InferenceQueue, MediaBackend, MqttMode, Url};
+use super::value::{AuthMode, CloudAuth, InferenceQueue, MediaBackend, MqttMode, OutboxMode, Url};
 
-/// Notes every broken rule; `needs_database` when the command cannot do without one.
-pub(super) fn check(config: &Config, needs_database: bool, sources: &mut Sources<'_>) {
-    if needs_database && config.database.url.is_none() {
+/// Notes every broken rule, and what the command of `inputs` cannot do without.
+pub(super) fn check(config: &Config, inputs: &Inputs, sources: &mut Sources<'_>) {
+    if inputs.needs_database && config.database.url.is_none() {
         let help =
             "set FARMIQ_DATABASE__URL, or start with `farmiq-edge up`, which brings its own PostgreSQL";
         sources.blame("database.url", "is not set", help);
+    }
+    if inputs.needs_inference && !config.inference.enabled {
+        let what = "is false: a worker for inference would do nothing";
+        sources.blame("inference.enabled", what, "set it to true for this worker, or start another kind");
+    }
+    if inputs.needs_cloud && config.cloud.url.is_none() {
+        let what = "is not set: a worker for sync would send nothing";
+        sources.blame("cloud.url", what, "set it to the address of the cloud, as for the engine");
+    }
+    if inputs.needs_cloud && config.outbox.mode != OutboxMode::Send {
+        let what = "is noop: a worker for sync would send nothing";
+        sources.blame("outbox.mode", what, "set it to send for this worker, or start another kind");
     }
     check_http(config, sources);
     check_operators(config, sources);

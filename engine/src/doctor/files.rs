@@ -1,13 +1,14 @@
 //! The certificates that the configuration names: whether each of a file is understood, and when the first of them ends.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use broker::tls::inspect::{CertificateFile, inspect};
 use chrono::TimeDelta;
 use schema::clock::Timestamp;
 
 use super::{Finding, Verdict, causes};
-use crate::config::{Config, MqttMode};
+use crate::certificates;
+use crate::config::Config;
 
 /// From how many days before its end a certificate is complained about.
 const WARN_DAYS: i64 = 30;
@@ -15,7 +16,7 @@ const WARN_DAYS: i64 = 30;
 /// A line for each file of certificates.
 pub(super) async fn certificates(config: &Config, now: Timestamp) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (key, path) in files(config) {
+    for (key, path) in certificates::files(config) {
         findings.push(match inspect(&path).await {
             Ok(file) => judge(key, &path, &file, now),
             Err(error) => {
@@ -25,16 +26,6 @@ pub(super) async fn certificates(config: &Config, now: Timestamp) -> Vec<Finding
         });
     }
     findings
-}
-
-fn files(config: &Config) -> Vec<(&'static str, PathBuf)> {
-    let (http, broker, mqtt) = (&config.http, &config.broker, &config.mqtt);
-    let own = [("http.tls_cert", &http.tls_cert), ("http.client_ca", &http.client_ca)];
-    let door = [("broker.tls_cert", &broker.tls_cert), ("broker.client_ca", &broker.client_ca)];
-    let link = [("mqtt.tls_ca", &mqtt.tls_ca), ("mqtt.tls_cert", &mqtt.tls_cert)];
-    let of_mqtt = if config.mqtt.mode == MqttMode::Embedded { door } else { link };
-    let all = own.into_iter().chain(of_mqtt);
-    all.filter_map(|(key, path)| Some((key, path.clone()?))).collect()
 }
 
 fn judge(key: &str, path: &Path, file: &CertificateFile, now: Timestamp) -> Finding {

@@ -196,9 +196,8 @@ impl Seen {
         let elapsed = started.elapsed();
         metrics::http_requests_total(route, self.method, status.as_u16()).increment(1);
         metrics::http_request_duration_seconds(route, self.method, status.as_u16()).record(elapsed);
-        let is_failure = status.is_client_error() || status.is_server_error();
-        let complaint = Complaint::Answer(error.map_or(Code::NotReady, |error| error.code));
-        if is_failure && !complaints.has_room(complaint) {
+        // A status document of an engine that is not ready is no error: what it waits for has lines of its own.
+        if error.is_some_and(|error| !complaints.has_room(Complaint::Answer(error.code))) {
             return;
         }
         let by = response.extensions().get::<CalledBy>();
@@ -223,6 +222,7 @@ impl Seen {
             };
         }
         match status {
+            _ if error.is_none() => line!(debug),
             StatusCode::INTERNAL_SERVER_ERROR => line!(error),
             _ if status.is_server_error() => line!(warn),
             _ if status.is_client_error() => line!(info),

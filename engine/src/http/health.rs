@@ -1,15 +1,17 @@
 //! Whether the process lives, and whether it can do its work.
 
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use actors::media::store::MediaStore;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use schema::metrics;
 use serde::Serialize;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 
 use super::AppState;
@@ -20,6 +22,8 @@ use crate::cluster::Stage;
 const MEDIA_ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
 /// How long the media store may take to answer.
 const MEDIA_ANSWER_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How often the engine looks itself whether it is ready, so that log and metric know when nobody asks.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The process lives.
 #[derive(Debug, Serialize, ToSchema)]
@@ -83,12 +87,8 @@ pub(super) struct Readiness {
             example = json!({"status": "not_ready", "db": "down", "mqtt": true, "outbox": "error", "bucket": "farmiq-media",
                 "presign": "ok", "s3": "up", "cloud": "down", "cloud_last_success_at": null, "waits_for": "database"}))))]
 pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Json<Readiness>) {
-    let is_database_up = state.database.is_up();
-    let is_mqtt_connected = (state.is_mqtt_connected)();
-    let is_media_up = state.media_probe.is_up().await;
+    let Found { is_database_up, is_mqtt_connected, is_media_up, waits_for } = look(&state).await;
     let cloud = state.sync.view();
-    let stage = state.cluster.as_ref().map(|stage| *stage.borrow());
-    let waits_for = waits_for(stage, is_database_up, is_mqtt_connected, is_media_up);
     let is_ready = waits_for.is_none();
     let body = Readiness {
         status: if is_ready { "ready" } else { "not_ready" },
@@ -115,6 +115,76 @@ pub(super) async fn ready(State(state): State<Arc<AppState>>) -> (StatusCode, Js
                 "presign": "ok", "s3": "up", "cloud": "down", "cloud_last_success_at": null, "waits_for": "database"}))))]
 pub(super) async fn short_ready(state: State<Arc<AppState>>) -> (StatusCode, Json<Readiness>) {
     ready(state).await
+}
+
+/// What a look at everything that is needed has found.
+struct Found {
+    is_database_up: bool,
+    is_mqtt_connected: bool,
+    is_media_up: bool,
+    waits_for: Option<&'static str>,
+}
+
+/// Looks, and notes what was found.
+async fn look(state: &AppState) -> Found {
+    let is_database_up = state.database.is_up();
+    let is_mqtt_connected = (state.is_mqtt_connected)();
+    let is_media_up = state.is_media_up().await;
+    let stage = state.cluster.as_ref().map(|stage| *stage.borrow());
+    let waits_for = waits_for(stage, is_database_up, is_mqtt_connected, is_media_up);
+    state.troubles.note(waits_for);
+    Found { is_database_up, is_mqtt_connected, is_media_up, waits_for }
+}
+
+/// Looks now and then, for ever.
+pub(super) async fn watch(state: &AppState) -> Infallible {
+    loop {
+        look(state).await;
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Times in which the engine was not ready: each has a line in the log at its beginning and one at its end.
+#[derive(Default)]
+pub(super) struct Troubles(StdMutex<Standing>);
+
+/// How it stood at the last look.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Standing {
+    /// Nobody has looked.
+    #[default]
+    Unknown,
+    /// It was never ready.
+    Starting(Instant),
+    Ready,
+    NotReady(Instant),
+}
+
+impl Troubles {
+    fn note(&self, waits_for: Option<&'static str>) {
+        metrics::engine_ready().set(if waits_for.is_none() { 1.0 } else { 0.0 });
+        let mut standing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *standing = match (*standing, waits_for) {
+            (Standing::Unknown | Standing::Ready, None) => Standing::Ready,
+            (Standing::Unknown, Some(waits_for)) => {
+                tracing::info!(waits_for, "not ready yet");
+                Standing::Starting(Instant::now())
+            }
+            (Standing::Starting(since), None) => {
+                tracing::info!(after_seconds = since.elapsed().as_secs(), "ready");
+                Standing::Ready
+            }
+            (Standing::Ready, Some(waits_for)) => {
+                tracing::warn!(waits_for, "not ready any more");
+                Standing::NotReady(Instant::now())
+            }
+            (Standing::NotReady(since), None) => {
+                tracing::info!(after_seconds = since.elapsed().as_secs(), "ready again");
+                Standing::Ready
+            }
+            (same @ (Standing::Starting(_) | Standing::NotReady(_)), Some(_)) => same,
+        };
+    }
 }
 
 /// The first thing that is missing: what comes after it may well be missing because of it.
@@ -165,5 +235,27 @@ impl MediaProbe {
         let is_up = asked.is_ok_and(|answer| answer.is_ok());
         *last = Some((Instant::now(), is_up));
         is_up
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_begins_and_ends_once_however_often_somebody_asks() {
+        let troubles = Troubles::default();
+        let check = |waits_for, is_expected: fn(Standing) -> bool| {
+            for _ in 0..3 {
+                troubles.note(waits_for);
+                let standing = *troubles.0.lock().unwrap();
+                assert!(is_expected(standing), "{standing:?}");
+            }
+        };
+        check(Some("initdb"), |standing| matches!(standing, Standing::Starting(_)));
+        check(None, |standing| standing == Standing::Ready);
+        check(Some("database"), |standing| matches!(standing, Standing::NotReady(_)));
+        check(Some("media"), |standing| matches!(standing, Standing::NotReady(_)));
+        check(None, |standing| standing == Standing::Ready);
     }
 }

@@ -22,6 +22,7 @@ use tower::ServiceExt;
 use super::Face;
 use super::connections::{Seat, Visitor};
 use super::frame::Complaint;
+use super::health;
 use super::tls::{Encryption, Greeted};
 
 /// Seconds a client may take for the head of a request, and a connection may idle.
@@ -58,7 +59,8 @@ pub async fn serve(
     tokio::select! {
         () = &mut shutdown => {}
         never = &mut watch => match never {},
-        never = face.complaints.sum_up() => match never {},
+        never = face.state.complaints.sum_up() => match never {},
+        never = health::watch(&face.state) => match never {},
         () = accept_all(&listener, &face, encryption.as_ref(), &closed, &mut connections) => {}
     }
     drop(listener);
@@ -90,7 +92,7 @@ async fn accept_all(
                     None => refuse(face, peer),
                 },
                 Err(error) => {
-                    if face.complaints.has_room(Complaint::Accept) {
+                    if face.state.complaints.has_room(Complaint::Accept) {
                         tracing::warn!(%error, "connection not accepted, trying again");
                     }
                     sleep(ACCEPT_RETRY).await;
@@ -102,7 +104,7 @@ async fn accept_all(
 
 fn refuse(face: &Face, peer: SocketAddr) {
     metrics::http_connections_refused().increment(1);
-    if face.complaints.has_room(Complaint::Full) {
+    if face.state.complaints.has_room(Complaint::Full) {
         tracing::warn!(%peer, "connection refused: all places are taken");
     }
 }
@@ -221,6 +223,7 @@ mod tests {
     use tokio::sync::{Notify, oneshot};
 
     use super::*;
+    use crate::config::Config;
     use crate::http::Connections;
 
     #[tokio::test]
@@ -237,7 +240,8 @@ mod tests {
         let router = Router::new().route("/", get(handler));
         let (stop, stopped) = oneshot::channel::<()>();
         let connections = Connections::new(2, 2);
-        let face = Face { router, connections, complaints: Arc::default() };
+        let state = Arc::new(crate::http::tests::state(&Config::default()));
+        let face = Face { router, connections, state };
         let server = serve(listener, face, None, async { drop(stopped.await) });
         let client = async {
             let mut stream = TcpStream::connect(address).await.expect("a connection");

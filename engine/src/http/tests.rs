@@ -53,7 +53,7 @@ fn open_config() -> Config {
 }
 
 /// An engine whose database is away.
-fn state(config: &Config) -> AppState {
+pub(super) fn state(config: &Config) -> AppState {
     let mut config = config.clone();
     config.database.url = Some(Secret::from("host=/nonexistent user=nobody dbname=nothing".to_owned()));
     let parts = Parts::new(&config).expect("the URL can be read");
@@ -604,6 +604,24 @@ async fn the_documentation_needs_no_network() {
     assert_eq!(status, StatusCode::OK);
     assert_eq!(api["openapi"], "3.1.0");
     assert_eq!(api["info"]["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[tokio::test]
+async fn runbooks_are_shown_to_everybody_without_scripts_or_network() {
+    let app = app(&config(AuthMode::Jwt));
+    let (status, headers, page) = answer(&app, request("GET", "/docs/runbooks")).await;
+    let page = String::from_utf8(page).expect("text");
+    assert!(status == StatusCode::OK && page.contains("FarmiqDown") && page.contains("Watchdog"), "{page}");
+    let policy = headers["content-security-policy"].to_str().expect("text");
+    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+    assert!(
+        !policy.contains("unsafe") && !page.contains("<script") && !page.contains("href=\"http"),
+        "{page}"
+    );
+    let (status, _, page) = answer(&app, request("GET", "/docs/runbooks/FarmiqCertificate")).await;
+    let page = String::from_utf8(page).expect("text");
+    assert!(status == StatusCode::OK && page.contains("30 days") && !page.contains("Watchdog"), "{page}");
+    check_error(&app, request("GET", "/docs/runbooks/Nobody"), 404, "NOT_FOUND").await;
 }
 
 #[tokio::test]

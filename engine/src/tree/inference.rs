@@ -27,7 +27,7 @@ pub(super) fn hub(config: &Config) -> anyhow::Result<InferenceHub> {
     let source = Source::of(config.inference.model_path.as_deref());
     let explain = |error: ModelError| anyhow!("inference.model_path: {source}: {}", error.explanation());
     let model = Model::load_blocking(source.clone(), &overrides(config)).map_err(explain)?;
-    if model.is_demo() {
+    if config.inference.enabled && model.is_demo() {
         let version = model.version();
         tracing::warn!(version, "a demonstration model is in use: its weights are not those of real birds");
     }

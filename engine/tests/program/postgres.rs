@@ -54,6 +54,46 @@ fn a_killed_server_is_started_again_and_nothing_is_lost() {
     assert!(said.contains("SIGKILL"), "the reason is not told: {said}");
 }
 
+#[test]
+fn a_box_knows_its_disk_and_says_once_that_it_is_not_ready_and_once_that_it_is_again() {
+    let up = BoxUnderTest::start();
+    up.until_ready();
+    let metric =
+        |line: &str| up.get("/metrics").is_some_and(|(_, text)| text.lines().any(|is| is.starts_with(line)));
+    up.until("the volume of the database shown", || metric("disk_used_ratio{volume=\"db\"} 0."));
+    assert!(metric("engine_ready 1"));
+    let killed = up.kill_postmaster();
+    up.until("seen as not ready", || up.get("/api/ready").is_some_and(|(status, _)| status == 503));
+    up.until("started again", || up.postmaster().is_some_and(|pid| pid != killed));
+    up.until_ready();
+    let (_, _, said) = up.stop();
+    // Both were asked for many times.
+    assert_eq!(said.matches("not ready any more").count(), 1, "{said}");
+    assert_eq!(said.matches("ready again").count(), 1, "{said}");
+    assert!(!said.contains("request answered"), "{said}");
+}
+
+#[test]
+fn a_user_without_a_name_is_told_what_to_do() {
+    let wrapper = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups"];
+    if !rustix::process::geteuid().is_root() || !is_allowed(&wrapper) {
+        return;
+    }
+    let place = data_dir();
+    std::os::unix::fs::chown(place.path(), Some(54321), Some(54321)).unwrap();
+    let program = [env!("CARGO_BIN_EXE_farmiq-edge"), "up", "--data-dir", place.path().to_str().unwrap()];
+    let mut command = Command::new(wrapper[0]);
+    command.args(&wrapper[1..]).args(program).env_clear().env("PATH", "/usr/bin:/bin");
+    let output =
+        command.args(["--http-listen", "127.0.0.1:0", "--mqtt-listen", "127.0.0.1:0"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("uid 54321, which has no line in /etc/passwd") && said.contains("useradd --system"),
+        "{said}"
+    );
+}
+
 /// How many readings it says it has; none while its database is away.
 fn readings(up: &BoxUnderTest) -> u64 {
     let stats = up.get("/api/v1/telemetry/stats?tenant_id=t-001").map(|(_, body)| body).unwrap_or_default();

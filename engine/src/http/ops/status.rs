@@ -244,7 +244,7 @@ impl EdgeCheck {
         let (database, queue, media, has_room, resources) = tokio::join!(
             timed(async { state.reads.ping().await.ok() }),
             timed(async { state.reads.run("inference_queue", queue).await.ok() }),
-            timed(async { state.media_probe.is_up().await.then_some(()) }),
+            timed(async { state.is_media_up().await.then_some(()) }),
             timed(async { Some(state.media.has_room().await) }),
             resources(self.disk_path.clone(), self.data_dir.clone())
         );

@@ -1,0 +1,82 @@
+//! Sending as the work of processes of its own: `farmiq-edge worker --for sync` beside an engine that sends nothing.
+
+use std::collections::HashSet;
+
+use loadtest::cloud::{self, Mode, PretendCloud};
+use tests::barn::{admit, check_idle};
+use tests::device::TENANT;
+use tests::engine::{Engine, get};
+use tests::load::{Load, LoadSettings};
+use tests::postgres::Database;
+use tests::settings::Settings;
+use tests::wait::until;
+
+/// How long a killed forwarder keeps its lane groups.
+const LEASE_SECONDS: &str = "5";
+
+/// Lane groups that this process holds.
+async fn held_by(db: &Database, name: &str) -> i64 {
+    db.count(&format!("SELECT count(*) FROM sync_lane_groups WHERE claimed_by = '{name}'")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forwarders_send_for_an_engine_that_does_not_and_go_on_where_a_killed_one_stopped() {
+    let db = Database::fresh().await;
+    admit(&db).await;
+    let cloud = PretendCloud::start(cloud::Settings::default()).await.expect("a free port");
+    let settings = Settings::of(&db.url)
+        .set("cloud.url", &cloud.url())
+        .set("outbox.lease_seconds", LEASE_SECONDS)
+        .set("outbox.batch_events_max", "20")
+        .set("outbox.backoff_seconds_max", "1");
+    let mut engine = Engine::start(settings.clone().set("outbox.mode", "noop")).await;
+    let [mut one, mut two] =
+        ["one", "two"].map(|name| Engine::stopped(settings.elsewhere().set("edge.id", name)));
+    for forwarder in [&mut one, &mut two] {
+        forwarder.spawn_as("worker --for sync");
+    }
+    let load =
+        Load::start(engine.settings.mqtt, LoadSettings { per_second: 50.0, ..LoadSettings::default() });
+    for forwarder in [&one, &two] {
+        until("it is up", async || forwarder.log().contains("farmiq-edge runs")).await;
+        until("it sends", async || forwarder.metric("sync_send_success", "").await > 0.0).await;
+    }
+    assert!(engine.metric("sync_send_success", "").await < 1.0, "the engine sends");
+    cloud.mode(Mode::Slow { latency_ms: 2000 }).await;
+    until("the first has batches on the line", async || held_by(&db, "one").await > 0).await;
+    one.kill().await;
+    assert!(held_by(&db, "one").await > 0, "it was killed between two batches");
+    cloud.mode(Mode::Ok).await;
+    load.progress(500).await;
+    let ledger = load.stop().await;
+    ledger.check_kept(&db.client).await;
+    until("the cloud has every reading", async || {
+        let arrived: HashSet<_> = cloud.ids(TENANT).into_iter().collect();
+        ledger.acked_outbox_ids().is_subset(&arrived)
+    })
+    .await;
+    let (status, ready) = get(two.settings.http, "/api/ready").await;
+    assert_eq!(status, 200, "{ready}");
+    assert_eq!(get(two.settings.http, "/api/v1/sync/state").await.0, 404);
+    assert_eq!(two.terminate().await.code, Some(0));
+    assert_eq!(engine.terminate().await.code, Some(0));
+    check_idle(&db).await;
+    // Its judge objects to an event that comes twice, and to one that comes before what its lane has sent earlier.
+    assert_eq!(cloud.judge().violations, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_for_both_needs_no_engine_to_be_ready_and_one_without_a_cloud_says_why_it_ends() {
+    let db = Database::fresh().await;
+    let cloud = PretendCloud::start(cloud::Settings::default()).await.expect("a free port");
+    let settings = Settings::of(&db.url);
+    let mut both = Engine::stopped(settings.elsewhere().set("cloud.url", &cloud.url()));
+    both.spawn_as("worker --for inference,sync");
+    until("it is up", async || both.log().contains("farmiq-edge runs")).await;
+    until("it is ready", async || get(both.settings.http, "/api/ready").await.0 == 200).await;
+    assert_eq!(both.terminate().await.code, Some(0));
+    let mut none = Engine::stopped(settings.elsewhere());
+    none.spawn_as("worker --for sync");
+    until("it ends", async || !none.is_alive()).await;
+    assert!(none.log().contains("a worker for sync would send nothing"), "{}", none.log());
+}
