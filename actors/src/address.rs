@@ -33,7 +33,7 @@ impl<M: Message> Address<M> {
     }
 
     /// Points the address at a new incarnation.
-    pub(crate) fn set(&self, actor: ActorRef<M>) {
+    pub fn set(&self, actor: ActorRef<M>) {
         self.current.store(Some(Arc::new(actor)));
     }
 }

@@ -4,6 +4,8 @@
 //! the database is away for example, and what comes for its key meanwhile waits for its end. So the messages of a key
 //! are worked through in their order.
 //!
+//! Messages reach a child that is at work past the directory, as long as none is on its way through it: see [`Children`].
+//!
 //! Owns: the children of one kind, when each was last used, and the messages for those that are stopping.
 //! Accepts: `Send` of a message for a key, `Sweep` from itself.
 //! Sends: the messages on to the children.
@@ -11,11 +13,15 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, Message, SupervisionEvent};
 use schema::metrics;
 use tokio::time::Instant;
+
+use crate::address::Address;
 
 /// At its cap, a directory stops one child in so many.
 const EVICTED_SHARE: usize = 16;
@@ -54,6 +60,110 @@ impl<K: Keyed> Default for Directory<K> {
     }
 }
 
+/// The children of a directory as others reach them. Cloning shares them.
+pub struct Children<K: Keyed> {
+    directory: Address<Msg<K>>,
+    open: Arc<Open<K>>,
+}
+
+/// The children that take messages, and how many messages are on their way to them through the directory.
+struct Open<K: Keyed> {
+    started_at: Instant,
+    children: RwLock<ByKey<K>>,
+    passing: AtomicUsize,
+}
+
+type ByKey<K> = HashMap<<K as Keyed>::Key, Arc<Known<MsgOf<K>>>>;
+
+/// A child, and when it was last used.
+struct Known<M> {
+    actor: ActorRef<M>,
+    /// Milliseconds since the directory was made.
+    used_at: AtomicU64,
+}
+
+/// A message on its way through the directory, until this is dropped.
+pub struct Passing<K: Keyed>(Arc<Open<K>>);
+
+impl<K: Keyed> Children<K> {
+    /// Where their directory is started.
+    #[must_use]
+    pub fn address(&self) -> &Address<Msg<K>> {
+        &self.directory
+    }
+
+    /// Hands a message to the child of a key. When nobody takes it, it is dropped.
+    ///
+    /// A child at work gets it at once, unless a message is on its way through the directory. Whoever sends one message
+    /// after the other has its own earlier ones among those, so that none of them is passed.
+    pub fn send(&self, key: K::Key, message: MsgOf<K>) {
+        if let Err(message) = self.open.try_send(&key, message) {
+            let passing = self.open.pass();
+            self.directory.cast(Msg::Send { key, message, passing });
+        }
+    }
+}
+
+impl<K: Keyed> Default for Children<K> {
+    fn default() -> Self {
+        let (children, passing) = <(RwLock<ByKey<K>>, AtomicUsize)>::default();
+        let open = Open { started_at: Instant::now(), children, passing };
+        Self { directory: Address::default(), open: Arc::new(open) }
+    }
+}
+
+impl<K: Keyed> Clone for Children<K> {
+    fn clone(&self) -> Self {
+        Self { directory: self.directory.clone(), open: Arc::clone(&self.open) }
+    }
+}
+
+impl<K: Keyed> Open<K> {
+    fn pass(self: &Arc<Self>) -> Passing<K> {
+        self.passing.fetch_add(1, Ordering::Relaxed);
+        Passing(Arc::clone(self))
+    }
+
+    /// Gives the message back when it has to go through the directory.
+    fn try_send(&self, key: &K::Key, message: MsgOf<K>) -> Result<(), MsgOf<K>> {
+        // Acquire: what the directory let go of is in the mailbox of its child.
+        if self.passing.load(Ordering::Acquire) > 0 {
+            return Err(message);
+        }
+        // Under the lock: a child is told to stop after it was taken out, so that nothing comes behind that.
+        let children = self.read();
+        let Some(child) = children.get(key) else { return Err(message) };
+        child.used_at.store(self.millis(), Ordering::Relaxed);
+        child.send(message);
+        Ok(())
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.started_at.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, ByKey<K>> {
+        self.children.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, ByKey<K>> {
+        self.children.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M: Message> Known<M> {
+    /// A child that died with messages in its mailbox has dropped them; so is this one then, and handed back.
+    fn send(&self, message: M) {
+        drop(self.actor.send_message(message));
+    }
+}
+
+impl<K: Keyed> Drop for Passing<K> {
+    fn drop(&mut self) {
+        self.0.passing.fetch_sub(1, Ordering::Release);
+    }
+}
+
 /// What a directory is told.
 pub enum Msg<K: Keyed> {
     /// Hand `message` to the child of `key`.
@@ -62,6 +172,8 @@ pub enum Msg<K: Keyed> {
         key: K::Key,
         /// The message.
         message: MsgOf<K>,
+        /// Until the child has it.
+        passing: Passing<K>,
     },
     /// Stop the children that have been idle for too long.
     Sweep,
@@ -71,13 +183,13 @@ pub enum Msg<K: Keyed> {
 pub struct State<K: Keyed> {
     keyed: K,
     settings: DirectorySettings,
+    open: Arc<Open<K>>,
     children: HashMap<K::Key, Child<MsgOf<K>>>,
     keys: HashMap<ActorId, K::Key>,
 }
 
 struct Child<M> {
-    actor: ActorRef<M>,
-    used_at: Instant,
+    known: Arc<Known<M>>,
     /// Messages that wait for its end; `None` unless it was told to stop.
     held: Option<VecDeque<M>>,
 }
@@ -85,15 +197,16 @@ struct Child<M> {
 impl<K: Keyed> Actor for Directory<K> {
     type Msg = Msg<K>;
     type State = State<K>;
-    type Arguments = (K, DirectorySettings);
+    type Arguments = (K, DirectorySettings, Children<K>);
 
     async fn pre_start(
         &self,
         myself: ActorRef<Msg<K>>,
-        (keyed, settings): Self::Arguments,
+        (keyed, settings, Children { open, .. }): Self::Arguments,
     ) -> Result<State<K>, ActorProcessingErr> {
         drop(myself.send_interval(settings.idle / 2, || Msg::Sweep));
-        Ok(State { keyed, settings, children: HashMap::new(), keys: HashMap::new() })
+        open.write().clear();
+        Ok(State { keyed, settings, open, children: HashMap::new(), keys: HashMap::new() })
     }
 
     async fn handle(
@@ -103,7 +216,11 @@ impl<K: Keyed> Actor for Directory<K> {
         state: &mut State<K>,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Msg::Send { key, message } => state.send(&myself, key, message).await,
+            Msg::Send { key, message, passing } => {
+                let sent = state.send(&myself, key, message).await;
+                drop(passing);
+                sent
+            }
             Msg::Sweep => {
                 state.sweep();
                 Ok(())
@@ -129,6 +246,12 @@ impl<K: Keyed> Actor for Directory<K> {
     }
 }
 
+impl<M> Child<M> {
+    fn used_at(&self) -> u64 {
+        self.known.used_at.load(Ordering::Relaxed)
+    }
+}
+
 impl<K: Keyed> State<K> {
     async fn send(
         &mut self,
@@ -137,11 +260,10 @@ impl<K: Keyed> State<K> {
         message: MsgOf<K>,
     ) -> Result<(), ActorProcessingErr> {
         if let Some(child) = self.children.get_mut(&key) {
-            child.used_at = Instant::now();
+            child.known.used_at.store(self.open.millis(), Ordering::Relaxed);
             match &mut child.held {
                 Some(held) => held.push_back(message),
-                // A child that died with messages in its mailbox has dropped them; so is this one, and handed back.
-                None => drop(child.actor.send_message(message)),
+                None => child.known.send(message),
             }
             return Ok(());
         }
@@ -161,7 +283,9 @@ impl<K: Keyed> State<K> {
             drop(actor.send_message(message));
         }
         self.keys.insert(actor.get_id(), key.clone());
-        self.children.insert(key, Child { actor, used_at: Instant::now(), held: None });
+        let known = Arc::new(Known { actor, used_at: AtomicU64::new(self.open.millis()) });
+        self.open.write().insert(key.clone(), Arc::clone(&known));
+        self.children.insert(key, Child { known, held: None });
         Ok(())
     }
 
@@ -171,8 +295,8 @@ impl<K: Keyed> State<K> {
         if self.children.len() < self.settings.children_max {
             return;
         }
-        let mut staying: Vec<(Instant, &K::Key)> = (self.children.iter())
-            .filter_map(|(key, child)| child.held.is_none().then_some((child.used_at, key)))
+        let mut staying: Vec<(u64, &K::Key)> = (self.children.iter())
+            .filter_map(|(key, child)| child.held.is_none().then_some((child.used_at(), key)))
             .collect();
         if staying.len() < self.settings.children_max {
             return;
@@ -184,8 +308,9 @@ impl<K: Keyed> State<K> {
     }
 
     fn sweep(&mut self) {
-        let idle = self.settings.idle;
-        let expired = self.children.iter().filter(|(_, child)| child.used_at.elapsed() >= idle);
+        let idle = u64::try_from(self.settings.idle.as_millis()).unwrap_or(u64::MAX);
+        let now = self.open.millis();
+        let expired = self.children.iter().filter(|(_, child)| now >= child.used_at().saturating_add(idle));
         let keys: Vec<K::Key> = expired.map(|(key, _)| key.clone()).collect();
         keys.iter().for_each(|key| self.passivate(key));
     }
@@ -196,13 +321,15 @@ impl<K: Keyed> State<K> {
             && child.held.is_none()
         {
             child.held = Some(VecDeque::new());
-            drop(child.actor.drain());
+            self.open.write().remove(key);
+            drop(child.known.actor.drain());
         }
     }
 
     /// A child is gone: what waited for its end goes to the next one.
     async fn ended(&mut self, myself: &ActorRef<Msg<K>>, id: ActorId) -> Result<(), ActorProcessingErr> {
         let Some(key) = self.keys.remove(&id) else { return Ok(()) };
+        self.open.write().remove(&key);
         let held = self.children.remove(&key).and_then(|child| child.held).unwrap_or_default();
         if held.is_empty() { Ok(()) } else { self.start(myself, key, held).await }
     }
@@ -265,7 +392,7 @@ mod tests {
     }
 
     struct Fixture {
-        directory: ActorRef<Msg<Desk>>,
+        children: Children<Desk>,
         desk: Desk,
         written: mpsc::UnboundedReceiver<(char, u32)>,
     }
@@ -275,14 +402,15 @@ mod tests {
             let (sender, written) = mpsc::unbounded_channel();
             let desk = Desk { permits: Arc::new(Semaphore::new(0)), written: sender, starts: Arc::default() };
             let settings = DirectorySettings { idle: IDLE, children_max };
-            let (directory, _) = Directory::spawn(None, Directory::default(), (desk.clone(), settings))
-                .await
-                .expect("it starts");
-            Self { directory, desk, written }
+            let children = Children::default();
+            let arguments = (desk.clone(), settings, children.clone());
+            let started = Directory::spawn(None, Directory::default(), arguments).await;
+            children.address().set(started.expect("it starts").0);
+            Self { children, desk, written }
         }
 
         fn send(&self, key: char, message: u32) {
-            self.directory.send_message(Msg::Send { key, message }).expect("the directory lives");
+            self.children.send(key, message);
         }
 
         /// What was written, once there is so much.
@@ -293,6 +421,11 @@ mod tests {
                 written.push(self.written.recv().await.expect("somebody writes"));
             }
             written
+        }
+
+        /// How many messages are on their way through the directory.
+        fn passing(&self) -> usize {
+            self.children.open.passing.load(Ordering::Relaxed)
         }
 
         fn starts(&self) -> Vec<char> {
@@ -326,6 +459,34 @@ mod tests {
         let mut written = fixture.written(4).await;
         written.sort_by_key(|(key, _)| *key);
         assert_eq!(written, [('a', 0), ('a', 1), ('b', 0), ('b', 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_at_work_is_reached_past_the_directory_and_no_message_passes_another() {
+        let mut fixture = Fixture::new(10).await;
+        (0..3).for_each(|number| fixture.send('a', number));
+        assert_eq!(fixture.passing(), 3, "nobody knows the child");
+        assert_eq!(fixture.written(1).await, [('a', 0)]);
+        assert_eq!(fixture.passing(), 0);
+        (3..6).for_each(|number| fixture.send('a', number));
+        assert_eq!(fixture.passing(), 0, "the child has them");
+        fixture.send('b', 0);
+        fixture.send('a', 6);
+        assert_eq!(fixture.passing(), 2, "while one is on its way, all go that way");
+        let mut written = fixture.written(7).await;
+        written.retain(|(key, _)| *key == 'a');
+        assert_eq!(written, (1..7).map(|number| ('a', number)).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_is_used_past_the_directory_is_not_idle() {
+        let mut fixture = Fixture::new(10).await;
+        for number in 0..8 {
+            fixture.send('a', number);
+            assert_eq!(fixture.written(1).await, [('a', number)]);
+            tokio::time::sleep(IDLE / 2).await;
+        }
+        assert_eq!(fixture.starts(), ['a']);
     }
 
     #[tokio::test(start_paused = true)]

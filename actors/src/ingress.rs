@@ -9,16 +9,15 @@ use broker::{Delivery, Intake, Verdict};
 use schema::wire::reject::{Reason, Reject};
 use schema::wire::topic::{Kind, Topic};
 
-use crate::address::Address;
 use crate::device::{self, DeviceContext, DeviceKey, Devices};
-use crate::directory;
+use crate::directory::Children;
 
 /// Where the door and the link hand messages in.
 pub struct Ingress {
     /// Shared with the devices.
     pub context: Arc<DeviceContext>,
     /// Where the devices live.
-    pub devices: Address<directory::Msg<Devices>>,
+    pub devices: Children<Devices>,
 }
 
 impl Intake for Ingress {
@@ -38,7 +37,7 @@ impl Ingress {
                 self.context.stats.received(topic.kind(), self.context.clock.now());
                 let message = device::Msg::Deliver { topic, delivery };
                 // When nobody takes it, dropping the message hands the delivery back.
-                self.devices.cast(directory::Msg::Send { key, message });
+                self.devices.send(key, message);
             }
             Err(reject) => {
                 self.context.stats.received_unroutable(self.context.clock.now());

@@ -25,10 +25,9 @@ use schema::{id, metrics};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::address::Address;
 use crate::budget::Share;
 use crate::database::DatabaseHealth;
-use crate::directory::{self, Keyed};
+use crate::directory::{Children, Keyed};
 use crate::ingress::stats::IngressStats;
 use crate::media;
 use crate::refusal;
@@ -126,12 +125,12 @@ impl Keyed for SessionActors {
 
 /// The sessions as others reach them. Cloning shares them.
 #[derive(Clone, Default)]
-pub struct Sessions(Address<directory::Msg<SessionActors>>);
+pub struct Sessions(Children<SessionActors>);
 
 impl Sessions {
-    /// Where their directory is started.
+    /// The children of their directory.
     #[must_use]
-    pub fn address(&self) -> &Address<directory::Msg<SessionActors>> {
+    pub fn children(&self) -> &Children<SessionActors> {
         &self.0
     }
 
@@ -207,7 +206,7 @@ impl Sessions {
     fn cast(&self, message: Msg) {
         let Msg::Apply { order, .. } = &message;
         let key = SessionKey { tenant_id: order.tenant_id.clone(), session_id: order.session_id.clone() };
-        self.0.cast(directory::Msg::Send { key, message });
+        self.0.send(key, message);
     }
 }
 

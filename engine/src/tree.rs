@@ -41,7 +41,7 @@ use actors::credentials::desk::DeviceDesk;
 use actors::database::DatabaseHealth;
 use actors::database::probe::DatabaseProbe;
 use actors::device::{DeviceContext, Devices, IngressSettings};
-use actors::directory::{Directory, DirectorySettings};
+use actors::directory::{self, Directory, DirectorySettings};
 use actors::door::{self, DoorActor, WayIn, WayInView};
 use actors::door_store::DatabaseDoorStore;
 use actors::gatekeeper::DeviceGatekeeper;
@@ -383,7 +383,7 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
         stats: Arc::clone(&parts.stats),
         settings: ingress_settings(config),
     });
-    let devices = Address::default();
+    let devices = directory::Children::default();
     let mut children = chores(config, parts);
     children.push(access_watch(config, parts));
     children.extend(sync_partitions(parts));
@@ -391,10 +391,10 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
     children.extend(telemetry_writers(config, parts));
     children.push(sessions(config, parts));
     children.push(session_upkeep(config, parts));
-    children.push(ChildSpec::new("devices", "", &devices, {
-        let context = Arc::clone(&context);
+    children.push(ChildSpec::new("devices", "", devices.address(), {
+        let (context, devices) = (Arc::clone(&context), devices.clone());
         let settings = DirectorySettings { idle: DEVICE_IDLE, children_max: DEVICES_MAX };
-        move || (Directory::default(), (Devices(Arc::clone(&context)), settings))
+        move || (Directory::default(), (Devices(Arc::clone(&context)), settings, devices.clone()))
     }));
     children.push(door(config, parts, Ingress { context, devices })?);
     Ok(children)
@@ -518,8 +518,9 @@ pub fn sessions(config: &Config, parts: &Parts) -> ChildSpec {
         settings,
     ));
     let limits = DirectorySettings { idle: SESSION_IDLE, children_max: SESSIONS_MAX };
-    ChildSpec::new("sessions", "", parts.sessions.address(), move || {
-        (Directory::default(), (SessionActors(Arc::clone(&context)), limits))
+    let children = parts.sessions.children().clone();
+    ChildSpec::new("sessions", "", parts.sessions.children().address(), move || {
+        (Directory::default(), (SessionActors(Arc::clone(&context)), limits, children.clone()))
     })
 }
 
