@@ -8,19 +8,19 @@ use tests::raw::Raw;
 const TOPIC: &str = "iot/status/t-001/f-001/b-001/d-1";
 /// Takeovers under one stall each.
 const ROUNDS: u16 = 40;
+const ROUNDS_LARGE: u16 = 200;
 
 fn status(state: &str, message: &str) -> String {
     json!({"device_id": "d-1", "status": state, "ts": "2026-02-12T09:00:00+00:00", "message": message})
         .to_string()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_retained_status_is_never_an_older_one_however_connections_take_over() {
+async fn take_over(rounds: u16) {
     let barn = Barn::start().await;
     let mqtt = barn.settings.mqtt;
     let will = status("offline", "gone");
     let mut before = Raw::with_will(mqtt, "d-1", TOPIC, &will).await;
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds {
         barn.db.execute("BEGIN; LOCK TABLE device_last_seen IN EXCLUSIVE MODE").await;
         // The commit of this one hangs, so that the will and the next status share another.
         before.publish(0x03, TOPIC, 1, &status("online", "held up")).await;
@@ -34,7 +34,20 @@ async fn the_retained_status_is_never_an_older_one_however_connections_take_over
         assert_eq!(reader.message().await.payload, latest, "round {round}");
         before = after;
     }
-    let sql = "SELECT count(*) FROM mqtt_retained WHERE convert_from(payload, 'UTF8') LIKE '%round 40%'";
-    assert_eq!(barn.db.count(sql).await, 1);
+    let sql = format!(
+        "SELECT count(*) FROM mqtt_retained WHERE convert_from(payload, 'UTF8') LIKE '%\"round {rounds}\"%'"
+    );
+    assert_eq!(barn.db.count(&sql).await, 1);
     barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_retained_status_is_never_an_older_one_however_connections_take_over() {
+    take_over(ROUNDS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "large: `make test-large`"]
+async fn the_retained_status_is_never_an_older_one_over_two_hundred_takeovers() {
+    take_over(ROUNDS_LARGE).await;
 }
