@@ -16,6 +16,7 @@ mod judge;
 mod layers;
 mod listener;
 mod live;
+mod outbox;
 mod outflow;
 pub(crate) mod packet;
 mod pending;
@@ -253,6 +254,7 @@ impl Door {
             () = self.end_deleted() => {}
             () = self.watch_part() => {}
             never = hub.journal.sum_up() => match never {},
+            never = self.shared.sessions.sum_up() => match never {},
             () = hub.watch_router() => {}
             never = self.shared.judge.watch_certificates() => match never {},
             never = self.shared.refusals.sum_up() => match never {},

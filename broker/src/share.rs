@@ -248,6 +248,15 @@ impl<O: Eq + Hash> Permit<O> {
         self.amount += by;
     }
 
+    /// Takes more, even beyond the limits, or gives some back, so that this much is held.
+    pub fn resize_anyway(&mut self, amount: usize) {
+        if amount > self.amount {
+            self.grow_anyway(amount - self.amount);
+        } else {
+            self.shrink(self.amount - amount);
+        }
+    }
+
     /// Gives some of it back.
     pub fn shrink(&mut self, by: usize) {
         assert!(by <= self.amount, "only what was taken is given back");

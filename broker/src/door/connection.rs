@@ -151,7 +151,12 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 Arc::clone(seat.session()),
                 version,
             ),
-            outflow: Outflow::new(version, &properties, shared.settings.inflight_max),
+            outflow: Outflow::new(
+                version,
+                &properties,
+                shared.settings.inflight_max,
+                seat.session().unsent(),
+            ),
             transport,
             seat,
             version,
@@ -189,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         }
         let Self { inflow, mut transport, seat, outflow, place, version, .. } = self;
         if let (Version::V5, Some((reason, text))) = (version, ending.farewell()) {
-            packet::put_disconnect(&mut transport.outbox, reason, text, outflow.packet_bytes_max());
+            packet::put_disconnect(transport.outbox.tail(), reason, text, outflow.packet_bytes_max());
         }
         drop((seat, outflow));
         let leave = async {
@@ -208,7 +213,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let mut was_reading = true;
         loop {
             let now = Instant::now();
-            self.inflow.collect(now, Some(&mut self.transport.outbox));
+            self.inflow.collect(now, Some(self.transport.outbox.tail()));
             let is_draining = *self.phase.borrow() != Phase::Open;
             let has_answered = self.inflow.open() == 0 && self.inflow.owed() == 0;
             if is_draining && has_answered && !self.transport.has_unsent() {
@@ -218,7 +223,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 Ok(pause) => pause,
                 Err(ending) => return ending,
             };
-            self.inflow.answer(Some(&mut self.transport.outbox));
+            self.inflow.answer(Some(self.transport.outbox.tail()));
             let stored = self.inflow.stored();
             let Self { outflow, seat, transport, shared, .. } = self;
             let left = outflow.send(seat.session(), &mut transport.outbox, shared.clock.now(), stored);

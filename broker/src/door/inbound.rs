@@ -19,16 +19,16 @@ pub(crate) struct Inbound {
     pub(crate) purse: Arc<Purse>,
     /// Deliveries that are not collected yet.
     open: AtomicUsize,
-    kept: Mutex<Kept>,
+    collecting: Mutex<Collecting>,
     passed_on: Notify,
 }
 
-/// What belongs to the keeper: the last one who began to collect.
+/// What belongs to the collector: the last connection that began to collect.
 #[derive(Default)]
-pub(crate) struct Kept {
-    keeper: u64,
+pub(crate) struct Collecting {
+    collector: u64,
     pub(crate) redelivery: Redelivery,
-    /// Of the oldest deliveries so many had a keeper that died, and are counted as abandoned.
+    /// Of the oldest deliveries so many had a collector that died, and are counted as abandoned.
     abandoned: usize,
 }
 
@@ -38,25 +38,25 @@ impl Inbound {
             window: Window::new(Arc::clone(&purse), Some(audience)),
             purse,
             open: AtomicUsize::new(0),
-            kept: Mutex::default(),
+            collecting: Mutex::default(),
             passed_on: Notify::new(),
         })
     }
 
-    /// Makes the caller the keeper, and says its number. Whoever was it stops at its next look.
+    /// Makes the caller the collector, and says its number. Whoever was it stops at its next look.
     pub(crate) fn take_over(&self) -> u64 {
-        let mut kept = self.lock();
-        kept.keeper += 1;
+        let mut collecting = self.lock();
+        collecting.collector += 1;
         self.passed_on.notify_one();
-        kept.keeper
+        collecting.collector
     }
 
-    /// What belongs to the keeper; `None` when another took over. As long as this is held no other can.
-    pub(crate) fn keep(&self, keeper: u64) -> Option<MutexGuard<'_, Kept>> {
-        Some(self.lock()).filter(|kept| kept.keeper == keeper)
+    /// What belongs to the collector; `None` when another took over. As long as this is held no other can.
+    pub(crate) fn collecting(&self, collector: u64) -> Option<MutexGuard<'_, Collecting>> {
+        Some(self.lock()).filter(|collecting| collecting.collector == collector)
     }
 
-    /// Deliveries that are not collected yet. Those of a keeper that died do not count.
+    /// Deliveries that are not collected yet. Those of a collector that died do not count.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
@@ -71,12 +71,12 @@ impl Inbound {
         self.passed_on.notified().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Collecting> {
+        self.collecting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
+impl Collecting {
     /// Notes that so many deliveries were collected; says how many of them were not given up before.
     pub(crate) fn collected(&mut self, inbound: &Inbound, count: usize) -> usize {
         let abandoned = self.abandoned.min(count);
@@ -85,7 +85,7 @@ impl Kept {
         count - abandoned
     }
 
-    /// Gives up what is open, because its keeper dies; says how many deliveries that are.
+    /// Gives up what is open, because its collector dies; says how many deliveries that are.
     pub(crate) fn abandon(&mut self, inbound: &Inbound) -> usize {
         let count = inbound.open.swap(0, Ordering::Relaxed);
         self.abandoned += count;

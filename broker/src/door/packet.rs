@@ -21,7 +21,7 @@ pub(crate) use answer::{
 };
 pub(crate) use connect::{BadConnect, Connect, ConnectProperties, Will, connect};
 pub(crate) use property::MessageProperties;
-pub(crate) use publish::{Outgoing, publish_bytes, publish_head, put_publish};
+pub(crate) use publish::{Outgoing, publish_bytes, publish_head, put_publish, put_publish_head};
 pub(crate) use reason::{Malformed, Reason};
 pub(crate) use subscribe::{
     Asked, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe, subscribe, unsubscribe,

@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::door::journal::Lsn;
 use crate::door::session::{Session, SessionParts};
 use crate::door::will::{DelayedWill, HeldWill};
 use crate::gatekeeper::{CredentialId, Identity, Principal};
+use crate::lines::Lines;
 use crate::store::{Change, Client, Owner, StoredSession, WaitingWill};
 use crate::tls::ClientChain;
 
@@ -55,6 +57,8 @@ pub(crate) struct Sessions {
     state: Mutex<Registry>,
     /// Where last wills go that are published by nobody's connection: to somebody who finishes them.
     wills: UnboundedSender<Inflow>,
+    /// What the log is told of sessions that ended to make room for others.
+    ended_lines: Lines<()>,
 }
 
 #[derive(Default)]
@@ -155,7 +159,8 @@ impl Sessions {
         let next_number = AtomicU64::new(1);
         let hub = Arc::clone(&inflow.hub);
         let (wills, due) = unbounded_channel();
-        let sessions = Self { hub, parts, inflow, lasting_max, next_number, state: Mutex::default(), wills };
+        let (state, ended_lines) = <(Mutex<Registry>, Lines<()>)>::default();
+        let sessions = Self { hub, parts, inflow, lasting_max, next_number, state, wills, ended_lines };
         (Arc::new(sessions), due)
     }
 
@@ -276,6 +281,13 @@ impl Sessions {
         }
     }
 
+    /// Has it said once a minute how many more sessions ended to make room for others, for ever.
+    pub(crate) async fn sum_up(&self) -> Infallible {
+        self.ended_lines
+            .sum_up(|(), more| tracing::warn!(more, "lasting sessions ended as well in the last minute"))
+            .await
+    }
+
     /// All sessions.
     pub(crate) fn all(&self) -> Vec<Arc<Session>> {
         self.lock().entries.values().map(|entry| Arc::clone(&entry.session)).collect()
@@ -387,7 +399,12 @@ impl Sessions {
         });
         let (.., client) = away.min_by_key(|(count, since, _)| (*count, *since)).ok_or(NoSeat::TooMany)?;
         let client = client.clone();
-        tracing::warn!(client_id = &*client.client_id, "a lasting session ended to make room for another");
+        if self.ended_lines.has_room(()) {
+            tracing::warn!(
+                client_id = &*client.client_id,
+                "a lasting session ended to make room for another"
+            );
+        }
         self.end(state, &client).unseen();
         Ok(())
     }

@@ -3,6 +3,8 @@
 use bytes::BytesMut;
 use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
+use crate::door::outbox::Outbox;
+
 /// Bytes one read may bring: what an idle connection costs, and what a busy one grows to.
 const READ_BYTES_MIN: usize = 2 << 10;
 const READ_BYTES_MAX: usize = 16 << 10;
@@ -12,7 +14,7 @@ const KEPT_BYTES_MAX: usize = 64 << 10;
 /// A byte stream with its buffers. Reading and writing may be dropped at any point and lose nothing.
 pub(crate) struct Transport<S> {
     pub(crate) inbox: BytesMut,
-    pub(crate) outbox: BytesMut,
+    pub(crate) outbox: Outbox,
     pub(crate) reader: Incoming<S>,
     pub(crate) writer: Outgoing<S>,
 }
@@ -30,8 +32,6 @@ pub(crate) struct Outgoing<S> {
     half: WriteHalf<S>,
     /// The stream may hold back what was written: encryption keeps what the socket did not take.
     must_flush: bool,
-    /// The buffer held much.
-    is_large: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite> Transport<S> {
@@ -39,9 +39,9 @@ impl<S: AsyncRead + AsyncWrite> Transport<S> {
         let (half, writer) = io::split(stream);
         Self {
             inbox: BytesMut::new(),
-            outbox: BytesMut::new(),
+            outbox: Outbox::default(),
             reader: Incoming { half, read_bytes: READ_BYTES_MIN, is_large: false },
-            writer: Outgoing { half: writer, must_flush: false, is_large: false },
+            writer: Outgoing { half: writer, must_flush: false },
         }
     }
 
@@ -84,18 +84,15 @@ impl<S: AsyncRead> Incoming<S> {
 
 impl<S: AsyncWrite> Outgoing<S> {
     /// Writes once, as much of `outbox` as the stream takes, and has the stream send what it holds back.
-    pub(crate) async fn write(&mut self, outbox: &mut BytesMut) -> io::Result<()> {
+    pub(crate) async fn write(&mut self, outbox: &mut Outbox) -> io::Result<()> {
         if !outbox.is_empty() {
-            self.is_large |= outbox.len() > KEPT_BYTES_MAX;
             if self.half.write_buf(outbox).await? == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
+            outbox.tidy();
             self.must_flush = true;
         }
         if outbox.is_empty() {
-            if std::mem::take(&mut self.is_large) {
-                *outbox = BytesMut::new();
-            }
             self.half.flush().await?;
             self.must_flush = false;
         }
@@ -124,9 +121,9 @@ mod tests {
     async fn a_buffer_that_held_much_is_given_back() {
         let (ours, mut theirs) = duplex(2 << 20);
         let mut transport = Transport::new(ours);
-        transport.outbox.extend_from_slice(&vec![0; 1 << 20]);
+        transport.outbox.tail().extend_from_slice(&vec![0; 1 << 20]);
         transport.flush().await.unwrap();
-        assert!(room(&mut transport.outbox) <= KEPT_BYTES_MAX);
+        assert!(room(transport.outbox.tail()) <= KEPT_BYTES_MAX);
         theirs.read_exact(&mut vec![0; 1 << 20]).await.unwrap();
         theirs.write_all(&vec![0; 1 << 20]).await.unwrap();
         while transport.inbox.len() < 1 << 20 {

@@ -156,8 +156,14 @@ pub(crate) fn publish_bytes(version: Version, publish: &Outgoing<'_>) -> usize {
 
 /// Writes a PUBLISH to a subscriber.
 pub(crate) fn put_publish(out: &mut BytesMut, version: Version, publish: &Outgoing<'_>) {
-    let flags = u8::from(publish.dup) << 3 | (publish.qos as u8) << 1 | u8::from(publish.retain);
     out.reserve(publish_bytes(version, publish));
+    put_publish_head(out, version, publish);
+    out.put_slice(publish.payload);
+}
+
+/// Writes a PUBLISH to a subscriber up to its payload.
+pub(crate) fn put_publish_head(out: &mut BytesMut, version: Version, publish: &Outgoing<'_>) {
+    let flags = u8::from(publish.dup) << 3 | (publish.qos as u8) << 1 | u8::from(publish.retain);
     out.put_u8(0x30 | flags);
     put_variable(out, publish.body_bytes(version));
     put_text(out, publish.wire_topic(version));
@@ -167,7 +173,6 @@ pub(crate) fn put_publish(out: &mut BytesMut, version: Version, publish: &Outgoi
     if version == Version::V5 {
         put_properties(out, publish);
     }
-    out.put_slice(publish.payload);
 }
 
 fn put_properties(out: &mut BytesMut, publish: &Outgoing<'_>) {
