@@ -2,17 +2,17 @@
 //! keeps the sessions, which it writes on the connection that holds the lock for that; retained messages all of them write.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use broker::store::{Change, Client, Owner, Queued, Stored, StoredSession, Subscription, WaitingWill};
-use broker::{DoorStore, DoorStoreError, Fault, Identity, Publication, Qos};
-use bytes::Bytes;
+use broker::store::{
+    Change, Client, Owner, Queued, Received, Stored, StoredSession, Subscription, WaitingWill,
+};
+use broker::{DoorStore, DoorStoreError, Fault, Fingerprint, Identity, Publication, Qos};
 use schema::id::{DeviceId, TenantId};
 use schema::store::door::{
-    self, Changes, Keeper, MessageRow, QueueRow, Retaken, SessionRow, SubscriptionRow, WillRow,
+    self, Changes, Keeper, MessageRow, QueueRow, ReceivedRow, Retaken, SessionRow, SubscriptionRow, WillRow,
 };
 use schema::store::{Conn, Store, StoreError};
 use tokio::sync::Mutex;
@@ -159,11 +159,11 @@ fn fold(changes: &[Change]) -> Changes {
             Change::Unsubscribed { id, filter } if lives(id) => {
                 subscriptions.insert((*id, &**filter), None);
             }
-            Change::Received { id, packet_id } if lives(id) => {
-                received.insert((*id, i32::from(*packet_id)), Some(()));
+            Change::Received { id, received: message } if lives(id) => {
+                received.insert((*id, message.packet_id), Some(message));
             }
             Change::Released { id, packet_id } if lives(id) => {
-                received.insert((*id, i32::from(*packet_id)), None);
+                received.insert((*id, *packet_id), None);
             }
             Change::Queued { id, queued } if lives(id) => {
                 queue.insert((*id, queued.sequence), Waiting::New(queued, queued.is_received));
@@ -212,7 +212,12 @@ fn fold(changes: &[Change]) -> Changes {
             None => folded.subscriptions_gone.push((key.0, key.1.to_owned())),
         }
     }
-    (folded.received, folded.received_gone) = split(received);
+    for ((id, packet_id), message) in received {
+        match message {
+            Some(message) => folded.received.push(received_row(id, message)),
+            None => folded.received_gone.push((id, i32::from(packet_id))),
+        }
+    }
     for ((id, sequence), waiting) in queue {
         match waiting {
             Waiting::New(queued, is_received) => folded.queue.push(queue_row(id, queued, is_received)),
@@ -242,13 +247,6 @@ enum Waiting<'a> {
     /// Its subscriber has it.
     Received,
     Gone,
-}
-
-/// Keys that are there in the end, and keys that are not.
-fn split<K: Eq + Hash>(keys: HashMap<K, Option<()>>) -> (Vec<K>, Vec<K>) {
-    let (there, gone): (Vec<_>, Vec<_>) = keys.into_iter().partition(|(_, is_there)| is_there.is_some());
-    let names = |pairs: Vec<(K, _)>| pairs.into_iter().map(|(key, _)| key).collect();
-    (names(there), names(gone))
 }
 
 fn session_row(
@@ -285,10 +283,10 @@ fn will_row(will: &WaitingWill) -> WillRow {
         device: owner_columns(&client.owner).0,
         client_id: client.client_id.to_string(),
         topic: topic.to_string(),
-        payload: payload.to_vec(),
+        payload: payload.clone(),
         qos: *qos as i16,
         retain: *retain,
-        properties: carried.to_vec(),
+        properties: carried.clone(),
         expiry_seconds: expiry_seconds.map(i64::from),
         due_at: *due_at,
     }
@@ -304,6 +302,12 @@ fn subscription_row(session_id: Uuid, subscription: &Subscription) -> Subscripti
         retain_as_published: *retain_as_published,
         subscription_id: id.map(|id| i64::from(id.get())),
     }
+}
+
+fn received_row(session_id: Uuid, message: &Received) -> ReceivedRow {
+    let Received { packet_id, fingerprint } = message;
+    let fingerprint = fingerprint.map(|Fingerprint(number)| number.cast_signed());
+    ReceivedRow { session_id, packet_id: i32::from(*packet_id), fingerprint }
 }
 
 fn queue_row(session_id: Uuid, queued: &Queued, is_received: bool) -> QueueRow {
@@ -325,10 +329,10 @@ fn message_row(publication: &Publication) -> MessageRow {
     let Publication { topic, payload, qos, retain, carried, expires_at, publisher: _ } = publication;
     MessageRow {
         topic: topic.to_string(),
-        payload: payload.to_vec(),
+        payload: payload.clone(),
         qos: *qos as i16,
         retain: *retain,
-        properties: carried.to_vec(),
+        properties: carried.clone(),
         expires_at: *expires_at,
     }
 }
@@ -355,9 +359,10 @@ fn stored(rows: door::Stored) -> Stored {
             session.subscriptions.push(subscription(row));
         }
     }
-    for (session_id, packet_id) in received {
+    for ReceivedRow { session_id, packet_id, fingerprint } in received {
         if let (Some(session), Ok(packet_id)) = (by_id.get_mut(&session_id), u16::try_from(packet_id)) {
-            session.received.push(packet_id);
+            let fingerprint = fingerprint.map(|number| Fingerprint(number.cast_unsigned()));
+            session.received.push(Received { packet_id, fingerprint });
         }
     }
     for row in queue {
@@ -401,10 +406,10 @@ fn will(row: WillRow) -> Option<WaitingWill> {
         id: will_id,
         client: Client { owner: owner(device, None)?, client_id: client_id.into() },
         topic: topic.into(),
-        payload: payload.into(),
+        payload,
         qos: quality(qos),
         retain,
-        carried: properties.into(),
+        carried: properties,
         expiry_seconds: expiry_seconds.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX)),
         due_at,
     })
@@ -439,10 +444,10 @@ fn publication(row: MessageRow) -> Publication {
     let MessageRow { topic, payload, qos, retain, properties, expires_at } = row;
     Publication {
         topic: Arc::from(topic),
-        payload: Bytes::from(payload),
+        payload,
         qos: quality(qos),
         retain,
-        carried: Bytes::from(properties),
+        carried: properties,
         expires_at,
         publisher: 0,
     }

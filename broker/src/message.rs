@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use schema::clock::Timestamp;
 use schema::wire::topic::Topic;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::gatekeeper::Identity;
@@ -18,6 +19,21 @@ pub enum Qos {
     AtLeastOnce,
     /// PUBREC after the commit.
     ExactlyOnce,
+}
+
+/// What tells a message at QoS 2 from another one under the same packet id: a device that forgot which ids it used may begin
+/// anew with one that is not released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub u64);
+
+impl Fingerprint {
+    /// The one of a message with this topic and body. It is the same in every program, since it is stored.
+    #[must_use]
+    pub fn of(topic: &str, payload: &[u8]) -> Self {
+        // No topic has a NUL.
+        let digest = Sha256::new().chain_update(topic).chain_update([0]).chain_update(payload).finalize();
+        Self(digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    }
 }
 
 /// What the door already knows about a message. Everything but [`Verdict::Admitted`] only wants to be recorded.

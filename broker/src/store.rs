@@ -15,7 +15,7 @@ use schema::clock::Timestamp;
 use uuid::Uuid;
 
 use crate::gatekeeper::{Identity, Principal};
-use crate::message::Qos;
+use crate::message::{Fingerprint, Qos};
 use crate::publication::Publication;
 
 /// The store could not be read or written.
@@ -121,6 +121,15 @@ pub struct Queued {
     pub queued_at: Timestamp,
 }
 
+/// A message at quality 2 that was taken in and that its publisher has not released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its packet id.
+    pub packet_id: u16,
+    /// What tells it from another one under the same id; `None` where an earlier program stored it.
+    pub fingerprint: Option<Fingerprint>,
+}
+
 /// A session as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredSession {
@@ -134,8 +143,8 @@ pub struct StoredSession {
     pub left_at: Option<Timestamp>,
     /// What the client subscribed to.
     pub subscriptions: Vec<Subscription>,
-    /// Ids of messages at quality 2 that were taken in and not yet released.
-    pub received: Vec<u16>,
+    /// Messages at quality 2 that were taken in and not yet released, one for each id.
+    pub received: Vec<Received>,
     /// What waits for the client, in order.
     pub queue: Vec<Queued>,
 }
@@ -207,12 +216,12 @@ pub enum Change {
         /// Its filter.
         filter: Arc<str>,
     },
-    /// A message at quality 2 was taken in.
+    /// A message at quality 2 was taken in, in place of one that had its packet id.
     Received {
         /// The session.
         id: Uuid,
-        /// Its packet id.
-        packet_id: u16,
+        /// The message.
+        received: Received,
     },
     /// The client released that id.
     Released {

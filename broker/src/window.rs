@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::credits::{Cost, Purse};
-use crate::message::Message;
+use crate::message::{Fingerprint, Message};
 use crate::share::Permit;
 use crate::store::Owner;
 
@@ -33,7 +33,7 @@ pub(crate) trait Audience: Send + Sync + fmt::Debug {
 pub(crate) enum Answer {
     None,
     PubAck(u16),
-    PubRec(u16),
+    PubRec(u16, Fingerprint),
     /// For a message that came again under an id that is not released.
     PubRecAgain(u16),
     /// Nobody is told. It is a last will that is stored under this key until it is settled.

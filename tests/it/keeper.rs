@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use actors::door_store::DatabaseDoorStore;
-use broker::store::{Change, Client, Owner, Queued, StoredSession, WaitingWill};
-use broker::{DoorStore, DoorStoreError, Fault, Publication, Qos};
+use broker::store::{Change, Client, Owner, Queued, Received, StoredSession, WaitingWill};
+use broker::{DoorStore, DoorStoreError, Fault, Fingerprint, Publication, Qos};
 use bytes::Bytes;
 use schema::clock::Timestamp;
 use tests::engine::Engine;
@@ -147,7 +147,7 @@ async fn changes_of_a_deleted_session_are_left_out_and_named() {
     let changes = [
         queued(gone, 0),
         queued(other, 0),
-        Change::Received { id: gone, packet_id: 1 },
+        Change::Received { id: gone, received: received(1, None) },
         Change::Taken { id: gone, sequence: 0 },
         retained("t"),
     ];
@@ -155,6 +155,35 @@ async fn changes_of_a_deleted_session_are_left_out_and_named() {
     let sql = "SELECT (SELECT count(*) FROM mqtt_queue) + 10 * (SELECT count(*) FROM mqtt_retained)
         + 100 * (SELECT count(*) FROM mqtt_received)";
     assert_eq!(db.count(sql).await, 11);
+}
+
+fn received(packet_id: u16, fingerprint: Option<u64>) -> Received {
+    Received { packet_id, fingerprint: fingerprint.map(Fingerprint) }
+}
+
+#[tokio::test]
+async fn what_holds_a_packet_id_comes_back_with_its_fingerprint() {
+    let db = Database::fresh().await;
+    let store = door_store(&db);
+    assert!(store.keeps_sessions().await.unwrap());
+    let id = Uuid::now_v7();
+    let changes = |messages: &[Received]| {
+        messages.iter().map(|received| Change::Received { id, received: *received }).collect::<Vec<_>>()
+    };
+    store.apply(&[session(id, "a")]).await.unwrap();
+    store
+        .apply(&changes(&[received(1, Some(u64::MAX)), received(2, Some(7)), received(3, None)]))
+        .await
+        .unwrap();
+    // Another one took an id over, in a transaction of its own and within one.
+    store.apply(&changes(&[received(2, Some(8)), received(1, Some(5)), received(1, Some(6))])).await.unwrap();
+    store.apply(&[Change::Released { id, packet_id: 3 }]).await.unwrap();
+    // As a program wrote it that knew of no fingerprints.
+    db.execute("INSERT INTO mqtt_received (session_id, packet_id) SELECT session_id, 4 FROM mqtt_sessions")
+        .await;
+    let mut found = store.load().await.unwrap().sessions.remove(0).received;
+    found.sort_by_key(|received| received.packet_id);
+    assert_eq!(found, [received(1, Some(6)), received(2, Some(8)), received(4, None)]);
 }
 
 #[tokio::test]

@@ -116,6 +116,36 @@ async fn a_message_at_quality_2_passes_once_whenever_the_engine_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_forgot_which_ids_it_used_loses_no_message_and_stores_none_twice() {
+    let db = Database::fresh().await;
+    let mut engine = Engine::start(Settings::of(&db.url)).await;
+    leave_subscribed(&engine, "reader", "news/#", 2).await;
+    let (mut writer, _) = Raw::resume(engine.settings.mqtt, "writer").await;
+    writer.publish(0x04, TOPIC, 1, "first").await;
+    writer.expect(0x50, 1).await;
+    let (mut writer, is_present) = Raw::resume(engine.settings.mqtt, "writer").await;
+    assert!(is_present, "it never released the id");
+    writer.publish(0x04, TOPIC, 1, "second").await;
+    writer.expect(0x50, 1).await;
+    engine.kill().await;
+    engine.start_again().await;
+    let (mut writer, _) = Raw::resume(engine.settings.mqtt, "writer").await;
+    writer.publish(0x0c, TOPIC, 1, "second").await;
+    writer.expect(0x50, 1).await;
+    writer.publish(0x04, TOPIC, 1, "third").await;
+    writer.expect(0x50, 1).await;
+    writer.answer(0x62, 1).await;
+    writer.expect(0x70, 1).await;
+    let (mut reader, _) = Raw::resume(engine.settings.mqtt, "reader").await;
+    for expected in ["first", "second", "third"] {
+        assert_eq!(reader.message().await.payload, expected);
+    }
+    reader.send(0xc0, &[]).await;
+    assert_eq!(reader.next().await.first, 0xd0, "nothing came twice");
+    assert_eq!(db.count("SELECT count(*) FROM mqtt_received").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn retained_messages_outlive_a_kill() {
     let db = Database::fresh().await;
     let mut engine = Engine::start(Settings::of(&db.url)).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use schema::clock::Timestamp;
 use schema::id::{DeviceId, TenantId};
 use tokio::time::Instant;
@@ -13,6 +13,7 @@ use crate::credits::Cost;
 use crate::door::doubles::{Bench, client, message, will};
 use crate::door::inflow::{Arrived, Inflow, Owed};
 use crate::door::journal::Lsn;
+use crate::door::outbox::Outbox;
 use crate::door::outflow::Outflow;
 use crate::door::packet::{ConnectProperties, Reason, RetainHandling, Version};
 use crate::door::queue::{Manner, Parcel};
@@ -20,10 +21,15 @@ use crate::door::session::Session;
 use crate::door::sessions::{CloseReason, Seated, Visitor, Wish};
 use crate::door::will::HeldWill;
 use crate::gatekeeper::Principal;
-use crate::message::{Message, Qos};
+use crate::message::{Fingerprint, Message, Qos};
 use crate::publication::Publication;
-use crate::store::{Change, Client, DoorStoreError, Owner, Stored, StoredSession, Subscription, WaitingWill};
+use crate::store::{
+    Change, Client, DoorStoreError, Owner, Received, Stored, StoredSession, Subscription, WaitingWill,
+};
 use crate::window::{Answer, Echo};
+
+/// What a message is known by.
+const MESSAGE: Fingerprint = Fingerprint(1);
 
 /// Remembers what it was given in each transaction.
 #[derive(Default)]
@@ -115,7 +121,7 @@ impl Parts {
                 Arc::clone(session),
                 Version::V4,
             ),
-            outflow: Outflow::new(Version::V4, &ConnectProperties::default(), 10),
+            outflow: Outflow::new(Version::V4, &ConnectProperties::default(), 10, session.unsent()),
             session: Arc::clone(session),
         }
     }
@@ -140,11 +146,11 @@ struct Talk {
 impl Talk {
     /// What the client is sent now.
     fn heard(&mut self) -> Vec<u8> {
-        let mut outbox = BytesMut::new();
-        self.inflow.collect(Instant::now(), Some(&mut outbox));
+        let mut outbox = Outbox::default();
+        self.inflow.collect(Instant::now(), Some(outbox.tail()));
         let stored = self.inflow.stored();
         let _ = self.outflow.send(&self.session, &mut outbox, Timestamp::UNIX_EPOCH, stored);
-        outbox.to_vec()
+        outbox.tail().to_vec()
     }
 
     /// Nothing is heard before the journal is stored, and this after it.
@@ -246,8 +252,8 @@ async fn a_release_is_confirmed_once_the_journal_has_it_and_also_when_it_comes_a
     let parts = Parts::new();
     let session = parts.session(1, 60);
     let mut talk = parts.talk(&session);
-    assert!(session.receive(7));
-    talk.publishes(&parts, Answer::PubRec(7), Qos::ExactlyOnce);
+    assert!(session.receive(7, MESSAGE));
+    talk.publishes(&parts, Answer::PubRec(7, MESSAGE), Qos::ExactlyOnce);
     talk.hears_once_stored(&parts, b"\x50\x02\0\x07").await;
     talk.releases(7);
     // The answer is lost with the connection, and the client asks again over another one.
@@ -276,14 +282,17 @@ async fn a_message_at_quality_2_is_stored_together_with_its_id() {
     made.unwrap().lsn.unseen();
     parts.store().await;
     let mut talk = parts.talk(&writer);
-    assert!(writer.receive(5));
-    talk.publishes(&parts, Answer::PubRec(5), Qos::ExactlyOnce);
+    assert!(writer.receive(5, MESSAGE));
+    talk.publishes(&parts, Answer::PubRec(5, MESSAGE), Qos::ExactlyOnce);
     talk.hears_once_stored(&parts, b"\x50\x02\0\x05").await;
     let transactions = parts.ledger.0.lock().unwrap();
     let last = transactions.last().unwrap();
     let id = writer.id();
     assert!(matches!(&last[0], Change::Queued { .. }), "{last:?}");
-    assert_eq!(last[1], Change::Received { id, packet_id: 5 });
+    assert_eq!(
+        last[1],
+        Change::Received { id, received: Received { packet_id: 5, fingerprint: Some(MESSAGE) } }
+    );
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use crate::door::session::Session;
 use crate::door::topics::{KnownTopic, Publisher};
 use crate::door::will::{DelayedWill, HeldWill};
 use crate::gatekeeper::{Gatekeeper, Principal};
-use crate::message::{Message, Verdict};
+use crate::message::{Fingerprint, Message, Verdict};
 use crate::publication::Publication;
 use crate::share::Share;
 use crate::stats::{DoorStats, Refusal};
@@ -76,7 +76,7 @@ pub(crate) struct Inflow {
     parts: Arc<InflowParts>,
     inbound: Arc<Inbound>,
     /// The number under which this one collects, as long as no other has taken over.
-    keeper: u64,
+    collector: u64,
     session: Arc<Session>,
     version: Version,
     closed: Vec<Closed>,
@@ -104,7 +104,7 @@ impl Inflow {
         version: Version,
     ) -> Self {
         Self {
-            keeper: inbound.take_over(),
+            collector: inbound.take_over(),
             stored: parts.hub.journal.follow(),
             parts,
             inbound,
@@ -173,7 +173,7 @@ impl Inflow {
         let Arrived { answer, cost, echo, is_denied, kind, received_at } = arrived;
         self.inbound.opened();
         self.parts.stats.opened();
-        let (epoch, publisher) = (self.keeper, self.session.number());
+        let (epoch, publisher) = (self.collector, self.session.number());
         Slot { answer, cost, echo, is_denied, kind, received_at, epoch, publisher, _will: None }
     }
 
@@ -234,10 +234,10 @@ impl Inflow {
     pub(crate) fn collect(&mut self, now: Instant, outbox: Option<&mut BytesMut>) {
         let inbound = Arc::clone(&self.inbound);
         // Held until subscribers have seen what was settled: whoever takes over shows them later messages.
-        let Some(mut kept) = inbound.keep(self.keeper) else { return };
+        let Some(mut collecting) = inbound.collecting(self.collector) else { return };
         inbound.window.collect(&mut self.closed, &mut self.returned);
         if !self.closed.is_empty() {
-            self.parts.stats.closed(kept.collected(&inbound, self.closed.len()));
+            self.parts.stats.closed(collecting.collected(&inbound, self.closed.len()));
             let mut closed = std::mem::take(&mut self.closed);
             for closed in closed.drain(..) {
                 self.close(closed, now, outbox.is_some());
@@ -247,9 +247,9 @@ impl Inflow {
         for returned in &self.returned {
             self.parts.stats.count_handed_back(returned.kind);
         }
-        kept.redelivery.put(now, self.returned.drain(..));
-        kept.redelivery.deliver_due(now, &inbound.window, &*self.parts.intake);
-        drop(kept);
+        collecting.redelivery.put(now, self.returned.drain(..));
+        collecting.redelivery.deliver_due(now, &inbound.window, &*self.parts.intake);
+        drop(collecting);
         self.answer(outbox);
     }
 
@@ -267,12 +267,12 @@ impl Inflow {
 
     /// When a delivery that was handed back is due again.
     pub(crate) fn due_at(&self) -> Option<Instant> {
-        self.inbound.keep(self.keeper).and_then(|kept| kept.redelivery.due_at())
+        self.inbound.collecting(self.collector).and_then(|collecting| collecting.redelivery.due_at())
     }
 
     /// Stays until the last delivery is settled, or another takes over.
     pub(crate) async fn finish(mut self) {
-        while self.inbound.keep(self.keeper).is_some() {
+        while self.inbound.collecting(self.collector).is_some() {
             self.collect(Instant::now(), None);
             if self.open() == 0 {
                 return;
@@ -289,7 +289,7 @@ impl Inflow {
 
     fn close(&mut self, closed: Closed, now: Instant, is_heard: bool) {
         let Closed { slot, is_refused, message } = closed;
-        let is_told = is_heard && slot.epoch == self.keeper;
+        let is_told = is_heard && slot.epoch == self.collector;
         self.parts.stats.answered(slot.kind, now - slot.received_at);
         let reason = match self.version {
             Version::V4 => Reason::SUCCESS,
@@ -323,8 +323,8 @@ impl Inflow {
                 Owed::Nothing
             }
             Answer::PubAck(packet_id) => Owed::PubAck(packet_id, reason),
-            Answer::PubRec(packet_id) => {
-                lsn = lsn.max(self.received(slot.publisher, packet_id, reason, is_told));
+            Answer::PubRec(packet_id, fingerprint) => {
+                lsn = lsn.max(self.received(slot.publisher, packet_id, fingerprint, reason, is_told));
                 Owed::PubRec(packet_id, reason)
             }
             Answer::PubRecAgain(_) if !is_told => Owed::Nothing,
@@ -339,17 +339,24 @@ impl Inflow {
     }
 
     /// Notes what became of a message at QoS 2: says where that is in the journal.
-    fn received(&self, publisher: u64, packet_id: u16, reason: Reason, is_told: bool) -> Lsn {
+    fn received(
+        &self,
+        publisher: u64,
+        packet_id: u16,
+        fingerprint: Fingerprint,
+        reason: Reason,
+        is_told: bool,
+    ) -> Lsn {
         if publisher != self.session.number() {
             // The session that published it is over, and its ids with it.
             return Lsn::START;
         }
         if reason.is_error() {
             // With an error the exchange is over.
-            self.session.refuse(packet_id, reason, is_told);
+            self.session.refuse(packet_id, fingerprint, reason, is_told);
             return Lsn::START;
         }
-        self.session.committed(packet_id)
+        self.session.committed(packet_id, fingerprint)
     }
 
     /// Writes the answers whose turn has come. Without an outbox nobody is left to answer.
@@ -373,8 +380,8 @@ impl Inflow {
 
 impl Drop for Inflow {
     fn drop(&mut self) {
-        if let Some(mut kept) = self.inbound.keep(self.keeper) {
-            self.parts.stats.abandon(kept.abandon(&self.inbound));
+        if let Some(mut collecting) = self.inbound.collecting(self.collector) {
+            self.parts.stats.abandon(collecting.abandon(&self.inbound));
         }
         let owed = self.owed.drain(..).fold(Cost::default(), |sum, (_, _, cost)| sum.plus(cost));
         let granted = self.granted.take().unwrap_or_default();

@@ -5,6 +5,8 @@ use crate::door::doubles::{Bench, client, message, will};
 use crate::message::Qos;
 
 const TOPIC: &str = "status";
+/// What a message is known by.
+const MESSAGE: Fingerprint = Fingerprint(1);
 
 /// A client that connects again and again to one session.
 struct Device {
@@ -98,11 +100,11 @@ async fn a_refused_message_at_qos_2_is_answered_when_it_comes_again() {
     for comes_again_first in [false, true] {
         let device = Device::new();
         let mut before = device.connect(Version::V5);
-        assert!(device.session.receive(7));
+        assert!(device.session.receive(7, MESSAGE));
         let mut message = message(TOPIC, "no", Qos::ExactlyOnce);
         message.retain = false;
         let arrived = Arrived {
-            answer: Answer::PubRec(7),
+            answer: Answer::PubRec(7, MESSAGE),
             cost: Cost::default(),
             echo: Echo::default(),
             is_denied: false,
@@ -116,14 +118,14 @@ async fn a_refused_message_at_qos_2_is_answered_when_it_comes_again() {
             before.collect(Instant::now(), None);
         }
         let mut after = device.connect(Version::V5);
-        assert!(!device.session.receive(7), "the same message comes again");
+        assert!(!device.session.receive(7, MESSAGE), "the same message comes again");
         after.answer_again(7, Instant::now());
         if comes_again_first {
             assert_eq!(collect(&mut after), b"");
             device.bench.intake.next().reject();
         }
         assert_eq!(collect(&mut after), REFUSED);
-        assert!(device.session.receive(7), "the exchange is over, and the id free");
+        assert!(device.session.receive(7, MESSAGE), "the exchange is over, and the id free");
         assert_eq!(after.owed(), 0);
     }
 }
@@ -133,8 +135,8 @@ async fn a_committed_message_at_qos_2_is_answered_each_time_it_comes() {
     const RECEIVED: &[u8] = b"\x50\x02\0\x07";
     let device = Device::new();
     let before = device.connect(Version::V4);
-    assert!(device.session.receive(7));
-    publish(&before, "once", Qos::ExactlyOnce, Answer::PubRec(7));
+    assert!(device.session.receive(7, MESSAGE));
+    publish(&before, "once", Qos::ExactlyOnce, Answer::PubRec(7, MESSAGE));
     let mut after = device.connect(Version::V4);
     after.answer_again(7, Instant::now());
     after.answer_again(7, Instant::now());
@@ -142,6 +144,38 @@ async fn a_committed_message_at_qos_2_is_answered_each_time_it_comes() {
     assert_eq!(collect(&mut after), b"", "it is not stored");
     device.bench.sessions.journal.store_all().await.unwrap();
     assert_eq!(collect(&mut after), [RECEIVED, RECEIVED].concat());
+}
+
+#[tokio::test]
+async fn another_message_under_an_id_that_is_not_released_is_no_repetition() {
+    const RECEIVED: &[u8] = b"\x50\x02\0\x07";
+    const OTHER: Fingerprint = Fingerprint(2);
+    for settles_late in [false, true] {
+        let device = Device::new();
+        let before = device.connect(Version::V4);
+        assert!(device.session.receive(7, MESSAGE));
+        publish(&before, "first", Qos::ExactlyOnce, Answer::PubRec(7, MESSAGE));
+        let first = device.bench.intake.next();
+        let mut late = Some(first);
+        let mut after = device.connect(Version::V4);
+        if !settles_late {
+            late.take().map(crate::Delivery::done);
+            assert_eq!(collect(&mut after), b"", "its sender is gone");
+        }
+        assert!(device.session.receive(7, OTHER), "the device forgot that it had used the id");
+        publish(&after, "second", Qos::ExactlyOnce, Answer::PubRec(7, OTHER));
+        late.take().map(crate::Delivery::done);
+        assert_eq!(collect(&mut after), b"");
+        assert!(!device.session.receive(7, OTHER), "what became of the first says nothing of the second");
+        device.bench.intake.next().done();
+        assert_eq!(collect(&mut after), b"");
+        device.bench.sessions.journal.store_all().await.unwrap();
+        assert_eq!(collect(&mut after), RECEIVED);
+        assert_eq!(device.retained().unwrap(), "second");
+        assert!(!device.session.receive(7, OTHER), "the second once more");
+        assert!(device.session.release(7).unwrap().is_found);
+        assert!(device.session.receive(7, OTHER), "the id is free");
+    }
 }
 
 #[tokio::test]

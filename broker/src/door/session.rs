@@ -17,10 +17,11 @@ use crate::door::pending::{Pending, PendingRetained};
 use crate::door::queue::{Allowance, Manner, Parcel, Queue, QueueBudget, QueueLimits, Step, Written};
 use crate::door::retained::Retained;
 use crate::filter::{self, Shared};
-use crate::message::Qos;
+use crate::message::{Fingerprint, Qos};
 use crate::publication::Publication;
+use crate::share::Permit;
 use crate::stats::{DoorStats, QueueDrop};
-use crate::store::{Change, Client, Queued, StoredSession, Subscription};
+use crate::store::{Change, Client, Owner, Queued, Received, StoredSession, Subscription};
 
 /// Looks at the retained messages in one turn of a connection.
 const LOOK_UPS_MAX: usize = 8;
@@ -49,8 +50,8 @@ struct State {
     expiry_seconds: u32,
     is_connected: bool,
     subscriptions: Vec<Subscription>,
-    /// Ids of messages at QoS 2, from PUBLISH to PUBREL.
-    received: HashMap<u16, Receipt>,
+    /// Messages at QoS 2 by their ids, from PUBLISH to PUBREL.
+    received: HashMap<u16, Exchange>,
     queue: Queue,
     /// What waits without a promise.
     live: LiveLine,
@@ -98,6 +99,21 @@ impl Found {
     /// What version 5 is told.
     pub(crate) fn reason(self) -> Reason {
         if self.is_found { Reason::SUCCESS } else { Reason::PACKET_ID_NOT_FOUND }
+    }
+}
+
+/// A message at QoS 2 that arrived under an id which is not released.
+#[derive(Clone, Copy, Debug)]
+struct Exchange {
+    /// `None` where an earlier program stored it.
+    fingerprint: Option<Fingerprint>,
+    receipt: Receipt,
+}
+
+impl Exchange {
+    /// Whether it is of this message. One that is not known any more is taken for the same, as the protocol wants.
+    fn is_of(&self, fingerprint: Fingerprint) -> bool {
+        self.fingerprint.is_none_or(|known| known == fingerprint)
     }
 }
 
@@ -150,7 +166,9 @@ impl Session {
                 subscriptions,
                 received: received
                     .into_iter()
-                    .map(|packet_id| (packet_id, Receipt::Committed(Lsn::START)))
+                    .map(|Received { packet_id, fingerprint }| {
+                        (packet_id, Exchange { fingerprint, receipt: Receipt::Committed(Lsn::START) })
+                    })
                     .collect(),
                 queue: Queue::restore(&parts.budget, &client.owner, queue),
                 live: LiveLine::new(&parts.budget, &client.owner),
@@ -175,6 +193,11 @@ impl Session {
     /// Whose it is.
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// For payloads that are taken off its queue and not sent yet.
+    pub(crate) fn unsent(&self) -> Permit<Owner> {
+        self.parts.budget.bytes_of(&self.client.owner)
     }
 
     /// Whether its client is there.
@@ -441,12 +464,14 @@ impl Session {
         self.finish(packet_id, Queue::completed)
     }
 
-    /// Takes the id of a message at QoS 2 that arrives; false when the same message came before.
-    pub(crate) fn receive(&self, packet_id: u16) -> bool {
+    /// Takes the id of a message at QoS 2 that arrives; false when the same message came before. Another one takes the id
+    /// over: its sender forgot what it had sent under it, and will never release that.
+    pub(crate) fn receive(&self, packet_id: u16, fingerprint: Fingerprint) -> bool {
         let mut state = self.lock();
-        let is_new = !state.received.contains_key(&packet_id);
+        let is_new = !state.received.get(&packet_id).is_some_and(|known| known.is_of(fingerprint));
         if is_new {
-            state.received.insert(packet_id, Receipt::Pending);
+            let exchange = Exchange { fingerprint: Some(fingerprint), receipt: Receipt::Pending };
+            state.received.insert(packet_id, exchange);
         }
         is_new
     }
@@ -457,28 +482,29 @@ impl Session {
     }
 
     /// The message that arrived under an id is committed: says where that is in the journal.
-    pub(crate) fn committed(&self, packet_id: u16) -> Lsn {
+    pub(crate) fn committed(&self, packet_id: u16, fingerprint: Fingerprint) -> Lsn {
         let mut state = self.lock();
-        let lsn = self.record(state.lasts(), || Change::Received { id: self.id, packet_id });
-        state.received.insert(packet_id, Receipt::Committed(lsn));
+        let received = Received { packet_id, fingerprint: Some(fingerprint) };
+        let lsn = self.record(state.lasts(), || Change::Received { id: self.id, received });
+        set_receipt(&mut state, packet_id, fingerprint, Receipt::Committed(lsn));
         lsn
     }
 
     /// The message that arrived under an id was refused. The id is free when its sender is told so; otherwise the sender is
     /// told when the message comes again.
-    pub(crate) fn refuse(&self, packet_id: u16, reason: Reason, is_told: bool) {
+    pub(crate) fn refuse(&self, packet_id: u16, fingerprint: Fingerprint, reason: Reason, is_told: bool) {
         let mut state = self.lock();
-        if is_told {
+        if !is_told {
+            set_receipt(&mut state, packet_id, fingerprint, Receipt::Refused(reason));
+        } else if state.received.get(&packet_id).is_some_and(|known| known.is_of(fingerprint)) {
             state.received.remove(&packet_id);
-        } else {
-            state.received.insert(packet_id, Receipt::Refused(reason));
         }
     }
 
     /// What the sender of a message that came again is told, and how far the journal must be stored before that.
     pub(crate) fn answer_again(&self, packet_id: u16) -> (Lsn, Reason) {
         let mut state = self.lock();
-        match state.received.get(&packet_id).copied() {
+        match state.received.get(&packet_id).map(|known| known.receipt) {
             Some(Receipt::Committed(lsn)) => (lsn, Reason::SUCCESS),
             Some(Receipt::Refused(reason)) => {
                 state.received.remove(&packet_id);
@@ -493,7 +519,7 @@ impl Session {
     pub(crate) fn release(&self, packet_id: u16) -> Result<Found, Malformed> {
         let mut state = self.lock();
         let lasts = state.lasts();
-        match state.received.get(&packet_id) {
+        match state.received.get(&packet_id).map(|known| known.receipt) {
             None => Ok(self.not_found(lasts)),
             Some(Receipt::Pending | Receipt::Refused(_)) => {
                 Err(Malformed::protocol("PUBREL before its PUBREC"))
@@ -593,6 +619,15 @@ impl Session {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes what became of a message, unless another one took its id over meanwhile.
+fn set_receipt(state: &mut State, packet_id: u16, fingerprint: Fingerprint, receipt: Receipt) {
+    let exchange = Exchange { fingerprint: Some(fingerprint), receipt };
+    let known = state.received.entry(packet_id).or_insert(exchange);
+    if known.is_of(fingerprint) {
+        *known = exchange;
     }
 }
 

@@ -144,13 +144,13 @@ impl Tables {
             Change::Unsubscribed { id, filter } => {
                 self.session(id)?.subscriptions.retain(|known| known.filter != *filter);
             }
-            Change::Received { id, packet_id } => {
-                let received = &mut self.session(id)?.received;
-                received.retain(|known| known != packet_id);
-                received.push(*packet_id);
+            Change::Received { id, received } => {
+                let known = &mut self.session(id)?.received;
+                known.retain(|known| known.packet_id != received.packet_id);
+                known.push(*received);
             }
             Change::Released { id, packet_id } => {
-                self.session(id)?.received.retain(|known| known != packet_id);
+                self.session(id)?.received.retain(|known| known.packet_id != *packet_id);
             }
             Change::Queued { id, queued } => {
                 self.session(id)?;

@@ -8,6 +8,7 @@ mod will;
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -78,19 +79,30 @@ pub struct SubscriptionRow {
     pub subscription_id: Option<i64>,
 }
 
+/// A packet id that is taken and not released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceivedRow {
+    /// The session.
+    pub session_id: Uuid,
+    /// The packet id.
+    pub packet_id: i32,
+    /// What the message was that took it; `None` where an earlier program stored it.
+    pub fingerprint: Option<i64>,
+}
+
 /// A message as it was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageRow {
     /// Its topic.
     pub topic: String,
     /// Its body.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
     /// 0, 1 or 2.
     pub qos: i16,
     /// To be retained.
     pub retain: bool,
     /// Properties of MQTT 5, as they are encoded.
-    pub properties: Vec<u8>,
+    pub properties: Bytes,
     /// Nobody wants it after this.
     pub expires_at: Option<Timestamp>,
 }
@@ -124,7 +136,7 @@ pub struct Stored {
     /// Their subscriptions.
     pub subscriptions: Vec<SubscriptionRow>,
     /// Their packet ids that are taken and not released.
-    pub received: Vec<(Uuid, i32)>,
+    pub received: Vec<ReceivedRow>,
     /// Their queues, by session and place.
     pub queue: Vec<QueueRow>,
     /// Last wills that wait.
@@ -145,7 +157,7 @@ pub struct Changes {
     /// Subscriptions that were taken back.
     pub subscriptions_gone: Vec<(Uuid, String)>,
     /// Packet ids that were taken.
-    pub received: Vec<(Uuid, i32)>,
+    pub received: Vec<ReceivedRow>,
     /// Packet ids that were released.
     pub received_gone: Vec<(Uuid, i32)>,
     /// Messages that wait.
@@ -168,7 +180,7 @@ impl Changes {
     /// Sessions whose rows must be there before these changes are written.
     fn needed(&self) -> Vec<Uuid> {
         let subscriptions = self.subscriptions.iter().map(|row| row.session_id);
-        let received = self.received.iter().map(|(session_id, _)| *session_id);
+        let received = self.received.iter().map(|row| row.session_id);
         let queue = self.queue.iter().map(|row| row.session_id);
         let begun: HashSet<Uuid> = self.sessions.iter().map(|row| row.session_id).collect();
         let mut needed: Vec<Uuid> =
@@ -181,7 +193,7 @@ impl Changes {
     /// Leaves out what belongs to sessions that are gone.
     pub fn leave_out(&mut self, gone: &[Uuid]) {
         self.subscriptions.retain(|row| !gone.contains(&row.session_id));
-        self.received.retain(|(session_id, _)| !gone.contains(session_id));
+        self.received.retain(|row| !gone.contains(&row.session_id));
         self.queue.retain(|row| !gone.contains(&row.session_id));
     }
 }
@@ -193,7 +205,7 @@ const SUBSCRIPTIONS: &str = "-- mqtt_subscriptions
 SELECT session_id, filter, qos, no_local, retain_as_published, subscription_id FROM mqtt_subscriptions";
 
 const RECEIVED: &str = "-- mqtt_received
-SELECT session_id, packet_id FROM mqtt_received";
+SELECT session_id, packet_id, fingerprint FROM mqtt_received";
 
 const QUEUE: &str = "-- mqtt_queue
 SELECT topic, payload, published_qos, published_retain, properties, expires_at,
@@ -225,6 +237,11 @@ pub async fn load(conn: &mut Conn) -> Result<Stored, StoreError> {
             retain_as_published: row.get(4),
             subscription_id: row.get(5),
         };
+        let received = |row: &Row| ReceivedRow {
+            session_id: row.get(0),
+            packet_id: row.get(1),
+            fingerprint: row.get(2),
+        };
         let queued = |row: &Row| QueueRow {
             message: message(row),
             session_id: row.get(6),
@@ -238,7 +255,7 @@ pub async fn load(conn: &mut Conn) -> Result<Stored, StoreError> {
         Ok(Stored {
             sessions: conn.query(SESSIONS, &[]).await?.iter().map(session).collect(),
             subscriptions: conn.query(SUBSCRIPTIONS, &[]).await?.iter().map(subscription).collect(),
-            received: conn.query(RECEIVED, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect(),
+            received: conn.query(RECEIVED, &[]).await?.iter().map(received).collect(),
             queue: conn.query(QUEUE, &[]).await?.iter().map(queued).collect(),
             wills: will::load(conn).await?,
             retained: load_retained(conn).await?,
@@ -258,10 +275,10 @@ pub async fn load_retained(conn: &Conn) -> Result<Vec<MessageRow>, StoreError> {
 fn message(row: &Row) -> MessageRow {
     MessageRow {
         topic: row.get(0),
-        payload: row.get(1),
+        payload: Bytes::from(row.get::<_, Vec<u8>>(1)),
         qos: row.get(2),
         retain: row.get(3),
-        properties: row.get(4),
+        properties: Bytes::from(row.get::<_, Vec<u8>>(4)),
         expires_at: row.get(5),
     }
 }
@@ -298,8 +315,9 @@ DELETE FROM mqtt_subscriptions AS known USING unnest($1::uuid[], $2::bytea[]) AS
 WHERE known.session_id = gone.session_id AND known.filter_sha256 = gone.filter_sha256";
 
 const PUT_RECEIVED: &str = "-- mqtt_put_received
-INSERT INTO mqtt_received (session_id, packet_id) SELECT * FROM unnest($1::uuid[], $2::integer[])
-ON CONFLICT DO NOTHING";
+INSERT INTO mqtt_received (session_id, packet_id, fingerprint)
+SELECT * FROM unnest($1::uuid[], $2::integer[], $3::bigint[])
+ON CONFLICT (session_id, packet_id) DO UPDATE SET fingerprint = excluded.fingerprint";
 
 const DELETE_RECEIVED: &str = "-- mqtt_delete_received
 DELETE FROM mqtt_received AS known USING unnest($1::uuid[], $2::integer[]) AS gone (session_id, packet_id)
@@ -343,7 +361,7 @@ pub async fn apply(conn: &mut Conn, changes: &Changes) -> Result<(), StoreError>
                 changes.subscriptions_gone.iter().map(|(id, filter)| (*id, sha256(filter))).unzip();
             conn.execute(DELETE_SUBSCRIPTIONS, &[&ids, &filters]).await?;
         }
-        run_pairs(conn, PUT_RECEIVED, &changes.received).await?;
+        put_received(conn, &changes.received).await?;
         run_pairs(conn, DELETE_RECEIVED, &changes.received_gone).await?;
         put_queue(conn, &changes.queue).await?;
         run_pairs(conn, MARK_QUEUE, &changes.queue_received).await?;
@@ -399,6 +417,17 @@ async fn put_subscriptions(conn: &Conn, rows: &[SubscriptionRow]) -> Result<(), 
     Ok(())
 }
 
+async fn put_received(conn: &Conn, rows: &[ReceivedRow]) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.session_id).collect();
+    let packet_ids: Vec<i32> = rows.iter().map(|row| row.packet_id).collect();
+    let fingerprints: Vec<Option<i64>> = rows.iter().map(|row| row.fingerprint).collect();
+    conn.execute(PUT_RECEIVED, &[&ids, &packet_ids, &fingerprints]).await?;
+    Ok(())
+}
+
 async fn put_queue(conn: &Conn, rows: &[QueueRow]) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
@@ -406,10 +435,10 @@ async fn put_queue(conn: &Conn, rows: &[QueueRow]) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = rows.iter().map(|row| row.session_id).collect();
     let sequences: Vec<i64> = rows.iter().map(|row| row.sequence).collect();
     let topics: Vec<&str> = rows.iter().map(|row| row.message.topic.as_str()).collect();
-    let payloads: Vec<&[u8]> = rows.iter().map(|row| row.message.payload.as_slice()).collect();
+    let payloads: Vec<&[u8]> = rows.iter().map(|row| &*row.message.payload).collect();
     let published: Vec<i16> = rows.iter().map(|row| row.message.qos).collect();
     let published_retain: Vec<bool> = rows.iter().map(|row| row.message.retain).collect();
-    let properties: Vec<&[u8]> = rows.iter().map(|row| row.message.properties.as_slice()).collect();
+    let properties: Vec<&[u8]> = rows.iter().map(|row| &*row.message.properties).collect();
     let expiries: Vec<Option<Timestamp>> = rows.iter().map(|row| row.message.expires_at).collect();
     let qualities: Vec<i16> = rows.iter().map(|row| row.qos).collect();
     let retain: Vec<bool> = rows.iter().map(|row| row.retain).collect();
@@ -444,9 +473,9 @@ async fn put_retained(conn: &Conn, rows: &[MessageRow]) -> Result<(), StoreError
     }
     let hashes: Vec<Vec<u8>> = rows.iter().map(|row| sha256(&row.topic)).collect();
     let topics: Vec<&str> = rows.iter().map(|row| row.topic.as_str()).collect();
-    let payloads: Vec<&[u8]> = rows.iter().map(|row| row.payload.as_slice()).collect();
+    let payloads: Vec<&[u8]> = rows.iter().map(|row| &*row.payload).collect();
     let qualities: Vec<i16> = rows.iter().map(|row| row.qos).collect();
-    let properties: Vec<&[u8]> = rows.iter().map(|row| row.properties.as_slice()).collect();
+    let properties: Vec<&[u8]> = rows.iter().map(|row| &*row.properties).collect();
     let expiries: Vec<Option<Timestamp>> = rows.iter().map(|row| row.expires_at).collect();
     conn.execute(PUT_RETAINED, &[&hashes, &topics, &payloads, &qualities, &properties, &expiries]).await?;
     Ok(())

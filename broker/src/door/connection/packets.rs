@@ -20,7 +20,7 @@ use crate::door::packet::{
 };
 use crate::door::topics::{KnownTopic, Publisher};
 use crate::filter;
-use crate::message::{Message, Qos, Verdict};
+use crate::message::{Fingerprint, Message, Qos, Verdict};
 use crate::store::Subscription;
 use crate::window::Answer;
 
@@ -31,7 +31,7 @@ const BUFFERED_BYTES_MAX: usize = 16 << 10;
 /// A payload of more bytes keeps the memory it was read into; a smaller one is copied and frees it.
 const COPIED_BYTES_MAX: usize = 8 << 10;
 /// Answers that wait for a slow reader before nothing more is read from it.
-const UNREAD_BYTES_MAX: usize = 512 << 10;
+const UNREAD_BYTES_MAX: usize = 128 << 10;
 /// Messages at quality 2 a client of 3.1.1 may leave unreleased; one of version 5 is told its limit.
 const UNRELEASED_MAX: usize = 1000;
 /// Answers that wait for their turn before nothing more is read.
@@ -68,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let is_behind = self.shared.hub.journal.is_behind();
         let arrival = Arrival { received_at: now, arrived_at: self.shared.clock.now() };
         loop {
-            let has_unread = self.transport.outbox.len() >= UNREAD_BYTES_MAX;
+            let has_unread = self.transport.outbox.copied_bytes() >= UNREAD_BYTES_MAX;
             if has_unread || self.inflow.owed() >= OWED_MAX {
                 return Ok(Some(Pause::Answers));
             }
@@ -212,16 +212,17 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 self.check_receive_maximum()?;
                 Answer::PubAck(packet_id)
             }
-            Qos::ExactlyOnce if self.seat.session().receive(packet_id) => {
+            Qos::ExactlyOnce => {
+                let fingerprint = Fingerprint::of(&topic.name, &payload);
+                if !self.seat.session().receive(packet_id, fingerprint) {
+                    // The same message once more: it is answered without another delivery.
+                    self.inflow.purse().give_back(cost);
+                    self.inflow.answer_again(packet_id, arrival.received_at);
+                    return Ok(());
+                }
                 // The id counts among the unreleased ones already.
                 self.check_receive_maximum()?;
-                Answer::PubRec(packet_id)
-            }
-            Qos::ExactlyOnce => {
-                // The same message once more: it is answered without another delivery.
-                self.inflow.purse().give_back(cost);
-                self.inflow.answer_again(packet_id, arrival.received_at);
-                return Ok(());
+                Answer::PubRec(packet_id, fingerprint)
             }
         };
         if verdict == Verdict::AclDenied {
@@ -345,7 +346,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 self.check_codes(unsubscribe.filters.len())?;
                 self.unsubscribe(unsubscribe).await;
             }
-            Kind::PingReq => packet::put_pingresp(&mut self.transport.outbox),
+            Kind::PingReq => packet::put_pingresp(self.transport.outbox.tail()),
             Kind::Disconnect => match packet::disconnect(self.version, &body) {
                 Ok(disconnect) => return Err(self.leave(disconnect)),
                 Err(malformed) => return Err(Ending::BrokenGoodbye(malformed)),

@@ -1,5 +1,6 @@
 //! Last wills whose clients have gone and may still come back.
 
+use bytes::Bytes;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -32,13 +33,13 @@ pub struct WillRow {
     /// Its topic.
     pub topic: String,
     /// Its body.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
     /// 0, 1 or 2.
     pub qos: i16,
     /// To be retained.
     pub retain: bool,
     /// Properties of MQTT 5, as they are encoded.
-    pub properties: Vec<u8>,
+    pub properties: Bytes,
     /// Seconds after its publication in which it is of use.
     pub expiry_seconds: Option<i64>,
     /// When it is published.
@@ -51,10 +52,10 @@ pub(super) async fn load(conn: &Conn) -> Result<Vec<WillRow>, StoreError> {
         device: row.get::<_, Option<String>>(1).zip(row.get(2)),
         client_id: row.get(3),
         topic: row.get(4),
-        payload: row.get(5),
+        payload: Bytes::from(row.get::<_, Vec<u8>>(5)),
         qos: row.get(6),
         retain: row.get(7),
-        properties: row.get(8),
+        properties: Bytes::from(row.get::<_, Vec<u8>>(8)),
         expiry_seconds: row.get(9),
         due_at: row.get(10),
     };
@@ -70,10 +71,10 @@ pub(super) async fn put(conn: &Conn, rows: &[WillRow]) -> Result<(), StoreError>
     let devices: Vec<_> = rows.iter().map(|row| row.device.as_ref().map(|(_, device)| device)).collect();
     let clients: Vec<&str> = rows.iter().map(|row| row.client_id.as_str()).collect();
     let topics: Vec<&str> = rows.iter().map(|row| row.topic.as_str()).collect();
-    let payloads: Vec<&[u8]> = rows.iter().map(|row| row.payload.as_slice()).collect();
+    let payloads: Vec<&[u8]> = rows.iter().map(|row| &*row.payload).collect();
     let qualities: Vec<i16> = rows.iter().map(|row| row.qos).collect();
     let retain: Vec<bool> = rows.iter().map(|row| row.retain).collect();
-    let properties: Vec<&[u8]> = rows.iter().map(|row| row.properties.as_slice()).collect();
+    let properties: Vec<&[u8]> = rows.iter().map(|row| &*row.properties).collect();
     let expiries: Vec<Option<i64>> = rows.iter().map(|row| row.expiry_seconds).collect();
     let due: Vec<Timestamp> = rows.iter().map(|row| row.due_at).collect();
     conn.execute(
