@@ -112,7 +112,7 @@ where
                 _ = phase.wait_for(|phase| *phase != Phase::Open) => {}
             }
             let properties = ConnackProperties::default();
-            packet::put_connack(&mut transport.outbox, version, code, false, &properties);
+            packet::put_connack(transport.outbox.tail(), version, code, false, &properties);
             let _ = timeout_at(Instant::now() + shared.settings.connect_timeout, transport.flush()).await;
             None
         }
@@ -162,7 +162,7 @@ fn put_connack<S: AsyncRead + AsyncWrite>(shared: &Shared, transport: &mut Trans
         server_keep_alive_seconds: welcome.server_keep_alive_seconds,
     };
     let Welcome { version, is_present, .. } = welcome;
-    packet::put_connack(&mut transport.outbox, *version, ConnectCode::Accepted, *is_present, &properties);
+    packet::put_connack(transport.outbox.tail(), *version, ConnectCode::Accepted, *is_present, &properties);
 }
 
 async fn welcome<S>(
@@ -400,21 +400,5 @@ fn unavailable(version: Version) -> Refused {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::other_protocol;
-
-    #[test]
-    fn tls_and_http_at_a_plain_port_are_told_by_their_first_bytes() {
-        let check = |bytes: &[u8], expected: Option<&str>| {
-            let told = other_protocol(bytes);
-            assert_eq!(told.is_some(), expected.is_some(), "{bytes:?}");
-            assert!(told.unwrap_or_default().contains(expected.unwrap_or_default()), "{told:?}");
-        };
-        check(b"\x16\x03\x01\x02\0\x01\0", Some("a TLS handshake"));
-        check(b"GET /mqtt HTTP/1.1\r\n", Some("HTTP"));
-        check(b"PRI * HTTP/2.0\r\n", Some("HTTP"));
-        check(b"\x10\x0c\0\x04MQTT\x04\x02\0\x3c\0\0", None);
-        check(b"", None);
-        check(b"\x16", None);
-    }
-}
+#[path = "admission_tests.rs"]
+mod tests;

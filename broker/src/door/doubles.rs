@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use schema::clock::{Clock, Timestamp};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::credits::Credits;
@@ -14,13 +15,21 @@ use crate::delivery::{Delivery, Intake};
 use crate::door::hub::Hub;
 use crate::door::inflow::InflowParts;
 use crate::door::journal::Journal;
+use crate::door::judge::Judge;
 use crate::door::packet::{MessageProperties, Will};
 use crate::door::queue::{QueueBudget, QueueLimits};
 use crate::door::refusals::Refusals;
 use crate::door::retained::Retained;
+use crate::door::room::Room;
 use crate::door::session::SessionParts;
+use crate::door::sessions::Sessions;
+use crate::door::settings::DoorSettings;
+use crate::door::shared::{Phase, Shared};
+use crate::door::websocket::Origins;
 use crate::door::will::budget;
+use crate::fanout::Fanout;
 use crate::gatekeeper::{CredentialId, Gatekeeper, Identity, Login, Scope, Shown};
+use crate::guesses::Guesses;
 use crate::message::{Message, Qos, Verdict};
 use crate::stats::DoorStats;
 use crate::store::{Client, DoorStore, Forgetful, Owner};
@@ -39,11 +48,15 @@ impl Bench {
     }
 
     pub(super) fn with_store(store: Arc<dyn DoorStore>) -> Self {
+        Self::with(store, None)
+    }
+
+    pub(super) fn with(store: Arc<dyn DoorStore>, router: Option<Arc<dyn Fanout>>) -> Self {
         let journal = Arc::new(Journal::new(store));
         let stats: Arc<DoorStats> = Arc::default();
         let clock = Clock::manual(Timestamp::UNIX_EPOCH);
         let retained = Arc::new(Retained::new(Vec::new(), Arc::clone(&journal), Arc::clone(&stats)));
-        let hub = Hub::new(clock.clone(), Arc::clone(&journal), Arc::clone(&retained), None);
+        let hub = Hub::new(clock.clone(), Arc::clone(&journal), Arc::clone(&retained), router);
         let intake = Arc::new(Held::default());
         let inflow = InflowParts {
             credits: Credits::shared(1000, 1 << 20, 1024, Arc::clone(&stats)),
@@ -59,6 +72,35 @@ impl Bench {
         let budget = QueueBudget::new(3 << 20, limits.messages_max);
         let sessions = SessionParts { retained, journal, stats, budget, limits };
         Self { intake, inflow: Arc::new(inflow), sessions: Arc::new(sessions) }
+    }
+
+    /// What all connections share, and the phase of the door, which is not there.
+    pub(super) fn share(
+        &self,
+        settings: DoorSettings,
+        keeps_sessions: bool,
+        gatekeeper: Arc<dyn Gatekeeper>,
+    ) -> (Arc<Shared>, watch::Sender<Phase>) {
+        let (phase, phase_seen) = watch::channel(Phase::Open);
+        let (parts, inflow) = (Arc::clone(&self.sessions), Arc::clone(&self.inflow));
+        let (sessions, _due) = Sessions::new(parts, Arc::clone(&inflow), settings.sessions_max);
+        let shared = Shared {
+            keeps_sessions,
+            judge: Judge::new(Arc::clone(&sessions), Arc::clone(&gatekeeper), None),
+            gatekeeper,
+            clock: inflow.clock.clone(),
+            hub: Arc::clone(&inflow.hub),
+            refusals: Arc::clone(&inflow.refusals),
+            stats: Arc::clone(&inflow.stats),
+            inflow,
+            sessions,
+            phase: phase_seen,
+            guesses: Guesses::default(),
+            origins: Origins(Vec::new()),
+            room: Room::new(&settings),
+            settings,
+        };
+        (Arc::new(shared), phase)
     }
 
     /// The payload of the retained message of a topic.

@@ -252,3 +252,7 @@ impl fmt::Debug for Hub {
         f.debug_struct("Hub").field("router", &self.router).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;

@@ -1,4 +1,4 @@
-//! A door over streams: what goes on while the store of its journal is away.
+//! A door over streams: what goes on while the store of its journal is away, and how long a packet may take.
 
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::*;
 use crate::delivery::Delivery;
 use crate::door::doubles::Nobody;
-use crate::store::{Change, DoorStoreError, Stored};
+use crate::store::{Change, DoorStoreError, Forgetful, Stored};
 
 /// More changes than may wait before whoever adds to them is not read.
 const CHANGES: usize = 20_001;
@@ -93,4 +93,38 @@ async fn while_the_store_is_away_only_those_wait_who_add_to_what_is_to_be_stored
     hears(&mut keeping, b"\x40\x02\0\x01").await;
     assert_eq!(opened_at.elapsed(), Duration::ZERO, "it is read as soon as there is room");
     tasks.shutdown().await;
+}
+
+/// Sends a message of so many bytes at QoS 1, so many in each second; says after how many seconds it was answered, or the
+/// connection was closed over it.
+async fn trickle(body_bytes: usize, bytes_per_second: usize) -> Result<u64, u64> {
+    let door = open(Arc::new(Forgetful)).await;
+    let mut tasks = JoinSet::new();
+    let mut client = connect(&door, &mut tasks, b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01s").await;
+    let length =
+        [0x80 | (body_bytes & 0x7f) as u8, 0x80 | (body_bytes >> 7 & 0x7f) as u8, (body_bytes >> 14) as u8];
+    let head = [b"\x32".as_slice(), &length, b"\0\x01a\0\x01"].concat();
+    let packet = [head, vec![b'x'; body_bytes - 5]].concat();
+    let begun_at = Instant::now();
+    for part in packet.chunks(bytes_per_second) {
+        if client.write_all(part).await.is_err() {
+            return Err(begun_at.elapsed().as_secs());
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    let mut answer = [0; 4];
+    match client.read_exact(&mut answer).await {
+        Ok(_) => Ok(begun_at.elapsed().as_secs()),
+        Err(_) => Err(begun_at.elapsed().as_secs()),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_packet_has_time_by_its_size_and_no_more() {
+    const LARGE: usize = 128 << 10;
+    // Thirty seconds for any packet, and one for each 4 KiB of it.
+    assert_eq!(trickle(LARGE, 3 << 10).await, Ok(43));
+    assert_eq!(trickle(LARGE, 2000).await.map_err(|seconds| seconds.abs_diff(62) <= 1), Err(true));
+    assert_eq!(trickle(3000, 110).await, Ok(28));
+    assert_eq!(trickle(3000, 50).await.map_err(|seconds| seconds.abs_diff(30) <= 1), Err(true));
 }
