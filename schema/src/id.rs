@@ -140,6 +140,12 @@ pub fn inference_job_id(tenant_id: &str, media_id: &str, model_version: &str) ->
     v5(&INFERENCE_NAMESPACE, &[tenant_id, media_id, model_version])
 }
 
+/// The id of a breeder's standard that comes with the program.
+#[must_use]
+pub fn bundled_standard_id(name: &str, sex: &str) -> Uuid {
+    v5(&INGRESS_NAMESPACE, &["standard", name, sex])
+}
+
 /// A new, time-ordered id.
 #[must_use]
 pub fn new_id() -> Uuid {

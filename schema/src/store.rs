@@ -28,6 +28,7 @@ pub mod device;
 pub mod discard;
 pub mod door;
 pub mod error;
+pub mod flock;
 pub mod health;
 pub mod index;
 pub mod inference;
@@ -73,6 +74,10 @@ pub const STATEMENTS: &[&[&str]] = &[
     device::STATEMENTS,
     discard::STATEMENTS,
     door::STATEMENTS,
+    flock::STATEMENTS,
+    flock::record::STATEMENTS,
+    flock::signal::STATEMENTS,
+    flock::standard::STATEMENTS,
     health::STATEMENTS,
     index::STATEMENTS,
     inference::STATEMENTS,

@@ -45,6 +45,18 @@ pub enum Action {
     Resend,
     /// An attempt to send is ordered.
     SyncTrigger,
+    /// What is known of a barn changes.
+    BarnPut,
+    /// A standard is brought.
+    StandardImport,
+    /// A flock is placed.
+    FlockCreate,
+    /// A flock ends.
+    FlockEnd,
+    /// Something is written down of a flock.
+    FlockRecord,
+    /// What was written down of a flock is corrected.
+    FlockCorrect,
     /// A backup is restored: what came in after it is not there.
     Restore,
 }
@@ -63,6 +75,12 @@ impl Action {
             Self::JanitorRun => "janitor.run",
             Self::Resend => "sync.resend",
             Self::SyncTrigger => "sync.trigger",
+            Self::BarnPut => "barn.put",
+            Self::StandardImport => "standard.import",
+            Self::FlockCreate => "flock.create",
+            Self::FlockEnd => "flock.end",
+            Self::FlockRecord => "flock.record",
+            Self::FlockCorrect => "flock.correct",
             Self::Restore => "restore",
         }
     }

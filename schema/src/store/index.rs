@@ -25,7 +25,7 @@ struct Index {
     replaces: Option<&'static str>,
 }
 
-const INDEXES: [Index; 7] = [
+const INDEXES: [Index; 8] = [
     Index {
         replaces: Some("ingress_dedupe_expiry"),
         ..Index::of(DEDUPE_EXPIRES, "ingress_dedupe", "(expires_at)")
@@ -39,6 +39,12 @@ const INDEXES: [Index; 7] = [
     Index::of("media_objects_created", "media_objects", "(created_at, tenant_id, id)"),
     Index::of("telemetry_raw_default_came_in", "telemetry_raw_default", "(ingested_at, id)"),
     Index::of("device_events_default_came_in", "device_events_default", "(ingested_at, id)"),
+    // The weighings of a barn's day.
+    Index::of(
+        "weight_sessions_weighed",
+        "weight_sessions",
+        "(tenant_id, barn_id, least(start_at, created_at)) WHERE final_weight_kg IS NOT NULL",
+    ),
 ];
 
 const TRY_LOCK: &str = "-- index_lock
