@@ -19,6 +19,7 @@ pub mod disk;
 pub mod door;
 pub mod door_store;
 mod ending;
+pub mod flock;
 pub mod gatekeeper;
 pub mod gauges;
 pub mod inference;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use schema::clock::Clock;
 use schema::store::device::{Seen, StatusReport};
+use schema::store::flock::signal;
 use schema::store::ledger::{self, Arrivals, Inbound};
 use schema::store::reject::Refusal;
 use schema::store::telemetry::{self as rows, DeviceEvent, Reading, Replays, WriteContext};
@@ -225,7 +226,10 @@ impl<'a> Rows<'a> {
 
     /// Readings alone are one statement; anything else makes it a transaction.
     async fn write(&self, conn: &mut Conn, at: WriteContext) -> Result<Written, StoreError> {
-        let is_readings_only = self.events_came.is_empty() && self.settled.is_empty() && self.seen.is_empty();
+        let is_readings_only = self.events_came.is_empty()
+            && self.settled.is_empty()
+            && self.seen.is_empty()
+            && !self.readings.iter().any(|(_, reading)| signal::is_of_silo(reading));
         if is_readings_only {
             return self.write_in(conn, at).await;
         }
@@ -240,11 +244,22 @@ impl<'a> Rows<'a> {
             let new = rows::store_readings(conn, &readings, &arrivals(&self.readings_came), at).await?;
             stored = u64::try_from(new.len()).expect("a count fits");
             new.into_iter().for_each(|i| is_new[self.readings[i].0] = true);
+            for (position, reading) in self.readings.iter().filter(|(_, reading)| signal::is_of_silo(reading))
+            {
+                if is_new[*position] {
+                    signal::put_silo(conn, reading, at.now).await?;
+                }
+            }
         }
         if !self.events_came.is_empty() {
             let events: Vec<&DeviceEvent> = self.events.iter().map(|(_, event)| *event).collect();
             let new = rows::store_events(conn, &events, &arrivals(&self.events_came), at).await?;
             new.into_iter().for_each(|i| is_new[self.events[i].0] = true);
+            for (position, event) in self.events.iter().filter(|(_, event)| signal::is_dispensed(event)) {
+                if is_new[*position] {
+                    signal::put_dispensed(conn, event, at.now).await?;
+                }
+            }
         }
         for report in &self.statuses {
             store::device::apply_status(conn, report).await?;
