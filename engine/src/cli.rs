@@ -11,6 +11,7 @@ use crate::config::{Environment, Flag, Inputs};
 use crate::doctor;
 use crate::tree::worker::Work;
 
+pub mod flock;
 pub mod upkeep;
 
 const EXAMPLES: &str = "\
@@ -196,6 +197,12 @@ pub enum Command {
     /// Let devices in, give them passwords, and put them out.
     #[command(subcommand, after_help = DEVICE_EXAMPLES)]
     Device(DeviceCommand),
+    /// Keep the book of the flocks: place and end them, write down what happened, and read what it comes to.
+    #[command(subcommand, after_help = flock::FLOCK_EXAMPLES)]
+    Flock(flock::FlockCommand),
+    /// Look at what birds are expected to weigh, and bring standards of your own.
+    #[command(subcommand, after_help = flock::STANDARD_EXAMPLES)]
+    Standard(flock::StandardCommand),
     /// Write what a broker of its own must know of the devices.
     #[command(subcommand)]
     BrokerConfig(BrokerConfigCommand),
@@ -431,7 +438,9 @@ impl Cli {
                 inputs.needs_cloud = worker.works.contains(&Work::Sync);
             }
             // The private database of a box that is up is found where `up` puts it.
-            Command::Device(_) | Command::BrokerConfig(_) => inputs.presets = private_presets(&environment),
+            Command::Device(_) | Command::Flock(_) | Command::Standard(_) | Command::BrokerConfig(_) => {
+                inputs.presets = private_presets(&environment)
+            }
             Command::Health(health) => {
                 let address = health.http_listen.map(|address| address.to_string());
                 let flag = |value| Flag { name: "--http-listen", path: "http.listen", value };

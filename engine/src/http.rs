@@ -7,6 +7,7 @@ use actors::budget::CallBudget;
 use actors::credentials::Credentials;
 use actors::credentials::desk::DeviceDesk;
 use actors::database::DatabaseHealth;
+use actors::flock::desk::FlockDesk;
 use actors::inference::InferenceHub;
 use actors::ingress::stats::IngressStats;
 use actors::last_seen::SignsOfLife;
@@ -42,6 +43,7 @@ mod device;
 mod error;
 mod event;
 mod fields;
+mod flock;
 mod frame;
 mod health;
 mod inference;
@@ -56,6 +58,7 @@ mod retention;
 mod runbooks;
 mod server;
 mod session;
+mod standard;
 mod sync;
 mod telemetry;
 mod time;
@@ -99,6 +102,8 @@ pub struct AppState {
     guesses: Guesses,
     /// Makes credentials.
     desk: DeviceDesk,
+    /// The flocks' book.
+    book: FlockDesk,
     /// When devices last called.
     signs_of_life: SignsOfLife,
     /// What calls may have in the engine's hands.
@@ -152,6 +157,11 @@ impl AppState {
             credentials: parts.credentials.clone(),
             guesses: parts.guesses.clone(),
             desk: parts.desk.clone(),
+            book: FlockDesk {
+                store: parts.calls.clone(),
+                reads: parts.store.reads(),
+                clock: parts.clock.clone(),
+            },
             signs_of_life: parts.signs_of_life.clone(),
             calls: CallBudget::default(),
             telemetry: parts.writers.clone(),
@@ -236,7 +246,7 @@ struct Route {
 /// Every route there is: who may call it, where it is, and what answers. The only other paths are the files of the
 /// documentation's page.
 fn table() -> Vec<Route> {
-    use Class::{Act, Admin, Box, Device, Public, Read};
+    use Class::{Act, Admin, Box, Device, Public, Read, Write};
     let row = |class, path, handlers| Route { class, path, handlers };
     vec![
         row(Public, "/api/health", routes!(health::health)),
@@ -285,6 +295,22 @@ fn table() -> Vec<Route> {
         row(Box, "/api/v1/devices/{device_id}", routes!(device::show_device)),
         row(Act, "/api/v1/devices/{device_id}/rotate", routes!(device::rotate_device)),
         row(Act, "/api/v1/devices/{device_id}/revoke", routes!(device::revoke_device)),
+        row(Read, "/api/v1/barns", routes!(flock::list_barns)),
+        row(Write, "/api/v1/barns", routes!(flock::put_barn)),
+        row(Read, "/api/v1/standards", routes!(standard::list_standards)),
+        row(Write, "/api/v1/standards/import", routes!(standard::import_standard)),
+        row(Read, "/api/v1/standards/{id}", routes!(standard::show_standard)),
+        row(Read, "/api/v1/flocks", routes!(flock::list_flocks)),
+        row(Write, "/api/v1/flocks", routes!(flock::create_flock)),
+        row(Read, "/api/v1/flocks/{id}", routes!(flock::show_flock)),
+        row(Write, "/api/v1/flocks/{id}/end", routes!(flock::end_flock)),
+        row(Read, "/api/v1/flocks/{id}/records", routes!(flock::list_records)),
+        row(Write, "/api/v1/flocks/{id}/records", routes!(flock::add_record)),
+        row(Write, "/api/v1/flocks/{id}/records/{record_id}/correct", routes!(flock::correct_record)),
+        row(Read, "/api/v1/flocks/{id}/days", routes!(flock::list_days)),
+        row(Read, "/api/v1/flocks/{id}/days.csv", routes!(flock::days_csv)),
+        row(Read, "/api/v1/flocks/{id}/forecast", routes!(flock::show_forecast)),
+        row(Read, "/api/v1/flocks/{id}/histogram", routes!(flock::show_histogram)),
         row(Box, "/api/v1/janitor/state", routes!(retention::janitor_state)),
         row(Act, "/api/v1/janitor/run", routes!(retention::run_janitor)),
         row(Act, "/api/v1/sync/trigger", routes!(sync::trigger)),

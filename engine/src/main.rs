@@ -21,8 +21,8 @@ use engine::systemd::Systemd;
 use engine::tree::Beside;
 use engine::tree::worker::{self, Work};
 use engine::{
-    backup, broker_config, descriptors, device, doctor, greeting, health, init, model, observe, restore,
-    support, tree, update,
+    backup, broker_config, descriptors, device, doctor, flock, greeting, health, init, model, observe,
+    restore, standard, support, tree, update,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -112,6 +112,8 @@ fn start(
         | Command::Doctor(_)
         | Command::Health(_)
         | Command::Device(_)
+        | Command::Flock(_)
+        | Command::Standard(_)
         | Command::BrokerConfig(_)
         | Command::Model(_)
         | Command::Backup(_)
@@ -183,6 +185,8 @@ async fn execute(
             Ok(say(&broker_config::run(&wish, &loaded.config).await?))
         }
         Command::Device(wish) => Ok(say(&device::run(&wish, &loaded.config).await?)),
+        Command::Flock(wish) => Ok(say(&flock::run(wish, &loaded.config).await?)),
+        Command::Standard(wish) => Ok(say(&standard::run(wish, &loaded.config).await?)),
         Command::Model(ModelCommand::Check(wish)) => Ok(check_model(&wish, &loaded.config)),
         Command::Backup(wish) if wish.list => Ok(say(&backup::list(&wish.wish(), &loaded.config).await?)),
         Command::Backup(wish) => {

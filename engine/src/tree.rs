@@ -9,6 +9,7 @@
 //! indexes  tallies             makes those of large tables, sees to the running counts
 //! disk  retention              watches the volumes, deletes what has become old
 //! aggregate                    closes minutes, hours and days
+//! flock                        keeps the book of the flocks
 //! uploads                      completes images that nobody completed
 //! sync/0 … n-1                 SyncPartition
 //! model  inference_queue       switches to a changed model, measures the queue
@@ -44,6 +45,7 @@ use actors::device::{DeviceContext, Devices, IngressSettings};
 use actors::directory::{self, Directory, DirectorySettings};
 use actors::door::{self, DoorActor, WayIn, WayInView};
 use actors::door_store::DatabaseDoorStore;
+use actors::flock::keeper::FlockKeeper;
 use actors::gatekeeper::DeviceGatekeeper;
 use actors::gauges::Measured;
 use actors::ingress::Ingress;
@@ -430,6 +432,7 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
         let aggregation = Aggregation::new(store.clone(), parts.clock_watch.clone(), is_emitting);
         chores.push(chore(parts, aggregation));
     }
+    chores.push(chore(parts, FlockKeeper::new(store.clone(), clock.clone(), parts.sync.waker())));
     let media = &config.media;
     chores.push(chore(
         parts,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::allowlist::Allowlist;
+use actors::flock::keeper::FlockKeeper;
 use actors::last_seen::SignsOfLife;
 use actors::retention::RetentionHub;
 use actors::supervisor::{ChildSpec, Supervised};
@@ -20,6 +21,7 @@ use tower::ServiceExt;
 
 mod credentials;
 mod device;
+mod flock;
 mod ledger;
 mod media;
 mod ops;
@@ -39,6 +41,7 @@ struct Face {
     retention: RetentionHub,
     allowlist: Allowlist,
     signs_of_life: SignsOfLife,
+    keeper: FlockKeeper,
 }
 
 fn key(key: &str, role: Role, tenants: &[&str]) -> OperatorKey {
@@ -87,8 +90,9 @@ impl Face {
         let writers = Supervised::start(writers).await.expect("the writers start");
         parts.database.works();
         let state = AppState::of(&config, &parts).expect("no key files");
+        let keeper = FlockKeeper::new(parts.store.clone(), parts.clock.clone(), parts.sync.waker());
         let (retention, allowlist, signs_of_life) = (parts.retention, parts.allowlist, parts.signs_of_life);
-        Self { db, router: router(state), writers, retention, allowlist, signs_of_life }
+        Self { db, router: router(state), writers, retention, allowlist, signs_of_life, keeper }
     }
 
     async fn end(self) {

@@ -60,7 +60,8 @@ pub(super) struct AuditRow {
     actor: String,
     /// From where: an address, or the name of a machine.
     origin: String,
-    /// What: `device.add`, `device.rotate`, `device.revoke`, `redrive`, `discard`, `unclaim`, `janitor.run`, `sync.trigger`.
+    /// What: `device.add`, `device.rotate`, `device.revoke`, `barn.put`, `standard.import`,
+    /// `flock.create`, `flock.end`, `flock.record`, `flock.correct`, `redrive`, `discard`, `unclaim`, `janitor.run`, `sync.trigger`.
     action: String,
     /// Whose rows; null means the whole box, or all tenants.
     tenant_id: Option<String>,

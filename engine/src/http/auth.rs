@@ -51,6 +51,8 @@ pub(super) enum Class {
     Box,
     /// An operator key, or a device's credential for its own tenant.
     Read,
+    /// An operator key of the role `write` or `admin`: people's own book.
+    Write,
     /// An operator key of the role `admin`.
     Act,
     /// As [`Class::Act`], and `auth.admin_enabled`.
@@ -206,8 +208,8 @@ impl Authority {
     fn admit(&self, class: Class, shown: Shown<'_>, now: Timestamp) -> Result<Caller, Refusal> {
         let caller = match class {
             Class::Public => Caller::Anyone,
-            Class::Box | Class::Act | Class::Admin if self.is_open() => Caller::Anyone,
-            Class::Box | Class::Act | Class::Admin => match self.verify(shown, now)? {
+            Class::Box | Class::Write | Class::Act | Class::Admin if self.is_open() => Caller::Anyone,
+            Class::Box | Class::Write | Class::Act | Class::Admin => match self.verify(shown, now)? {
                 Some(Verified::Operator(operator)) => Caller::Operator(operator),
                 Some(Verified::Device(_)) => return Err(Refusal::NO_DEVICE),
                 None => return Err(Refusal::NO_CREDENTIAL),
@@ -258,8 +260,8 @@ impl Authority {
 fn check_role(class: Class, role: Role) -> Result<(), Refusal> {
     match (class, role) {
         (Class::Act | Class::Admin, Role::Read | Role::Write) => Err(Refusal::NO_ADMIN),
-        (Class::Device, Role::Read) => Err(Refusal::NO_WRITER),
-        (Class::Device, Role::Write)
+        (Class::Device | Class::Write, Role::Read) => Err(Refusal::NO_WRITER),
+        (Class::Device | Class::Write, Role::Write)
         | (Class::Public | Class::Box | Class::Read, Role::Read | Role::Write)
         | (_, Role::Admin) => Ok(()),
     }

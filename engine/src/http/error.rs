@@ -78,6 +78,8 @@ codes! {
     SessionClosed = "SESSION_CLOSED", CONFLICT;
     /// The device has a password already, or none that is good.
     DeviceConflict = "DEVICE_CONFLICT", CONFLICT;
+    /// What is in the flock's book stands against it.
+    BookConflict = "BOOK_CONFLICT", CONFLICT;
     /// Another image was completed under this URL.
     AlreadyCompleted = "ALREADY_COMPLETED", CONFLICT;
     /// Too many upload URLs for one device, or too many logins at once.

@@ -1,5 +1,7 @@
 //! The keys of a JSON body: read one by one, in `snake_case` or `camelCase`, with every problem named at once.
 
+use actors::flock::desk::BIRDS_MAX;
+use chrono::NaiveDate;
 use schema::clock::Timestamp;
 use schema::id::{self, Uuid};
 use schema::wire;
@@ -7,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::body::JsonBody;
 use super::error::Error;
-use super::query::{NOT_AN_EVENT_ID, NOT_AN_ID, Problems};
+use super::query::{NOT_A_DAY, NOT_AN_EVENT_ID, NOT_AN_ID, Problems, parse_day};
 
 /// Bytes a text may have that is no id.
 const TEXT_BYTES_MAX: usize = 1024;
@@ -134,6 +136,68 @@ impl Fields {
             self.problem(name, "must be a whole number that is not negative");
         }
         bytes
+    }
+
+    /// A finite number within a range that may be missing.
+    pub(super) fn optional_number(&mut self, name: &str, min: f64, max: f64) -> Option<f64> {
+        let number = self.value(name)?.as_f64().filter(|number| (min..=max).contains(number));
+        if number.is_none() {
+            self.problem(name, &format!("must be a number from {min} to {max}"));
+        }
+        number
+    }
+
+    /// A number of birds that may be missing.
+    pub(super) fn birds(&mut self, name: &str) -> Option<i32> {
+        self.whole(name, 1, BIRDS_MAX)
+    }
+
+    /// A year that must be there.
+    pub(super) fn year(&mut self, name: &str) -> i32 {
+        let year = self.whole(name, 1900, 2200);
+        self.required(name, year)
+    }
+
+    fn whole(&mut self, name: &str, min: i32, max: i32) -> Option<i32> {
+        let number = self.value(name)?.as_i64().and_then(|number| i32::try_from(number).ok());
+        let number = number.filter(|number| (min..=max).contains(number));
+        if number.is_none() {
+            self.problem(name, &format!("must be a whole number from {min} to {max}"));
+        }
+        number
+    }
+
+    /// A day that must be there.
+    pub(super) fn day(&mut self, name: &str) -> NaiveDate {
+        let day = self.optional_day(name);
+        self.required(name, day)
+    }
+
+    /// A day that may be missing.
+    pub(super) fn optional_day(&mut self, name: &str) -> Option<NaiveDate> {
+        parse_day(&self.checked(name, |text| parse_day(text).is_some(), NOT_A_DAY)?)
+    }
+
+    /// One of a few words, which may be missing.
+    pub(super) fn optional_word(&mut self, name: &str, words: &[&str]) -> Option<String> {
+        let problem = format!("must be one of {}", words.join(", "));
+        self.checked(name, |text| words.contains(&text), &problem)
+    }
+
+    /// A yes or no; no when it is missing.
+    pub(super) fn flag(&mut self, name: &str) -> bool {
+        let Some(value) = self.value(name) else { return false };
+        let flag = value.as_bool();
+        if flag.is_none() {
+            self.problem(name, "must be true or false");
+        }
+        flag.unwrap_or_default()
+    }
+
+    /// A text of many lines, which must be there.
+    pub(super) fn long_text(&mut self, name: &str) -> String {
+        let text = self.checked(name, |_| true, "must be a text");
+        self.required(name, text)
     }
 
     /// Notes a problem with a key, which is named as the body names it.

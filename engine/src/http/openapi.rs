@@ -104,7 +104,7 @@ pub(super) fn describe(class: Class, path: &str, operation: &mut Operation) {
         operation.security = Some(requirements(class));
     }
     let parameters = operation.parameters.get_or_insert_default();
-    if matches!(class, Class::Device | Class::Read) {
+    if matches!(class, Class::Device | Class::Read | Class::Write) {
         parameters.push(header(TENANT_ID, "Tenant; must agree with credential, query and body"));
     }
     parameters.push(header("x-request-id", "Name of this request; made when absent, echoed"));
@@ -130,7 +130,7 @@ fn requirements(class: Class) -> Vec<SecurityRequirement> {
     let names: &[&str] = match class {
         Class::Public => &[],
         Class::Device | Class::Read => &[DEVICE_TOKEN, CLIENT_CERTIFICATE, OPERATOR_KEY, OPERATOR_BEARER],
-        Class::Box | Class::Act | Class::Admin => &[OPERATOR_KEY, OPERATOR_BEARER],
+        Class::Box | Class::Write | Class::Act | Class::Admin => &[OPERATOR_KEY, OPERATOR_BEARER],
     };
     names.iter().map(|name| SecurityRequirement::new(*name, [""; 0])).collect()
 }

@@ -20,6 +20,15 @@ pub(super) const NOT_AN_ID: &str = "must have 1 to 128 bytes and neither control
 /// What is wrong with the id of an event.
 pub(super) const NOT_AN_EVENT_ID: &str = "must have 1 to 200 bytes and no control characters";
 
+/// What is wrong with a day.
+pub(super) const NOT_A_DAY: &str = "must be a day such as 2026-01-05";
+
+/// Reads a day between the years 2000 and 2199.
+pub(super) fn parse_day(text: &str) -> Option<NaiveDate> {
+    let is_written = text.len() == "2026-01-05".len();
+    text.parse::<NaiveDate>().ok().filter(|day| is_written && (2000..2200).contains(&day.year()))
+}
+
 /// Collects what is wrong with a request, so that the caller learns all of it.
 #[derive(Debug, Default)]
 pub(super) struct Problems(Vec<String>);
@@ -114,6 +123,25 @@ impl Params {
             self.problems.push(name, "is not a day such as 2026-02-12");
         }
         day
+    }
+
+    /// A day that must be there.
+    pub(super) fn required_day(&mut self, name: &str) -> NaiveDate {
+        let day = self.text(name).as_deref().and_then(parse_day);
+        if day.is_none() {
+            self.problems.push(name, NOT_A_DAY);
+        }
+        day.unwrap_or_default()
+    }
+
+    /// A number within a range.
+    pub(super) fn number(&mut self, name: &str, min: f64, max: f64) -> Option<f64> {
+        let text = self.text(name)?;
+        let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+        if number.is_none() {
+            self.problems.push(name, &format!("must be a number from {min} to {max}"));
+        }
+        number
     }
 
     /// The parameter `event_type`: any text that the database can hold.

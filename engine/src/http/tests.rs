@@ -285,15 +285,18 @@ fn expected(mode: AuthMode, class: Class) -> &'static str {
         (AuthMode::Jwt, Class::Device) => "1+113++13",
         (AuthMode::Jwt, Class::Read) => "1+11+++1+",
         (AuthMode::Jwt, Class::Box) => "1311+++1+",
+        (AuthMode::Jwt, Class::Write) => "13113++13",
         (AuthMode::Jwt, Class::Act | Class::Admin) => "131133+13",
         (AuthMode::Mtls, Class::Device) => "111+3++13",
         (AuthMode::Mtls, Class::Read) => "111++++1+",
         (AuthMode::Mtls, Class::Box) => "1113+++1+",
+        (AuthMode::Mtls, Class::Write) => "11133++13",
         (AuthMode::Mtls, Class::Act | Class::Admin) => "111333+13",
         (AuthMode::JwtOrMtls, Class::Device) => "1+1+3++13",
         (AuthMode::Compat, Class::Device) => "++1+3++13",
         (AuthMode::JwtOrMtls | AuthMode::Compat, Class::Read) => "1+1++++1+",
         (AuthMode::JwtOrMtls | AuthMode::Compat, Class::Box) => "1313+++1+",
+        (AuthMode::JwtOrMtls | AuthMode::Compat, Class::Write) => "13133++13",
         (AuthMode::JwtOrMtls | AuthMode::Compat, Class::Act | Class::Admin) => "131333+13",
     }
 }

@@ -78,7 +78,14 @@ async fn furnish(face: &Face) {
          INSERT INTO inference_jobs (id, tenant_id, farm_id, barn_id, device_id, media_id, object_key, session_id, model_version, status, next_attempt_at, created_at, updated_at)
              VALUES ('{id}', {place}, '{id}', '{object_key}', '{session_id}', 's3cr3t-model', 'failed', now(), now(), now());
          INSERT INTO inference_results (id, tenant_id, farm_id, barn_id, device_id, session_id, media_id, confidence, model_version, occurred_at, created_at, event_id)
-             VALUES ('{id}', {place}, '{session_id}', '{id}', 1, 's3cr3t-model', now(), now(), '{id}');"
+             VALUES ('{id}', {place}, '{session_id}', '{id}', 1, 's3cr3t-model', now(), now(), '{id}');
+         INSERT INTO barns VALUES ('t-001', 's3cr3t-farm', 's3cr3t-barn', 's3cr3t-name', 'UTC', 'en', 'METRIC', now());
+         INSERT INTO standard_sets VALUES ('{id}', 't-001', 's3cr3t-standard', 'TARGET', 's3cr3t-line', 'MALE', 's3cr3t-source', 2026, now());
+         INSERT INTO flocks (id, tenant_id, farm_id, barn_id, batch_id, genetic_line_code, sex, placed_on, birds, created_at, updated_at)
+             VALUES ('{id}', 't-001', 's3cr3t-farm', 's3cr3t-barn', 's3cr3t-batch', 's3cr3t-line', 'MALE', '2026-01-05', 1, now(), now());
+         INSERT INTO flock_records (id, tenant_id, flock_id, kind, day, note, source, author, occurred_at, created_at)
+             VALUES ('{id}', 't-001', '{id}', 'NOTE', '2026-01-05', 's3cr3t-note', 'MANUAL', 's3cr3t-author', now(), now());
+         INSERT INTO flock_days VALUES ('t-001', '{id}', '2026-01-05', '{{}}', 1, now());"
     );
     face.db.execute(&sql).await;
     face.db.allow_device(OWNER, "s3cr3t-device", "s3cr3t-farm", "s3cr3t-barn").await;
@@ -184,6 +191,10 @@ impl Operation<'_> {
                     // Each can be let in once.
                     body["device_id"] = json!(new_id().to_string());
                 }
+                if self.path == "/api/v1/flocks" {
+                    // A barn has one at a time.
+                    body["barn_id"] = json!(new_id().to_string());
+                }
                 (kind.clone(), body.to_string())
             }
             Some((kind, _)) => (kind.clone(), "bytes".to_owned()),
@@ -217,7 +228,7 @@ impl Operation<'_> {
     fn path_value(&self, name: &str, names: &Names) -> &'static str {
         match name {
             "id" | "session_id" | "sessionId" if self.path.contains("/sessions/") => names.session_id,
-            "id" | "media_id" | "job_id" => names.id,
+            "id" | "media_id" | "job_id" | "record_id" => names.id,
             "device_id" => names.device_id,
             _ => panic!("{}: this test does not know {name}", self.path),
         }
@@ -232,13 +243,13 @@ fn query_value(name: &str, way: Way, names: &Names) -> Option<String> {
         "expires" => Some("4102444800".to_owned()),
         "signature" => Some("00".repeat(32)),
         "status" => Some("failed".to_owned()),
+        "day" => Some("2026-01-05".to_owned()),
         // Nothing is deleted, whoever may order it.
         "dry_run" => Some("true".to_owned()),
         "confirm_clock" | "confirm_orphans" | "adopt_store" => None,
         // These narrow a list further.
-        "device_id" | "after" | "before" | "event_type" | "start_time" | "end_time" | "window" | "limit" => {
-            None
-        }
+        "device_id" | "after" | "before" | "event_type" | "start_time" | "end_time" | "window" | "limit"
+        | "barn_id" | "present" | "target_weight_g" => None,
         _ => panic!("this test does not know the parameter {name}"),
     }
 }

@@ -96,7 +96,7 @@ const SHOWS: [Show; 10] = [
 ];
 
 /// One line per class; the columns are those of [`SHOWS`].
-fn check(authority: &Authority, table: [(Class, &str); 6]) {
+fn check(authority: &Authority, table: [(Class, &str); 7]) {
     for (class, expected) in table {
         let row: String = SHOWS.iter().map(|&show| outcome(authority, class, show)).collect();
         assert_eq!(row, expected, "{class:?} {authority:?}");
@@ -114,6 +114,7 @@ fn with_jwt_a_device_shows_a_token() {
             (Class::Device, "1+1113++13"),
             (Class::Read, "1+111+++1+"),
             (Class::Box, "13111+++1+"),
+            (Class::Write, "131113++13"),
             (Class::Act, "1311133+13"),
             (Class::Admin, "1311133+13"),
         ],
@@ -129,6 +130,7 @@ fn with_mtls_a_device_shows_a_certificate() {
             (Class::Device, "1111+3++13"),
             (Class::Read, "1111++++1+"),
             (Class::Box, "11113+++1+"),
+            (Class::Write, "111133++13"),
             (Class::Act, "1111333+13"),
             (Class::Admin, "1111333+13"),
         ],
@@ -144,6 +146,7 @@ fn with_both_a_device_shows_either() {
             (Class::Device, "1+11+3++13"),
             (Class::Read, "1+11++++1+"),
             (Class::Box, "13113+++1+"),
+            (Class::Write, "131133++13"),
             (Class::Act, "1311333+13"),
             (Class::Admin, "1311333313"),
         ],
@@ -159,6 +162,7 @@ fn without_any_key_only_compat_opens_what_needs_an_operator() {
             (Class::Device, "1+11+11111"),
             (Class::Read, "1+11+11111"),
             (Class::Box, "1311311111"),
+            (Class::Write, "1311311111"),
             (Class::Act, "1311311111"),
             (Class::Admin, "1311311111"),
         ],
@@ -170,6 +174,7 @@ fn without_any_key_only_compat_opens_what_needs_an_operator() {
             (Class::Device, "++11+++++1"),
             (Class::Read, "++11+++++1"),
             (Class::Box, "++++++++++"),
+            (Class::Write, "++++++++++"),
             (Class::Act, "++++++++++"),
             (Class::Admin, "++++++++++"),
         ],
@@ -185,6 +190,7 @@ fn in_compat_mode_a_configured_key_is_asked_for() {
             (Class::Device, "++11+3++13"),
             (Class::Read, "1+11++++1+"),
             (Class::Box, "13113+++1+"),
+            (Class::Write, "131133++13"),
             (Class::Act, "1311333+13"),
             (Class::Admin, "1311333313"),
         ],
