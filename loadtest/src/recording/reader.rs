@@ -184,7 +184,7 @@ mod tests {
         check(&GOOD.replace(r#""qos":1"#, r#""qos":3"#), "qos is 3");
         check(&GOOD.replace("iot/status/t/f/b/d", "iot/#"), "not one a device may publish to");
         check(&GOOD.replace("2026-02-12T", "yesterday"), "is no time");
-        let unknown = HEADER.replace(r#""version":1"#, r#""version":2"#);
+        let unknown = HEADER.replace(r#""version":1"#, r#""version":2"#) + "\n";
         assert!(format!("{:#}", read(&unknown).unwrap_err()).contains("version 2"));
     }
 

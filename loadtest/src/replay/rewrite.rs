@@ -102,16 +102,20 @@ impl Rewriter {
 
     /// A UUID becomes another of its version, also behind a prefix; any other id is given an ending.
     fn renew(&self, old: &str, take: Take) -> String {
+        let uuid_at = old.len().checked_sub(36).filter(|at| old.is_char_boundary(*at));
+        let uuid = uuid_at.and_then(|at| Some((&old[..at], parse(&old[at..].to_ascii_lowercase())?)));
         let mut hash = Sha256::new();
         hash.update(self.nonce.to_be_bytes());
         hash.update((take.round as u64).to_be_bytes());
         hash.update((take.copy as u64).to_be_bytes());
-        hash.update(old.to_ascii_lowercase());
+        // A trace id that is the event id behind a prefix stays one.
+        match uuid {
+            Some((_, uuid)) => hash.update(uuid.to_be_bytes()),
+            None => hash.update(old),
+        }
         let digest: [u8; 32] = hash.finalize().into();
         let (bits, _) = digest.split_first_chunk::<16>().expect("a digest has 32 bytes");
         let bits = u128::from_be_bytes(*bits);
-        let uuid_at = old.len().checked_sub(36).filter(|at| old.is_char_boundary(*at));
-        let uuid = uuid_at.and_then(|at| Some((&old[..at], parse(&old[at..].to_ascii_lowercase())?)));
         match uuid {
             Some((prefix, old)) => {
                 const KEPT: u128 = (0xF << 76) | (0b11 << 62);
