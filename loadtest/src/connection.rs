@@ -3,13 +3,18 @@
 pub mod logins;
 pub mod provision;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 use crate::mqtt::{Login, Version};
 use crate::publisher::Link;
-use crate::stream::{Target, Tls};
+use crate::stream::{Stream, Tls};
 
 use logins::{Logins, Shown};
+
+/// How long a broker may take to shake hands.
+const PROBE_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A device as the outside knows it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,7 +28,7 @@ pub struct Device {
 /// A broker and how devices come to it.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// `host:port`, or a URL as [`Target`] reads it.
+    /// `host:port`, or a URL as [`Stream::open`] takes it.
     pub broker: String,
     /// How to encrypt; `None` in the clear.
     pub tls: Option<Tls>,
@@ -73,13 +78,14 @@ impl Connection {
         Ok(Link { broker: self.broker.clone(), tls, login, window: window.max(1) })
     }
 
-    /// Looks whether somebody listens there at all, so that a mistyped address is told at once.
+    /// Looks whether somebody listens there and can be trusted, so that a mistyped address and a wrong CA are told at
+    /// once. Nobody logs in.
     ///
     /// # Errors
-    /// When nobody does.
+    /// When nobody listens, or a handshake below MQTT fails.
     pub async fn probe(&self) -> Result<()> {
-        let target = Target::parse(&self.broker)?;
-        let connecting = tokio::net::TcpStream::connect(&target.address).await;
-        connecting.map(drop).with_context(|| format!("connect to {}", self.broker))
+        let opening = Stream::open(&self.broker, self.tls.as_ref());
+        let opened = tokio::time::timeout(PROBE_WAIT_MAX, opening).await;
+        opened.with_context(|| format!("{} did not answer in time", self.broker))?.map(drop)
     }
 }

@@ -206,6 +206,9 @@ fn latencies(out: &mut String, run: &Run) -> Result<()> {
     Ok(())
 }
 
+/// The percentiles of one latency in a row.
+type OfRow = fn(&Row) -> Option<Percentiles>;
+
 fn charts(run: &Run) -> Vec<Chart<'_>> {
     let rows = &run.series;
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
@@ -225,7 +228,7 @@ fn charts(run: &Run) -> Vec<Chart<'_>> {
             curve("delivered", &|row| Some(per_second(row.delivered, row))),
         ],
     )];
-    let spans: [(&str, fn(&Row) -> Option<Percentiles>); 3] = [
+    let spans: [(&str, OfRow); 3] = [
         ("Latency from when a message was due", |row| row.due),
         ("Latency from when it was sent", |row| row.sent),
         ("Latency of deliveries", |row| row.delivery),

@@ -79,8 +79,5 @@ impl AsyncWrite for WebSocket {
 }
 
 fn to_io(error: Error) -> io::Error {
-    match error {
-        Error::Io(error) => error,
-        other => io::Error::other(other),
-    }
+    if let Error::Io(error) = error { error } else { io::Error::other(error) }
 }
