@@ -230,6 +230,7 @@ impl Operation<'_> {
             "id" | "session_id" | "sessionId" if self.path.contains("/sessions/") => names.session_id,
             "id" | "media_id" | "job_id" | "record_id" => names.id,
             "device_id" => names.device_id,
+            "alert" => "FarmiqDown",
             _ => panic!("{}: this test does not know {name}", self.path),
         }
     }
@@ -248,8 +249,8 @@ fn query_value(name: &str, way: Way, names: &Names) -> Option<String> {
         "dry_run" => Some("true".to_owned()),
         "confirm_clock" | "confirm_orphans" | "adopt_store" => None,
         // These narrow a list further.
-        "device_id" | "after" | "before" | "event_type" | "start_time" | "end_time" | "window" | "limit"
-        | "barn_id" | "present" | "target_weight_g" => None,
+        "from" | "to" | "device_id" | "after" | "before" | "event_type" | "start_time" | "end_time"
+        | "window" | "limit" | "barn_id" | "present" | "target_weight_g" => None,
         _ => panic!("this test does not know the parameter {name}"),
     }
 }
