@@ -197,6 +197,7 @@ fn weigh(inputs: &Inputs) -> (Weighings, Vec<f64>) {
     // Two sexes are no outliers of each other: the limits are those of one normal distribution, which holds for both.
     let believed = if robust_limits(&birds).is_some() { without_outliers(&birds) } else { birds.clone() };
     weighings.outliers = u32::try_from(birds.len() - believed.len()).unwrap_or(u32::MAX);
+    weighings.is_too_small = true;
     if let Some(summary) = Summary::of(&believed) {
         weighings.n = u32::try_from(summary.n).unwrap_or(u32::MAX);
         weighings.mean_kg = Some(summary.mean);

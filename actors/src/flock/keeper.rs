@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::day::{DaySummary, summarize};
 use super::silo;
-use super::source::{day_of, inputs, zone_of};
+use super::source::{day_of, inputs, summary_of, zone_of};
 use crate::chore::Chore;
 use crate::sync::SyncWake;
 
@@ -231,7 +231,8 @@ async fn rebuild_day(conn: &Conn, dirty: &DirtyDay, now: Timestamp) -> Result<()
     rows::put_day(conn, dirty, &value, now).await?;
     let next = dirty.day.checked_add_days(Days::new(1)).unwrap_or(dirty.day);
     let firm = |day: &DaySummary| day.weighings.firm_mean_kg();
-    let has_changed = before.as_ref().and_then(firm) != firm(&summary);
+    // As it will be read again: the last bit of a number may not survive its text.
+    let has_changed = before.as_ref().and_then(firm) != firm(&summary_of(value));
     if has_changed && day_of(conn, &flock, next).await?.is_some_and(|next| next.weighings.seen > 0) {
         rows::mark(conn, &DirtyDay { day: next, ..dirty.clone() }).await?;
     }
