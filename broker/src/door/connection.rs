@@ -7,6 +7,7 @@
 
 mod packets;
 
+use std::future::ready;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,8 @@ use crate::store::Owner;
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Bytes of a packet that must arrive in each second, beside the time that any packet may take.
 const PACKET_BYTES_PER_SECOND_MIN: usize = 4 << 10;
+/// Bytes of a client that are still heard after it came again.
+const HEARD_OUT_BYTES_MAX: usize = 1 << 20;
 /// How long the goodbye of a stream may take.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
@@ -259,7 +262,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                         return Ending::Lost;
                     }
                 }
-                Woken::Close(CloseReason::TakenOver) => return Ending::TakenOver,
+                Woken::Close(CloseReason::TakenOver) => return self.hear_out().await,
                 Woken::Close(CloseReason::Revoked) => return Ending::Revoked,
                 Woken::Close(CloseReason::Deleted) => return Ending::Deleted,
             }
@@ -295,6 +298,35 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             _ = phase.changed() => Woken::Phase,
             () = yield_now(), if left.is_more => Woken::Changed,
             () = timer => Woken::Timer,
+        }
+    }
+
+    /// Takes in what the client had sent before it came again: its last messages and its goodbye may be among it, and the
+    /// new connection may be seen first. It waits for nothing that has not arrived.
+    async fn hear_out(&mut self) -> Ending {
+        let mut unheard_bytes = HEARD_OUT_BYTES_MAX;
+        loop {
+            let is_draining = *self.phase.borrow() != Phase::Open;
+            let missing = match self.take_in(Instant::now(), is_draining).await {
+                Ok(Some(Pause::Bytes(missing))) => missing,
+                Ok(Some(Pause::Answers | Pause::Journal | Pause::Credit(_)) | None) => {
+                    return Ending::TakenOver;
+                }
+                Err(ending) => return ending,
+            };
+            // The runtime looks at its sockets before it goes on here.
+            yield_now().await;
+            let Transport { inbox, reader, .. } = &mut self.transport;
+            let heard_bytes = inbox.len();
+            let has_read = tokio::select! {
+                biased;
+                read = reader.read(inbox, missing) => matches!(read, Ok(true)),
+                () = ready(()) => false,
+            };
+            unheard_bytes = unheard_bytes.saturating_sub(inbox.len() - heard_bytes);
+            if !has_read || unheard_bytes == 0 {
+                return Ending::TakenOver;
+            }
         }
     }
 
