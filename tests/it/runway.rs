@@ -51,7 +51,7 @@ async fn what_the_cloud_has_goes_first_when_the_disk_is_nearly_full_and_what_it_
          VALUES (gen_random_uuid(), 't', 'e', '{{}}', now() - interval '40 days');
          INSERT INTO telemetry_agg (id, tenant_id, device_id, \"window\", bucket_start_at, bucket_end_at, metric_type,
              avg_value, min_value, max_value, count, created_at)
-         SELECT gen_random_uuid(), 't', 'd', w, now() - age, now() - age + interval '1 minute', 'm', 1, 1, 1, 1, now()
+         SELECT gen_random_uuid(), 't', 'd', w, now() - age, now() - age + interval '1 minute', 'm', 1, 1, 1, 1, now() - age
          FROM unnest(ARRAY['1m', '1h']) AS w, unnest(ARRAY[interval '2 days', interval '9 days']) AS age"
     ))
     .await;
