@@ -75,7 +75,7 @@ async fn whatever_comes_in_has_one_state() {
 
     let good = new_event_id();
     let of_call = |event_id: &str, value: Value| {
-        json!({"event_id": event_id, "tenant_id": TENANT, "device_id": "d-1",
+        json!({"event_id": event_id, "tenant_id": TENANT, "device_id": "d-3",
         "event_type": "telemetry.reading", "ts": "2026-02-12T09:32:15.052Z", "payload": {"metric": "t", "value": value}})
     };
     let body = json!({"events": [of_call(&good, json!(1.0)), of_call(&good, json!(1.0)), of_call("e-bad", json!("x"))]});

@@ -271,6 +271,18 @@ async fn a_failed_beginning_holds_its_session_until_it_is_redriven() {
 }
 
 #[tokio::test]
+async fn a_rejection_counts_once_however_often_its_settlement_is_made() {
+    let db = Database::fresh_at(now()).await;
+    reading(&db, "d-1", 0).await;
+    let batch = claim_now(&db).await.expect("a batch");
+    // Committed, and the answer of the database was lost: it is made again.
+    for _ in 0..2 {
+        reject(&db, &batch, 0, Fate::Retry { at: now() + seconds(10) }).await;
+    }
+    assert_eq!(db.count("SELECT reject_count::bigint FROM ONLY sync_outbox").await, 1);
+}
+
+#[tokio::test]
 async fn a_rejected_row_waits_with_its_lane_and_then_travels_with_its_like() {
     let db = Database::fresh_at(now()).await;
     let rejected = reading(&db, "d-1", 0).await;

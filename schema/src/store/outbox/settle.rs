@@ -77,6 +77,7 @@ FROM unnest($1::text[], $2::uuid[], $3::int[]) AS mine (tenant_id, id, attempt_c
 WHERE o.tenant_id = mine.tenant_id AND o.id = mine.id AND o.attempt_count = mine.attempt_count
     AND o.status IN ('claimed', 'sent')";
 
+// A row that is not on its way has been settled: a settlement whose answer was lost is made again, and its rejection counts once.
 pub(super) const REJECT_ROWS: &str = "-- reject_rows
 UPDATE ONLY sync_outbox AS o
 SET status = CASE WHEN mine.dlq_reason IS NULL THEN 'pending' ELSE 'failed' END,
@@ -86,7 +87,8 @@ SET status = CASE WHEN mine.dlq_reason IS NULL THEN 'pending' ELSE 'failed' END,
     claimed_by = NULL, claimed_at = NULL, lease_expires_at = NULL, batch_id = NULL, updated_at = $2
 FROM unnest($1::text[], $3::uuid[], $4::int[], $5::text[], $6::text[], $7::int[], $8::timestamptz[], $9::text[])
     AS mine (tenant_id, id, attempt_count, code, message, step, next_attempt_at, dlq_reason)
-WHERE o.tenant_id = mine.tenant_id AND o.id = mine.id AND o.attempt_count = mine.attempt_count AND o.status <> 'failed'";
+WHERE o.tenant_id = mine.tenant_id AND o.id = mine.id AND o.attempt_count = mine.attempt_count
+    AND o.status IN ('claimed', 'sent')";
 
 pub(super) const RELEASE_GROUPS: &str = "-- release_lane_groups
 DELETE FROM sync_lane_groups WHERE tenant_id = $1 AND batch_id = $2";
