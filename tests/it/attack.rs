@@ -452,10 +452,14 @@ async fn one_credential_that_takes_all_it_can_get_hinders_nobody() {
     attack(SHORT).await;
 }
 
+/// How long the large run is to last, where somebody wants another time.
+#[expect(clippy::disallowed_methods, reason = "a person shortens the run for a look")]
+fn asked_seconds() -> Option<u64> {
+    std::env::var("ATTACK_SECONDS").ok().map(|seconds| seconds.parse().expect("a number of seconds"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "large: `make test-large`; ATTACK_SECONDS makes it shorter"]
 async fn one_credential_with_five_hundred_connections_hinders_nobody_for_three_minutes() {
-    let lasts =
-        std::env::var("ATTACK_SECONDS").ok().map(|seconds| seconds.parse().expect("a number of seconds"));
-    attack(Size { lasts: lasts.map_or(LONG_RUN.lasts, Duration::from_secs), ..LONG_RUN }).await;
+    attack(Size { lasts: asked_seconds().map_or(LONG_RUN.lasts, Duration::from_secs), ..LONG_RUN }).await;
 }

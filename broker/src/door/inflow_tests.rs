@@ -159,12 +159,12 @@ async fn another_message_under_an_id_that_is_not_released_is_no_repetition() {
         let mut late = Some(first);
         let mut after = device.connect(Version::V4);
         if !settles_late {
-            late.take().map(crate::Delivery::done);
+            late.take().into_iter().for_each(crate::Delivery::done);
             assert_eq!(collect(&mut after), b"", "its sender is gone");
         }
         assert!(device.session.receive(7, OTHER), "the device forgot that it had used the id");
         publish(&after, "second", Qos::ExactlyOnce, Answer::PubRec(7, OTHER));
-        late.take().map(crate::Delivery::done);
+        late.take().into_iter().for_each(crate::Delivery::done);
         assert_eq!(collect(&mut after), b"");
         assert!(!device.session.receive(7, OTHER), "what became of the first says nothing of the second");
         device.bench.intake.next().done();

@@ -84,8 +84,12 @@ impl Buf for Outbox {
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let stretches = self.stretches.iter().map(|stretch| &*stretch.bytes);
         let chunks = stretches.chain([&*self.tail]).filter(|bytes| !bytes.is_empty());
-        let filled = slices.iter_mut().zip(chunks).map(|(slice, bytes)| *slice = IoSlice::new(bytes));
-        filled.count()
+        let mut filled = 0;
+        for (slice, bytes) in slices.iter_mut().zip(chunks) {
+            *slice = IoSlice::new(bytes);
+            filled += 1;
+        }
+        filled
     }
 
     fn advance(&mut self, mut count: usize) {
