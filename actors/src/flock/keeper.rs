@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::day::{DaySummary, summarize};
 use super::silo;
-use super::source::{day_of, inputs, summary_of, zone_of};
+use super::source::{day_of, inputs, zone_of};
 use crate::chore::Chore;
 use crate::sync::SyncWake;
 
@@ -29,6 +29,8 @@ const NEXT_ROUND: Duration = Duration::from_millis(100);
 const SIGNALS_PER_ROUND: i64 = 500;
 /// Days made anew in one round, each in a transaction of its own.
 const DAYS_PER_ROUND: i64 = 20;
+/// Means that differ by no more are the same, kg: a number may lose its last bit on its way through a text.
+const SAME_KG: f64 = 1e-9;
 /// How often the days that are not over get the air of their last hours.
 const AIR_EVERY_MINUTES: i64 = 15;
 /// Flocks whose air is seen to.
@@ -231,8 +233,10 @@ async fn rebuild_day(conn: &Conn, dirty: &DirtyDay, now: Timestamp) -> Result<()
     rows::put_day(conn, dirty, &value, now).await?;
     let next = dirty.day.checked_add_days(Days::new(1)).unwrap_or(dirty.day);
     let firm = |day: &DaySummary| day.weighings.firm_mean_kg();
-    // As it will be read again: the last bit of a number may not survive its text.
-    let has_changed = before.as_ref().and_then(firm) != firm(&summary_of(value));
+    let has_changed = match (before.as_ref().and_then(firm), firm(&summary)) {
+        (Some(before), Some(after)) => (before - after).abs() > SAME_KG,
+        (before, after) => before.is_some() != after.is_some(),
+    };
     if has_changed && day_of(conn, &flock, next).await?.is_some_and(|next| next.weighings.seen > 0) {
         rows::mark(conn, &DirtyDay { day: next, ..dirty.clone() }).await?;
     }

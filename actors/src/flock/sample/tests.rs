@@ -86,7 +86,10 @@ fn four_bins_of_a_histogram_are_the_uniform_birds() {
     let bins: Vec<usize> = histogram(&WEIGHTS).into_iter().map(|bin| bin.count).collect();
     assert_eq!(bins, [1, 1, 3, 3, 1, 1]);
     assert!(histogram(&[]).is_empty());
-    assert!(histogram(&[0.0001, 1.0e9]).is_empty(), "a histogram of a thousand bins says nothing");
+    assert!(
+        histogram(&[vec![1.0; 99], vec![1.0e4]].concat()).is_empty(),
+        "a histogram of a thousand bins says nothing"
+    );
 }
 
 fn samples() -> impl Strategy<Value = Vec<f64>> {
