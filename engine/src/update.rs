@@ -238,7 +238,7 @@ async fn finish(place: &Place, note: Note, tell: &impl Fn(&str)) -> Result<Optio
         return Err(go_back(place, note, why, tell).await?);
     }
     let is_swapped = place.digest(&place.program)? == note.new;
-    let is_staged = || place.digest(&place.new()).is_ok_and(|digest| digest == note.new);
+    let is_staged = || place.digest(&place.staged()).is_ok_and(|digest| digest == note.new);
     if is_swapped || is_staged() {
         return try_new(place, note, tell).await.map(Some);
     }
@@ -319,15 +319,17 @@ async fn check(
             UpdateError::Unfit { check, said }
         }
     };
-    let version = ask(&place.new(), &["--version"], setup, CHECK).await.map_err(unfit("--version"))?;
+    let version = ask(&place.staged(), &["--version"], setup, CHECK).await.map_err(unfit("--version"))?;
     let version = version.trim().to_owned();
     if !version.starts_with("farmiq-edge ") {
         return Err(unfit("--version")(version));
     }
     tell(&format!("checking {version} against {}", setup.describe()));
-    ask(&place.new(), &setup.judging("check-config"), setup, CHECK).await.map_err(unfit("check-config"))?;
+    ask(&place.staged(), &setup.judging("check-config"), setup, CHECK)
+        .await
+        .map_err(unfit("check-config"))?;
     if !wish.skip_doctor {
-        let judged = ask(&place.new(), &setup.judging("doctor"), setup, CHECK).await;
+        let judged = ask(&place.staged(), &setup.judging("doctor"), setup, CHECK).await;
         judged.map_err(|report| only_failures(&report)).map_err(unfit("doctor"))?;
     }
     Ok(version)

@@ -68,17 +68,17 @@ struct Court {
 
 impl Court {
     async fn hear() -> Self {
-        let files = tempfile::tempdir().unwrap();
+        let files = tempfile::tempdir().expect("a temporary directory");
         let events_file = Some(files.path().join("cloud.jsonl"));
         let barn =
             Barn::start_judged(cloud::Settings { events_file, ..cloud::Settings::default() }, |s| s).await;
         let sent: Vec<String> = (0..20).map(|_| new_event_id()).collect();
         let messages: Vec<Publish> = sent.iter().map(|id| reading("d-1", id)).collect();
         barn.device("d-1").await.put_all(messages.clone()).await;
-        let ledger = Ledger::open(Some(&files.path().join("ledger.jsonl"))).unwrap();
+        let ledger = Ledger::open(Some(&files.path().join("ledger.jsonl"))).expect("a new file");
         let entries: Vec<_> = messages.iter().zip(&sent).map(|(message, id)| entry(message, id)).collect();
-        ledger.append(&entries).unwrap();
-        ledger.finish().unwrap();
+        ledger.append(&entries).expect("there is room");
+        ledger.finish().expect("there is room");
         barn.delivered(20).await;
         Self { barn, files, sent }
     }
@@ -94,6 +94,7 @@ impl Court {
         }
     }
 
+    #[expect(clippy::print_stdout, reason = "what the judge says is worth a look")]
     async fn findings(&self) -> Findings {
         let findings = judge(&self.settings()).await.expect("everything can be read");
         println!("{}", findings.lines().join("\n"));
@@ -164,11 +165,11 @@ async fn another_body_than_the_one_that_was_sent_is_found_and_a_refusal_is_named
     let refused = new_event_id();
     let stranger = reading("d-99", &refused);
     court.barn.device("d-99").await.put(&stranger).await;
-    let ledger = Ledger::open(Some(&court.files.path().join("ledger.jsonl"))).unwrap();
+    let ledger = Ledger::open(Some(&court.files.path().join("ledger.jsonl"))).expect("a new file");
     ledger.append(&[entry(&stranger, &refused)]).unwrap();
     let forged = Entry { sha256: sha256(b"something else"), ..entry(&other, &new_event_id()) };
     ledger.append(&[forged]).unwrap();
-    ledger.finish().unwrap();
+    ledger.finish().expect("there is room");
     court
         .barn
         .db

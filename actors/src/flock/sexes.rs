@@ -85,7 +85,7 @@ pub fn split(weights: &[f64], male_to_female: f64) -> Option<Split> {
     let alone: f64 = weights.iter().map(|weight| log_density(*weight, whole.mean, deviation)).sum();
     let criterion = |likelihood: f64, parameters: f64| parameters * n.ln() - 2.0 * likelihood;
     let gain = criterion(alone, 2.0) - criterion(fit.likelihood, 3.0);
-    (gain > FIT_GAIN_MIN).then(|| Split {
+    (gain > FIT_GAIN_MIN).then_some(Split {
         male_share: fit.male_share,
         male_mean: fit.female_mean * male_to_female,
         female_mean: fit.female_mean,

@@ -133,7 +133,7 @@ impl Standard {
             let (from, to) = (f64::from(before.age_day), f64::from(after.age_day));
             let share = age_days - from;
             let (before, after) = value(before).zip(value(after))?;
-            (from..=to).contains(&age_days).then(|| before + share * (after - before))
+            (from..=to).contains(&age_days).then_some(before + share * (after - before))
         })
     }
 }

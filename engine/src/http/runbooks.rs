@@ -72,18 +72,18 @@ fn page(title: &str, markdown: &str) -> Response {
 /// The other documents are not here: their names stand in place of links to them.
 fn without_links<'a>(events: impl Iterator<Item = Event<'a>>) -> impl Iterator<Item = Event<'a>> {
     let mut targets = Vec::new();
-    events.filter_map(move |event| match event {
-        Event::Start(Tag::Link { dest_url, .. }) => {
+    events.filter_map(move |event| {
+        if let Event::Start(Tag::Link { dest_url, .. }) = event {
             targets.push(dest_url);
             None
-        }
-        Event::End(TagEnd::Link) => {
+        } else if let Event::End(TagEnd::Link) = event {
             let target = targets.pop()?;
             let file = target.split('#').next().unwrap_or_default().trim_start_matches("../");
             let name = file.rsplit('/').next().unwrap_or_default();
             Some(Event::Text(CowStr::from(format!(" (docs/{name})")))).filter(|_| name.ends_with(".md"))
+        } else {
+            Some(event)
         }
-        event => Some(event),
     })
 }
 

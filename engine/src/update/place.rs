@@ -29,7 +29,7 @@ impl Place {
         Ok(Self { program })
     }
 
-    pub(super) fn new(&self) -> PathBuf {
+    pub(super) fn staged(&self) -> PathBuf {
         self.beside("new")
     }
 
@@ -68,7 +68,7 @@ impl Place {
 
     /// Copies a program to where it waits; says its SHA-256.
     pub(super) fn stage(&self, source: &Path) -> Result<String, UpdateError> {
-        let (draft, new) = (self.beside("new.draft"), self.new());
+        let (draft, new) = (self.beside("new.draft"), self.staged());
         let copied = copy(source, &draft).map_err(|(attempt, path, error)| files(attempt, &path)(error));
         let digest = copied.inspect_err(|_| {
             // Half a program on a full disk helps nobody.
@@ -79,7 +79,7 @@ impl Place {
     }
 
     pub(super) fn remove_staged(&self) {
-        let _ = fs::remove_file(self.new());
+        let _ = fs::remove_file(self.staged());
     }
 
     /// The SHA-256 of a file.
@@ -93,7 +93,7 @@ impl Place {
     /// Keeps the installed program as the old one and puts the staged one in its place, in one step.
     pub(super) fn swap_in(&self) -> Result<(), UpdateError> {
         self.keep_as(&self.program, &self.old())?;
-        fs::rename(self.new(), &self.program)
+        fs::rename(self.staged(), &self.program)
             .map_err(files("put the new program in place as", &self.program))?;
         self.sync()
     }

@@ -71,11 +71,10 @@ impl Setup {
             .collect();
         OF_SYSTEMD.iter().for_each(|name| drop(variables.remove(*name)));
         let cli = Cli::try_parse_from(words("cmdline")?).ok()?;
-        let rank = match &cli.command {
-            command if !command.is_long_running() => return None,
-            Command::Worker(_) => 1,
-            _ => 0,
-        };
+        if !cli.command.is_long_running() {
+            return None;
+        }
+        let rank = u8::from(matches!(cli.command, Command::Worker(_)));
         let environment: Environment =
             variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let inputs = cli.inputs(environment);

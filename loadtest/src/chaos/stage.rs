@@ -345,13 +345,13 @@ impl Stage {
             Vec::new()
         };
         let note = ids.join(" ");
-        let mode = match mode {
-            Mode::Poison { .. } => Mode::Poison { ids: ids.into_iter().collect::<HashSet<_>>() },
-            Mode::RejectIds { marks, .. } => Mode::RejectIds {
-                ids: ids.into_iter().map(|id| (id, "publish failed".to_owned())).collect::<HashMap<_, _>>(),
-                marks: *marks,
-            },
-            other => other.clone(),
+        let mode = if let Mode::Poison { .. } = mode {
+            Mode::Poison { ids: ids.into_iter().collect::<HashSet<_>>() }
+        } else if let Mode::RejectIds { marks, .. } = mode {
+            let ids = ids.into_iter().map(|id| (id, "publish failed".to_owned()));
+            Mode::RejectIds { ids: ids.collect::<HashMap<_, _>>(), marks: *marks }
+        } else {
+            mode.clone()
         };
         self.cloud.mode(mode).await;
         sleep(lasts).await;

@@ -267,10 +267,13 @@ fn is_of(arrival: &Arrival, reading: &Reading) -> bool {
         && payload.unit == reading.unit
 }
 
+/// An event as it came to the cloud: its place, its id, the time it is ordered by, and its number in the outbox.
+type Arrived = (usize, u128, i64, i64);
+
 /// Judges the order of the readings of each device. A reading may come late when it came in late; it must not come after
 /// a newer one that the engine took in later. A reading that the cloud had refused is excused.
 pub fn order(rows: &Rows, arrivals: &Arrivals, findings: &mut Findings) {
-    let mut lanes: HashMap<(&str, &str), Vec<(usize, u128, i64, i64)>> = HashMap::new();
+    let mut lanes: HashMap<(&str, &str), Vec<Arrived>> = HashMap::new();
     for ((tenant, id), arrival) in &arrivals.by_id {
         let is_watched = arrival.event_type == TELEMETRY_INGESTED && !arrival.was_refused;
         let Some(outgoing) = rows.outbox.get(&(tenant.clone(), *id)).filter(|_| is_watched) else { continue };
@@ -282,7 +285,7 @@ pub fn order(rows: &Rows, arrivals: &Arrivals, findings: &mut Findings) {
         findings.look(Rule::Order, lane.len());
         let mut newest = i64::MIN;
         for (at, (_, id, order, seq)) in lane.iter().enumerate() {
-            let overtaken_by = |earlier: &&(usize, u128, i64, i64)| earlier.2 > *order && earlier.3 > *seq;
+            let overtaken_by = |earlier: &&Arrived| earlier.2 > *order && earlier.3 > *seq;
             let other = if *order < newest { lane[..at].iter().find(overtaken_by) } else { None };
             if let Some((_, other, _, _)) = other {
                 let detail =
