@@ -15,12 +15,13 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
+use schema::clock::Clock;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::cloud::{SeenImage, SeenSession, Verdict};
 use crate::station::Weighed;
-use crate::{http, report};
+use crate::{http, report, run};
 
 use arrivals::Arrivals;
 use compare::Senders;
@@ -66,6 +67,8 @@ pub struct Settings {
     pub wait: Duration,
     /// Where the judgment is written as JSON.
     pub json: Option<PathBuf>,
+    /// Where it is written as a run, for a report and its thresholds.
+    pub run_file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -80,6 +83,7 @@ impl Settings {
 /// # Errors
 /// When something that was asked for cannot be read.
 pub async fn run(settings: &Settings) -> Result<bool> {
+    let started = Clock::system().now();
     let findings = judge(settings).await?;
     for line in findings.lines() {
         report::say(line);
@@ -87,6 +91,12 @@ pub async fn run(settings: &Settings) -> Result<bool> {
     if let Some(path) = &settings.json {
         let json = serde_json::to_vec_pretty(&findings).context("write the judgment as JSON")?;
         std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
+    }
+    if let Some(path) = &settings.run_file {
+        let mut run = run::Run::new("verify", started, Clock::system().now());
+        run.counts = findings.figures();
+        run.verdict = run::Verdict { passed: findings.is_good(), reasons: findings.first_differences() };
+        run.write(path)?;
     }
     Ok(findings.is_good())
 }

@@ -126,11 +126,12 @@ async fn a_whole_barn_is_good_and_a_row_that_was_deleted_by_hand_is_missed() {
     let court = Court::hear().await;
     let findings = court.findings().await;
     assert!(findings.is_good());
-    assert_eq!(findings.counts["stored"], 20);
+    assert_eq!((findings.counts["stored"], findings.figures()["lost"]), (20, 0));
     let lost = &court.sent[7];
     court.barn.db.execute(&format!("DELETE FROM telemetry_raw WHERE event_id = '{lost}'")).await;
     let findings = court.findings().await;
     assert_eq!(named(&findings, Rule::Kept), [lost]);
+    assert_eq!(findings.figures()["lost"], 1);
     assert!(!findings.is_good());
 }
 

@@ -73,11 +73,8 @@ impl Course {
         ] {
             file.settings.insert(name.to_owned(), value);
         }
-        file.counts =
-            self.findings.counts.iter().map(|(name, count)| (name.replace(' ', "_"), *count)).collect();
+        file.counts = self.findings.figures();
         file.counts.insert("faults".to_owned(), self.faults.len() as u64);
-        file.counts
-            .insert("differences".to_owned(), self.findings.checks.values().map(|it| it.differences).sum());
         file.series.clone_from(&self.series);
         for fault in &self.faults {
             let word = if fault.is_skipped { "skipped: " } else { "" };

@@ -67,6 +67,9 @@ pub(crate) struct VerifyArgs {
     /// Write the judgment as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write the judgment as a run, for report: --fail-if 'lost>0'.
+    #[arg(long)]
+    run_file: Option<PathBuf>,
 }
 
 impl VerifyArgs {
@@ -85,6 +88,7 @@ impl VerifyArgs {
             senders: Senders { unwatched: self.unwatched.into_iter().collect(), derives_values: false },
             wait: Duration::from_secs(self.wait_seconds.min(86_400)),
             json: self.json,
+            run_file: self.run_file,
         }
     }
 }

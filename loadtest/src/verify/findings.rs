@@ -169,6 +169,18 @@ impl Findings {
         all.take(SHOWN_MAX).map(line).collect()
     }
 
+    /// The figures of the judgment as a run file has them. `lost` are acknowledged messages that are in no state, or whose
+    /// event is not at the cloud.
+    #[must_use]
+    pub fn figures(&self) -> BTreeMap<String, u64> {
+        let mut figures: BTreeMap<_, _> =
+            self.counts.iter().map(|(name, count)| (name.replace(' ', "_"), *count)).collect();
+        let lost = self.differences(Rule::Kept).max(self.differences(Rule::Delivered));
+        figures.insert("lost".to_owned(), lost);
+        figures.insert("differences".to_owned(), self.checks.values().map(|check| check.differences).sum());
+        figures
+    }
+
     /// The judgment in words, line by line.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
