@@ -58,6 +58,7 @@ async fn retained_status_is_sent_on_subscribe_and_removed_by_an_empty_one() {
     tool.expect(&publish(STATUS, b"online", 1, 1, true)).await;
     tool.send(&puback(1)).await;
     device.send(&publish(STATUS, b"", 1, 3, true)).await;
+    arrivals.next().await.done();
     device.expect(&puback(3)).await;
     tool.expect(&publish(STATUS, b"", 1, 2, false)).await;
     assert!(arrivals.is_empty());
