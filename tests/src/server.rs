@@ -150,11 +150,7 @@ impl Server {
     /// # Panics
     /// When it does not run.
     pub fn freeze(&self) {
-        // The postmaster first, so that it starts no more children.
-        signal(self.pid(), Signal::STOP);
-        for child in children(self.pid()) {
-            signal(child, Signal::STOP);
-        }
+        freeze(self.pid());
     }
 
     /// Lets a frozen server go on.
@@ -162,10 +158,7 @@ impl Server {
     /// # Panics
     /// When it does not run.
     pub fn thaw(&self) {
-        for child in children(self.pid()) {
-            signal(child, Signal::CONT);
-        }
-        signal(self.pid(), Signal::CONT);
+        thaw(self.pid());
     }
 
     fn pid(&self) -> u32 {
@@ -183,6 +176,29 @@ impl Drop for Server {
             }
         }
     }
+}
+
+/// Freezes a process and those it has started.
+///
+/// # Panics
+/// When it does not run.
+pub fn freeze(pid: u32) {
+    // The parent first, so that it starts no more children.
+    signal(pid, Signal::STOP);
+    for child in children(pid) {
+        signal(child, Signal::STOP);
+    }
+}
+
+/// Lets a frozen process go on.
+///
+/// # Panics
+/// When it does not run.
+pub fn thaw(pid: u32) {
+    for child in children(pid) {
+        signal(child, Signal::CONT);
+    }
+    signal(pid, Signal::CONT);
 }
 
 /// The processes a process has started.

@@ -1,6 +1,7 @@
 //! Backups and restores that are cut off: by a kill, and by a disk that is full.
 
 use tests::engine::get;
+use tests::server::{freeze, thaw};
 use tests::volume::Volume;
 
 use super::*;
@@ -96,7 +97,10 @@ async fn a_box_whose_disk_a_backup_fills_works_again_by_itself() {
     let backup = command.spawn().expect("the program can be run");
     let draft = settings.data_dir().join("backup.draft");
     until("the copy is under way", async || draft.join("base").exists()).await;
+    let copying = backup.id().expect("it runs");
+    freeze(copying);
     volume.fill();
+    thaw(copying);
     let output = backup.wait_with_output().await.expect("it ends");
     assert_eq!(output.status.code(), Some(1), "{}", super::said(&output));
     assert!(super::said(&output).contains("No space left on device"), "{}", super::said(&output));
