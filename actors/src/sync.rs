@@ -11,6 +11,7 @@ pub mod cloud;
 pub mod course;
 mod monitor;
 mod partition;
+pub mod ports;
 pub mod sign;
 pub mod status;
 
@@ -19,9 +20,9 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use rand::Rng;
 use schema::clock::{Clock, Timestamp};
 use schema::store::outbox::LANE_GROUPS;
-use schema::store::outbox::slot::Slot;
 use schema::store::{Store, StoreError, cause, sync_state};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinSet;
@@ -31,6 +32,7 @@ use answer::{Answer, CLOUD_REQUEST_FAILED, RETRY_AFTER_MAX, Verdict};
 use cloud::{Cloud, CloudError, CloudSettings};
 use monitor::Monitor;
 use partition::Partition;
+use ports::{Database, Http, Ports};
 use status::{CloudView, SyncStatus};
 
 /// How long a trigger waits for its attempt at most.
@@ -81,14 +83,15 @@ pub struct SyncHub {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) settings: SyncSettings,
+    /// What the senders work on.
+    pub(crate) ports: Ports,
+    /// For the gauges.
     pub(crate) store: Store,
     pub(crate) clock: Clock,
-    /// `None` while nothing is to be sent.
-    pub(crate) cloud: Option<Cloud>,
+    /// Who is greeted; `None` while nothing is to be sent.
+    pub(crate) cloud: Option<Arc<Cloud>>,
     pub(crate) status: SyncStatus,
     seats: Vec<Seat>,
-    /// The name under which leases are held.
-    slot: Mutex<Option<Slot>>,
     /// Counts the attempts that were asked for.
     wanted: watch::Sender<u64>,
 }
@@ -140,24 +143,52 @@ impl SyncHub {
     pub fn new(settings: SyncSettings, store: Store, clock: Clock) -> Result<Self, CloudError> {
         let is_enabled = settings.is_sending && settings.cloud.is_some();
         let cloud = match &settings.cloud {
-            Some(cloud) if is_enabled => Some(Cloud::new(cloud, clock.clone())?),
+            Some(cloud) if is_enabled => Some(Arc::new(Cloud::new(cloud, clock.clone())?)),
             _ => None,
         };
+        let edge_id = settings.edge_id.clone();
+        let ports = Ports {
+            rows: Arc::new(Database { store: store.clone(), edge_id, slot: Mutex::default() }),
+            line: cloud.clone().map(|cloud| Arc::new(Http(cloud)) as Arc<dyn ports::Line>),
+            chance: Arc::new(|| rand::rng().random_range(0.5..=1.0)),
+        };
+        Ok(Self::of(settings, ports, cloud, store, clock))
+    }
+
+    /// Sending over a model of rows and line, under a clock that goes with tokio's time; its senders are
+    /// [`SyncHub::send`]. Nothing reaches `store`.
+    #[must_use]
+    pub fn simulated(settings: SyncSettings, ports: Ports, store: Store, clock: Clock) -> Self {
+        Self::of(settings, ports, None, store, clock)
+    }
+
+    fn of(
+        settings: SyncSettings,
+        ports: Ports,
+        cloud: Option<Arc<Cloud>>,
+        store: Store,
+        clock: Clock,
+    ) -> Self {
         let groups = usize::from(LANE_GROUPS.unsigned_abs());
         let partitions = settings.partitions.clamp(1, groups);
         let seat =
             |_| Seat { wake: Notify::new(), tried: watch::Sender::new(0), ends_at: watch::Sender::new(None) };
         let shared = Shared {
-            status: SyncStatus::new(is_enabled),
+            status: SyncStatus::new(ports.line.is_some()),
+            ports,
             seats: (0..partitions).map(seat).collect(),
-            slot: Mutex::default(),
             wanted: watch::Sender::new(0),
             settings,
             store,
             clock,
             cloud,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The work of one sender without its actor, until [`SyncHub::stop_by`].
+    pub fn send(&self, partition: usize) -> impl Future<Output = ()> + Send + use<> {
+        Partition::new(Arc::clone(&self.shared), partition).run()
     }
 
     /// How many [`SyncPartition`]s there are to start.
@@ -180,7 +211,7 @@ impl SyncHub {
     /// Has every sender make one attempt with what is due, pauses notwithstanding, and returns after it.
     /// `false` when that took too long; the attempts go on.
     pub async fn trigger(&self) -> bool {
-        if self.shared.cloud.is_none() {
+        if self.shared.ports.line.is_none() {
             return true;
         }
         let mut wanted = 0;
@@ -240,24 +271,18 @@ impl Shared {
         &self.seats[partition]
     }
 
-    /// The name under which leases are held; taken anew when the connection that holds it was lost.
+    /// The name under which leases are held.
     pub(crate) async fn holder(&self) -> Result<Arc<str>, StoreError> {
-        let mut slot = self.slot.lock().await;
-        if let Some(held) = slot.as_ref().filter(|slot| slot.is_held()) {
-            return Ok(held.name());
-        }
-        let taken = Slot::take(&self.store, &self.settings.edge_id).await?;
-        let name = taken.name();
-        *slot = Some(taken);
-        Ok(name)
+        self.ports.rows.holder().await
+    }
+
+    /// The `n`th wait in a row.
+    pub(crate) fn backoff(&self, n: u32) -> Duration {
+        backoff::wait_by(n, Duration::from_secs(self.settings.backoff_seconds_max), (self.ports.chance)())
     }
 
     pub(crate) fn wanted(&self) -> watch::Receiver<u64> {
         self.wanted.subscribe()
-    }
-
-    pub(crate) fn backoff_max(&self) -> Duration {
-        Duration::from_secs(self.settings.backoff_seconds_max)
     }
 
     /// The longest that a tenant pauses or a row waits, whoever says for how long.

@@ -25,6 +25,8 @@ enum Source {
     System,
     /// Microseconds since the epoch.
     Manual(Arc<AtomicI64>),
+    /// From when on, and since when by tokio's time.
+    Following(Timestamp, tokio::time::Instant),
 }
 
 impl Clock {
@@ -40,6 +42,12 @@ impl Clock {
         Self(Source::Manual(Arc::new(AtomicI64::new(start.timestamp_micros()))))
     }
 
+    /// A clock that goes with tokio's time from `start` on: in a paused runtime it stands still until everybody waits.
+    #[must_use]
+    pub fn following(start: Timestamp) -> Self {
+        Self(Source::Following(start, tokio::time::Instant::now()))
+    }
+
     /// The current time, cut to the microseconds the database keeps.
     #[must_use]
     pub fn now(&self) -> Timestamp {
@@ -50,6 +58,10 @@ impl Clock {
             )]
             Source::System => Utc::now().timestamp_micros(),
             Source::Manual(micros) => micros.load(Ordering::SeqCst),
+            Source::Following(start, since) => {
+                let passed = i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX);
+                start.timestamp_micros().saturating_add(passed)
+            }
         };
         DateTime::from_timestamp_micros(micros).expect("the machine's clock lies within chrono's range")
     }
@@ -60,7 +72,7 @@ impl Clock {
     /// On the system clock, which nobody can move.
     pub fn advance(&self, by: Duration) {
         match &self.0 {
-            Source::System => panic!("only a manual clock can be advanced"),
+            Source::System | Source::Following(..) => panic!("only a manual clock can be advanced"),
             Source::Manual(micros) => {
                 let step = by.num_microseconds().expect("a step fits into 292,000 years");
                 micros.fetch_add(step, Ordering::SeqCst);

@@ -36,6 +36,7 @@ mod retention;
 mod runway;
 mod schemathesis;
 mod session;
+mod simulation;
 mod status;
 mod store;
 mod storm;

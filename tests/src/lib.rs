@@ -21,6 +21,7 @@ pub mod rabbitmq;
 pub mod raw;
 pub mod server;
 pub mod settings;
+pub mod simulation;
 pub mod site;
 pub mod stations;
 pub mod volume;

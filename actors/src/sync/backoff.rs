@@ -7,7 +7,13 @@ use rand::Rng;
 /// The wait after the `n`th failure in a row, `n` from 1.
 #[must_use]
 pub fn wait(n: u32, cap: Duration) -> Duration {
-    whole(n, cap).mul_f64(rand::rng().random_range(0.5..=1.0))
+    wait_by(n, cap, rand::rng().random_range(0.5..=1.0))
+}
+
+/// The same by a chance from 0.5 to 1.
+#[must_use]
+pub fn wait_by(n: u32, cap: Duration, chance: f64) -> Duration {
+    whole(n, cap).mul_f64(chance.clamp(0.5, 1.0))
 }
 
 /// The longest that [`wait`] can be.

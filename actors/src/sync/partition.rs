@@ -76,7 +76,7 @@ impl Partition {
 
     /// Runs until it is stopped.
     pub(super) async fn run(mut self) {
-        if self.shared.cloud.is_none() {
+        if self.shared.ports.line.is_none() {
             return self.wait_for_end().await;
         }
         self.take_back().await;
@@ -125,19 +125,17 @@ impl Partition {
 
     async fn release_mine(&self) -> Result<u64, StoreError> {
         let holder = self.shared.holder().await?;
-        let work = async |conn: &mut _| claim::release_mine(conn, &holder, &self.groups).await;
-        self.shared.store.run("release_mine", work).await
+        self.shared.ports.rows.release_mine(&holder, &self.groups).await
     }
 
     /// Gives every tenant with due rows a turn, and those with much to send many.
     async fn round(&mut self, ignores_pauses: bool) -> Result<Round, StoreError> {
         let now = self.shared.clock.now();
         let (groups, lease_max, pause_max) = (&self.groups, self.shared.lease(), self.shared.wait_max());
-        let work = async |conn: &mut _| claim::due_tenants(conn, groups, now, lease_max).await;
-        let (mut tenants, paused): (Vec<DueTenant>, Vec<DueTenant>) =
-            self.shared.store.run("due_tenants", work).await?.into_iter().partition(|tenant| {
-                ignores_pauses || tenant.paused_until.is_none_or(|until| is_due(until, now, pause_max))
-            });
+        let found = self.shared.ports.rows.due_tenants(groups, now, lease_max).await?;
+        let (mut tenants, paused): (Vec<DueTenant>, Vec<DueTenant>) = found.into_iter().partition(|tenant| {
+            ignores_pauses || tenant.paused_until.is_none_or(|until| is_due(until, now, pause_max))
+        });
         let mut round = Round::default();
         if tenants.is_empty() {
             let first = paused.iter().filter_map(|tenant| tenant.paused_until).min();
@@ -217,8 +215,7 @@ impl Partition {
                 events_max: settings.batch_events_max,
                 bytes_max: settings.batch_bytes_max,
             };
-            let work = async |conn: &mut _| claim::claim(conn, &request).await;
-            let claimed = self.shared.store.run("claim", work).await?;
+            let claimed = self.shared.ports.rows.claim(&request).await?;
             let has_reached_the_end = self.window_rows >= WINDOW_ROWS_MAX;
             self.window_rows = if claimed.is_window_short {
                 (self.window_rows * WINDOW_GROWTH).min(WINDOW_ROWS_MAX)
@@ -272,12 +269,14 @@ impl Partition {
             }
         };
         let tried = *shared.seat(self.number).tried.borrow();
+        // In a fixed order, so that a simulated life can be lived again.
         tokio::select! {
-            () = tokio::time::sleep_until(at) => {}
-            () = woken => {}
+            biased;
             // The senders of both live in the hub, which this partition shares.
-            _ = self.wanted.wait_for(|wanted| *wanted > tried) => {}
             _ = self.ends_at.wait_for(Option::is_some) => {}
+            _ = self.wanted.wait_for(|wanted| *wanted > tried) => {}
+            () = woken => {}
+            () = tokio::time::sleep_until(at) => {}
         }
     }
 

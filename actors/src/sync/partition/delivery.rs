@@ -6,8 +6,8 @@ use std::time::Duration;
 use schema::id::Uuid;
 use schema::metrics;
 use schema::store::cause;
-use schema::store::outbox::claim::{self, Batch, ClaimedEvent};
-use schema::store::outbox::settle::{Failure, Fate, Rejection, Settlement, settle};
+use schema::store::outbox::claim::{Batch, ClaimedEvent};
+use schema::store::outbox::settle::{Failure, Fate, Rejection, Settlement};
 use schema::store::sync_state::Change;
 use schema::wire::batch::{self, MISSING_PREFIX};
 use tokio::sync::watch;
@@ -18,7 +18,7 @@ use crate::sync::answer::{
     Answer, CLOUD_BATCH_REJECTED, CLOUD_EVENT_REJECTED, Kind, Refused, Trouble, Verdict, decide,
 };
 use crate::sync::course::{Course, Refusal, Step};
-use crate::sync::{SETTLE_GRACE, Shared, backoff};
+use crate::sync::{SETTLE_GRACE, Shared};
 
 /// Why an event waits for a person: it was rejected too often.
 const MAX_REJECTIONS: &str = "max_rejections";
@@ -120,7 +120,7 @@ impl<'a> Delivery<'a> {
 
     async fn post(&mut self, body: String, events: Option<usize>) -> Waited<Answer> {
         let (shared, batch) = (self.shared, self.batch);
-        let Some(cloud) = &shared.cloud else { return Waited::Stopped };
+        let Some(line) = &shared.ports.line else { return Waited::Stopped };
         let is_whole = events == Some(batch.events.len());
         // Halves and empty batches are other requests to the cloud than the whole.
         let request_id = if is_whole { batch.id } else { schema::id::new_id() };
@@ -129,7 +129,7 @@ impl<'a> Delivery<'a> {
             metrics::sync_batch_events().record(events as f64);
             metrics::sync_batch_bytes().record(body.len() as f64);
         }
-        self.wait(cloud.post(&batch.tenant_id, request_id, body)).await
+        self.wait(line.post(&batch.tenant_id, request_id, body)).await
     }
 
     /// Waits for an answer and keeps the lease meanwhile.
@@ -158,8 +158,7 @@ impl<'a> Delivery<'a> {
     async fn renew(&mut self) {
         self.renew_at = Instant::now() + half_lease(self.shared);
         let expires_at = self.shared.clock.now() + self.shared.lease();
-        let work = async |conn: &mut _| claim::renew(conn, self.batch, expires_at).await;
-        match self.shared.store.run("renew", work).await {
+        match self.shared.ports.rows.renew(self.batch, expires_at).await {
             Ok(true) => {}
             Ok(false) => {
                 tracing::warn!(batch_id = %self.batch.id, "the lease of a batch has gone to another engine")
@@ -250,7 +249,7 @@ impl<'a> Delivery<'a> {
         } else if count >= settings.rejections_max {
             Fate::Failed { reason: MAX_REJECTIONS }
         } else {
-            let wait = backoff::wait(count, self.shared.backoff_max());
+            let wait = self.shared.backoff(count);
             Fate::Retry { at: self.shared.clock.now() + wait }
         };
         Rejection {
@@ -287,7 +286,7 @@ impl<'a> Delivery<'a> {
         let shared = self.shared;
         let now = shared.clock.now();
         let n = u32::try_from(self.failures_before).unwrap_or(0).saturating_add(1);
-        let wait = trouble.wait.unwrap_or_else(|| backoff::wait(n, shared.backoff_max()));
+        let wait = trouble.wait.unwrap_or_else(|| shared.backoff(n));
         metrics::sync_send_failure(trouble.kind.as_str()).increment(1);
         if let Some(skew_ms) = trouble.skew_ms {
             tell_skew(skew_ms);
@@ -345,8 +344,7 @@ impl<'a> Delivery<'a> {
         let mut delay = RETRY_DELAY;
         loop {
             let now = shared.clock.now();
-            let work = async |conn: &mut _| settle(conn, &batch.tenant_id, batch.id, settlement, now).await;
-            let error = match shared.store.run("settle", work).await {
+            let error = match shared.ports.rows.settle(batch, settlement, now).await {
                 Ok(settled) => return Some(settled.acked.len() as u64),
                 Err(error) => error,
             };
