@@ -7,6 +7,8 @@ MODEL_VENV := target/venv-model
 CARGO_DENY := target/tools/bin/cargo-deny
 DEPLOY_TOOLS := target/tools/deploy
 DATA_DIR ?=
+# Most tests wait for a server, a clock or each other: two for each core keep it busy.
+TEST_THREADS ?= $(shell echo $$(($$(nproc) * 2)))
 PREBUILT = $(and $(wildcard target/release/farmiq-edge),$(wildcard target/release/farmiq-loadtest))
 # The target of a program that needs no library of the system: with musl where Rust's library for it is installed, otherwise with
 # glibc, which is linked in as well (its resolver knows files and DNS by itself since 2.34).
@@ -26,7 +28,7 @@ up: $(if $(PREBUILT),to-open,to-run) ## Run the engine, a pretend cloud and a si
 test: to-test $(VENV)/.ready $(NODE)/.ready ## Run all tests with what they need
 	@tests/previous-program
 	cargo build --workspace --all-targets
-	tests/with-postgres cargo nextest run --workspace
+	tests/with-postgres cargo nextest run --workspace --test-threads $(TEST_THREADS)
 
 test-large: to-test ## Run what is too large for every day: 5,000 encrypted connections through kills and outages
 	cargo build --workspace --all-targets
