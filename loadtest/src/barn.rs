@@ -39,10 +39,6 @@ pub use subscriber::Subscribers;
 const WINDOW: usize = 20;
 /// How long deliveries are waited for after the devices left.
 const DELIVERY_WAIT: Duration = Duration::from_secs(5);
-/// How long the metrics of the engine may take.
-const SCRAPE_WAIT_MAX: Duration = Duration::from_millis(500);
-/// How often they are asked for.
-const SCRAPE_EVERY: Duration = Duration::from_secs(1);
 /// Refused devices that are named one by one.
 const NAMED_MAX: usize = 10;
 
@@ -180,7 +176,7 @@ impl Life<'_> {
                 self.wait_for_deliveries(stop).await;
                 Ok::<(), anyhow::Error>(())
             };
-            self.watch(work, &mut live, &mut watched).await
+            watched.beside(work, &self.meter, &self.books.timeline, &mut live).await
         };
         end.send_replace(true);
         while let Some(listener) = listeners.join_next().await {
@@ -262,29 +258,6 @@ impl Life<'_> {
     fn expected(&self, subscribers: &Subscribers) -> u64 {
         let each = if subscribers.is_shared { 1 } else { subscribers.count as u64 };
         self.books.telemetry_acknowledged.load(Ordering::Relaxed) * each
-    }
-
-    async fn watch<T>(&self, work: impl Future<Output = T>, live: &mut Live, watched: &mut Watched) -> T {
-        tokio::pin!(work);
-        let mut redraw = tokio::time::interval(report::REDRAW_EVERY);
-        let mut scrape = tokio::time::interval(SCRAPE_EVERY);
-        loop {
-            tokio::select! {
-                done = &mut work => return done,
-                _ = scrape.tick() => {
-                    // A metric that cannot be had leaves a hole in the curve.
-                    drop(tokio::time::timeout(SCRAPE_WAIT_MAX, watched.scrape()).await);
-                }
-                _ = redraw.tick() => {
-                    if let Some(error) = self.meter.take_error() {
-                        live.keep(&format!("connection lost: {error}"));
-                    }
-                    self.books.timeline.tick(|since| watched.usage(since));
-                    let elapsed = self.books.timeline.started().elapsed();
-                    live.show(self.meter.acknowledged(), &report::publish_line(&self.meter, elapsed));
-                }
-            }
-        }
     }
 
     fn conclude(&self, began_at: Timestamp) -> Result<bool> {

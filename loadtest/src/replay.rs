@@ -35,10 +35,6 @@ use player::{Player, Queue, Shared};
 use rewrite::copy_name;
 use scan::Scan;
 
-/// How often the metrics of the engine are asked for.
-const SCRAPE_EVERY: Duration = Duration::from_secs(1);
-/// How long they may take: the play stands still meanwhile, and is read two seconds ahead.
-const SCRAPE_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Devices that are named one by one.
 const NAMED_MAX: usize = 10;
 
@@ -172,7 +168,7 @@ impl Play<'_> {
             self.wait_for_answers(&mut devices, stop.clone()).await?;
             fed
         };
-        let fed = self.watch(work, &meter, &mut live, &mut watched).await;
+        let fed = watched.beside(work, &meter, &self.shared.timeline, &mut live).await;
         // Whoever still waits for an answer is told to leave; the publisher then waits for a bounded time.
         end.send_replace(true);
         while let Some(device) = devices.join_next().await {
@@ -242,36 +238,6 @@ impl Play<'_> {
             answered = everyone => answered,
             () = tokio::time::sleep(self.settings.drain_wait) => Ok(()),
             _ = stop.wait_for(|is_stopped| *is_stopped) => Ok(()),
-        }
-    }
-
-    /// Shows how it goes meanwhile, and watches the processes.
-    async fn watch<T>(
-        &self,
-        work: impl Future<Output = T>,
-        meter: &Meter,
-        live: &mut Live,
-        watched: &mut Watched,
-    ) -> T {
-        tokio::pin!(work);
-        let mut redraw = tokio::time::interval(report::REDRAW_EVERY);
-        let mut scrape = tokio::time::interval(SCRAPE_EVERY);
-        loop {
-            tokio::select! {
-                done = &mut work => return done,
-                _ = scrape.tick() => {
-                    // A metric that cannot be had leaves a hole in the curve.
-                    drop(tokio::time::timeout(SCRAPE_WAIT_MAX, watched.scrape()).await);
-                }
-                _ = redraw.tick() => {
-                    if let Some(error) = meter.take_error() {
-                        live.keep(&format!("connection lost: {error}"));
-                    }
-                    self.shared.timeline.tick(|since| watched.usage(since));
-                    let elapsed = self.shared.timeline.started().elapsed();
-                    live.show(meter.acknowledged(), &report::publish_line(meter, elapsed));
-                }
-            }
         }
     }
 

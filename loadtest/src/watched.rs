@@ -9,7 +9,14 @@ use hyper::Request;
 
 use crate::bench::process;
 use crate::http;
-use crate::timeline::Usage;
+use crate::publisher::Meter;
+use crate::report::{self, Live};
+use crate::timeline::{Timeline, Usage};
+
+/// How often the metrics of the engine are asked for.
+const SCRAPE_EVERY: Duration = Duration::from_secs(1);
+/// How long they may take: a play stands still meanwhile, and is read two seconds ahead.
+const SCRAPE_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// What to watch.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +45,36 @@ impl Watched {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self { settings, ..Self::default() }
+    }
+
+    /// Does some work; shows meanwhile how it goes, and notes what the processes use.
+    pub async fn beside<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        meter: &Meter,
+        timeline: &Timeline,
+        live: &mut Live,
+    ) -> T {
+        tokio::pin!(work);
+        let mut redraw = tokio::time::interval(report::REDRAW_EVERY);
+        let mut scrape = tokio::time::interval(SCRAPE_EVERY);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = scrape.tick() => {
+                    // A metric that cannot be had leaves a hole in the curve.
+                    drop(tokio::time::timeout(SCRAPE_WAIT_MAX, self.scrape()).await);
+                }
+                _ = redraw.tick() => {
+                    if let Some(error) = meter.take_error() {
+                        live.keep(&format!("connection lost: {error}"));
+                    }
+                    timeline.tick(|since| self.usage(since));
+                    let elapsed = timeline.started().elapsed();
+                    live.show(meter.acknowledged(), &report::publish_line(meter, elapsed));
+                }
+            }
+        }
     }
 
     /// Memory and CPU of each since the last call, so much time ago. A process that is gone is left out.
