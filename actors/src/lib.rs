@@ -7,6 +7,7 @@
 pub mod access;
 pub mod address;
 pub mod aggregate;
+pub mod alarm;
 pub mod allowlist;
 pub mod budget;
 pub mod chore;

@@ -284,6 +284,8 @@ catalog! {
     counter retention_emergency_tables() = "retention.emergency_tables";
     /// Seconds since the moment that the last backup of this box shows; left out while there is none.
     gauge backup_age_seconds() = "backup.age_seconds";
+    /// Messages about alarms by kind of way, and what became of them: told, or why not.
+    counter alarm_tellings_total(way: &'static str, result: &'static str) = "alarm.tellings_total";
     /// Actors that were restarted after a failure, by kind.
     counter engine_restarts(actor: &'static str) = "engine.restarts";
     /// Times the wall clock was set, by direction: `ahead` or `back`.
