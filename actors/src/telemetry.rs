@@ -2,10 +2,11 @@
 //!
 //! Owns: the units of work that are not committed yet.
 //! Accepts: `Put` from devices and HTTP, `Flush` and `Committed` from itself.
-//! Sends: a wake-up to the sync partitions after each commit.
+//! Sends: a wake-up to the sync partitions after each commit, and what is new to whoever listens.
 //! Dies: of a bug only; what it held is handed back to the door and delivered again.
 
 mod commit;
+pub mod tap;
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -34,6 +35,7 @@ use crate::ending::Ending;
 use crate::ingress::stats::IngressStats;
 use crate::sync::SyncWake;
 use crate::telemetry::commit::{Committed, Committer, Part};
+use crate::telemetry::tap::{Fresh, Tap};
 
 /// Rows in one commit at most.
 pub const BATCH_ROWS_MAX: usize = 1000;
@@ -247,6 +249,11 @@ impl Unit {
             Self::Refusal(_) | Self::Counted { .. } => false,
         }
     }
+
+    /// Whether listeners are told of it, by whether its key is new; a state has none and is told each time.
+    fn is_fresh(&self, is_new: bool) -> bool {
+        self.is_taken() && (is_new || self.key().is_none())
+    }
 }
 
 /// The actor; see the head of this file.
@@ -280,6 +287,8 @@ pub struct Args {
     pub stats: Arc<IngressStats>,
     /// Told that there may be new outbox rows.
     pub wake_sync: SyncWake,
+    /// Told of what is new after each commit.
+    pub tap: Tap,
     /// How long dedupe marks live.
     pub dedupe_ttl: chrono::Duration,
     /// This writer's number.
@@ -458,20 +467,30 @@ impl State {
     }
 
     fn acknowledge_all(&mut self, puts: Vec<Put>, committed: Committed) {
-        let Committed { stored, readings, conflicts } = committed;
+        let Committed { stored, is_new, stored_at, readings, conflicts } = committed;
         self.failures = 0;
         self.args.database.works();
         if conflicts > 0 {
             metrics::ingress_dedupe_conflict(Kind::Telemetry).increment(conflicts);
         }
         metrics::telemetry_stored().increment(readings);
+        let is_heard = self.args.tap.is_open();
+        let (mut units, mut is_new) = (Vec::new(), is_new.into_iter());
         for (put, stored) in puts.into_iter().zip(stored) {
-            self.acknowledge(put, stored);
+            let came = self.acknowledge(put, stored);
+            if is_heard {
+                let fresh = came.into_iter().zip(&mut is_new).filter(|(unit, is_new)| unit.is_fresh(*is_new));
+                units.extend(fresh.map(|(unit, _)| unit));
+            }
         }
         self.args.wake_sync.wake();
+        if !units.is_empty() {
+            self.args.tap.tell(Fresh { units, stored_at });
+        }
     }
 
-    fn acknowledge(&self, put: Put, stored: Stored) {
+    /// Acknowledges a put and gives back what it held.
+    fn acknowledge(&self, put: Put, stored: Stored) -> Vec<Unit> {
         let first = put.units.first();
         let is_refusal = first.is_some_and(|unit| unit.outcome() == Some(Outcome::Refused));
         if first.is_some_and(Unit::is_taken) {
@@ -488,6 +507,7 @@ impl State {
                 drop(reply.send(Ok(stored)));
             }
         }
+        put.units
     }
 }
 

@@ -19,6 +19,7 @@ use actors::retention::RetentionHub;
 use actors::session::Sessions;
 use actors::sync::SyncHub;
 use actors::telemetry::TelemetryWriters;
+use actors::telemetry::tap::Tap;
 use actors::wake::Wake;
 use broker::guesses::Guesses;
 use schema::clock::Clock;
@@ -60,6 +61,8 @@ pub struct Parts {
     pub signs_of_life: SignsOfLife,
     /// Where units of work go.
     pub writers: TelemetryWriters,
+    /// Where they tell what is new after each commit.
+    pub tap: Tap,
     /// Where orders of weighing sessions go.
     pub sessions: Sessions,
     /// Wakes the watcher of images.

@@ -63,6 +63,7 @@ use actors::sync::cloud::CloudSettings;
 use actors::sync::sign::CloudAuth;
 use actors::sync::{self, SyncHub, SyncPartition, SyncSettings};
 use actors::tallies::Tallies;
+use actors::telemetry::tap::Tap;
 use actors::telemetry::{self, TelemetryWriter, TelemetryWriters};
 use actors::wake::Wake;
 use anyhow::{Context, bail};
@@ -154,6 +155,7 @@ impl Parts {
                 Duration::from_secs(config.device.last_seen_write_seconds),
             ),
             writers: TelemetryWriters::new(config.telemetry.writers, clock.clone()),
+            tap: Tap::default(),
             sessions: Sessions::default(),
             media_wake: Wake::default(),
             stats: Arc::new(IngressStats::new(clock.now())),
@@ -571,6 +573,7 @@ fn telemetry_writers(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
             database: parts.database.clone(),
             stats: Arc::clone(&parts.stats),
             wake_sync: parts.sync.waker(),
+            tap: parts.tap.clone(),
             dedupe_ttl,
             shard: shard_of(&config.edge.id, shard),
         };

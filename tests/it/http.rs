@@ -8,6 +8,7 @@ use actors::flock::keeper::FlockKeeper;
 use actors::last_seen::SignsOfLife;
 use actors::retention::RetentionHub;
 use actors::supervisor::{ChildSpec, Supervised};
+use actors::telemetry::tap::Tap;
 use actors::telemetry::{self, TelemetryWriter};
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -42,6 +43,7 @@ struct Face {
     allowlist: Allowlist,
     signs_of_life: SignsOfLife,
     keeper: FlockKeeper,
+    tap: Tap,
 }
 
 fn key(key: &str, role: Role, tenants: &[&str]) -> OperatorKey {
@@ -78,6 +80,7 @@ impl Face {
             database: parts.database.clone(),
             stats: Arc::clone(&parts.stats),
             wake_sync: parts.sync.waker(),
+            tap: parts.tap.clone(),
             dedupe_ttl: chrono::Duration::hours(72),
             shard: 0,
         };
@@ -92,7 +95,8 @@ impl Face {
         let state = AppState::of(&config, &parts).expect("no key files");
         let keeper = FlockKeeper::new(parts.store.clone(), parts.clock.clone(), parts.sync.waker());
         let (retention, allowlist, signs_of_life) = (parts.retention, parts.allowlist, parts.signs_of_life);
-        Self { db, router: router(state), writers, retention, allowlist, signs_of_life, keeper }
+        let tap = parts.tap;
+        Self { db, router: router(state), writers, retention, allowlist, signs_of_life, keeper, tap }
     }
 
     async fn end(self) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use schema::clock::Clock;
+use schema::clock::{Clock, Timestamp};
 use schema::store::device::{Seen, StatusReport};
 use schema::store::flock::signal;
 use schema::store::ledger::{self, Arrivals, Inbound};
@@ -43,6 +43,10 @@ pub(super) struct Part {
 pub(super) struct Committed {
     /// What became of each put, in their order.
     pub(super) stored: Vec<Stored>,
+    /// Which units were stored now, all puts behind each other.
+    pub(super) is_new: Vec<bool>,
+    /// When they were stored.
+    pub(super) stored_at: Timestamp,
     /// Readings that are new.
     pub(super) readings: u64,
     /// Duplicates whose body or topic differs from what was stored.
@@ -77,10 +81,10 @@ impl Committer {
     }
 
     async fn commit_part(&self, puts: &[Put]) -> Result<Committed, StoreError> {
-        let written = self.write(&Rows::of(puts)).await?;
-        let (stored, duplicates) = written.outcomes(puts);
+        let Written { is_new, stored_at, readings } = self.write(&Rows::of(puts)).await?;
+        let (stored, duplicates) = outcomes(puts, &is_new);
         let conflicts = self.count_conflicts(&duplicates).await;
-        Ok(Committed { stored, readings: written.readings, conflicts })
+        Ok(Committed { stored, is_new, stored_at, readings, conflicts })
     }
 
     /// Nearly every reading is new: a batch is written without looking for what was stored before, and once more with a look
@@ -120,31 +124,30 @@ impl Committer {
 /// What was written, by position of the units in the batch.
 struct Written {
     is_new: Vec<bool>,
+    stored_at: Timestamp,
     readings: u64,
 }
 
-impl Written {
-    /// What became of each put, and the keys of the units that had been seen before.
-    fn outcomes<'a>(&self, puts: &'a [Put]) -> (Vec<Stored>, Vec<[&'a str; 4]>) {
-        let mut duplicates = Vec::new();
-        let mut is_new = self.is_new.iter();
-        let outcome = |put: &'a Put| {
-            let mut stored = Stored::default();
-            for (unit, is_new) in put.units.iter().zip(&mut is_new) {
-                match unit.key() {
-                    Some(key) if !is_new => {
-                        stored.duplicates += 1;
-                        duplicates.push(key);
-                    }
-                    Some(_) => stored.new += 1,
-                    None if unit.is_taken() => stored.new += 1,
-                    None => {}
+/// What became of each put, and the keys of the units that had been seen before.
+fn outcomes<'a>(puts: &'a [Put], is_new: &[bool]) -> (Vec<Stored>, Vec<[&'a str; 4]>) {
+    let mut duplicates = Vec::new();
+    let mut is_new = is_new.iter();
+    let outcome = |put: &'a Put| {
+        let mut stored = Stored::default();
+        for (unit, is_new) in put.units.iter().zip(&mut is_new) {
+            match unit.key() {
+                Some(key) if !is_new => {
+                    stored.duplicates += 1;
+                    duplicates.push(key);
                 }
+                Some(_) => stored.new += 1,
+                None if unit.is_taken() => stored.new += 1,
+                None => {}
             }
-            stored
-        };
-        (puts.iter().map(outcome).collect(), duplicates)
-    }
+        }
+        stored
+    };
+    (puts.iter().map(outcome).collect(), duplicates)
 }
 
 /// The units of a batch by table, each with its position. Of equal keys only the first is written.
@@ -271,6 +274,6 @@ impl<'a> Rows<'a> {
             store::reject::record(conn, &self.refusals).await?;
         }
         ledger::count(conn, &self.settled, at.now).await?;
-        Ok(Written { is_new, readings: stored })
+        Ok(Written { is_new, stored_at: at.now, readings: stored })
     }
 }

@@ -1,5 +1,7 @@
 //! Readings that come by HTTP.
 
+use actors::telemetry::Unit;
+use actors::telemetry::tap::Heard;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
@@ -45,6 +47,30 @@ async fn accepted_events_are_stored_once_and_queued_once() {
     );
     assert_eq!(count(&face, "telemetry_raw WHERE event_id = 'e-1' AND metric_value = 25.5").await, 1);
     assert_eq!(count(&face, &format!("ingress_dedupe WHERE topic = 'http:{URI}'")).await, 2);
+    face.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_new_is_told_once_and_after_its_commit() {
+    let face = face().await;
+    let mut listener = face.tap.listen();
+    let body = json!({"events": [event("e-1", "d-001", 25.5), event("e-1", "d-001", 27.0), {"event_id": 7}]});
+    for _ in 0..2 {
+        face.post(URI, &[], &body).await;
+    }
+    face.post(URI, &[], &json!({"events": [event("e-1", "d-001", 25.5), event("e-2", "d-001", 26.0)]})).await;
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        let Some(Heard::Fresh(fresh)) = listener.next().await else { panic!("nothing is missed") };
+        let condition = format!("telemetry_raw WHERE ingested_at = '{}'", fresh.stored_at);
+        assert_eq!(count(&face, &condition).await, 1, "{condition}");
+        for unit in &fresh.units {
+            let Unit::Reading(reading) = unit else { panic!("{unit:?}") };
+            told.push((reading.event_id.clone(), reading.value));
+        }
+    }
+    assert_eq!(told, [("e-1".to_owned(), 25.5), ("e-2".to_owned(), 26.0)]);
+    assert!(listener.try_next().is_none());
     face.end().await;
 }
 
