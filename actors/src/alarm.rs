@@ -1,3 +1,9 @@
 //! Alarms: what is wrong with the birds' air, water and light, and who must know.
 
+pub mod escalation;
+pub mod flood;
+pub mod probe;
+pub mod rule;
+pub mod starting;
+pub mod state;
 pub mod way;

@@ -18,6 +18,7 @@ macro_rules! row_of {
 
 pub mod access;
 pub mod aggregate;
+pub mod alarm;
 pub mod audit;
 pub mod bench;
 pub mod clock;
@@ -65,6 +66,10 @@ use crate::store::link::Link;
 /// Every statement with its name, so that a test can prepare each against the migrated schema.
 pub const STATEMENTS: &[&[&str]] = &[
     aggregate::STATEMENTS,
+    alarm::STATEMENTS,
+    alarm::rule::STATEMENTS,
+    alarm::scene::STATEMENTS,
+    alarm::telling::STATEMENTS,
     audit::STATEMENTS,
     bench::STATEMENTS,
     clock::STATEMENTS,
