@@ -2,8 +2,11 @@
 
 pub mod escalation;
 pub mod flood;
+pub mod guard;
+pub mod heartbeat;
 pub mod probe;
 pub mod rule;
 pub mod starting;
 pub mod state;
+pub mod trouble;
 pub mod way;

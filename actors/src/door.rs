@@ -10,7 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use broker::{Addresses, Door, DoorParts, DoorSettings, DoorStats, Identity, Link, LinkParts, LinkSettings};
+use broker::{
+    Addresses, Door, DoorParts, DoorSettings, DoorStats, Identity, Link, LinkParts, LinkSettings,
+    NotPublished,
+};
+use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
 
@@ -35,7 +39,16 @@ pub struct WayInView {
 struct View {
     stats: Arc<DoorStats>,
     addresses: Addresses,
-    door: Option<Arc<Door>>,
+    open: Open,
+}
+
+impl View {
+    fn door(&self) -> Option<&Arc<Door>> {
+        match &self.open {
+            Open::Door(door) => Some(door),
+            Open::Link(_) => None,
+        }
+    }
 }
 
 impl WayInView {
@@ -50,15 +63,27 @@ impl WayInView {
     #[must_use]
     pub fn keeps_sessions(&self) -> Option<bool> {
         let view = self.current.load();
-        let view = view.as_deref().filter(|view| view.door.is_some())?;
+        let view = view.as_deref().filter(|view| view.door().is_some())?;
         Some(view.stats.keeps_sessions())
     }
 
     /// Has the door judge its connections again, all or those of one device; with an external broker there are none.
     pub async fn recheck(&self, of: Option<&Identity>) {
-        let door = self.current.load().as_deref().and_then(|view| view.door.clone());
+        let door = self.current.load().as_deref().and_then(|view| view.door().cloned());
         if let Some(door) = door {
             door.recheck(of).await;
+        }
+    }
+
+    /// Publishes what the engine itself has to say, at QoS 1 and retained.
+    ///
+    /// # Errors
+    /// While the way in is not open, or the external broker is away.
+    pub fn publish(&self, topic: &str, payload: Bytes) -> Result<(), NotPublished> {
+        match self.current.load().as_deref().map(|view| &view.open) {
+            Some(Open::Door(door)) => door.publish(topic, payload),
+            Some(Open::Link(link)) => link.publish(topic, payload),
+            None => Err(NotPublished),
         }
     }
 
@@ -179,15 +204,11 @@ async fn open(
             (Open::Link(Arc::new(link)), stats, Addresses::default())
         }
     };
-    let door = match &open {
-        Open::Door(door) => Some(Arc::clone(door)),
-        Open::Link(_) => None,
-    };
     let (run, ending) = (open.clone().run(), Ending::new(myself, Msg::Ended));
     running.spawn(async move {
         let _ending = ending;
         run.await;
     });
-    args.view.current.store(Some(Arc::new(View { stats, addresses, door })));
+    args.view.current.store(Some(Arc::new(View { stats, addresses, open: open.clone() })));
     Ok(open)
 }

@@ -9,6 +9,7 @@ use broker::{Delivery, Intake, Verdict};
 use schema::wire::reject::{Reason, Reject};
 use schema::wire::topic::{Kind, Topic};
 
+use crate::alarm::way::siren::{SIREN_EVENTS, SirenDesk};
 use crate::device::{self, DeviceContext, DeviceKey, Devices};
 use crate::directory::Children;
 
@@ -18,11 +19,24 @@ pub struct Ingress {
     pub context: Arc<DeviceContext>,
     /// Where the devices live.
     pub devices: Children<Devices>,
+    /// Where sirens answer.
+    pub sirens: SirenDesk,
 }
 
 impl Intake for Ingress {
     fn take(&self, delivery: Delivery) {
+        if let (Verdict::Admitted, Some(topic)) = (&delivery.verdict, &delivery.parsed) {
+            self.sirens.hear(topic, &delivery.payload, &self.context.clock);
+        }
         self.deliver(delivery);
+    }
+
+    fn overhear(&self, topic: &str, payload: &[u8]) {
+        if topic.contains(SIREN_EVENTS)
+            && let Ok(topic) = Topic::parse(topic)
+        {
+            self.sirens.hear(&topic, payload, &self.context.clock);
+        }
     }
 }
 

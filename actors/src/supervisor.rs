@@ -1,7 +1,7 @@
 //! The supervisor: a fixed list of children, one for one, with restart intensity and backoff.
 //!
 //! Owns: its children's lives.
-//! Accepts: `Restart` from itself, `Shutdown` from its owner.
+//! Accepts: `Restart` from itself, `Shutdown` from its owner, `Answer` from whoever asks whether it lives.
 //! Sends: nothing.
 //! Dies: when its children fail more often than [`RESTARTS_MAX`] times in [`RESTART_WINDOW`].
 
@@ -75,6 +75,11 @@ pub enum Msg {
         /// Its place in the list.
         index: usize,
     },
+    /// Say which child is dead, if one is.
+    Answer {
+        /// Its name.
+        reply: RpcReplyPort<Option<String>>,
+    },
     /// Stop the children in reverse order, each with what is left of the time, then stop.
     Shutdown {
         /// For all children together.
@@ -118,6 +123,12 @@ impl Supervised {
         let _ = (&mut self.ended).await;
     }
 
+    /// By which others see whether it lives.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        Pulse(self.actor.clone())
+    }
+
     /// Stops the children in reverse order.
     pub async fn shut_down(self, deadline: Duration) {
         let (done, answer) = ractor::concurrency::oneshot();
@@ -126,6 +137,20 @@ impl Supervised {
             let _ = answer.await;
         }
         let _ = self.ended.await;
+    }
+}
+
+/// Asks a supervisor whether it lives.
+#[derive(Clone)]
+pub struct Pulse(ActorRef<Msg>);
+
+impl Pulse {
+    /// The name of a child that is dead, or `Some(None)`; `None` when the supervisor itself is. It waits for as long as the
+    /// supervisor is busy.
+    pub async fn answer(&self) -> Option<Option<String>> {
+        let (reply, answer) = ractor::concurrency::oneshot();
+        self.0.send_message(Msg::Answer { reply: reply.into() }).ok()?;
+        answer.await.ok()
     }
 }
 
@@ -155,6 +180,11 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Msg::Restart { index } => state.restart(&myself, index).await,
+            Msg::Answer { reply } => {
+                // Whoever asked may have stopped waiting.
+                let _ = reply.send(state.dead_child());
+                Ok(())
+            }
             Msg::Shutdown { deadline, done } => {
                 state.shut_down(deadline).await;
                 // Whoever asked may have stopped waiting.
@@ -184,6 +214,12 @@ impl Actor for Supervisor {
 }
 
 impl State {
+    /// A child that is not expected to die, and is dead.
+    fn dead_child(&self) -> Option<String> {
+        let dead = self.children.iter().find(|child| child.cell.is_none() && !child.spec.is_expendable);
+        dead.map(|child| child.spec.name.clone())
+    }
+
     fn child_ended(
         &mut self,
         myself: &ActorRef<Msg>,

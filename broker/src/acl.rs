@@ -2,16 +2,20 @@
 //!
 //! | identity | publish, last will | subscribe |
 //! |---|---|---|
-//! | device | its own telemetry, event and status topics inside its farm and barn; weighing sessions of its station, or of any station of its barn when it has none | exactly its own status topic, in its canonical spelling |
-//! | operator | nothing | filters that match no topic outside its tenants |
+//! | device | its own telemetry, event and status topics inside its farm and barn; weighing sessions of its station, or of any station of its barn when it has none | exactly its own status topic and its own commands, in their canonical spelling, and signs of life of the engine |
+//! | operator | nothing | filters that match no topic outside its tenants, and signs of life of the engine |
 //! | anonymous | anything but what opens with `$`: the address and the allowlist are checked later | anything but what opens with `$` |
 //!
 //! A filter of a shared subscription is judged without its `$share/{group}/`.
 
 use schema::id::TenantId;
-use schema::wire::topic::{Kind, Place, Source, Topic, is_canonical};
+use schema::wire::topic::{Kind, Place, Source, Topic, is_canonical, is_heartbeat, parse_command};
 
 use crate::gatekeeper::{Identity, Operator, Scope, Tenants};
+
+/// The kinds of topics that the engine publishes to.
+const COMMAND: &str = "command";
+const ENGINE: &str = "engine";
 
 /// Whether a device may publish to `topic`, as a message or as its last will.
 #[must_use]
@@ -29,21 +33,32 @@ pub fn may_publish_to(scope: &Scope, identity: &Identity, topic: &str) -> bool {
     Topic::parse(topic).is_ok_and(|topic| may_publish(scope, identity, &topic))
 }
 
-/// Whether a device may subscribe to `filter`: only to its own status topic, without a wildcard. Messages are shown under
-/// their canonical topic, so another spelling would match nothing.
+/// Whether a device may subscribe to `filter`: to its own status topic and to a command of its own, without a wildcard, and
+/// to signs of life, which say nothing of anybody. Messages are shown under their canonical topic, so another spelling would
+/// match nothing.
 #[must_use]
 pub fn may_subscribe(scope: &Scope, identity: &Identity, filter: &str) -> bool {
-    is_canonical(filter)
-        && Topic::parse(filter)
-            .is_ok_and(|topic| topic.kind() == Kind::Status && may_publish(scope, identity, &topic))
+    let is_status = || {
+        is_canonical(filter)
+            && Topic::parse(filter)
+                .is_ok_and(|topic| topic.kind() == Kind::Status && may_publish(scope, identity, &topic))
+    };
+    let is_command = || {
+        parse_command(filter).is_some_and(|(place, device_id)| {
+            device_id == identity.device_id && covers(scope, identity, &place)
+        })
+    };
+    is_heartbeat(filter) || is_command() || is_status()
 }
 
-/// Whether an operator may subscribe to `filter`: only when it can match no topic outside its tenants.
+/// Whether an operator may subscribe to `filter`: only when it can match no topic outside its tenants, or signs of life.
 #[must_use]
 pub fn operator_may_subscribe(operator: &Operator, filter: &str) -> bool {
     match &operator.tenants {
         Tenants::All => anonymous_may_use(filter),
-        Tenants::Of(tenants) => tenants.iter().any(|tenant_id| is_inside(tenant_id, filter)),
+        Tenants::Of(tenants) => {
+            is_heartbeat(filter) || tenants.iter().any(|tenant_id| is_inside(tenant_id, filter))
+        }
     }
 }
 
@@ -59,9 +74,11 @@ pub fn anonymous_may_use(topic_or_filter: &str) -> bool {
 fn is_inside(tenant_id: &TenantId, filter: &str) -> bool {
     let mut segments = filter.split('/');
     let (root, kind, tenant) = (segments.next(), segments.next(), segments.next());
-    let names_a_kind = |text: &str| Kind::ALL.iter().any(|kind| kind.as_str() == text);
-    let is_kind =
-        kind.is_some_and(|kind| names_a_kind(kind) || kind == "+" && !names_a_kind(tenant_id.as_str()));
+    let names_a_kind =
+        |text: &str| text == COMMAND || text == ENGINE || Kind::ALL.iter().any(|kind| kind.as_str() == text);
+    let is_kind = kind.is_some_and(|kind| {
+        names_a_kind(kind) && kind != ENGINE || kind == "+" && !names_a_kind(tenant_id.as_str())
+    });
     root == Some("iot") && is_kind && tenant == Some(tenant_id.as_str())
 }
 
@@ -115,6 +132,14 @@ mod tests {
         check(&narrow, "iot/weighvision/t/f/b/st2/session/s/x", false, false);
         check(&narrow, "iot/weighvision/t2/f/b/st/session/s/x", false, false);
         check(&narrow, "iot/feed/t/f/b/d", false, false);
+        check(&narrow, "iot/command/t/f/b/d/siren", false, true);
+        check(&narrow, "iot/command/t/f/b/d/+", false, false);
+        check(&narrow, "iot/command/t/f/b/d2/siren", false, false);
+        check(&narrow, "iot/command/t/f/b2/d/siren", false, false);
+        check(&narrow, "iot/command/t2/f/b/d/siren", false, false);
+        check(&narrow, "iot/engine/box-1/heartbeat", false, true);
+        check(&narrow, "iot/engine/+/heartbeat", false, true);
+        check(&narrow, "iot/engine/#", false, false);
         check(&narrow, "iot/status/+/+/+/+", false, false);
         check(&narrow, "iot/status/t/f/b/+", false, false);
         check(&narrow, "#", false, false);
@@ -148,6 +173,8 @@ mod tests {
             "iot/event/t/f/b/d/x",
             "iot/+/t",
             "iot/+/t2/#",
+            "iot/command/t/#",
+            "iot/engine/+/heartbeat",
         ] {
             check(&["t", "t2"], filter, true);
         }
@@ -162,6 +189,9 @@ mod tests {
             "+/telemetry/t/#",
             "iot/+/t3/#",
             "iot/telemetry/t3/#",
+            "iot/command/t3/#",
+            "iot/command/+/#",
+            "iot/engine/t/#",
             "iot/telemetry/T/#",
             "iot//telemetry/t/#",
             "/iot/telemetry/t/#",

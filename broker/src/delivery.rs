@@ -30,6 +30,9 @@ pub struct Delivery {
 pub trait Intake: Send + Sync {
     /// Takes a message without waiting: what may be in flight is bounded by the credits of its source.
     fn take(&self, delivery: Delivery);
+
+    /// A look at a message that an external broker has sent, before it waits for its turn to be taken. It may come again.
+    fn overhear(&self, _topic: &str, _payload: &[u8]) {}
 }
 
 /// Who learns how a delivery ended.

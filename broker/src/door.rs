@@ -40,6 +40,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use schema::clock::Clock;
 #[cfg(any(test, feature = "fuzzing"))]
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -70,6 +71,8 @@ use crate::embedded::Embedded;
 use crate::fanout::Fanout;
 use crate::gatekeeper::{Gatekeeper, Identity};
 use crate::guesses::{Guesses, Source};
+use crate::message::{NotPublished, Qos};
+use crate::publication::Publication;
 use crate::share::Limit;
 use crate::stats::{DoorStats, Refusal};
 use crate::store::{DoorStore, DoorStoreError, Fault, Stored};
@@ -229,6 +232,29 @@ impl Door {
     #[must_use]
     pub fn stats(&self) -> Arc<DoorStats> {
         Arc::clone(&self.shared.stats)
+    }
+
+    /// Publishes what the engine itself has to say, at QoS 1 and retained: it reaches who is connected at once, also while
+    /// nothing can be stored.
+    ///
+    /// # Errors
+    /// When the door does not serve clients now.
+    pub fn publish(&self, topic: &str, payload: Bytes) -> Result<(), NotPublished> {
+        if !*self.running.borrow() {
+            return Err(NotPublished);
+        }
+        let publication = Publication {
+            topic: topic.into(),
+            payload,
+            qos: Qos::AtLeastOnce,
+            retain: true,
+            carried: Bytes::new(),
+            expires_at: None,
+            publisher: 0,
+        };
+        // Nobody is promised anything: what matters is said again until it is answered.
+        self.shared.hub.publish(publication).unseen();
+        Ok(())
     }
 
     /// Whether the door ended since it keeps sessions from now on, or does not any more: opened again, it has the right ones.

@@ -31,7 +31,7 @@ pub use delivery::{Delivery, Intake, Settlement};
 pub use door::{Addresses, Door, DoorError, DoorParts, DoorSettings, Live};
 pub use gatekeeper::{CredentialId, Gatekeeper, Identity, Login, Operator, Principal, Scope, Shown, Tenants};
 pub use link::{Link, LinkParts, LinkSettings, LinkTls, ProbeError, probe};
-pub use message::{Fingerprint, Message, Qos, Verdict};
+pub use message::{Fingerprint, Message, NotPublished, Qos, Verdict};
 pub use publication::Publication;
 pub use stats::{DoorStats, QueueDrop, Refusal};
 pub use store::{DoorStore, DoorStoreError, Fault, Forgetful};

@@ -14,11 +14,13 @@ use std::error::Error;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rumqttc::{
-    AsyncClient, ConnAck, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet, Publish, QoS,
-    SubAck, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+    AsyncClient, ConnAck, Event, EventLoop, LastWill, MqttOptions, NetworkOptions, Outgoing, Packet, Publish,
+    QoS, SubAck, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use schema::clock::Clock;
 use schema::wire::topic::{FILTERS, Topic};
@@ -29,7 +31,7 @@ use crate::credits::{Cost, Purse};
 use crate::delivery::{Delivery, Intake};
 pub use crate::link::probe::{ProbeError, probe};
 pub use crate::link::tls::LinkTls;
-use crate::message::{Message, Qos, Verdict};
+use crate::message::{Message, NotPublished, Qos, Verdict};
 use crate::redelivery::Redelivery;
 use crate::stats::DoorStats;
 use crate::tls::{TlsError, advice as tls_advice};
@@ -69,6 +71,8 @@ pub struct LinkSettings {
     pub packet_bytes_max: usize,
     /// Interval of signs of life.
     pub keepalive: Duration,
+    /// What the broker publishes, retained, when it loses us: topic and body.
+    pub will: Option<(String, Bytes)>,
 }
 
 /// Who the link works with.
@@ -87,6 +91,8 @@ pub struct Link {
     stats: Arc<DoorStats>,
     draining: watch::Sender<bool>,
     running: watch::Sender<bool>,
+    /// The client, while the link runs.
+    client: Mutex<Option<AsyncClient>>,
 }
 
 impl Link {
@@ -99,7 +105,18 @@ impl Link {
             stats: Arc::default(),
             draining: watch::Sender::new(false),
             running: watch::Sender::new(false),
+            client: Mutex::default(),
         }
+    }
+
+    /// Publishes what the engine itself has to say, at QoS 1 and retained.
+    ///
+    /// # Errors
+    /// While the broker is away, or takes nothing more.
+    pub fn publish(&self, topic: &str, payload: Bytes) -> Result<(), NotPublished> {
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let client = client.filter(|_| self.stats.is_connected()).ok_or(NotPublished)?;
+        client.try_publish(topic, QoS::AtLeastOnce, true, payload).map_err(|_| NotPublished)
     }
 
     /// The link's counters.
@@ -119,6 +136,7 @@ impl Link {
         events.set_network_options(network);
         let purse =
             Purse::alone(HELD_MESSAGES_MAX, HELD_BYTES_MAX, PACKET_BYTES_MAX, Arc::clone(&self.stats));
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client.clone());
         let epoch = Arc::new(AtomicU64::new(0));
         let (held, arrived) = mpsc::unbounded_channel();
         let mut pump = Pump {
@@ -146,6 +164,7 @@ impl Link {
             () = pump.run() => {}
             () = desk.run() => {}
         }
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.stats.abandon(desk.open);
     }
 
@@ -171,6 +190,9 @@ impl Link {
             .set_max_packet_size(PACKET_BYTES_MAX, PACKET_BYTES_MAX);
         if let Some((username, password)) = credentials {
             options.set_credentials(username, password);
+        }
+        if let Some((topic, payload)) = &self.settings.will {
+            options.set_last_will(LastWill::new(topic, payload.clone(), QoS::AtLeastOnce, true));
         }
         options
     }
@@ -287,6 +309,8 @@ impl Pump<'_> {
         if *self.link.draining.borrow() {
             return;
         }
+        // Before it waits for anything: what is asked of a device is answered also while nothing can be stored.
+        self.link.parts.intake.overhear(&publish.topic, &publish.payload);
         let received_at = Instant::now();
         let epoch = self.epoch.load(Ordering::Relaxed);
         let cost = Cost::of_message(publish.topic.len() + publish.payload.len());

@@ -21,6 +21,11 @@ pub enum Qos {
     ExactlyOnce,
 }
 
+/// There is no broker to publish to now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the broker is away, so that nothing can be published")]
+pub struct NotPublished;
+
 /// What tells a message at QoS 2 from another one under the same packet id: a device that forgot which ids it used may begin
 /// anew with one that is not released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

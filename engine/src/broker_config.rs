@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use schema::store::Store;
 use schema::store::credential::{self, BrokerUser};
-use schema::wire::topic::{DeviceTopics, FILTERS};
+use schema::wire::topic::{DeviceTopics, FILTERS, OWN_FILTERS};
 use tokio::time::{sleep, timeout};
 
 use crate::cli::MosquittoFiles;
@@ -152,6 +152,9 @@ pub fn files(users: &[BrokerUser], (engine, password): (String, String), out: &P
     for filter in FILTERS {
         let _ = writeln!(acl, "topic read {filter}");
     }
+    for filter in OWN_FILTERS {
+        let _ = writeln!(acl, "topic write {filter}");
+    }
     for user in users {
         let name = format!("{} of {}", user.device_id, user.tenant_id);
         let ids = [
@@ -185,6 +188,9 @@ pub fn files(users: &[BrokerUser], (engine, password): (String, String), out: &P
             let _ = writeln!(acl, "topic write {filter}");
         }
         let _ = writeln!(acl, "topic readwrite {}", topics.status);
+        for filter in &topics.hears {
+            let _ = writeln!(acl, "topic read {filter}");
+        }
     }
     let conf = format!(
         "{head}# Nobody comes in without a password, and nobody writes but below his own topics.\n\
@@ -254,9 +260,15 @@ mod tests {
             topic write iot/telemetry/t/f/+/d/+\n\
             topic write iot/event/t/f/+/d/+\n\
             topic write iot/weighvision/t/f/+/st/session/+/+\n\
-            topic readwrite iot/status/t/f/+/d\n";
+            topic readwrite iot/status/t/f/+/d\n\
+            topic read iot/command/t/f/+/d/+\n\
+            topic read iot/engine/+/heartbeat\n";
         assert!(acl.ends_with(of_device), "{acl}");
         assert!(acl.contains("user engine\ntopic read iot/telemetry/+/+/+/+/+\n"), "{acl}");
+        assert!(
+            acl.contains("topic write iot/command/+/+/+/+/+\ntopic write iot/engine/+/heartbeat\n"),
+            "{acl}"
+        );
         assert!(!acl.contains("legacy") && !passwords.contains("secret"));
         assert_eq!(files.without_hash, ["legacy of t"]);
         assert_eq!(files.unspeakable, ["d  of t"]);

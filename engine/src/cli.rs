@@ -11,6 +11,7 @@ use crate::config::{Environment, Flag, Inputs};
 use crate::doctor;
 use crate::tree::worker::Work;
 
+pub mod alarm;
 pub mod flock;
 pub mod upkeep;
 
@@ -197,6 +198,9 @@ pub enum Command {
     /// Let devices in, give them passwords, and put them out.
     #[command(subcommand, after_help = DEVICE_EXAMPLES)]
     Device(DeviceCommand),
+    /// Try the ways by which alarms leave the barn.
+    #[command(subcommand, after_help = alarm::ALARM_EXAMPLES)]
+    Alarm(alarm::AlarmCommand),
     /// Keep the book of the flocks: place and end them, write down what happened, and read what it comes to.
     #[command(subcommand, after_help = flock::FLOCK_EXAMPLES)]
     Flock(flock::FlockCommand),
@@ -438,9 +442,11 @@ impl Cli {
                 inputs.needs_cloud = worker.works.contains(&Work::Sync);
             }
             // The private database of a box that is up is found where `up` puts it.
-            Command::Device(_) | Command::Flock(_) | Command::Standard(_) | Command::BrokerConfig(_) => {
-                inputs.presets = private_presets(&environment)
-            }
+            Command::Alarm(_)
+            | Command::Device(_)
+            | Command::Flock(_)
+            | Command::Standard(_)
+            | Command::BrokerConfig(_) => inputs.presets = private_presets(&environment),
             Command::Health(health) => {
                 let address = health.http_listen.map(|address| address.to_string());
                 let flag = |value| Flag { name: "--http-listen", path: "http.listen", value };

@@ -16,11 +16,12 @@ mod print;
 mod source;
 mod table;
 mod value;
+mod ways;
 
 pub use kept::{Kept, KeptError, KeptOrigin, SECRET_BYTES_MIN, kept_secret};
 pub use keys::{
-    Auth, Backup, Broker, Cloud, Config, Database, Device, Edge, Http, Inference, Ingress, Log, Media,
-    Metrics, Mqtt, Ops, Outbox, Retention, SECTIONS, Session, Telemetry, every_key,
+    Alarms, Auth, Backup, Broker, Cloud, Config, Database, Device, Edge, Http, Inference, Ingress, Log,
+    Media, Metrics, Mqtt, Ops, Outbox, Retention, SECTIONS, Session, Telemetry, every_key,
 };
 pub use mistake::{Mistake, Mistakes};
 pub use print::example;
@@ -30,6 +31,7 @@ pub use value::{
     AuthMode, CloudAuth, Fraction, Headers, HostPort, InferenceQueue, LiveWay, LogLevel, MediaBackend,
     MqttMode, OperatorKey, OutboxMode, Role, Secret, Setting, Url,
 };
+pub use ways::{WaySettings, WaysSetting};
 
 use source::{FILE_VARIABLE, Sources};
 
@@ -172,7 +174,8 @@ fn insecure_settings(config: &Config) -> Vec<String> {
             "broker.listen_ws is not encrypted: in production, use broker.listen_wss or end TLS in a proxy before it",
         ),
     ];
-    remarks.into_iter().filter(|(applies, _)| *applies).map(|(_, remark)| remark.to_owned()).collect()
+    let remarks = remarks.into_iter().filter(|(applies, _)| *applies).map(|(_, remark)| remark.to_owned());
+    remarks.chain(config.alarms.ways.remarks()).collect()
 }
 
 /// Bytes of the shortest operator key that is not remarked on: it is sent to the box to be tried, a few times a second.

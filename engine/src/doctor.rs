@@ -24,6 +24,7 @@ use crate::{first_keys, http, tree};
 mod files;
 mod links;
 mod machine;
+mod ways;
 
 /// Longest wait for one answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -111,6 +112,7 @@ pub async fn examine(loaded: &Loaded, command: Command) -> Vec<Finding> {
     findings.extend(links::public_url(config));
     findings.extend(rabbitmq(config).await);
     findings.push(model(config).await);
+    findings.extend(ways::findings(config).await);
     findings.extend(machine::volumes(config));
     findings.extend(machine::runway(config));
     findings.push(machine::clock().await);

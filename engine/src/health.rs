@@ -4,8 +4,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use axum::http::StatusCode;
-use axum::http::header::HOST;
+use axum::http::header::{CONTENT_LENGTH, HOST};
+use axum::http::{StatusCode, request};
 use broker::tls::connect_unverified;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -84,8 +84,29 @@ pub(crate) async fn fetch(
     key: Option<&Secret>,
     bytes_max: usize,
 ) -> io::Result<(StatusCode, Bytes)> {
+    call(http, Request::get(path), key, bytes_max, ANSWER).await
+}
+
+/// What it answers to a POST without a body, within a time.
+pub(crate) async fn post(
+    http: &Http,
+    path: &str,
+    key: Option<&Secret>,
+    bytes_max: usize,
+    answer_max: Duration,
+) -> io::Result<(StatusCode, Bytes)> {
+    call(http, Request::post(path).header(CONTENT_LENGTH, 0), key, bytes_max, answer_max).await
+}
+
+async fn call(
+    http: &Http,
+    asked: request::Builder,
+    key: Option<&Secret>,
+    bytes_max: usize,
+    answer_max: Duration,
+) -> io::Result<(StatusCode, Bytes)> {
     let address = local(http.listen);
-    let mut asked = Request::get(path).header(HOST, address.to_string());
+    let mut asked = asked.header(HOST, address.to_string());
     if let Some(key) = key {
         asked = asked.header(API_KEY, key.expose());
     }
@@ -93,15 +114,15 @@ pub(crate) async fn fetch(
     let get = async {
         let stream = TcpStream::connect(address).await?;
         if http.tls_cert.is_some() {
-            request(connect_unverified(stream, address.ip()).await?, asked, bytes_max).await
+            exchange(connect_unverified(stream, address.ip()).await?, asked, bytes_max).await
         } else {
-            request(stream, asked, bytes_max).await
+            exchange(stream, asked, bytes_max).await
         }
     };
-    timeout(ANSWER, get).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(answer_max, get).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn request<S>(
+async fn exchange<S>(
     stream: S,
     request: Request<Empty<Bytes>>,
     bytes_max: usize,

@@ -34,6 +34,7 @@ use crate::cluster::Stage;
 use crate::config::Config;
 use crate::observe;
 use crate::parts::Parts;
+use crate::tree::ways::Telling;
 
 mod audit;
 pub mod auth;
@@ -46,6 +47,7 @@ mod fields;
 mod flock;
 mod frame;
 mod health;
+mod heartbeat;
 mod inference;
 mod ingress;
 mod ledger;
@@ -63,6 +65,7 @@ mod sync;
 mod telemetry;
 mod time;
 pub(crate) mod tls;
+mod way;
 
 pub use connections::Connections;
 pub(crate) use connections::RESERVED_MAX as CONNECTIONS_RESERVED;
@@ -130,6 +133,8 @@ pub struct AppState {
     troubles: Troubles,
     /// Passes over what has become old.
     retention: RetentionHub,
+    /// What tells of alarms, and of the engine's own life.
+    telling: Telling,
     /// The state of the box, as it was last looked at.
     edge: EdgeCheck,
     /// The text of all metrics; `None` when Prometheus is switched off.
@@ -175,6 +180,7 @@ impl AppState {
             media_probe: Some(MediaProbe::new(Arc::clone(&parts.media))),
             troubles: Troubles::default(),
             retention: parts.retention.clone(),
+            telling: parts.telling.clone(),
             edge: EdgeCheck::new(config),
             render_metrics: config.metrics.prometheus.then(|| Arc::new(observe::render_metrics) as Render),
             complaints: Complaints::default(),
@@ -213,6 +219,8 @@ struct Settings {
     commit: HeaderValue,
     /// The version in the description of the API.
     version: String,
+    /// The name of the engine.
+    edge_id: String,
     /// Whether a session needs the row of its device, too.
     is_weighvision_device_required: bool,
     /// Whether this engine looks at images.
@@ -230,6 +238,7 @@ impl Settings {
             allowed_origins: http.allowed_origins.iter().filter_map(origin).collect(),
             commit: HeaderValue::from_str(&edge.commit).unwrap_or(HeaderValue::from_static("Unknown")),
             version: edge.version.clone(),
+            edge_id: edge.id.clone(),
             is_weighvision_device_required: config.ingress.weighvision_require_device,
             is_inference_enabled: config.inference.enabled,
         }
@@ -253,6 +262,7 @@ fn table() -> Vec<Route> {
         row(Public, "/health", routes!(health::short_health)),
         row(Public, "/api/ready", routes!(health::ready)),
         row(Public, "/ready", routes!(health::short_ready)),
+        row(Public, "/api/v1/heartbeat", routes!(heartbeat::heartbeat)),
         row(Public, "/api-docs", routes!(openapi::page)),
         row(Public, "/api-docs/openapi.json", routes!(openapi::description)),
         row(Public, "/docs/runbooks", routes!(runbooks::all)),
@@ -311,6 +321,9 @@ fn table() -> Vec<Route> {
         row(Read, "/api/v1/flocks/{id}/days.csv", routes!(flock::days_csv)),
         row(Read, "/api/v1/flocks/{id}/forecast", routes!(flock::show_forecast)),
         row(Read, "/api/v1/flocks/{id}/histogram", routes!(flock::show_histogram)),
+        row(Box, "/api/v1/alarms/ways", routes!(way::list_ways)),
+        row(Box, "/api/v1/alarms/ways/{name}", routes!(way::reach_way)),
+        row(Act, "/api/v1/alarms/ways/{name}/try", routes!(way::try_way)),
         row(Box, "/api/v1/janitor/state", routes!(retention::janitor_state)),
         row(Act, "/api/v1/janitor/run", routes!(retention::run_janitor)),
         row(Act, "/api/v1/sync/trigger", routes!(sync::trigger)),

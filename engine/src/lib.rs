@@ -1,5 +1,6 @@
 //! The program: command line, configuration, HTTP, metrics export, and the supervision tree.
 
+pub mod alarm;
 mod author;
 pub mod backup;
 pub mod broker_config;

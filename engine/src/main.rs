@@ -21,7 +21,7 @@ use engine::systemd::Systemd;
 use engine::tree::Beside;
 use engine::tree::worker::{self, Work};
 use engine::{
-    backup, broker_config, descriptors, device, doctor, flock, greeting, health, init, model, observe,
+    alarm, backup, broker_config, descriptors, device, doctor, flock, greeting, health, init, model, observe,
     restore, standard, support, tree, update,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -111,6 +111,7 @@ fn start(
         | Command::CheckConfig { .. }
         | Command::Doctor(_)
         | Command::Health(_)
+        | Command::Alarm(_)
         | Command::Device(_)
         | Command::Flock(_)
         | Command::Standard(_)
@@ -183,6 +184,11 @@ async fn execute(
                 start_logging(&loaded, style_for_people());
             }
             Ok(say(&broker_config::run(&wish, &loaded.config).await?))
+        }
+        Command::Alarm(wish) => {
+            let outcome = alarm::run(&wish, &loaded.config).await?;
+            let code = say(&outcome.text);
+            Ok(if outcome.is_ok { code } else { ExitCode::FAILURE })
         }
         Command::Device(wish) => Ok(say(&device::run(&wish, &loaded.config).await?)),
         Command::Flock(wish) => Ok(say(&flock::run(wish, &loaded.config).await?)),

@@ -134,6 +134,11 @@ pub fn render_metrics() -> String {
     METRICS.get().map(render).unwrap_or_default()
 }
 
+/// The series of a gauge that show something: the value of its first label, empty where it has none, and the gauge's.
+pub fn gauges(name: &str) -> Vec<(String, f64)> {
+    METRICS.get().map(|metrics| metrics.recorder.gauges(name)).unwrap_or_default()
+}
+
 /// Leaves out the series whose value cannot be had ([`schema::metrics::UNKNOWN`]).
 fn without_unknown(text: &str) -> String {
     text.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(" NaN")).collect()

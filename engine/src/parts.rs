@@ -29,6 +29,7 @@ use tokio::sync::watch;
 
 use crate::cluster::Stage;
 use crate::config::Config;
+use crate::tree::ways::Telling;
 
 /// What every part of the engine is made from, and what HTTP looks at. Cloning shares everything.
 #[derive(Clone)]
@@ -81,6 +82,8 @@ pub struct Parts {
     pub inference: InferenceHub,
     /// Passes over what has become old.
     pub retention: RetentionHub,
+    /// What tells of alarms, and of the engine's own life and trouble.
+    pub telling: Telling,
 }
 
 impl Parts {

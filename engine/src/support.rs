@@ -128,7 +128,7 @@ async fn engine(config: &Config, bundle: &mut Bundle) {
 }
 
 /// A key to ask the engine with: a configured one, or the one that the box made.
-fn operator_key(config: &Config) -> Option<Secret> {
+pub(crate) fn operator_key(config: &Config) -> Option<Secret> {
     if let Some(key) = config.auth.operator_keys.first() {
         return Some(key.key.clone());
     }

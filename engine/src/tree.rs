@@ -22,7 +22,8 @@
 //! door                         last up, first down
 //! ```
 //!
-//! HTTP stands beside the tree: it answers before the database does, and until everything else is down.
+//! HTTP stands beside the tree: it answers before the database does, and until everything else is down. So do the heartbeat,
+//! which stops when the tree does not answer, and the guard that rings while the database is away.
 
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -34,6 +35,7 @@ use std::time::Duration;
 use actors::access::{AccessActor, AccessWatch};
 use actors::address::Address;
 use actors::aggregate::Aggregation;
+use actors::alarm::heartbeat::word;
 use actors::allowlist::Allowlist;
 use actors::chore::{self, Chore, ChoreActor};
 use actors::clock::ClockKeeper;
@@ -76,6 +78,7 @@ use schema::id::TenantId;
 use schema::store::health::{self, Problem};
 use schema::store::{Store, StoreError, StoreSettings};
 use schema::wire::envelope::Dialects;
+use schema::wire::topic::heartbeat_topic;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -88,9 +91,11 @@ use crate::config::{self, Auth, Broker, Config, LiveWay, MediaBackend, Mqtt, Mqt
 use crate::http::{self, AppState, CurrentAuthority, Face};
 use crate::parts::Parts;
 use crate::runway::RunwayWatch;
+use crate::tree::ways::Telling;
 
 pub(crate) mod inference;
 pub(crate) mod media;
+pub mod ways;
 pub mod worker;
 
 /// A device that has been silent for so long leaves the memory.
@@ -138,7 +143,9 @@ impl Parts {
             Arc::clone(&media),
         );
         let guesses = Guesses::default();
+        let way_in = WayInView::default();
         Ok(Self {
+            telling: Telling::new(config, &way_in, &clock),
             retention,
             clock_watch,
             database: DatabaseHealth::default(),
@@ -159,7 +166,7 @@ impl Parts {
             sessions: Sessions::default(),
             media_wake: Wake::default(),
             stats: Arc::new(IngressStats::new(clock.now())),
-            way_in: WayInView::default(),
+            way_in,
             sync: SyncHub::new(sync_settings(config), store.clone(), clock.clone())?,
             media,
             directory,
@@ -262,7 +269,11 @@ pub async fn run_beside(
     let parts = Parts { cluster, own_database, ..Parts::new(&config)? };
     let state = AppState::of(&config, &parts)?;
     let reloads = take_up(auth, state.authority(), parts.clone());
-    serve(&config, &parts, http::face(&config, state), reloads, children, shutdown).await
+    let telling = ways::keep(&config, &parts);
+    let beside = async {
+        tokio::join!(reloads, telling);
+    };
+    serve(&config, &parts, http::face(&config, state), beside, children, shutdown).await
 }
 
 /// Lets others call whenever the settings say so, and puts out whoever is connected with a key that has gone.
@@ -327,9 +338,13 @@ async fn run_tree(
         () = &mut shutdown => return Ok(()),
     };
     tracing::info!(mqtt = %parts.way_in.addresses(), http = %config.http.listen, "farmiq-edge runs");
+    let heart = &parts.telling.heart;
+    heart.follow(Some(tree.pulse()));
     tokio::select! {
         () = tree.ended() => bail!("parts of the engine failed again and again"),
         () = &mut shutdown => {
+            heart.follow(None);
+            ways::part(config, parts);
             parts.sync.stop_by(Instant::now() + DRAIN);
             parts.inference.stop();
             tree.shut_down(SHUTDOWN).await;
@@ -400,7 +415,8 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
         let settings = DirectorySettings { idle: DEVICE_IDLE, children_max: DEVICES_MAX };
         move || (Directory::default(), (Devices(Arc::clone(&context)), settings, devices.clone()))
     }));
-    children.push(door(config, parts, Ingress { context, devices })?);
+    let sirens = parts.telling.sirens.clone();
+    children.push(door(config, parts, Ingress { context, devices, sirens })?);
     Ok(children)
 }
 
@@ -744,5 +760,6 @@ pub(crate) fn link_settings(config: &Config) -> anyhow::Result<LinkSettings> {
         ack_window: usize::from(mqtt.ack_window),
         packet_bytes_max: mqtt.packet_bytes_max,
         keepalive: Duration::from_secs(mqtt.keepalive_seconds),
+        will: Some((heartbeat_topic(&config.edge.id), word(&config.edge.id, "lost", None, &Clock::system()))),
     })
 }

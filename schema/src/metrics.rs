@@ -286,6 +286,8 @@ catalog! {
     gauge backup_age_seconds() = "backup.age_seconds";
     /// Messages about alarms by kind of way, and what became of them: told, or why not.
     counter alarm_tellings_total(way: &'static str, result: &'static str) = "alarm.tellings_total";
+    /// 1 while the heart of the engine beats: its supervision tree answers, and every vital part of it.
+    gauge engine_heart_beats() = "engine.heart_beats";
     /// Actors that were restarted after a failure, by kind.
     counter engine_restarts(actor: &'static str) = "engine.restarts";
     /// Times the wall clock was set, by direction: `ahead` or `back`.

@@ -49,4 +49,5 @@ mod tidy;
 mod tls;
 mod update;
 mod upgrade;
+mod ways;
 mod weighing;

@@ -131,6 +131,15 @@ impl Signed {
         (self.certificate.pem(), self.key.serialize_pem())
     }
 
+    /// Its private key.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    pub fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::try_from(self.key.serialize_der()).expect("it was just made")
+    }
+
     /// The certificate as a peer sees it.
     #[must_use]
     pub fn der(&self) -> CertificateDer<'static> {
@@ -195,4 +204,29 @@ pub async fn connect_again(
     let stream = TcpStream::connect(address).await.expect("somebody listens");
     let name = ServerName::try_from("localhost").expect("a host name");
     TlsConnector::from(Arc::clone(config)).connect(name, stream).await
+}
+
+/// Serves HTTP to whoever speaks TLS, with this certificate, until it is dropped.
+///
+/// # Panics
+/// When the certificate is of no use.
+pub async fn accept_tls(listener: tokio::net::TcpListener, signed: &Signed, router: axum::Router) {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider speaks them")
+        .with_no_client_auth()
+        .with_single_cert(vec![signed.der()], signed.private_key())
+        .expect("certificate and key fit");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let mut serving = tokio::task::JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (acceptor, router) = (acceptor.clone(), router.clone());
+        serving.spawn(async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let service = hyper_util::service::TowerToHyperService::new(router);
+            let stream = hyper_util::rt::TokioIo::new(stream);
+            drop(hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await);
+        });
+    }
 }

@@ -24,6 +24,7 @@ pub mod settings;
 pub mod simulation;
 pub mod site;
 pub mod stations;
+pub mod told;
 pub mod volume;
 pub mod wait;
 pub mod witness;

@@ -4,6 +4,16 @@
 //! database: what rings must ring while everything else is broken. Nothing here retries for longer than the telling lasts;
 //! the next telling is the owner's.
 
+pub mod email;
+pub mod line;
+pub mod ntfy;
+pub(in crate::alarm) mod post;
+pub mod program;
+pub mod relay;
+mod secret;
+pub mod siren;
+pub mod webhook;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -16,8 +26,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-/// The longest that any way may take, its own tries included.
-pub const TELL_MAX: Duration = Duration::from_secs(60);
+/// The longest that any way may take, its own tries included: less than a call over HTTP may.
+pub const TELL_MAX: Duration = Duration::from_secs(45);
 /// The longest that the question whether a way can be reached may take.
 pub const REACH_MAX: Duration = Duration::from_secs(10);
 /// Bytes of what a way answered that are kept.
@@ -155,6 +165,32 @@ pub struct Message {
 }
 
 impl Message {
+    /// The message by which a way is tried out.
+    #[must_use]
+    pub fn trial(barn: &str) -> Self {
+        Self {
+            alarm_id: Uuid::nil(),
+            occurrence: 1,
+            telling: 0,
+            kind: MessageKind::Trial,
+            class: Class::Critical,
+            rule: "trial".to_owned(),
+            barn: barn.to_owned(),
+            place: None,
+            value: None,
+            limit: None,
+            unit: None,
+            since: Timestamp::UNIX_EPOCH,
+            title: Words::new("this way out is tried", "กำลังทดสอบช่องทางแจ้งเตือน"),
+            text: Words::new(
+                "Somebody tries whether alarms reach you. All is well.",
+                "กำลังทดสอบว่าสัญญาณเตือนมาถึงคุณหรือไม่ ทุกอย่างปกติดี",
+            ),
+            first_action: Words::new("There is nothing to do.", "ไม่ต้องทำอะไร"),
+            sounds: false,
+        }
+    }
+
     /// The mark before the title of what is not meant in earnest, or is not the first word.
     #[must_use]
     pub fn mark(&self, language: Language) -> &'static str {
@@ -396,7 +432,31 @@ fn too_slow(name: &str, patience: Duration) -> WayError {
 }
 
 #[cfg(test)]
+pub(crate) mod doubles {
+    //! A message of the tests.
+
+    use super::*;
+
+    pub(crate) fn message(kind: MessageKind) -> Message {
+        Message {
+            kind,
+            rule: "house_hot".to_owned(),
+            place: Some("north".to_owned()),
+            value: Some(35.2),
+            limit: Some(35.0),
+            unit: Some("°C".to_owned()),
+            title: Words::new("too hot", "ร้อนเกินไป"),
+            text: Words::new("35.2 °C, the limit is 35 °C.", ""),
+            first_action: Words::new("Look at the fans.", "ตรวจพัดลม"),
+            sounds: kind != MessageKind::Trial,
+            ..Message::trial("Barn 1")
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
+    use super::doubles::message;
     use super::*;
 
     struct Hanging;
@@ -420,42 +480,21 @@ mod tests {
         }
     }
 
-    fn message() -> Message {
-        Message {
-            alarm_id: Uuid::nil(),
-            occurrence: 1,
-            telling: 0,
-            kind: MessageKind::Raised,
-            class: Class::Critical,
-            rule: "house_hot".to_owned(),
-            barn: "Barn 1".to_owned(),
-            place: Some("north".to_owned()),
-            value: Some(35.2),
-            limit: Some(35.0),
-            unit: Some("°C".to_owned()),
-            since: chrono::DateTime::UNIX_EPOCH,
-            title: Words::new("too hot", "ร้อนเกินไป"),
-            text: Words::new("35.2 °C, the limit is 35 °C.", ""),
-            first_action: Words::new("Look at the fans.", "ตรวจพัดลม"),
-            sounds: true,
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_way_that_hangs_is_given_up_in_its_time() {
         let ways = Ways::new([Arc::new(Hanging) as Arc<dyn Way>]);
         let began_at = Instant::now();
-        let error = ways.tell("hanging", &message()).await.unwrap_err();
+        let error = ways.tell("hanging", &message(MessageKind::Raised)).await.unwrap_err();
         assert_eq!((error.failure, began_at.elapsed()), (Failure::TimedOut, Duration::from_secs(5)));
         assert_eq!(ways.reach("hanging").await.unwrap_err().failure, Failure::TimedOut);
-        let error = ways.tell("telegram", &message()).await.unwrap_err();
+        let error = ways.tell("telegram", &message(MessageKind::Raised)).await.unwrap_err();
         assert_eq!(error.failure, Failure::Unknown);
         assert!(error.advice.contains("hanging"), "{error}");
     }
 
     #[test]
     fn a_message_speaks_both_languages_and_says_what_it_is() {
-        let raised = message();
+        let raised = message(MessageKind::Raised);
         assert_eq!(raised.headline(Language::En), "Barn 1: too hot");
         assert_eq!(raised.headline(Language::Th), "Barn 1: ร้อนเกินไป");
         assert_eq!(raised.body(Language::Th), "35.2 °C, the limit is 35 °C.\nnorth\nตรวจพัดลม");

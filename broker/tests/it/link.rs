@@ -31,6 +31,7 @@ async fn connect(broker: &Mosquitto, ack_window: usize) -> Linked {
         ack_window,
         packet_bytes_max: 1 << 20,
         keepalive: Duration::from_secs(60),
+        will: None,
     };
     let parts = LinkParts { intake: tray as Arc<dyn Intake>, clock: Clock::system() };
     let link = Arc::new(Link::new(settings, parts));

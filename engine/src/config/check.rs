@@ -35,10 +35,24 @@ pub(super) fn check(config: &Config, inputs: &Inputs, sources: &mut Sources<'_>)
     check_inference(config, sources);
     check_cloud(config, sources);
     check_encryption(config, sources);
+    check_alarms(config, sources);
     let ingress = &config.ingress;
     if !(ingress.dialect_canonical || ingress.dialect_null_fields || ingress.dialect_flat) {
         let what = "is off like the two others: every message would be refused";
         sources.blame("ingress.dialect_canonical", what, "switch one dialect on");
+    }
+}
+
+fn check_alarms(config: &Config, sources: &mut Sources<'_>) {
+    let alarms = &config.alarms;
+    for (what, help) in alarms.ways.mistakes() {
+        sources.blame("alarms.ways", &what, &help);
+    }
+    if let Some(url) = &alarms.heartbeat_url {
+        check_scheme("alarms.heartbeat_url", url, &["http", "https"], sources);
+    }
+    if alarms.heartbeat_gpio_chip.as_ref().is_some_and(|chip| !chip.is_absolute()) {
+        sources.blame("alarms.heartbeat_gpio_chip", "is no whole path", "write it such as /dev/gpiochip0");
     }
 }
 

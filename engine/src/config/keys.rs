@@ -8,6 +8,7 @@ use super::value::{
     AuthMode, CloudAuth, Fraction, Headers, HostPort, InferenceQueue, LiveWay, LogLevel, MediaBackend,
     MqttMode, OperatorKey, OutboxMode, Secret, Url,
 };
+use super::ways::WaysSetting;
 
 settings! {
     /// Who this box is.
@@ -365,6 +366,26 @@ settings! {
         secret_key: Option<Secret> = "";
         /// Region of the S3 server.
         region: String = "us-east-1";
+    }
+
+    /// Who is told when something is wrong with the birds or the box.
+    alarms: Alarms {
+        /// The ways out of the barn: a table [alarms.ways.NAME] for each, with a kind of siren, webhook, ntfy, program, relay or email; docs/alarms.md has them.
+        ways: WaysSetting = "";
+        /// Time between two signs of life for a second box; it rings when it misses three.
+        heartbeat_seconds: u64 = "10" in 1..=300;
+        /// Where each sign of life is posted besides: another box on the network of the barn, or a watcher outside.
+        heartbeat_url: Option<Url> = "";
+        /// CA of its certificate (PEM file); empty means the system's.
+        heartbeat_tls_ca: Option<PathBuf> = "";
+        /// GPIO chip of a normally-closed relay that is held while the engine lives, such as /dev/gpiochip0.
+        heartbeat_gpio_chip: Option<PathBuf> = "";
+        /// The line of that relay on its chip.
+        heartbeat_gpio_line: u32 = "0" in 0..=1023;
+        /// Whether that relay pulls while the line is low.
+        heartbeat_gpio_active_low: bool = "false";
+        /// Whether the line is pulsed once a second and not held, for a watchdog relay that lets go when pulses stop.
+        heartbeat_gpio_pulse: bool = "false";
     }
 
     /// Watching the box itself.

@@ -23,7 +23,8 @@ pub(super) const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 pub(super) const REQUEST_SECONDS_MAX: u64 = 60;
 
 /// Routes that answer however busy the engine is, because somebody decides by them whether it lives.
-const NOT_COUNTED: [&str; 5] = ["/api/health", "/health", "/api/ready", "/ready", "/metrics"];
+const NOT_COUNTED: [&str; 6] =
+    ["/api/health", "/health", "/api/ready", "/ready", "/metrics", "/api/v1/heartbeat"];
 
 /// The permits of the requests in flight. Cloning shares them.
 #[derive(Clone, Debug)]

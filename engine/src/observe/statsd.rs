@@ -70,6 +70,19 @@ impl Recorder {
         rate.set(1.0);
     }
 
+    /// The series of a gauge that show something, each with the value of its first label.
+    pub(super) fn gauges(&self, name: &str) -> Vec<(String, f64)> {
+        let mut found = Vec::new();
+        self.registry.visit_gauges(|key, gauge| {
+            let value = f64::from_bits(gauge.value.load(Ordering::Relaxed));
+            if key.name() == name && !value.is_nan() {
+                let label = key.labels().next().map(|label| label.value().to_owned());
+                found.push((label.unwrap_or_default(), value));
+            }
+        });
+        found
+    }
+
     /// Sends what has changed since the last call. It resolves the host's name, so it may block.
     ///
     /// # Errors

@@ -39,13 +39,52 @@ pub const FILTERS: [&str; 4] = [
     "iot/status/+/+/+/+",
 ];
 
-/// The filters of what one device may publish, and its status topic, the only one it may subscribe to.
+/// What the engine itself publishes, as filters; nobody else may.
+pub const OWN_FILTERS: [&str; 2] = ["iot/command/+/+/+/+/+", "iot/engine/+/heartbeat"];
+
+/// The topic of what the engine tells a device to do, retained: `iot/command/{tenant}/{farm}/{barn}/{device}/{command}`.
+#[must_use]
+pub fn command_topic(place: &Place, device_id: &DeviceId, command: &str) -> String {
+    let Place { tenant_id, farm_id, barn_id } = place;
+    format!("iot/command/{tenant_id}/{farm_id}/{barn_id}/{device_id}/{command}")
+}
+
+/// The place and the device of a [`command_topic`] in its canonical spelling.
+#[must_use]
+pub fn parse_command(topic: &str) -> Option<(Place, DeviceId)> {
+    let mut segments = topic.split('/');
+    let mut next = || segments.next();
+    let (root, kind) = (next()?, next()?);
+    let (tenant, farm, barn, device, command) = (next()?, next()?, next()?, next()?, next()?);
+    let is_command = root == "iot" && kind == "command" && is_id(command) && next().is_none();
+    is_command.then_some(())?;
+    Some((Place::new(tenant, farm, barn)?, DeviceId::new(device).ok()?))
+}
+
+/// The topic of the engine's signs of life, retained: `iot/engine/{edge}/heartbeat`. What cannot stand in a topic is a dash.
+#[must_use]
+pub fn heartbeat_topic(edge_id: &str) -> String {
+    let odd = |c: char| c.is_control() || matches!(c, '/' | '+' | '#');
+    let edge_id: String = edge_id.chars().map(|c| if odd(c) { '-' } else { c }).collect();
+    format!("iot/engine/{edge_id}/heartbeat")
+}
+
+/// Whether a filter asks for signs of life of an engine, or of every engine.
+#[must_use]
+pub fn is_heartbeat(filter: &str) -> bool {
+    let name = filter.strip_prefix("iot/engine/").and_then(|rest| rest.strip_suffix("/heartbeat"));
+    name.is_some_and(|name| name == "+" || is_id(name))
+}
+
+/// The filters of what one device may publish, and what it may subscribe to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceTopics {
     /// Telemetry, events, and the weighing sessions of its station.
     pub publishes: [String; 3],
-    /// Its status; it has a wildcard where the device has no farm or barn of its own.
+    /// Its status, which it also hears; it has a wildcard where the device has no farm or barn of its own.
     pub status: String,
+    /// What the engine tells it to do, and the signs of life of the engine: it only hears them.
+    pub hears: [String; 2],
 }
 
 impl DeviceTopics {
@@ -67,6 +106,7 @@ impl DeviceTopics {
                 format!("iot/weighvision/{place}/{station}/session/+/+"),
             ],
             status: format!("iot/status/{place}/{device_id}"),
+            hears: [format!("iot/command/{place}/{device_id}/+"), OWN_FILTERS[1].to_owned()],
         }
     }
 }
@@ -267,7 +307,9 @@ impl Topic {
 }
 
 impl Place {
-    fn new(tenant: &str, farm: &str, barn: &str) -> Option<Self> {
+    /// A place of these names; `None` when one of them cannot be an id.
+    #[must_use]
+    pub fn new(tenant: &str, farm: &str, barn: &str) -> Option<Self> {
         Some(Self {
             tenant_id: TenantId::new(tenant).ok()?,
             farm_id: FarmId::new(farm).ok()?,
@@ -294,6 +336,37 @@ mod tests {
             Ok(Kind::WeighVision)
         );
         assert_eq!(kind("iot/status/t/f/b/d"), Ok(Kind::Status));
+    }
+
+    #[test]
+    fn what_the_engine_says_has_topics_of_its_own() {
+        let place = Place::new("t", "f", "b").unwrap();
+        let device_id = DeviceId::new("siren-1").unwrap();
+        let topic = command_topic(&place, &device_id, "siren");
+        assert_eq!(topic, "iot/command/t/f/b/siren-1/siren");
+        assert_eq!(parse_command(&topic), Some((place, device_id)));
+        for topic in [
+            "iot/command/t/f/b/siren-1",
+            "iot/command/t/f/b/siren-1/siren/x",
+            "/iot/command/t/f/b/siren-1/siren",
+            "iot/command/t//b/siren-1/siren",
+            "iot/command/t/f/b/+/siren",
+            "iot/command/t/f/b/siren-1/#",
+            "iot/event/t/f/b/siren-1/siren",
+        ] {
+            assert_eq!(parse_command(topic), None, "{topic}");
+        }
+        refused("iot/command/t/f/b/siren-1/siren");
+        assert_eq!(heartbeat_topic("box/7"), "iot/engine/box-7/heartbeat");
+        for (filter, expected) in [
+            ("iot/engine/box-7/heartbeat", true),
+            ("iot/engine/+/heartbeat", true),
+            ("iot/engine/#", false),
+            ("iot/engine/a/b/heartbeat", false),
+            ("iot/engine//heartbeat", false),
+        ] {
+            assert_eq!(is_heartbeat(filter), expected, "{filter}");
+        }
     }
 
     #[test]
