@@ -36,6 +36,8 @@ use crate::telemetry::TelemetryWriters;
 use crate::wake::Wake;
 
 pub mod apply;
+pub mod flag;
+pub mod mark;
 pub mod order;
 pub mod state;
 pub mod upkeep;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actors::credentials::desk::OVERLAP_SECONDS_MAX;
 use clap::{Args, Parser, Subcommand};
+use schema::clock::Timestamp;
 
 use crate::config::{Environment, Flag, Inputs};
 use crate::doctor;
@@ -13,6 +14,7 @@ use crate::tree::worker::Work;
 
 pub mod alarm;
 pub mod flock;
+pub mod session;
 pub mod upkeep;
 
 const EXAMPLES: &str = "\
@@ -201,6 +203,9 @@ pub enum Command {
     /// Try the ways by which alarms leave the barn.
     #[command(subcommand, after_help = alarm::ALARM_EXAMPLES)]
     Alarm(alarm::AlarmCommand),
+    /// List weighings, and keep them out of the statistics.
+    #[command(subcommand, after_help = session::SESSION_EXAMPLES)]
+    Session(session::SessionCommand),
     /// Keep the book of the flocks: place and end them, write down what happened, and read what it comes to.
     #[command(subcommand, after_help = flock::FLOCK_EXAMPLES)]
     Flock(flock::FlockCommand),
@@ -341,6 +346,13 @@ fn id(text: &str) -> Result<String, String> {
     if schema::id::is_id(text) { Ok(text.to_owned()) } else { Err(schema::id::InvalidId.to_string()) }
 }
 
+/// Reads a moment, or the first of a day in UTC.
+fn time(text: &str) -> Result<Timestamp, String> {
+    let moment =
+        schema::wire::time::parse(text).or_else(|| schema::wire::time::parse(&format!("{text}T00:00:00Z")));
+    moment.ok_or_else(|| "write it as 2026-02-12 or 2026-02-12T09:00:00Z".to_owned())
+}
+
 /// Reads a time such as `30m`, `24h` or `7d`.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "write it as 0, 45s, 30m, 24h or 7d".to_owned();
@@ -445,6 +457,7 @@ impl Cli {
             Command::Alarm(_)
             | Command::Device(_)
             | Command::Flock(_)
+            | Command::Session(_)
             | Command::Standard(_)
             | Command::BrokerConfig(_) => inputs.presets = private_presets(&environment),
             Command::Health(health) => {
@@ -611,6 +624,15 @@ mod tests {
         check("7d", Some(604_800));
         for text in ["", "24", "h", "-1h", "1.5h", "1w", "1 h", "367d", "99999999999999999999h"] {
             check(text, None);
+        }
+    }
+
+    #[test]
+    fn a_moment_may_be_a_day() {
+        assert_eq!(time("2026-02-12"), time("2026-02-12T00:00:00Z"));
+        assert_eq!(time("2026-02-12T07:00:00+07:00"), time("2026-02-12"));
+        for text in ["", "yesterday", "12.2.2026", "2026-02-30"] {
+            time(text).unwrap_err();
         }
     }
 

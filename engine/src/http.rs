@@ -13,6 +13,7 @@ use actors::ingress::stats::IngressStats;
 use actors::last_seen::SignsOfLife;
 use actors::retention::RetentionHub;
 use actors::session::Sessions;
+use actors::session::mark::MarkDesk;
 use actors::sync::SyncHub;
 use actors::telemetry::TelemetryWriters;
 use axum::extract::DefaultBodyLimit;
@@ -40,6 +41,7 @@ mod audit;
 pub mod auth;
 mod body;
 mod connections;
+mod cursor;
 mod device;
 mod error;
 mod event;
@@ -107,6 +109,8 @@ pub struct AppState {
     desk: DeviceDesk,
     /// The flocks' book.
     book: FlockDesk,
+    /// What people say of weighings.
+    marks: MarkDesk,
     /// When devices last called.
     signs_of_life: SignsOfLife,
     /// What calls may have in the engine's hands.
@@ -163,6 +167,11 @@ impl AppState {
             guesses: parts.guesses.clone(),
             desk: parts.desk.clone(),
             book: FlockDesk {
+                store: parts.calls.clone(),
+                reads: parts.store.reads(),
+                clock: parts.clock.clone(),
+            },
+            marks: MarkDesk {
                 store: parts.calls.clone(),
                 reads: parts.store.reads(),
                 clock: parts.clock.clone(),
@@ -273,11 +282,16 @@ fn table() -> Vec<Route> {
         row(Device, "/api/v1/media/images/presign", routes!(media::presign)),
         row(Device, "/api/v1/media/images/complete", routes!(media::complete)),
         row(Device, "/api/v1/weighvision/sessions", routes!(session::create)),
+        row(Read, "/api/v1/weighvision/sessions", routes!(session::list_sessions)),
         row(Device, "/api/v1/weighvision/sessions/{id}/bind-weight", routes!(session::bind_weight)),
         row(Device, "/api/v1/weighvision/sessions/{id}/bind-media", routes!(session::bind_media)),
         row(Device, "/api/v1/weighvision/sessions/{id}/attach", routes!(session::attach)),
         row(Device, "/api/v1/weighvision/sessions/{id}/finalize", routes!(session::finalize)),
         row(Read, "/api/v1/weighvision/sessions/{id}", routes!(session::show)),
+        row(Read, "/api/v1/weighvision/sessions/{id}/marks", routes!(session::list_marks)),
+        row(Write, "/api/v1/weighvision/sessions/{id}/exclude", routes!(session::exclude)),
+        row(Write, "/api/v1/weighvision/sessions/{id}/include", routes!(session::include)),
+        row(Write, "/api/v1/weighvision/sessions/{id}/review", routes!(session::review)),
         row(Device, "/api/v1/inference/jobs", routes!(inference::create_job)),
         row(Box, "/api/v1/inference/models", routes!(inference::show_model)),
         row(Box, "/metrics", routes!(ops::prometheus)),

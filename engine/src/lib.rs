@@ -24,6 +24,7 @@ pub mod parts;
 pub mod reload;
 pub mod restore;
 pub mod runway;
+pub mod session;
 pub mod standard;
 pub mod support;
 pub mod systemd;

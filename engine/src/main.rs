@@ -22,7 +22,7 @@ use engine::tree::Beside;
 use engine::tree::worker::{self, Work};
 use engine::{
     alarm, backup, broker_config, descriptors, device, doctor, flock, greeting, health, init, model, observe,
-    restore, standard, support, tree, update,
+    restore, session, standard, support, tree, update,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -114,6 +114,7 @@ fn start(
         | Command::Alarm(_)
         | Command::Device(_)
         | Command::Flock(_)
+        | Command::Session(_)
         | Command::Standard(_)
         | Command::BrokerConfig(_)
         | Command::Model(_)
@@ -192,6 +193,7 @@ async fn execute(
         }
         Command::Device(wish) => Ok(say(&device::run(&wish, &loaded.config).await?)),
         Command::Flock(wish) => Ok(say(&flock::run(wish, &loaded.config).await?)),
+        Command::Session(wish) => Ok(say(&session::run(wish, &loaded.config).await?)),
         Command::Standard(wish) => Ok(say(&standard::run(wish, &loaded.config).await?)),
         Command::Model(ModelCommand::Check(wish)) => Ok(check_model(&wish, &loaded.config)),
         Command::Backup(wish) if wish.list => Ok(say(&backup::list(&wish.wish(), &loaded.config).await?)),

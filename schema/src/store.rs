@@ -38,6 +38,7 @@ mod link;
 pub mod media;
 pub mod migration;
 pub mod outbox;
+pub mod page;
 pub mod partition;
 pub mod reject;
 pub mod retention;
@@ -94,6 +95,8 @@ pub const STATEMENTS: &[&[&str]] = &[
     reject::STATEMENTS,
     retention::STATEMENTS,
     session::STATEMENTS,
+    session::list::STATEMENTS,
+    session::mark::STATEMENTS,
     survey::STATEMENTS,
     sync_state::STATEMENTS,
     tally::STATEMENTS,

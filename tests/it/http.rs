@@ -24,6 +24,7 @@ mod credentials;
 mod device;
 mod flock;
 mod ledger;
+mod lists;
 mod media;
 mod ops;
 mod retention;

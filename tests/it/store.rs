@@ -229,8 +229,10 @@ async fn a_reading_whose_month_gets_a_partition_while_it_waits_is_not_to_blame()
 async fn buckets(database: &Database, window: &str) -> Vec<(Timestamp, f64, f64, f64, i32)> {
     let range =
         TimeRange { tenant_id: "t-001", device_id: Some("d-001"), start: None, end: None, limit: 100 };
-    let rows =
-        database.store.run("test", async |conn| aggregate::aggregates(conn, &range, window).await).await;
+    let rows = database
+        .store
+        .run("test", async |conn| aggregate::aggregates(conn, &range, window, None).await)
+        .await;
     rows.expect("it can be read")
         .iter()
         .map(|row| (row.bucket_start_at, row.avg_value, row.min_value, row.max_value, row.count))

@@ -55,6 +55,8 @@ pub struct DayFacts {
     pub n_outliers: u32,
     /// Of devices whose clocks were ahead.
     pub n_clock_ahead: u32,
+    /// Kept out of the statistics by a person.
+    pub n_excluded: u32,
     /// Whether the mean is too uncertain to be shown without a warning.
     pub is_n_too_small: bool,
     /// Mean of the scales, as it is.
@@ -203,6 +205,7 @@ impl<'a> Ledger<'a> {
         facts.n_implausible = w.implausible;
         facts.n_outliers = w.outliers;
         facts.n_clock_ahead = w.clock_ahead;
+        facts.n_excluded = w.excluded;
         facts.is_n_too_small = w.is_too_small;
         facts.mean_kg = w.mean_kg;
         facts.half_width_kg = w.half_width_kg;

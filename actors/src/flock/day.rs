@@ -54,6 +54,8 @@ pub struct Weighings {
     pub outliers: u32,
     /// Of devices whose clocks were ahead: they count for the time at which they came in.
     pub clock_ahead: u32,
+    /// Kept out of the statistics by a person.
+    pub excluded: u32,
     /// What a bird was expected to weigh, kg; without it no weighing is implausible.
     pub expected_kg: Option<f64>,
     /// The rest: those that are believed. Numbers of weighings, since a bird may be among them more than once.
@@ -183,6 +185,10 @@ fn weigh(inputs: &Inputs) -> (Weighings, Vec<f64>) {
     for weighing in &inputs.weighings {
         weighings.seen += 1;
         weighings.clock_ahead += u32::from(weighing.is_clock_ahead);
+        weighings.excluded += u32::from(weighing.is_excluded);
+        if weighing.is_excluded {
+            continue;
+        }
         let step = match inputs.expected_kg {
             Some(expected_kg) => step::judge(weighing.weight_kg, expected_kg, inputs.is_mixed),
             None if weighing.weight_kg > 0.0 => Step::Bird,

@@ -305,6 +305,24 @@ impl FlockDesk {
         self.reads.run("flock", find).await?.ok_or(BookError::NoFlock)
     }
 
+    /// The flock of a batch, with the time from its first midnight to the one behind its last day, which a flock that
+    /// has not ended has none of. `None` when no flock has this name, or those of several barns.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn of_batch(
+        &self,
+        tenant_id: &str,
+        batch_id: &str,
+        barn_id: Option<&str>,
+    ) -> Result<Option<(Flock, Timestamp, Option<Timestamp>)>, StoreError> {
+        let find = async |conn: &mut Conn| rows::by_batch(conn, tenant_id, batch_id, barn_id).await;
+        let Some(flock) = self.reads.run("flock_by_batch", find).await? else { return Ok(None) };
+        let zone = self.zone(&flock).await?;
+        let (from, to) = (zone.span(flock.placed_on).0, flock.ended_on.map(|ended_on| zone.span(ended_on).1));
+        Ok(Some((flock, from, to)))
+    }
+
     /// Ends a flock: `day` is its last.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::auth::Call;
+use super::cursor::{self, AuditKey};
 use super::error::Error;
 use super::query::Params;
 use super::telemetry::TenantQuery;
@@ -39,8 +40,10 @@ pub(super) async fn note(
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "documents the parameters that are read by hand")]
 pub(super) struct AuditQuery {
-    /// Only what was done before this row: `next` of the list before.
-    before: Option<Uuid>,
+    /// Only what stands behind: `next` of the list before.
+    after: Option<String>,
+    /// Another name of `after`, which also takes the id of a row.
+    before: Option<String>,
     /// Rows at most.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<i64>,
@@ -60,8 +63,9 @@ pub(super) struct AuditRow {
     actor: String,
     /// From where: an address, or the name of a machine.
     origin: String,
-    /// What: `device.add`, `device.rotate`, `device.revoke`, `barn.put`, `standard.import`,
-    /// `flock.create`, `flock.end`, `flock.record`, `flock.correct`, `redrive`, `discard`, `unclaim`, `janitor.run`, `sync.trigger`.
+    /// What: `device.add`, `device.rotate`, `device.revoke`, `barn.put`, `standard.import`, `flock.create`, `flock.end`,
+    /// `flock.record`, `flock.correct`, `session.exclude`, `session.include`, `redrive`, `discard`, `unclaim`, `janitor.run`,
+    /// `sync.resend`, `sync.trigger`, `restore`.
     action: String,
     /// Whose rows; null means the whole box, or all tenants.
     tenant_id: Option<String>,
@@ -91,8 +95,8 @@ impl From<Entry> for AuditRow {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AuditList {
     entries: Vec<AuditRow>,
-    /// What to give as `before` for what was done earlier; null at the end.
-    next: Option<Uuid>,
+    /// What to give as `after` for those that follow; null at the end.
+    next: Option<String>,
 }
 
 /// Lists what was done to the rows of the key's tenants, newest first; a key for all tenants also sees what was done to
@@ -104,12 +108,12 @@ pub(super) async fn list_audit(
     call: Call,
     mut params: Params,
 ) -> Result<Json<AuditList>, Error> {
-    let (named, before, limit) = (params.id("tenant_id"), params.uuid("before"), params.limit());
+    let (named, limit) = (params.id("tenant_id"), params.limit());
+    let before = params.after_or_before::<AuditKey>().map(Uuid::from);
     params.finish()?;
     let tenants = call.tenants(named.as_deref())?;
     let read = async |conn: &mut _| audit::list(conn, tenants.as_slice(), before, limit).await;
     let entries = state.store.run("audit_list", read).await?;
-    let is_full = i64::try_from(entries.len()) == Ok(limit);
-    let next = entries.last().filter(|_| is_full).map(|last| last.id);
+    let next = cursor::behind(&entries, limit, |last| AuditKey::from(last.id));
     Ok(Json(AuditList { entries: entries.into_iter().map(AuditRow::from).collect(), next }))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use schema::id::Uuid;
+use schema::store::page::Place;
 use schema::store::telemetry::{self as rows, StoredEvent};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -12,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::auth::Call;
+use super::cursor::{self, EventKey};
 use super::error::Error;
 use super::query::Params;
 use super::telemetry::{Range, RangeQuery};
@@ -81,6 +83,8 @@ pub(super) struct EventList {
     events: Vec<EventRow>,
     /// How many there are in this list.
     count: usize,
+    /// What to give as `after` for those that follow; null at the end.
+    next: Option<String>,
 }
 
 /// Lists device events, newest first.
@@ -92,11 +96,13 @@ pub(super) async fn list_events(
     mut params: Params,
 ) -> Result<Json<EventList>, Error> {
     let range = Range::of(&mut params);
-    let event_type = params.event_type();
+    let (event_type, after) = (params.event_type(), params.after::<EventKey>().map(Place::from));
     params.finish()?;
     let range = range.allowed(&call)?;
-    let read = async |conn: &mut _| rows::events(conn, &range, event_type.as_deref()).await;
+    let read = async |conn: &mut _| rows::events(conn, &range, event_type.as_deref(), after).await;
     let found = state.reads.run("events", read).await?;
+    let place = |last: &StoredEvent| Place { at: last.occurred_at, id: last.id };
+    let next = cursor::behind(&found, range.limit, |last| EventKey::from(place(last)));
     let events: Vec<_> = found.into_iter().map(EventRow::from).collect();
-    Ok(Json(EventList { count: events.len(), events }))
+    Ok(Json(EventList { count: events.len(), events, next }))
 }

@@ -20,6 +20,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::AppState;
 use super::auth::Call;
 use super::body::JsonBody;
+use super::cursor::{self, RecordKey};
 use super::error::{Code, Error};
 use super::fields::Fields;
 use super::query::Params;
@@ -391,8 +392,8 @@ impl From<Record> for RecordBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RecordList {
     records: Vec<RecordBody>,
-    /// What to give as `before` for what was written earlier; null at the end.
-    next: Option<Uuid>,
+    /// What to give as `after` for those that follow; null at the end.
+    next: Option<String>,
 }
 
 /// Which records.
@@ -400,8 +401,10 @@ pub(super) struct RecordList {
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "documents the query that is read by hand")]
 pub(super) struct RecordQuery {
-    /// Only what was written before this row: `next` of the list before.
-    before: Option<Uuid>,
+    /// Only what stands behind: `next` of the list before.
+    after: Option<String>,
+    /// Another name of `after`, which also takes the id of a row.
+    before: Option<String>,
 }
 
 /// Lists what was written down of a flock, newest first.
@@ -414,12 +417,12 @@ pub(super) async fn list_records(
     Path(id): Path<String>,
     mut params: Params,
 ) -> Result<Json<RecordList>, Error> {
-    let (tenant_id, before, limit) = (params.id("tenant_id"), params.uuid("before"), params.limit());
+    let (tenant_id, limit) = (params.id("tenant_id"), params.limit());
+    let before = params.after_or_before::<RecordKey>().map(Uuid::from);
     params.finish()?;
     let tenant_id = call.tenant(tenant_id.as_deref())?;
     let records = state.book.records(&tenant_id, known(&id)?, before, limit).await?;
-    let is_full = i64::try_from(records.len()) == Ok(limit);
-    let next = records.last().filter(|_| is_full).map(|last| last.id);
+    let next = cursor::behind(&records, limit, |last| RecordKey::from(last.id));
     Ok(Json(RecordList { records: records.into_iter().map(RecordBody::from).collect(), next }))
 }
 

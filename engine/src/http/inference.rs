@@ -7,7 +7,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use schema::clock::Timestamp;
 use schema::id::Uuid;
-use schema::store::inference::{self as rows, Image, Job, NewJob, StoredResult};
+use schema::store::inference::{self as rows, Image, Job, NewJob, StoredResult, WantedResults};
+use schema::store::page::{self, Place};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -15,6 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::AppState;
 use super::auth::{Call, DevicePlace, agrees_with_token, scope_mismatch};
 use super::body::JsonBody;
+use super::cursor::{self, ResultKey};
 use super::error::{Code, Error};
 use super::query::Params;
 use super::session::scope::check_named;
@@ -215,14 +217,28 @@ pub(super) async fn show_job(
     Ok(Json(job.into()))
 }
 
-/// Which results are listed.
+/// Which results are listed: those of a session, or those of a tenant, narrowed by device and time.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "documents the parameters that are read by hand")]
 pub(super) struct ResultQuery {
     /// The session.
     #[param(rename = "sessionId", example = "20260212_093215")]
-    session_id: String,
+    session_id: Option<String>,
+    /// The camera.
+    #[param(example = "wv-001")]
+    device_id: Option<String>,
+    /// First time.
+    #[param(format = DateTime, example = "2026-02-12T00:00:00Z")]
+    from: Option<String>,
+    /// First time behind the last.
+    #[param(format = DateTime, example = "2026-02-13T00:00:00Z")]
+    to: Option<String>,
+    /// Only results that are no surer than this.
+    #[param(minimum = 0, maximum = 1)]
+    max_confidence: Option<f64>,
+    /// Only what stands behind: `next` of the list before.
+    after: Option<String>,
     /// Rows at most.
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<i64>,
@@ -287,20 +303,23 @@ impl From<StoredResult> for ResultRow {
     }
 }
 
-/// Results of a session, newest first.
+/// Results, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ResultList {
-    /// The session.
-    session_id: String,
+    /// The session that was asked for.
+    session_id: Option<String>,
     /// How many there are in this list.
     count: usize,
     results: Vec<ResultRow>,
+    /// What to give as `after` for those that follow; null at the end. With `max_confidence` a list may have no row and
+    /// yet go on.
+    next: Option<String>,
 }
 
 /// Results of one call at most.
 const RESULTS_MAX: i64 = 500;
 
-/// Lists the results of a session, newest first.
+/// Lists results, newest first.
 #[utoipa::path(get, path = "/api/v1/inference/results", tag = "inference", params(ResultQuery, TenantQuery),
     responses((status = 200, description = "The results", body = ResultList)))]
 pub(super) async fn list_results(
@@ -308,15 +327,34 @@ pub(super) async fn list_results(
     call: Call,
     mut params: Params,
 ) -> Result<Json<ResultList>, Error> {
-    let session_id = params.required_id("sessionId");
-    let limit = params.limit_up_to(RESULTS_MAX);
+    let (session_id, device_id) = (params.id("sessionId"), params.id("device_id"));
+    let (from, to) = (params.time("from"), params.time("to"));
+    let max_confidence = params.number("max_confidence", 0.0, 1.0);
+    let (after, limit) = (params.after::<ResultKey>().map(Place::from), params.limit_up_to(RESULTS_MAX));
     let named = params.id("tenant_id");
     params.finish()?;
-    let tenant_id = call.read_tenant(named.as_deref())?;
-    let read = async |conn: &mut _| rows::results(conn, tenant_id.as_deref(), &session_id, limit).await;
-    let found = state.reads.run("inference_results", read).await?;
-    let results: Vec<_> = found.into_iter().map(ResultRow::from).collect();
-    Ok(Json(ResultList { session_id, count: results.len(), results }))
+    // Only a session's results are found among those of all tenants.
+    let tenant_id = match &session_id {
+        Some(_) => call.read_tenant(named.as_deref())?,
+        None => Some(call.tenant(named.as_deref())?),
+    };
+    let wanted = WantedResults {
+        tenant_id: tenant_id.as_deref(),
+        session_id: session_id.as_deref(),
+        device_id: device_id.as_deref(),
+        from,
+        to,
+    };
+    let read = async |conn: &mut _| match max_confidence {
+        None => {
+            Ok(page::whole(rows::results(conn, &wanted, after, limit).await?, limit, StoredResult::place))
+        }
+        Some(max) => rows::unsure_results(conn, &wanted, max, after, limit).await,
+    };
+    let page = state.reads.run("inference_results", read).await?;
+    let next = cursor::next::<_, ResultKey>(&page);
+    let results: Vec<_> = page.rows.into_iter().map(ResultRow::from).collect();
+    Ok(Json(ResultList { session_id, count: results.len(), results, next }))
 }
 
 /// How much a model has said.

@@ -8,6 +8,7 @@ use schema::clock::Timestamp;
 use schema::id::Uuid;
 use schema::{id, wire};
 
+use super::cursor::{self, Key};
 use super::error::Error;
 
 /// Rows a list may have.
@@ -19,6 +20,9 @@ pub(super) const LIST_ROWS_DEFAULT: i64 = 100;
 pub(super) const NOT_AN_ID: &str = "must have 1 to 128 bytes and neither control characters nor any of / + #";
 /// What is wrong with the id of an event.
 pub(super) const NOT_AN_EVENT_ID: &str = "must have 1 to 200 bytes and no control characters";
+
+/// What is wrong with a cursor.
+pub(super) const NOT_A_CURSOR: &str = "must be what this list had as next";
 
 /// What is wrong with a day.
 pub(super) const NOT_A_DAY: &str = "must be a day such as 2026-01-05";
@@ -93,13 +97,23 @@ impl Params {
         id.unwrap_or_default()
     }
 
-    /// A parameter that is the id of a row.
-    pub(super) fn uuid(&mut self, name: &str) -> Option<Uuid> {
-        let uuid = Uuid::try_parse(&self.text(name)?).ok();
-        if uuid.is_none() {
-            self.problems.push(name, "must be a UUID");
+    /// The parameter `after`: where a list goes on.
+    pub(super) fn after<K: Key>(&mut self) -> Option<K> {
+        let key = cursor::decode(&self.text("after")?);
+        if key.is_none() {
+            self.problems.push("after", NOT_A_CURSOR);
         }
-        uuid
+        key
+    }
+
+    /// The parameter `after`, or `before`, as lists of what people did called it once: the id of a row was good there.
+    pub(super) fn after_or_before<K: Key + From<Uuid>>(&mut self) -> Option<K> {
+        let Some(text) = self.text("before") else { return self.after() };
+        let key = Uuid::try_parse(&text).map(K::from).ok().or_else(|| cursor::decode(&text));
+        if key.is_none() {
+            self.problems.push("before", NOT_A_CURSOR);
+        }
+        key
     }
 
     /// A parameter that is a time.

@@ -21,8 +21,15 @@ use super::error::{Code, Error, ErrorBody};
 use super::query::Params;
 
 mod answer;
+mod list;
+mod mark;
 mod request;
 pub(super) mod scope;
+
+pub(super) use list::{__path_list_sessions, list_sessions};
+pub(super) use mark::{
+    __path_exclude, __path_include, __path_list_marks, __path_review, exclude, include, list_marks, review,
+};
 
 use answer::{Attachment, ImageRow, ParkedFinalize, SessionRow, SessionView, WeightRow};
 use request::{AttachBody, BindMediaBody, BindWeightBody, CreateBody, FinalizeBody, Report};

@@ -6,13 +6,15 @@ use axum::Json;
 use axum::extract::State;
 use chrono::Duration;
 use schema::id::Uuid;
-use schema::store::aggregate::{self, Aggregate};
+use schema::store::aggregate::{self, Aggregate, BucketPlace};
+use schema::store::page::Place;
 use schema::store::telemetry::{self as rows, StoredReading, TimeRange};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::auth::Call;
+use super::cursor::{self, Micros, ReadingKey};
 use super::error::Error;
 use super::query::Params;
 use super::time::Time;
@@ -39,6 +41,8 @@ pub(super) struct RangeQuery {
     /// Rows at most.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<i64>,
+    /// Only what stands behind: `next` of the list before.
+    after: Option<String>,
 }
 
 /// The values of [`RangeQuery`], as far as they could be read.
@@ -129,6 +133,8 @@ pub(super) struct ReadingList {
     readings: Vec<ReadingRow>,
     /// How many there are in this list.
     count: usize,
+    /// What to give as `after` for those that follow; null at the end.
+    next: Option<String>,
 }
 
 /// Lists readings, newest first.
@@ -139,12 +145,15 @@ pub(super) async fn list_readings(
     call: Call,
     mut params: Params,
 ) -> Result<Json<ReadingList>, Error> {
-    let range = Range::of(&mut params);
+    let (range, after) = (Range::of(&mut params), params.after::<ReadingKey>());
     params.finish()?;
     let range = range.allowed(&call)?;
-    let found = state.reads.run("readings", async |conn| rows::readings(conn, &range).await).await?;
+    let read = async |conn: &mut _| rows::readings(conn, &range, after.map(Place::from)).await;
+    let found = state.reads.run("readings", read).await?;
+    let place = |last: &StoredReading| Place { at: last.occurred_at, id: last.id };
+    let next = cursor::behind(&found, range.limit, |last| ReadingKey::from(place(last)));
     let readings: Vec<_> = found.into_iter().map(ReadingRow::from).collect();
-    Ok(Json(ReadingList { count: readings.len(), readings }))
+    Ok(Json(ReadingList { count: readings.len(), readings, next }))
 }
 
 /// Readings of one device and metric over one stretch of time.
@@ -196,12 +205,34 @@ impl From<Aggregate> for AggregateRow {
     }
 }
 
+/// A bucket's place in the list, as its cursors have it.
+#[derive(Serialize, Deserialize)]
+struct AggregateKey(Micros, String, String);
+
+impl cursor::Key for AggregateKey {
+    const LIST: &'static str = "aggregates";
+}
+
+impl AggregateKey {
+    fn of(last: &Aggregate) -> Self {
+        Self(Micros(last.bucket_start_at), last.device_id.clone(), last.metric_type.clone())
+    }
+}
+
+impl From<AggregateKey> for BucketPlace {
+    fn from(AggregateKey(start_at, device_id, metric_type): AggregateKey) -> Self {
+        Self { start_at: start_at.0, device_id, metric_type }
+    }
+}
+
 /// Aggregates, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AggregateList {
     aggregates: Vec<AggregateRow>,
     /// How many there are in this list.
     count: usize,
+    /// What to give as `after` for those that follow; null at the end.
+    next: Option<String>,
 }
 
 /// The stretch of time of an aggregate.
@@ -226,12 +257,14 @@ pub(super) async fn list_aggregates(
 ) -> Result<Json<AggregateList>, Error> {
     let range = Range::of(&mut params);
     let window = params.one_of("window", &WINDOWS).unwrap_or("1h");
+    let after = params.after::<AggregateKey>().map(BucketPlace::from);
     params.finish()?;
     let range = range.allowed(&call)?;
-    let read = async |conn: &mut _| aggregate::aggregates(conn, &range, window).await;
+    let read = async |conn: &mut _| aggregate::aggregates(conn, &range, window, after.as_ref()).await;
     let found = state.reads.run("aggregates", read).await?;
+    let next = cursor::behind(&found, range.limit, AggregateKey::of);
     let aggregates: Vec<_> = found.into_iter().map(AggregateRow::from).collect();
-    Ok(Json(AggregateList { count: aggregates.len(), aggregates }))
+    Ok(Json(AggregateList { count: aggregates.len(), aggregates, next }))
 }
 
 /// Which tenant is counted.

@@ -422,10 +422,23 @@ SELECT id, tenant_id, device_id, \"window\", bucket_start_at, bucket_end_at, met
 FROM telemetry_agg
 WHERE tenant_id = $1 AND ($2::text IS NULL OR device_id = $2) AND \"window\" = $3
     AND bucket_start_at >= coalesce($4::timestamptz, '-infinity') AND bucket_end_at <= coalesce($5::timestamptz, 'infinity')
+    AND bucket_start_at <= coalesce($7::timestamptz, 'infinity')
+    AND (bucket_start_at < coalesce($7::timestamptz, 'infinity') OR (device_id, metric_type) > ($8::text, $9::text))
 ORDER BY bucket_start_at DESC, device_id, metric_type
 LIMIT $6";
 
-/// Buckets of one window, newest first, that lie wholly within the range.
+/// A bucket's place in the list: by its start, device and metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketPlace {
+    /// First instant of the bucket.
+    pub start_at: Timestamp,
+    /// The measuring device.
+    pub device_id: String,
+    /// What was measured.
+    pub metric_type: String,
+}
+
+/// Buckets of one window behind a place, newest first, that lie wholly within the range.
 ///
 /// # Errors
 /// When the database fails.
@@ -433,9 +446,23 @@ pub async fn aggregates(
     conn: &Conn,
     range: &TimeRange<'_>,
     window: &str,
+    after: Option<&BucketPlace>,
 ) -> Result<Vec<Aggregate>, StoreError> {
-    let params: [&(dyn ToSql + Sync); 6] =
-        [&range.tenant_id, &range.device_id, &window, &range.start, &range.end, &range.limit];
+    let start_at = after.map(|after| after.start_at);
+    let device_id = after.map(|after| after.device_id.as_str());
+    let metric_type = after.map(|after| after.metric_type.as_str());
+    let r = range;
+    let params: [&(dyn ToSql + Sync); 9] = [
+        &r.tenant_id,
+        &r.device_id,
+        &window,
+        &r.start,
+        &r.end,
+        &r.limit,
+        &start_at,
+        &device_id,
+        &metric_type,
+    ];
     let rows = conn.query(AGGREGATES, &params).await?;
     let aggregate = |row: &Row| Aggregate {
         id: row.get(0),

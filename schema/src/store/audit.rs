@@ -57,6 +57,10 @@ pub enum Action {
     FlockRecord,
     /// What was written down of a flock is corrected.
     FlockCorrect,
+    /// A weighing is kept out of the statistics.
+    SessionExclude,
+    /// A weighing enters the statistics again.
+    SessionInclude,
     /// A backup is restored: what came in after it is not there.
     Restore,
 }
@@ -81,6 +85,8 @@ impl Action {
             Self::FlockEnd => "flock.end",
             Self::FlockRecord => "flock.record",
             Self::FlockCorrect => "flock.correct",
+            Self::SessionExclude => "session.exclude",
+            Self::SessionInclude => "session.include",
             Self::Restore => "restore",
         }
     }

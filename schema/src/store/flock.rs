@@ -10,6 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::store::session::mark::exclusions;
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
@@ -21,6 +22,7 @@ pub const STATEMENTS: &[&str] = &[
     FIND,
     AT,
     LIST,
+    BY_BATCH,
     END,
     DAYS,
     PUT_DAY,
@@ -235,6 +237,30 @@ pub async fn list(
     Ok(rows.iter().map(Flock::from).collect())
 }
 
+const BY_BATCH: &str = concat!(
+    "-- flock_by_batch\nSELECT ",
+    flock_columns!(),
+    " FROM flocks AS f
+WHERE tenant_id = $1 AND batch_id = $2 AND ($3::text IS NULL OR barn_id = $3) LIMIT 2"
+);
+
+/// The flock of a batch; `None` when no flock has this name, or those of several barns.
+///
+/// # Errors
+/// When the database fails.
+pub async fn by_batch(
+    conn: &Conn,
+    tenant_id: &str,
+    batch_id: &str,
+    barn_id: Option<&str>,
+) -> Result<Option<Flock>, StoreError> {
+    let rows = conn.query(BY_BATCH, &[&tenant_id, &batch_id, &barn_id]).await?;
+    Ok(match rows.as_slice() {
+        [only] => Some(Flock::from(only)),
+        _ => None,
+    })
+}
+
 const END: &str = "-- flock_end
 UPDATE flocks SET ended_on = $3, updated_at = $4 WHERE tenant_id = $1 AND id = $2 AND ended_on IS NULL AND placed_on <= $3";
 
@@ -333,20 +359,25 @@ pub struct Weighing {
     pub weight_kg: f64,
     /// Whether its device's clock was more than ten minutes ahead, so that it counts for the time at which it came in.
     pub is_clock_ahead: bool,
+    /// Whether a person keeps it out of the statistics.
+    pub is_excluded: bool,
 }
 
-row_of!(Weighing, weighing_columns as "w": session_id, weight_kg, is_clock_ahead);
+row_of!(Weighing, weighing_columns as "w": session_id, weight_kg, is_clock_ahead, is_excluded);
 
 // The time is written as the index of weight_sessions has it.
 const WEIGHTS: &str = concat!("-- flock_weights\nSELECT ", weighing_columns!(), " FROM (
-    SELECT session_id, final_weight_kg AS weight_kg, start_at > created_at + interval '10 minutes' AS is_clock_ahead,
-        least(start_at, created_at) AS weighed_at, id
-    FROM weight_sessions
-    WHERE tenant_id = $1 AND barn_id = $3 AND least(start_at, created_at) >= $4 AND least(start_at, created_at) < $5
-        AND final_weight_kg IS NOT NULL AND farm_id = $2 AND (batch_id IS NULL OR batch_id = $6)) AS w
+    SELECT s.session_id, coalesce(l.weight_kg, s.final_weight_kg) AS weight_kg,
+        s.start_at > s.created_at + interval '10 minutes' AS is_clock_ahead,
+        x.is_whole OR (x.is_part AND l.weight_kg IS NULL) AS is_excluded, least(s.start_at, s.created_at) AS weighed_at, s.id
+    FROM weight_sessions AS s
+    ", exclusions!(), "
+    WHERE s.tenant_id = $1 AND s.barn_id = $3 AND least(s.start_at, s.created_at) >= $4 AND least(s.start_at, s.created_at) < $5
+        AND s.final_weight_kg IS NOT NULL AND s.farm_id = $2 AND (s.batch_id IS NULL OR s.batch_id = $6)) AS w
 ORDER BY w.weighed_at, w.id LIMIT $7");
 
-/// The weighings of a flock within a time: of finalized sessions that name its batch or none.
+/// The weighings of a flock within a time: of finalized sessions that name its batch or none. Where a person has excluded
+/// weights of a session, the last of the others is its weight.
 ///
 /// # Errors
 /// When the database fails.

@@ -25,7 +25,7 @@ struct Index {
     replaces: Option<&'static str>,
 }
 
-const INDEXES: [Index; 8] = [
+const INDEXES: [Index; 12] = [
     Index {
         replaces: Some("ingress_dedupe_expiry"),
         ..Index::of(DEDUPE_EXPIRES, "ingress_dedupe", "(expires_at)")
@@ -39,12 +39,30 @@ const INDEXES: [Index; 8] = [
     Index::of("media_objects_created", "media_objects", "(created_at, tenant_id, id)"),
     Index::of("telemetry_raw_default_came_in", "telemetry_raw_default", "(ingested_at, id)"),
     Index::of("device_events_default_came_in", "device_events_default", "(ingested_at, id)"),
-    // The weighings of a barn's day.
+    // Weighings by the time at which they were done: of a barn and its days, of a tenant, of a batch, of a status.
+    Index {
+        replaces: Some("weight_sessions_weighed"),
+        ..Index::of(
+            "weight_sessions_by_barn",
+            "weight_sessions",
+            "(tenant_id, barn_id, least(start_at, created_at), id)",
+        )
+    },
+    Index::of("weight_sessions_by_time", "weight_sessions", "(tenant_id, least(start_at, created_at), id)"),
     Index::of(
-        "weight_sessions_weighed",
+        "weight_sessions_by_batch",
         "weight_sessions",
-        "(tenant_id, barn_id, least(start_at, created_at)) WHERE final_weight_kg IS NOT NULL",
+        "(tenant_id, batch_id, least(start_at, created_at), id) WHERE batch_id IS NOT NULL",
     ),
+    Index {
+        replaces: Some("weight_sessions_status"),
+        ..Index::of(
+            "weight_sessions_by_status",
+            "weight_sessions",
+            "(tenant_id, status, least(start_at, created_at), id)",
+        )
+    },
+    Index::of("inference_results_time", "inference_results", "(tenant_id, occurred_at DESC)"),
 ];
 
 const TRY_LOCK: &str = "-- index_lock

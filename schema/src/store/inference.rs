@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::id;
+use crate::store::page::{Page, Place, ROWS_PER_READ, Sieve, behind};
 use crate::store::tally::{self, Counted};
 use crate::store::{Conn, StoreError};
 
@@ -18,6 +19,8 @@ pub const STATEMENTS: &[&str] = &[
     IMAGE,
     PUT_RESULT,
     RESULTS,
+    RESULTS_OF_SESSION,
+    RESULTS_OF_DEVICE,
     RESULT_PLACE,
     OLDEST_JOB,
     claim::CLAIM,
@@ -273,28 +276,96 @@ row_of! {
     model_version, occurred_at, created_at, metadata,
 }
 
-const RESULTS: &str = concat!(
-    "-- inference_results
-SELECT ",
-    result_columns!(),
-    " FROM inference_results AS r WHERE r.session_id = $2 AND ($1::text IS NULL OR r.tenant_id = $1)
-    AND NOT EXISTS (SELECT FROM weight_sessions AS s WHERE s.tenant_id = r.tenant_id AND s.session_id = r.session_id
-        AND (s.farm_id, s.barn_id) <> (r.farm_id, r.barn_id))
-ORDER BY r.occurred_at DESC, r.id LIMIT $3"
-);
+/// Which results are listed.
+#[derive(Clone, Debug, Default)]
+pub struct WantedResults<'a> {
+    /// Their tenant; `None` means all.
+    pub tenant_id: Option<&'a str>,
+    /// Those of a session. What another barn named it for is not among them.
+    pub session_id: Option<&'a str>,
+    /// Those of a camera.
+    pub device_id: Option<&'a str>,
+    /// Of then or later.
+    pub from: Option<Timestamp>,
+    /// Of before.
+    pub to: Option<Timestamp>,
+}
 
-/// Results of a session, newest first; those of a tenant, or of all. What another barn named it for is not among them.
+impl StoredResult {
+    /// Its place in the list.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { at: self.occurred_at, id: self.id }
+    }
+}
+
+macro_rules! results {
+    ($name:literal, $where:literal) => {
+        concat!(
+            "-- ",
+            $name,
+            "\nSELECT ",
+            result_columns!(),
+            " FROM inference_results AS r
+WHERE ",
+            $where,
+            " AND ($2::text IS NULL OR r.session_id = $2) AND ($3::text IS NULL OR r.device_id = $3)
+    AND r.occurred_at >= coalesce($4::timestamptz, '-infinity') AND r.occurred_at < coalesce($5::timestamptz, 'infinity') AND ",
+            behind!("r.occurred_at, r.id", "$6", "$7"),
+            "
+ORDER BY r.occurred_at DESC, r.id DESC LIMIT $8"
+        )
+    };
+}
+const RESULTS: &str = results!("inference_results", "r.tenant_id = $1");
+const RESULTS_OF_SESSION: &str = results!(
+    "inference_results_of_session",
+    "r.session_id = $2 AND ($1::text IS NULL OR r.tenant_id = $1)
+    AND NOT EXISTS (SELECT FROM weight_sessions AS s WHERE s.tenant_id = r.tenant_id AND s.session_id = r.session_id
+        AND (s.farm_id, s.barn_id) <> (r.farm_id, r.barn_id))"
+);
+const RESULTS_OF_DEVICE: &str =
+    results!("inference_results_of_device", "r.tenant_id = $1 AND r.device_id = $3");
+
+/// Results behind a place, newest first. Of all tenants only those of a session.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn results(
     conn: &Conn,
-    tenant_id: Option<&str>,
-    session_id: &str,
+    wanted: &WantedResults<'_>,
+    after: Option<Place>,
     limit: i64,
 ) -> Result<Vec<StoredResult>, StoreError> {
-    let rows = conn.query(RESULTS, &[&tenant_id, &session_id, &limit]).await?;
+    let sql = match (wanted.session_id, wanted.device_id) {
+        (Some(_), _) => RESULTS_OF_SESSION,
+        (None, Some(_)) => RESULTS_OF_DEVICE,
+        (None, None) => RESULTS,
+    };
+    let WantedResults { tenant_id, session_id, device_id, from, to } = wanted;
+    let (at, id) = Place::params(after);
+    let rows = conn.query(sql, &[tenant_id, session_id, device_id, from, to, &at, &id, &limit]).await?;
     Ok(rows.iter().map(StoredResult::from).collect())
+}
+
+/// Those of the results behind a place that are no surer than this, as one page.
+///
+/// # Errors
+/// When the database fails.
+pub async fn unsure_results(
+    conn: &Conn,
+    wanted: &WantedResults<'_>,
+    confidence_max: f64,
+    after: Option<Place>,
+    limit: i64,
+) -> Result<Page<StoredResult>, StoreError> {
+    let mut sieve = Sieve::new(after, limit);
+    loop {
+        let found = results(conn, wanted, sieve.after(), ROWS_PER_READ).await?;
+        if sieve.take(found, |row| row.confidence <= confidence_max, StoredResult::place) {
+            return Ok(sieve.page());
+        }
+    }
 }
 
 const RESULT_PLACE: &str = "-- inference_result_place

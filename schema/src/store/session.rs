@@ -13,6 +13,9 @@ use crate::clock::deadline::farthest;
 use crate::store::tally::{self, Counted};
 use crate::store::{Conn, StoreError, media};
 
+pub mod list;
+pub mod mark;
+
 /// Every statement of this module.
 pub const STATEMENTS: &[&str] = &[
     LOCK,
@@ -261,41 +264,56 @@ pub async fn lock(conn: &Conn, tenant_id: &str, session_id: &str) -> Result<(), 
     Ok(())
 }
 
-const FIND: &str = "-- session_find
-SELECT id, tenant_id, session_id, farm_id, barn_id, device_id, station_id, batch_id, status, start_at, end_at,
-    initial_weight_kg, final_weight_kg, image_count, inference_result_id, created_event_id, finalized_event_id,
-    amendment_count, trace_id, created_at, updated_at
-FROM weight_sessions WHERE tenant_id = $1 AND session_id = $2";
+// The columns of a session, under the alias `s`.
+macro_rules! session_columns {
+    () => {
+        "s.id, s.tenant_id, s.session_id, s.farm_id, s.barn_id, s.device_id, s.station_id, s.batch_id, s.status, s.start_at,
+    s.end_at, s.initial_weight_kg, s.final_weight_kg, s.image_count, s.inference_result_id, s.created_event_id,
+    s.finalized_event_id, s.amendment_count, s.trace_id, s.created_at, s.updated_at"
+    };
+}
+use session_columns;
+
+impl From<&Row> for Session {
+    fn from(row: &Row) -> Self {
+        Self {
+            id: row.get("id"),
+            tenant_id: row.get("tenant_id"),
+            session_id: row.get("session_id"),
+            farm_id: row.get("farm_id"),
+            barn_id: row.get("barn_id"),
+            device_id: row.get("device_id"),
+            station_id: row.get("station_id"),
+            batch_id: row.get("batch_id"),
+            status: Status::parse(row.get("status")),
+            start_at: row.get("start_at"),
+            end_at: row.get("end_at"),
+            initial_weight_kg: row.get("initial_weight_kg"),
+            final_weight_kg: row.get("final_weight_kg"),
+            image_count: row.get("image_count"),
+            inference_result_id: row.get("inference_result_id"),
+            created_event_id: row.get("created_event_id"),
+            finalized_event_id: row.get("finalized_event_id"),
+            amendment_count: row.get("amendment_count"),
+            trace_id: row.get("trace_id"),
+            created_at: row.get("created_at"),
+            updated_at: row.get("updated_at"),
+        }
+    }
+}
+
+const FIND: &str = concat!(
+    "-- session_find\nSELECT ",
+    session_columns!(),
+    " FROM weight_sessions AS s WHERE s.tenant_id = $1 AND s.session_id = $2"
+);
 
 /// A session, if it is there.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn find(conn: &Conn, tenant_id: &str, session_id: &str) -> Result<Option<Session>, StoreError> {
-    let row = conn.query_opt(FIND, &[&tenant_id, &session_id]).await?;
-    Ok(row.map(|row| Session {
-        id: row.get(0),
-        tenant_id: row.get(1),
-        session_id: row.get(2),
-        farm_id: row.get(3),
-        barn_id: row.get(4),
-        device_id: row.get(5),
-        station_id: row.get(6),
-        batch_id: row.get(7),
-        status: Status::parse(row.get(8)),
-        start_at: row.get(9),
-        end_at: row.get(10),
-        initial_weight_kg: row.get(11),
-        final_weight_kg: row.get(12),
-        image_count: row.get(13),
-        inference_result_id: row.get(14),
-        created_event_id: row.get(15),
-        finalized_event_id: row.get(16),
-        amendment_count: row.get(17),
-        trace_id: row.get(18),
-        created_at: row.get(19),
-        updated_at: row.get(20),
-    }))
+    Ok(conn.query_opt(FIND, &[&tenant_id, &session_id]).await?.as_ref().map(Session::from))
 }
 
 const PUT: &str = "-- session_put

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::id;
 use crate::store::ledger::{Arrivals, count_stored};
+use crate::store::page::{Place, behind};
 use crate::store::tally::{self, Counted};
 use crate::store::{Conn, StoreError};
 use crate::wire::event::{TELEMETRY_INGESTED, TelemetryIngested};
@@ -414,6 +415,9 @@ WHERE tenant_id = $1 AND ",
             $device,
             "
     AND occurred_at >= coalesce($3::timestamptz, '-infinity') AND occurred_at <= coalesce($4::timestamptz, 'infinity')
+    AND ",
+            behind!("occurred_at, id", "$6", "$7"),
+            "
 ORDER BY occurred_at DESC, id DESC
 LIMIT $5"
         )
@@ -422,13 +426,18 @@ LIMIT $5"
 const READINGS: &str = readings!("readings", "$2::text IS NULL");
 const READINGS_OF_DEVICE: &str = readings!("readings_of_device", "device_id = $2");
 
-/// Readings, newest first.
+/// Readings behind a place, newest first.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn readings(conn: &Conn, range: &TimeRange<'_>) -> Result<Vec<StoredReading>, StoreError> {
-    let params: [&(dyn ToSql + Sync); 5] =
-        [&range.tenant_id, &range.device_id, &range.start, &range.end, &range.limit];
+pub async fn readings(
+    conn: &Conn,
+    range: &TimeRange<'_>,
+    after: Option<Place>,
+) -> Result<Vec<StoredReading>, StoreError> {
+    let (at, id) = Place::params(after);
+    let params: [&(dyn ToSql + Sync); 7] =
+        [&range.tenant_id, &range.device_id, &range.start, &range.end, &range.limit, &at, &id];
     let sql = if range.device_id.is_some() { READINGS_OF_DEVICE } else { READINGS };
     let rows = conn.query(sql, &params).await?;
     let reading = |row: &tokio_postgres::Row| StoredReading {
@@ -484,7 +493,9 @@ WHERE tenant_id = $1 AND ",
             $device,
             "
     AND occurred_at >= coalesce($3::timestamptz, '-infinity') AND occurred_at <= coalesce($4::timestamptz, 'infinity')
-    AND ($6::text IS NULL OR event_type = $6)
+    AND ($6::text IS NULL OR event_type = $6) AND ",
+            behind!("occurred_at, id", "$7", "$8"),
+            "
 ORDER BY occurred_at DESC, id DESC
 LIMIT $5"
         )
@@ -493,7 +504,7 @@ LIMIT $5"
 const EVENTS: &str = events!("events", "$2::text IS NULL");
 const EVENTS_OF_DEVICE: &str = events!("events_of_device", "device_id = $2");
 
-/// Generic device events, newest first.
+/// Generic device events behind a place, newest first.
 ///
 /// # Errors
 /// When the database fails.
@@ -501,9 +512,11 @@ pub async fn events(
     conn: &Conn,
     range: &TimeRange<'_>,
     event_type: Option<&str>,
+    after: Option<Place>,
 ) -> Result<Vec<StoredEvent>, StoreError> {
-    let params: [&(dyn ToSql + Sync); 6] =
-        [&range.tenant_id, &range.device_id, &range.start, &range.end, &range.limit, &event_type];
+    let (at, id) = Place::params(after);
+    let params: [&(dyn ToSql + Sync); 8] =
+        [&range.tenant_id, &range.device_id, &range.start, &range.end, &range.limit, &event_type, &at, &id];
     let sql = if range.device_id.is_some() { EVENTS_OF_DEVICE } else { EVENTS };
     let rows = conn.query(sql, &params).await?;
     let event = |row: &tokio_postgres::Row| StoredEvent {

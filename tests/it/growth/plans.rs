@@ -26,9 +26,21 @@ async fn fill(db: &Database) {
          SELECT gen_random_uuid(), 't-001', 's-' || i, 1, now(), i::text, i > 10, now() - interval '40 days' FROM generate_series(1, 20000) AS i;
          INSERT INTO session_media_bindings (id, tenant_id, session_id, media_object_id, occurred_at, event_id, is_bound, created_at)
          SELECT gen_random_uuid(), 't-001', 's-' || i, i::text, now(), i::text, i > 10, now() - interval '40 days' FROM generate_series(1, 20000) AS i;
-         INSERT INTO weight_sessions (id, tenant_id, farm_id, barn_id, device_id, session_id, station_id, start_at, end_at, status,
-             created_event_id, finalized_event_id, created_at, updated_at)
-         SELECT gen_random_uuid(), 't-001', 'f', 'b', 'd', 's-' || i + 20, 'st', now(), now(), 'finalized', 'e', 'e', now(), now()
+         INSERT INTO weight_sessions (id, tenant_id, farm_id, barn_id, device_id, session_id, station_id, batch_id, start_at, end_at,
+             status, created_event_id, finalized_event_id, created_at, updated_at)
+         SELECT gen_random_uuid(), 't-001', 'f', 'b-' || i % 4, 'd', 's-' || i + 20, 'st', 'batch-' || i % 10,
+             now() - i * interval '1 minute', now(), 'finalized', 'e', 'e', now(), now()
+         FROM generate_series(1, 20000) AS i;
+         INSERT INTO weight_sessions (id, tenant_id, farm_id, barn_id, device_id, session_id, station_id, start_at, created_event_id,
+             created_at, updated_at)
+         SELECT gen_random_uuid(), 't-001', 'f', 'b-1', 'd', 'open-' || i, 'st', now() - i * interval '1 day', 'e', now(),
+             now() + interval '1 hour'
+         FROM generate_series(1, 10) AS i;
+         INSERT INTO session_marks (id, tenant_id, session_id, kind, reason, author, created_at)
+         SELECT gen_random_uuid(), 't-001', 's-' || i, 'excluded', 'r', 'me', now() FROM generate_series(1, 5000) AS i;
+         INSERT INTO inference_results (id, tenant_id, farm_id, barn_id, device_id, session_id, confidence, model_version, occurred_at,
+             created_at, event_id)
+         SELECT gen_random_uuid(), 't-001', 'f', 'b', 'd-' || i % 4, 's-' || i, 0.5, 'v', now() - i * interval '1 minute', now(), gen_random_uuid()
          FROM generate_series(1, 20000) AS i;
          INSERT INTO media_uploads (media_id, tenant_id, farm_id, barn_id, device_id, bucket, object_key, content_type, status, expires_at, created_at)
          SELECT gen_random_uuid(), 't-001', 'f', 'b', 'd', 'b', 'k-' || i, 'image/jpeg', CASE WHEN i > 10 THEN 'completed' ELSE 'presigned' END,
@@ -102,13 +114,53 @@ async fn what_comes_round_again_finds_its_rows_by_an_index() {
         check(&mut db, name, &params, index, pages_max).await;
     }
     db.execute("RESET ALL").await;
+    let (noon, id) = (Some(now - Duration::hours(3)), Some(id::new_id()));
     for name in ["events", "readings"] {
         let mut params: Params<'_> = vec![&"t-001", &none, &no_time, &no_time, &100_i64];
         if name == "events" {
             params.push(&none);
         }
+        params.extend([&noon as &(dyn ToSql + Sync), &id]);
         let found = plan(&mut db.client, name, &params).await;
         assert!(found.scanned.is_empty() && found.pages < 400, "{name}: {found:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_weighings_or_results_is_found_by_an_index_wherever_it_lies() {
+    let mut db = Database::fresh().await;
+    fill(&db).await;
+    let now = Clock::system().now();
+    let (none, no_time): (Option<&str>, Option<Timestamp>) = (None, None);
+    let (week_ago, id) = (Some(now - Duration::days(7)), Some(id::new_id()));
+    let (barn, batch, created) = (Some("b-1"), Some("batch-1"), Some("created"));
+    let of_sessions = [
+        ("sessions", none, none, none, "weight_sessions_by_time"),
+        ("sessions_of_barn", barn, none, none, "weight_sessions_by_barn"),
+        ("sessions_of_batch", none, batch, none, "weight_sessions_by_batch"),
+        ("sessions_of_status", none, none, created, "weight_sessions_by_status"),
+    ];
+    for (name, barn, batch, status, index) in of_sessions {
+        let params: [&(dyn ToSql + Sync); 12] = [
+            &"t-001", &no_time, &no_time, &week_ago, &id, &100_i64, &barn, &none, &batch, &false, &status,
+            &"me",
+        ];
+        let found = plan(&mut db.client, name, &params).await;
+        assert!(found.scanned.is_empty() && found.pages < 1500, "{name}: {found:?}");
+        assert!(found.indexes.iter().any(|used| used == index), "{name}: {found:?}");
+    }
+    let (device, session) = (Some("d-1"), Some("s-100"));
+    let of_results = [
+        ("inference_results", none, none, "inference_results_time"),
+        ("inference_results_of_device", none, device, "inference_results_device"),
+        ("inference_results_of_session", session, none, "inference_results_session"),
+    ];
+    for (name, session, device, index) in of_results {
+        let params: [&(dyn ToSql + Sync); 8] =
+            [&"t-001", &session, &device, &no_time, &no_time, &week_ago, &id, &100_i64];
+        let found = plan(&mut db.client, name, &params).await;
+        assert!(found.scanned.is_empty() && found.pages < 400, "{name}: {found:?}");
+        assert!(found.indexes.iter().any(|used| used == index), "{name}: {found:?}");
     }
 }
 

@@ -67,6 +67,8 @@ async fn furnish(face: &Face) {
              VALUES ('{id}', {place}, '{session_id}', 's3cr3t-station', now(), 's3cr3t-event', now(), now());
          INSERT INTO session_weights (id, tenant_id, session_id, weight_kg, occurred_at, event_id, created_at)
              VALUES ('{id}', 't-001', '{session_id}', 1, now(), 's3cr3t-event', now());
+         INSERT INTO session_marks (id, tenant_id, session_id, kind, reason, author, created_at)
+             VALUES ('{id}', 't-001', '{session_id}', 'excluded', 's3cr3t-reason', 's3cr3t-author', now());
          INSERT INTO media_objects (id, tenant_id, farm_id, barn_id, device_id, session_id, bucket, object_key, mime_type, captured_at, created_at)
              VALUES ('{id}', {place}, '{session_id}', 's3cr3t-bucket', '{object_key}', 'image/jpeg', now(), now());
          INSERT INTO audit_log (id, happened_at, actor, origin, action, tenant_id, target, detail_json)
@@ -215,6 +217,8 @@ impl Operation<'_> {
             let name = parameter["name"].as_str().expect("a name");
             match parameter["in"].as_str() {
                 Some("path") => uri = uri.replace(&format!("{{{name}}}"), self.path_value(name, names)),
+                // Each list has words of its own.
+                Some("query") if name == "status" && self.path.ends_with("/sessions") => {}
                 Some("query") => {
                     query.extend(query_value(name, way, names).map(|value| format!("{name}={value}")))
                 }
@@ -231,6 +235,7 @@ impl Operation<'_> {
             "id" | "media_id" | "job_id" | "record_id" => names.id,
             "device_id" => names.device_id,
             "alert" => "FarmiqDown",
+            "name" if self.path.contains("/ways/") => "siren",
             _ => panic!("{}: this test does not know {name}", self.path),
         }
     }
@@ -249,8 +254,9 @@ fn query_value(name: &str, way: Way, names: &Names) -> Option<String> {
         "dry_run" => Some("true".to_owned()),
         "confirm_clock" | "confirm_orphans" | "adopt_store" => None,
         // These narrow a list further.
-        "from" | "to" | "device_id" | "after" | "before" | "event_type" | "start_time" | "end_time"
-        | "window" | "limit" | "barn_id" | "present" | "target_weight_g" => None,
+        "batch_id" | "flag" | "reviewed" | "max_confidence" | "from" | "to" | "device_id" | "after"
+        | "before" | "event_type" | "start_time" | "end_time" | "window" | "limit" | "barn_id"
+        | "present" | "target_weight_g" => None,
         _ => panic!("this test does not know the parameter {name}"),
     }
 }

@@ -200,7 +200,12 @@ fn play(seed: u64, weighings: usize, male_to_female: impl Fn(f64) -> Option<f64>
                 weights.push(0.2 * bird);
             }
         }
-        let weighing = |weight_kg| Weighing { session_id: String::new(), weight_kg, is_clock_ahead: false };
+        let weighing = |weight_kg| Weighing {
+            session_id: String::new(),
+            weight_kg,
+            is_clock_ahead: false,
+            is_excluded: false,
+        };
         let summary = summarize(&Inputs {
             weighings: weights.into_iter().map(weighing).collect(),
             expected_kg: expected_kg(

@@ -9,6 +9,7 @@ fn weighings(weights: &[f64]) -> Vec<Weighing> {
         session_id: "s".to_owned(),
         weight_kg: *weight_kg,
         is_clock_ahead: false,
+        is_excluded: false,
     };
     weights.iter().map(weighing).collect()
 }
