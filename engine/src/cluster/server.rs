@@ -1,11 +1,12 @@
 //! One run of the server of a private cluster: started or adopted, watched, and stopped.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
@@ -18,8 +19,11 @@ use super::{Cluster, ClusterError, PORT, PidFile, Read, Stage, files, limits, se
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Longest time for what is left of a server to go, once it is told to.
 const CLEARING: Duration = Duration::from_secs(5);
-/// Longest time for a server that says it is ready to take a connection.
-const ANSWER: Duration = Duration::from_secs(5);
+/// Longest time for a server that says it is ready to answer a connection.
+const ANSWER: Duration = Duration::from_secs(10);
+/// What a client of PostgreSQL may send first, and a server answers with one byte: its length, and the number that asks
+/// for encryption (PostgreSQL's manual, "Message Formats", `SSLRequest`).
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 /// Longest time for a server to end in order that is to be started anew.
 const ANEW: Duration = Duration::from_secs(10);
 /// Of the time to stop, what is kept to end at once a server that does not end in order.
@@ -90,7 +94,7 @@ impl Cluster {
         while process::find(pid, &self.directory) == Found::Ours {
             match PidFile::read(&self.directory) {
                 Read::Written(file) if file.pid == pid && file.is_ready => {
-                    if file.socket_directory == self.socket_directory && self.answers().await {
+                    if file.socket_directory == self.socket_directory && self.answers(pid).await {
                         tracing::info!(directory = %self.directory.display(), "adopted the running PostgreSQL");
                         return Ok(true);
                     }
@@ -152,7 +156,7 @@ impl Cluster {
 
     /// Waits until the server has ended, or cannot be reached any more and was stopped; says how that came.
     pub(super) async fn until_it_ends(&mut self) -> String {
-        let socket = self.socket_directory.join(format!(".s.PGSQL.{PORT}"));
+        let socket = self.socket();
         loop {
             if let Some(ended) = self.ended() {
                 let said = self
@@ -239,22 +243,33 @@ impl Cluster {
         }
     }
 
-    /// Whether somebody takes connections at the socket.
-    async fn answers(&self) -> bool {
+    /// Whether the server answers at the socket while it lives. One that was killed a moment ago still has its socket, and
+    /// the system still takes connections for it.
+    async fn answers(&self, pid: u32) -> bool {
         let until = Instant::now() + ANSWER;
-        while self.listener().await.is_none() {
-            if Instant::now() >= until {
-                return false;
+        while process::find(pid, &self.directory) == Found::Ours && Instant::now() < until {
+            if let Ok(true) = timeout(ANSWER, self.asks_and_hears()).await {
+                return true;
             }
             sleep(LOOK_AGAIN).await;
         }
-        true
+        false
+    }
+
+    /// Whether a question at the socket is answered, however long that takes.
+    pub(super) async fn asks_and_hears(&self) -> bool {
+        let Ok(mut stream) = UnixStream::connect(self.socket()).await else { return false };
+        let mut answer = [0];
+        stream.write_all(&SSL_REQUEST).await.is_ok() && stream.read_exact(&mut answer).await.is_ok()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.socket_directory.join(format!(".s.PGSQL.{PORT}"))
     }
 
     /// The process that listens at the socket.
     async fn listener(&self) -> Option<u32> {
-        let socket = self.socket_directory.join(format!(".s.PGSQL.{PORT}"));
-        let stream = timeout(ANSWER, UnixStream::connect(socket)).await.ok()?.ok()?;
+        let stream = timeout(ANSWER, UnixStream::connect(self.socket())).await.ok()?.ok()?;
         stream.peer_cred().ok()?.pid()?.try_into().ok()
     }
 

@@ -97,6 +97,22 @@ async fn a_killed_server_and_its_stale_process_id_file_do_not_stop_the_next_star
     stop(again).await;
 }
 
+#[tokio::test]
+async fn a_socket_where_nobody_answers_is_no_server() {
+    let data_dir = data_dir();
+    let cluster = start(data_dir.path()).await.unwrap();
+    assert!(cluster.asks_and_hears().await);
+    let socket = cluster.socket_directory.join(format!(".s.PGSQL.{PORT}"));
+    stop(cluster).await;
+
+    // As after a kill: the system takes the connection, which then ends without a word.
+    let cluster = Cluster::hold(data_dir.path()).await.unwrap();
+    let silent = tokio::net::UnixListener::bind(&socket).unwrap();
+    let (hears, taken) = tokio::join!(cluster.asks_and_hears(), async { silent.accept().await.map(drop) });
+    taken.unwrap();
+    assert!(!hears, "the end of a connection is no answer");
+}
+
 /// The modes and the group that a volume gets when it is handed to a group of users.
 fn hand_to_group(path: &Path) {
     for entry in fs::read_dir(path).unwrap().map(Result::unwrap).filter(|entry| !entry.path().is_symlink()) {
