@@ -19,7 +19,7 @@ use crate::store::{Change, DoorStore, DoorStoreError, Fault};
 
 /// Changes, and bytes of them, stored in one transaction; one change at least.
 const BATCH_CHANGES_MAX: usize = 1000;
-const BATCH_BYTES_MAX: usize = 8 << 20;
+const BATCH_BYTES_MAX: usize = 2 << 20;
 /// Changes that wait before clients that cause them are not read any more.
 const WAITING_CHANGES_MAX: usize = 20_000;
 /// Wait before a failed transaction is tried again.

@@ -111,7 +111,7 @@ impl Default for DoorSettings {
             inflight_max: 100,
             message_bytes_max: 1 << 20,
             credit_messages_max: 20_000,
-            credit_bytes_max: 64 << 20,
+            credit_bytes_max: 32 << 20,
             connect_timeout: Duration::from_secs(10),
             stall_max: Duration::from_secs(30),
             stuck_timeout: Duration::from_secs(30),

@@ -14,7 +14,7 @@ use crate::share::{Budget, Permit, Share, Spent};
 use crate::store::{Owner, WaitingWill};
 
 /// Bytes of all last wills together, if there are few clients.
-const WILLS_BYTES_MIN: usize = 32 << 20;
+const WILLS_BYTES_MIN: usize = 16 << 20;
 /// Bytes a last will costs beside its own: the task that sees it through while its commit takes long.
 const OVERHEAD_BYTES: usize = 8 << 10;
 /// Bytes of a will of usual size, which every owner may have as long as any are free.

@@ -157,7 +157,7 @@ settings! {
         /// Messages in flight of all clients together; then the sockets are not read.
         credit_messages_max: usize = "20000" in 1..=10000000;
         /// Bytes in flight of all clients together; then the sockets are not read.
-        credit_bytes_max: usize = "67108864" in 1048576..=17179869184;
+        credit_bytes_max: usize = "33554432" in 1048576..=17179869184;
         /// Database trouble after which new clients are turned away with "server unavailable".
         stall_seconds: u64 = "10" in 1..=3600;
     }

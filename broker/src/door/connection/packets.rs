@@ -28,8 +28,9 @@ use crate::window::Answer;
 const CONTROL_BYTES_MAX: usize = 64 << 10;
 /// A packet of more bytes needs its credit before it is read.
 const BUFFERED_BYTES_MAX: usize = 16 << 10;
-/// A payload of more bytes keeps the memory it was read into; a smaller one is copied and frees it.
-const COPIED_BYTES_MAX: usize = 8 << 10;
+/// A payload of more bytes keeps the memory it was read into, which may be twice as much; a smaller one is copied and frees
+/// it.
+const COPIED_BYTES_MAX: usize = 64 << 10;
 /// Answers that wait for a slow reader before nothing more is read from it.
 const UNREAD_BYTES_MAX: usize = 128 << 10;
 /// Messages at quality 2 a client of 3.1.1 may leave unreleased; one of version 5 is told its limit.
