@@ -220,7 +220,10 @@ pub async fn run(wish: &Update, own: &Loaded, tell: &impl Fn(&str)) -> Result<Ou
     if wish.backup {
         tell("backing up");
         let said = ask(&place.program, &["backup"], &setup, BACKUP).await;
-        said.map_err(UpdateError::Backup)?;
+        said.map_err(|said| {
+            place.remove_staged();
+            UpdateError::Backup(said)
+        })?;
     }
     let patience = Patience { ready_seconds: wish.ready_seconds, steady_seconds: wish.steady_seconds };
     let Http { listen, tls_cert, .. } = &setup.http;

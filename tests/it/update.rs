@@ -264,6 +264,18 @@ async fn a_program_that_is_not_fit_changes_nothing_and_one_that_does_not_get_rea
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backup_comes_before_the_update_and_without_one_nothing_is_changed() {
+    let site = Site::start().await;
+    let pid = site.pid();
+    // No directory for copies is set.
+    let said = site.update(&[text(&site.another("newer")), "--backup"]).await;
+    assert!(!said.is_success && said.text.contains("the backup before the update failed"), "{}", said.text);
+    assert_eq!(site.pid(), pid, "it was restarted");
+    site.check_runs(&binary()).await;
+    assert!(!site.at("farmiq-edge.new").exists() && site.note().is_empty(), "something is left of the update");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_update_that_is_killed_anywhere_is_finished_by_the_next() {
     let site = Site::start().await;
     let new = site.another("new-release");
