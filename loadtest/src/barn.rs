@@ -189,7 +189,7 @@ impl Life<'_> {
         if self.settings.edge.is_some() {
             report::say(self.tally.line());
         }
-        self.conclude(began_at)
+        self.conclude(began_at, watched.engine())
     }
 
     /// Everybody's life, from connecting to leaving.
@@ -260,7 +260,7 @@ impl Life<'_> {
         self.books.telemetry_acknowledged.load(Ordering::Relaxed) * each
     }
 
-    fn conclude(&self, began_at: Timestamp) -> Result<bool> {
+    fn conclude(&self, began_at: Timestamp, engine: Option<&str>) -> Result<bool> {
         let mut run = Run::new("barn", began_at, Clock::system().now());
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let mut counts = vec![
@@ -279,6 +279,7 @@ impl Life<'_> {
         }
         run.counts = counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
         run.take(&self.books.timeline);
+        run.engine = engine.map(str::to_owned);
         (run.settings, run.seed) = (self.settings.told.clone(), Some(self.settings.seed));
         run.refusals = self.books.refusals();
         run.verdict = self.verdict(&run)?;

@@ -177,7 +177,7 @@ impl Play<'_> {
         live.finish();
         self.shared.ledger.finish()?;
         let fed = fed?;
-        self.conclude(began_at, &meter, fed)
+        self.conclude(began_at, &meter, fed, watched.engine())
     }
 
     /// Opens all connections, at their rate, and waits until each stands or is refused.
@@ -241,7 +241,13 @@ impl Play<'_> {
         }
     }
 
-    fn conclude(&self, began_at: Timestamp, meter: &Meter, fed: u64) -> Result<bool> {
+    fn conclude(
+        &self,
+        began_at: Timestamp,
+        meter: &Meter,
+        fed: u64,
+        engine: Option<&str>,
+    ) -> Result<bool> {
         let mut run = Run::new("replay", began_at, Clock::system().now());
         let refused = self.shared.refused.load(Ordering::Relaxed);
         let unanswered = self.shared.unanswered.load(Ordering::Relaxed);
@@ -261,6 +267,7 @@ impl Play<'_> {
         ];
         run.counts = counts.map(|(name, count)| (name.to_owned(), count)).into();
         run.take(&self.shared.timeline);
+        run.engine = engine.map(str::to_owned);
         (run.settings, run.seed) = (self.settings.told.clone(), self.settings.seed);
         run.refusals = self.shared.refusals();
         run.verdict = self.verdict(&run, fed)?;

@@ -202,7 +202,7 @@ impl Stream {
         Self::over(stream, broker, tls).await
     }
 
-    async fn over(stream: TcpStream, broker: &str, tls: Option<&Tls>) -> Result<Self> {
+    pub(crate) async fn over(stream: TcpStream, broker: &str, tls: Option<&Tls>) -> Result<Self> {
         stream.set_nodelay(true).context("set TCP_NODELAY")?;
         let Some(tls) = tls else { return Ok(Self::Plain(stream)) };
         let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(tls.name.clone(), stream).await;

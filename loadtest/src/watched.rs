@@ -25,7 +25,7 @@ pub struct Settings {
     pub engine_pid: Option<u32>,
     /// The postmaster's process on this machine; its children count with it.
     pub postgres_pid: Option<u32>,
-    /// `http://host:port/metrics` of an engine elsewhere.
+    /// `http://host:port/metrics` (or https) of an engine elsewhere.
     pub metrics_url: Option<String>,
     /// An operator key for it.
     pub key: Option<String>,
@@ -38,6 +38,8 @@ pub struct Watched {
     cpu_before: [Option<Duration>; 2],
     /// What the metrics said last: memory in MiB, CPU seconds now and before.
     scraped: Option<(f64, f64, Option<f64>)>,
+    /// The version the metrics named.
+    engine: Option<String>,
 }
 
 impl Watched {
@@ -45,6 +47,12 @@ impl Watched {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self { settings, ..Self::default() }
+    }
+
+    /// Version and commit of the engine, once its metrics were read.
+    #[must_use]
+    pub fn engine(&self) -> Option<&str> {
+        self.engine.as_deref()
     }
 
     /// Does some work; shows meanwhile how it goes, and notes what the processes use.
@@ -105,16 +113,18 @@ impl Watched {
     /// When they are not to be had.
     pub async fn scrape(&mut self) -> Result<()> {
         let Some(url) = &self.settings.metrics_url else { return Ok(()) };
-        let (memory, cpu) = read_metrics(url, self.settings.key.as_deref()).await?;
+        let text = fetch_metrics(url, self.settings.key.as_deref()).await?;
+        let (memory, cpu) = read_metrics(&text).with_context(|| format!("read the metrics of {url}"))?;
+        self.engine = read_version(&text).or(self.engine.take());
         let before = self.scraped.and_then(|(_, _, before)| before);
         self.scraped = Some((memory / 1024.0 / 1024.0, cpu, before));
         Ok(())
     }
 }
 
-async fn read_metrics(url: &str, key: Option<&str>) -> Result<(f64, f64)> {
+async fn fetch_metrics(url: &str, key: Option<&str>) -> Result<String> {
     let authority = http::authority(url)?;
-    let path = url.trim_start_matches("http://").strip_prefix(authority).filter(|path| !path.is_empty());
+    let path = Some(http::path(url)?).filter(|path| !path.is_empty());
     let mut request = Request::get(path.unwrap_or("/metrics")).header("host", authority);
     if let Some(key) = key {
         request = request.header("x-api-key", key);
@@ -123,20 +133,45 @@ async fn read_metrics(url: &str, key: Option<&str>) -> Result<(f64, f64)> {
     if status != 200 {
         bail!("{url} answered {status}");
     }
-    let text = String::from_utf8_lossy(&body);
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+/// Bytes of memory, and CPU seconds since the start.
+fn read_metrics(text: &str) -> Result<(f64, f64)> {
     let value = |name: &str| {
         let line = text
             .lines()
             .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
         let value = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        value.with_context(|| format!("{url} has no {name}"))
+        value.with_context(|| format!("there is no {name}"))
     };
     Ok((value("process_resident_memory_bytes")?, value("process_cpu_seconds_total")?))
+}
+
+/// `VERSION (COMMIT)`, as the metric that names the engine has them.
+fn read_version(text: &str) -> Option<String> {
+    let line = text.lines().find(|line| line.starts_with("engine_info{"))?;
+    let label = |name: &str| {
+        let rest = line.split_once(&format!("{name}=\""))?.1;
+        rest.split_once('"').map(|(value, _)| value)
+    };
+    let (version, commit) = (label("version")?, label("commit")?);
+    Some(if commit.is_empty() { version.to_owned() } else { format!("{version} ({commit})") })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_engine_is_named_by_its_metrics() {
+        let text = |commit: &str| {
+            format!("other 1\nengine_info{{edge_id=\"b-1\",version=\"1.2.3\",commit=\"{commit}\",env=\"dev\"}} 1\n")
+        };
+        assert_eq!(read_version(&text("abc")).as_deref(), Some("1.2.3 (abc)"));
+        assert_eq!(read_version(&text("")).as_deref(), Some("1.2.3"));
+        assert_eq!(read_version("engine_up 1\n"), None);
+    }
 
     #[test]
     fn the_own_process_is_seen_and_a_dead_one_is_left_out() {

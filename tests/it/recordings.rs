@@ -199,13 +199,14 @@ async fn a_message_of_somebody_else_is_refused_by_its_code() {
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_are_let_in_and_come_over_tls_and_websockets() {
     let site = Site::new();
-    let (db, mut engine) = start(|settings| site.settings(settings)).await;
+    let (db, mut engine) = start(|settings| site.settings_over_https(settings)).await;
     let folder = tempfile::tempdir().expect("a directory can be made");
     let path = |name: &str| folder.path().join(name).display().to_string();
     let recording = record(&engine, folder.path()).await.display().to_string();
     let (ca, key, logins) =
         (site.ca_file().display().to_string(), key_file(folder.path()), path("logins.csv"));
-    let api = format!("http://{}", engine.settings.http);
+    let (api, run_file) = (format!("https://localhost:{}", engine.settings.http.port()), path("run.json"));
+    let metrics = format!("{api}/metrics");
     let broker = format!("mqtts://{}", site.tls);
     let common =
         ["replay", &recording, "--ca", &ca, "--tls-name", "localhost", "--speed", "max", "--new-ids"];
@@ -220,9 +221,18 @@ async fn devices_are_let_in_and_come_over_tls_and_websockets() {
         &logins,
         "--copies",
         "2",
+        "--metrics-url",
+        &metrics,
+        "--metrics-key-file",
+        &key,
+        "--run-file",
+        &run_file,
     ];
     let (code, said) = run(&[&common[..], &provision].concat()).await;
     assert_eq!(code, Some(0), "{said}");
+    let run_of = Run::read(Path::new(&run_file)).expect("a run file");
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(run_of.engine.as_ref().is_some_and(|engine| engine.starts_with(version)), "{:?}", run_of.engine);
     assert_eq!(stored(&db).await, 60);
     let copied = "SELECT count(*) FROM telemetry_raw WHERE barn_id = 'b-001-c1' AND device_id = 'd-2-c1'";
     assert_eq!(db.count(copied).await, 10);

@@ -67,6 +67,18 @@ impl Site {
             .set("broker.client_ca", &client_ca.display().to_string())
     }
 
+    /// The same engine, whose HTTP port is encrypted as well.
+    ///
+    /// # Panics
+    /// When the files cannot be written.
+    #[must_use]
+    pub fn settings_over_https(&self, settings: Settings) -> Settings {
+        let (cert, key) = self.server_ca.server().write(self.directory.path());
+        self.settings(settings)
+            .set("http.tls_cert", &cert.display().to_string())
+            .set("http.tls_key", &key.display().to_string())
+    }
+
     /// The file of the authority that vouches for the engine.
     #[must_use]
     pub fn ca_file(&self) -> PathBuf {

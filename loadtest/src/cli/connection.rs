@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use loadtest::connection::Connection;
 use loadtest::connection::logins::{Logins, Table};
 use loadtest::connection::provision::Api;
+use loadtest::http;
 use loadtest::mqtt::Version;
 use loadtest::stream::{Target, Tls};
 use loadtest::watched;
@@ -42,7 +43,8 @@ pub(crate) struct ConnectionArgs {
     /// Version of MQTT.
     #[arg(long, value_enum)]
     mqtt: Option<MqttVersion>,
-    /// CA of the broker's certificate (PEM); turns TLS on. Without it, mqtts:// and wss:// trust the system's CAs.
+    /// CA of the broker's certificate (PEM); turns TLS on. Without it, mqtts:// and wss:// trust the system's CAs. URLs
+    /// with https:// trust the same.
     #[arg(long)]
     ca: Option<PathBuf>,
     /// Name in the broker's certificate, if it is not the host of the address.
@@ -94,7 +96,11 @@ impl ConnectionArgs {
     fn tls(&self) -> Result<Option<Tls>> {
         let target = Target::parse(&self.broker)?;
         let tls = match &self.ca {
-            Some(ca) => Tls::trusting_file(ca)?,
+            Some(ca) => {
+                let tls = Tls::trusting_file(ca)?;
+                http::trust(&tls);
+                tls
+            }
             None if target.is_encrypted == Some(true) || self.cert.is_some() => Tls::trusting_system()?,
             None => return Ok(None),
         };
@@ -122,7 +128,7 @@ pub(crate) struct LoginArgs {
     /// Directory with DEVICE.pem and DEVICE.key: each device shows its own certificate.
     #[arg(long, conflicts_with_all = ["provision", "user"])]
     certificates: Option<PathBuf>,
-    /// Let the devices in through the HTTP API of this engine first, http://host:port, and use the passwords it makes.
+    /// Let the devices in through the HTTP API of this engine first, http(s)://host:port, and use the passwords it makes.
     #[arg(long, requires = "key_file", conflicts_with = "user")]
     provision: Option<String>,
     /// File with an operator key of the role admin.
@@ -161,7 +167,7 @@ pub(crate) struct WatchArgs {
     /// Process id of the postmaster on this machine; its children count with it.
     #[arg(long)]
     postgres_pid: Option<u32>,
-    /// Metrics of an engine elsewhere, http://host:port/metrics.
+    /// Metrics of an engine elsewhere, http(s)://host:port/metrics.
     #[arg(long, conflicts_with = "engine_pid")]
     metrics_url: Option<String>,
     /// File with an operator key for the metrics.
