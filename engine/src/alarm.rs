@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::cli::alarm::AlarmCommand;
 use crate::config::Config;
+use crate::first_keys::operator_key;
 use crate::health::{self, Question};
-use crate::support::operator_key;
 
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;

@@ -103,6 +103,15 @@ pub(crate) fn kept(data_dir: &Path, name: &str) -> Result<Secret, KeptError> {
     Ok(kept.value)
 }
 
+/// A key to ask the engine with: a configured one, or the one that the box made.
+pub(crate) fn operator_key(config: &Config) -> Option<Secret> {
+    if let Some(key) = config.auth.operator_keys.first() {
+        return Some(key.key.clone());
+    }
+    let text = std::fs::read_to_string(config.edge.data_dir.join(OPERATOR_KEY)).ok()?;
+    Some(Secret::from(text.trim().to_owned()))
+}
+
 fn remark(path: &Path) {
     tracing::warn!(file = %path.display(), "a kept secret was empty or too short, it was made anew");
 }

@@ -35,7 +35,7 @@ use crate::cluster::Stage;
 use crate::config::Config;
 use crate::observe;
 use crate::parts::Parts;
-use crate::tree::ways::Telling;
+use crate::telling::Telling;
 
 mod audit;
 pub mod auth;

@@ -28,5 +28,6 @@ pub mod session;
 pub mod standard;
 pub mod support;
 pub mod systemd;
+pub mod telling;
 pub mod tree;
 pub mod update;

@@ -29,7 +29,7 @@ use tokio::sync::watch;
 
 use crate::cluster::Stage;
 use crate::config::Config;
-use crate::tree::ways::Telling;
+use crate::telling::Telling;
 
 /// What every part of the engine is made from, and what HTTP looks at. Cloning shares everything.
 #[derive(Clone)]

@@ -21,7 +21,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::cluster::Cluster;
-use crate::config::{Config, Environment, Loaded, Secret};
+use crate::config::{Config, Environment, Loaded};
 use crate::{doctor, first_keys, health};
 
 mod mask;
@@ -107,7 +107,7 @@ pub async fn run(wish: &Wish, loaded: &Loaded, judged: doctor::Command) -> Resul
 
 /// What the running engine says of itself.
 async fn engine(config: &Config, bundle: &mut Bundle) {
-    let key = operator_key(config);
+    let key = first_keys::operator_key(config);
     for (name, path) in [
         ("engine/health.json", "/api/health"),
         ("engine/ready.json", "/api/ready"),
@@ -125,15 +125,6 @@ async fn engine(config: &Config, bundle: &mut Bundle) {
             Err(error) => bundle.lacks(name, format!("no engine answers: {error}")),
         }
     }
-}
-
-/// A key to ask the engine with: a configured one, or the one that the box made.
-pub(crate) fn operator_key(config: &Config) -> Option<Secret> {
-    if let Some(key) = config.auth.operator_keys.first() {
-        return Some(key.key.clone());
-    }
-    let text = fs::read_to_string(config.edge.data_dir.join(first_keys::OPERATOR_KEY)).ok()?;
-    Some(Secret::from(text.trim().to_owned()))
 }
 
 /// What the database comes to. It is asked with short statements on connections of its own.

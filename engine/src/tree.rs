@@ -91,7 +91,7 @@ use crate::config::{self, Auth, Broker, Config, LiveWay, MediaBackend, Mqtt, Mqt
 use crate::http::{self, AppState, CurrentAuthority, Face};
 use crate::parts::Parts;
 use crate::runway::RunwayWatch;
-use crate::tree::ways::Telling;
+use crate::telling::Telling;
 
 pub(crate) mod inference;
 pub(crate) mod media;

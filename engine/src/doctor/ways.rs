@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::{Finding, Verdict};
 use crate::config::{Config, WaySettings};
+use crate::first_keys::operator_key;
 use crate::health;
-use crate::support::operator_key;
-use crate::tree::ways;
+use crate::telling::{self, heartbeat_line};
 
 const SUBJECT: &str = "alarm way";
 /// Bytes of an answer.
@@ -21,7 +21,7 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// A line for each way, and one for the relay of the heartbeat.
 pub(super) async fn findings(config: &Config) -> Vec<Finding> {
     let post: Arc<dyn Post> = Arc::new(WayInView::default());
-    let ways = ways::ways(config, &SirenDesk::default(), &post, &Clock::system());
+    let ways = telling::ways(config, &SirenDesk::default(), &post, &Clock::system());
     let mut findings = Vec::new();
     if config.alarms.ways.iter().next().is_none() {
         let text = "there is none: nobody is told when something is wrong with the birds";
@@ -40,7 +40,7 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
             }
         });
     }
-    if let Some(line) = ways::heartbeat_line(config) {
+    if let Some(line) = heartbeat_line(config) {
         findings.push(match KernelLines.look(&line) {
             Ok(text) => Finding::ok("heartbeat", text),
             Err(error) => {
