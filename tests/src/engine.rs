@@ -229,6 +229,24 @@ pub fn signal(pid: u32, signal: Signal) {
     kill_process(process_id(pid), signal).expect("the process lives");
 }
 
+/// Stops a process where it stands, and waits until each of its threads has: one that is on a processor goes on for a moment.
+///
+/// # Panics
+/// When it is gone.
+pub async fn stand_still(pid: u32) {
+    signal(pid, Signal::STOP);
+    let is_still = |thread: &std::path::Path| {
+        // The name before the last bracket may hold anything; the state comes after it.
+        let stat = std::fs::read_to_string(thread.join("stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('T'))
+    };
+    until("every thread stands still", async || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+        threads.filter_map(Result::ok).all(|thread| is_still(&thread.path()))
+    })
+    .await;
+}
+
 /// A process id as the system takes it.
 ///
 /// # Panics

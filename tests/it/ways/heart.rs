@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::barn::{Barn, admit};
-use tests::engine::{Engine, get, signal};
+use tests::engine::{Engine, get, signal, stand_still};
 use tests::mosquitto::Mosquitto;
 use tests::postgres::Database;
 use tests::server::Server;
@@ -36,7 +36,7 @@ async fn it_beats_once_the_tree_stands_and_not_while_its_database_keeps_it_from_
     let beat = life(&engine.settings).await.1["beat"].as_u64();
     until("it beats on", async || life(&engine.settings).await.1["beat"].as_u64() > beat).await;
     // A process that hangs is silent, and silence is what is listened for.
-    signal(engine.pid(), Signal::STOP);
+    stand_still(engine.pid()).await;
     let asked = tokio::time::timeout(std::time::Duration::from_secs(2), life(&engine.settings)).await;
     assert!(asked.is_err(), "it hangs");
     signal(engine.pid(), Signal::CONT);
