@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::wake::Wake;
 
+pub mod area;
 pub mod image;
 pub mod model;
 mod output;

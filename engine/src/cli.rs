@@ -14,6 +14,7 @@ use crate::tree::worker::Work;
 
 pub mod alarm;
 pub mod flock;
+pub mod model;
 pub mod session;
 pub mod upkeep;
 
@@ -136,26 +137,6 @@ mosquitto.conf include it. With --watch it stays, writes them again when a devic
 in, gets a new password or is put out, and has Mosquitto read them. The engine's own login
 at the broker is mqtt.username and mqtt.password. deploy/mosquitto has the rest.";
 
-const MODEL_CHECK_EXAMPLES: &str = "\
-Examples:
-  farmiq-edge model check                                  the model that the configuration names
-  farmiq-edge model check ./barn-7                         a package, before it is used
-  farmiq-edge model check ./barn-7 --image hen.jpg         what it says of your picture
-
-A package is three files in one directory:
-  model.onnx    the network; its only input is one image, [1, 3, height, width] floats
-  model.toml    what it takes and what its output means
-  selftest.jpg  a picture whose weight is known; model.toml names it
-
-A model.toml of a network that says one weight:
-  version = \"barn-7-2026-12\"
-  input = { width = 224, height = 224, mean = [0.485, 0.456, 0.406], std = [0.229, 0.224, 0.225] }
-  output = { meaning = \"regression\", confidence = 0.85 }
-  self_test = { image = \"selftest.jpg\", weight_kg_min = 1.95, weight_kg_max = 2.05 }
-
-docs/models.md tells how to export one from PyTorch, also one that finds birds in boxes.
-Exit codes: 0 it is fit for use, 1 it is not and the text says why.";
-
 /// The FarmIQ edge engine: MQTT in, PostgreSQL, the cloud out. One program per barn; nothing acknowledged is lost.
 #[derive(Debug, Parser)]
 #[command(name = "farmiq-edge", version, after_help = EXAMPLES)]
@@ -217,7 +198,7 @@ pub enum Command {
     BrokerConfig(BrokerConfigCommand),
     /// Look at model packages, which say the weight of birds in images.
     #[command(subcommand)]
-    Model(ModelCommand),
+    Model(model::ModelCommand),
     /// Write the database, images, configuration and secrets of an `up` to another disk or a bucket, encrypted.
     Backup(upkeep::Backup),
     /// Put a backup into an empty data directory, or try whether that would work.
@@ -368,33 +349,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let seconds = number.checked_mul(seconds).filter(|seconds| *seconds <= OVERLAP_SECONDS_MAX);
     seconds.map(Duration::from_secs).ok_or_else(|| "a year is the longest".to_owned())
-}
-
-/// What can be asked about model packages.
-#[derive(Debug, Subcommand)]
-pub enum ModelCommand {
-    /// Load a package as the engine would, run its self-test, and measure what it costs on this machine.
-    Check(ModelCheck),
-}
-
-/// Which package to look at, and how.
-#[derive(Debug, Args)]
-#[command(after_help = MODEL_CHECK_EXAMPLES)]
-pub struct ModelCheck {
-    /// An ONNX file with its settings beside it, or a directory with both [default: what inference.model_path names,
-    /// else the bundled demonstration].
-    #[arg(value_name = "PACKAGE")]
-    pub package: Option<PathBuf>,
-    /// A picture to say the weight of; it is also what the time is taken with. Can be given several times.
-    #[arg(long = "image", value_name = "FILE")]
-    pub images: Vec<PathBuf>,
-    /// Numbers of workers to take the time with, one after the other.
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,2", 
-        value_parser = clap::value_parser!(u8).range(1..=64))]
-    pub workers: Vec<u8>,
-    /// Say it for a program.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// What to ask the running engine, and where.

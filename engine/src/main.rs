@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use engine::cli::model::{ModelCalibrate, ModelCheck, ModelCommand};
 use engine::cli::upkeep::ClusterCommand;
-use engine::cli::{BrokerConfigCommand, Cli, Command, ModelCheck, ModelCommand};
+use engine::cli::{BrokerConfigCommand, Cli, Command};
 use engine::cluster::upgrade::{self, UpgradeError, Upgraded};
 use engine::cluster::{Cluster, Stage};
 use engine::config::{self, Config, Environment, Inputs, Loaded, Secret};
@@ -90,6 +91,17 @@ fn check_model(wish: &ModelCheck, config: &Config) -> ExitCode {
     match model::check(wish, config) {
         Ok(report) if wish.json => say(&format!("{}\n", report.json())),
         Ok(report) => say(&report.to_string()),
+        Err(error) => {
+            complain(&format!("farmiq-edge: {error}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn calibrate_model(wish: &ModelCalibrate, config: &Config) -> ExitCode {
+    match model::calibrate::calibrate(wish, config) {
+        Ok(found) if wish.json => say(&format!("{}\n", found.json())),
+        Ok(found) => say(&found.to_string()),
         Err(error) => {
             complain(&format!("farmiq-edge: {error}\n"));
             ExitCode::FAILURE
@@ -196,6 +208,7 @@ async fn execute(
         Command::Session(wish) => Ok(say(&session::run(wish, &loaded.config).await?)),
         Command::Standard(wish) => Ok(say(&standard::run(wish, &loaded.config).await?)),
         Command::Model(ModelCommand::Check(wish)) => Ok(check_model(&wish, &loaded.config)),
+        Command::Model(ModelCommand::Calibrate(wish)) => Ok(calibrate_model(&wish, &loaded.config)),
         Command::Backup(wish) if wish.list => Ok(say(&backup::list(&wish.wish(), &loaded.config).await?)),
         Command::Backup(wish) => {
             let report = backup::run(&wish.wish(), &loaded).await?;

@@ -4,14 +4,18 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use actors::inference::area::AreaLaw;
 use actors::inference::model::{Model, ModelError, Source};
-use actors::inference::settings::{Colors, Input, Layout, Output, SelfTest};
+use actors::inference::settings::{Colors, Fit, Input, Layout, Output};
 use actors::inference::{Found, Prediction};
 use serde::Serialize;
 
-use crate::cli::ModelCheck;
+use crate::cli::model::ModelCheck;
 use crate::config::Config;
 use crate::tree;
+
+pub mod calibrate;
+mod plot;
 
 /// How long the time is taken with each number of workers.
 const MEASURE: Duration = Duration::from_secs(3);
@@ -60,8 +64,12 @@ struct Resident {
 struct SelfTestReport {
     image: String,
     weight_kg: Option<f64>,
-    weight_kg_min: f64,
-    weight_kg_max: f64,
+    /// How many birds were found, where the model finds them one by one.
+    birds: Option<usize>,
+    expected: String,
+    /// The answer in words.
+    #[serde(skip)]
+    found: String,
 }
 
 /// What the model says of a picture.
@@ -105,8 +113,9 @@ pub fn check(wish: &ModelCheck, config: &Config) -> Result<Report, Unfit> {
     let resident =
         Resident { before_kib, loaded_kib: resident_kib("VmRSS:"), loading_kib_max: resident_kib("VmHWM:") };
     let own = model.self_test_image().map_err(unfit)?;
-    let SelfTest { image, weight_kg_min, weight_kg_max } = model.settings().self_test.clone();
-    let weight_kg = look(&model, Path::new(&image), &own)?.prediction.weight_kg;
+    let test = model.settings().self_test.clone();
+    let image = test.image.clone();
+    let answer = look(&model, Path::new(&image), &own)?.prediction;
     let pictures = pictures(&wish.images)?;
     let images = pictures.iter().map(|(path, bytes)| look(&model, path, bytes)).collect::<Result<_, _>>()?;
     let timed = if pictures.is_empty() { vec![(PathBuf::from(&image), own)] } else { pictures };
@@ -121,7 +130,13 @@ pub fn check(wish: &ModelCheck, config: &Config) -> Result<Report, Unfit> {
         load_ms,
         load_cpu_ms,
         resident,
-        self_test: SelfTestReport { image, weight_kg, weight_kg_min, weight_kg_max },
+        self_test: SelfTestReport {
+            image,
+            weight_kg: answer.weight_kg,
+            birds: answer.boxes.as_ref().map(Vec::len),
+            expected: test.expected(),
+            found: answer.to_string(),
+        },
         images,
         runs: wish.workers.iter().map(|workers| run(&model, &timed, *workers)).collect(),
     })
@@ -238,8 +253,12 @@ fn describe_input(input: &Input) -> String {
         Colors::Bgr => "BGR",
         Colors::Gray => "gray",
     };
+    let fit = match input.fit {
+        Some(Fit::Letterbox) => "letterbox",
+        Some(Fit::Stretch) | None => "stretched",
+    };
     let Input { scale, mean, std, .. } = input;
-    format!("{shape} ({layout}), {colors}, (pixel / {scale} - {mean:?}) / {std:?}")
+    format!("{shape} ({layout}), {fit}, {colors}, (pixel / {scale} - {mean:?}) / {std:?}")
 }
 
 fn describe_output(output: &Output) -> String {
@@ -252,9 +271,31 @@ fn describe_output(output: &Output) -> String {
             format!("one weight: it is number {}, {confidence}", meaning.weight_index)
         }
         Output::Detection(meaning) => format!(
-            "boxes: a score from {}, those that overlap by more than {} are one, the weight is column {}",
-            meaning.confidence_threshold, meaning.nms_threshold, meaning.weight_column
+            "boxes: a score from {}, those that overlap by more than {} are one, {}",
+            meaning.confidence_threshold,
+            meaning.nms_threshold,
+            match meaning.weight_column {
+                Some(column) => format!("the weight is column {column}"),
+                None => describe_law(meaning.weight.as_ref()),
+            }
         ),
+        Output::Yolo(meaning) => format!(
+            "boxes{} of {} classes: a score from {}, those of a class that overlap by more than {} are one, {}",
+            if meaning.mask_numbers > 0 { " with masks" } else { "" },
+            meaning.classes.len(),
+            meaning.confidence_threshold,
+            meaning.nms_threshold,
+            describe_law(meaning.weight.as_ref())
+        ),
+    }
+}
+
+fn describe_law(law: Option<&AreaLaw>) -> String {
+    match law {
+        Some(AreaLaw { a, b, picture_width_cm }) => {
+            format!("the weight is {a} kg x (area in cm2)^{b}, a picture being {picture_width_cm} cm wide")
+        }
+        None => "no weights: `farmiq-edge model calibrate` finds their law".to_owned(),
     }
 }
 
@@ -306,9 +347,8 @@ impl fmt::Display for Report {
 
 impl fmt::Display for SelfTestReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { image, weight_kg, weight_kg_min, weight_kg_max } = self;
-        let weight = Weight(*weight_kg);
-        write!(f, "passed: {image} weighs {weight}, from {weight_kg_min} to {weight_kg_max} kg is expected")
+        let Self { image, found, expected, .. } = self;
+        write!(f, "passed: {image} shows {found}, {expected} is expected")
     }
 }
 
@@ -352,10 +392,11 @@ fn write_bird(f: &mut fmt::Formatter<'_>, found: &Found, width: u32, height: u32
     let (left, top) = (found.left * across, found.top * down);
     let (right, bottom) = (left + found.width * across, top + found.height * down);
     let class = found.class.as_deref().unwrap_or("bird");
-    let Found { score, weight_kg, .. } = found;
+    let Found { score, weight_kg, is_cut, .. } = found;
+    let (weight, cut) = (Weight(*weight_kg), if *is_cut { ", cut by the edge" } else { "" });
     writeln!(
         f,
-        "  {weight_kg:.3} kg  {class}, score {score:.2}, from {left:.0},{top:.0} to {right:.0},{bottom:.0}"
+        "  {weight}  {class}, score {score:.2}, from {left:.0},{top:.0} to {right:.0},{bottom:.0}{cut}"
     )
 }
 

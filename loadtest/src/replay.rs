@@ -241,13 +241,7 @@ impl Play<'_> {
         }
     }
 
-    fn conclude(
-        &self,
-        began_at: Timestamp,
-        meter: &Meter,
-        fed: u64,
-        engine: Option<&str>,
-    ) -> Result<bool> {
+    fn conclude(&self, began_at: Timestamp, meter: &Meter, fed: u64, engine: Option<&str>) -> Result<bool> {
         let mut run = Run::new("replay", began_at, Clock::system().now());
         let refused = self.shared.refused.load(Ordering::Relaxed);
         let unanswered = self.shared.unanswered.load(Ordering::Relaxed);

@@ -166,7 +166,9 @@ mod tests {
     #[test]
     fn the_engine_is_named_by_its_metrics() {
         let text = |commit: &str| {
-            format!("other 1\nengine_info{{edge_id=\"b-1\",version=\"1.2.3\",commit=\"{commit}\",env=\"dev\"}} 1\n")
+            format!(
+                "other 1\nengine_info{{edge_id=\"b-1\",version=\"1.2.3\",commit=\"{commit}\",env=\"dev\"}} 1\n"
+            )
         };
         assert_eq!(read_version(&text("abc")).as_deref(), Some("1.2.3 (abc)"));
         assert_eq!(read_version(&text("")).as_deref(), Some("1.2.3"));

@@ -19,6 +19,7 @@ mod jobs;
 mod model;
 mod rabbitmq;
 mod workers;
+mod yolo;
 
 /// Puts an image into the store of an engine and its row into the database, as a completed upload leaves them.
 async fn put_image(db: &Database, media_root: &Path, bytes: &[u8], session_id: Option<&str>) -> Uuid {

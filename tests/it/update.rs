@@ -272,7 +272,10 @@ async fn a_backup_comes_before_the_update_and_without_one_nothing_is_changed() {
     assert!(!said.is_success && said.text.contains("the backup before the update failed"), "{}", said.text);
     assert_eq!(site.pid(), pid, "it was restarted");
     site.check_runs(&binary()).await;
-    assert!(!site.at("farmiq-edge.new").exists() && site.note().is_empty(), "something is left of the update");
+    assert!(
+        !site.at("farmiq-edge.new").exists() && site.note().is_empty(),
+        "something is left of the update"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

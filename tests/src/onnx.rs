@@ -16,6 +16,13 @@ const GRID: u64 = 4;
 const BOX: f32 = 12.0;
 /// What a bird in a white cell weighs, kg.
 const WHITE_KG: f32 = 3.0;
+/// Side of the input of the detector, pixels.
+const YOLO_SIDE: u64 = 128;
+/// Size of a drawn picture, pixels: wider than high, as cameras make them.
+const DRAWN: (u32, u32) = (512, 384);
+/// Brightness from which on something is a bird, and how sharply; litter and the gray of a letterbox lie below.
+const BIRD_FROM: f32 = 0.65;
+const SHARPNESS: f32 = 60.0;
 
 /// A network that knows nothing but brightness, which goes from 0 to 1.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +34,18 @@ pub enum Network {
     /// Finds a bird in each of 4 x 4 cells: its score is the cell's brightness, its weight three times that in kg, its
     /// class whether it is in the left or the right half.
     Grid,
+    /// Finds the bright body in each quarter of its input, by its middle and spread, and says it as a detector that
+    /// Ultralytics' exporter wrote: `[1, 4 + 1 class, 4 boxes]`.
+    Yolo,
+}
+
+/// A body in a drawn picture, seen from above.
+#[derive(Clone, Copy, Debug)]
+pub struct Body {
+    /// Middle, pixels.
+    pub at: (f32, f32),
+    /// Half its width and height, pixels.
+    pub half: (f32, f32),
 }
 
 /// Writes a package into a directory, which the self-test finds good.
@@ -37,7 +56,11 @@ pub fn write_package(place: &Path, version: &str, network: Network) {
     let write =
         |name: &str, bytes: &[u8]| std::fs::write(place.join(name), bytes).expect("it can be written");
     write("model.onnx", &network.onnx());
-    write("selftest.png", &picture(128, ImageFormat::Png));
+    let image = match network {
+        Network::Yolo => drawn(&[Body { at: (128.0, 96.0), half: (40.0, 30.0) }]),
+        Network::Mean | Network::Fragile | Network::Grid => picture(128, ImageFormat::Png),
+    };
+    write("selftest.png", &image);
     write("model.toml", network.settings(version).as_bytes());
 }
 
@@ -70,10 +93,37 @@ pub fn cells(bright: &[(u32, u32, u8)]) -> Vec<u8> {
     bytes.into_inner()
 }
 
+/// A PNG of bright bodies on dark litter, 512 x 384 pixels.
+///
+/// # Panics
+/// Never: a PNG can hold it.
+#[must_use]
+pub fn drawn(bodies: &[Body]) -> Vec<u8> {
+    let image = RgbImage::from_fn(DRAWN.0, DRAWN.1, |x, y| {
+        let is_in = |Body { at, half }: &Body| {
+            let (across, down) = ((x as f32 + 0.5 - at.0) / half.0, (y as f32 + 0.5 - at.1) / half.1);
+            across * across + down * down <= 1.0
+        };
+        let litter = 70 + (x * 7 + y * 13) as u8 % 30;
+        Rgb(if bodies.iter().any(is_in) { [235, 230, 215] } else { [litter, litter - 10, litter - 20] })
+    });
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, ImageFormat::Png).expect("a PNG can hold it");
+    bytes.into_inner()
+}
+
 impl Network {
     /// The settings of a package with this network. Its self-test is a gray image.
     fn settings(self, version: &str) -> String {
         let (output, weight_kg) = match self {
+            // As short as they can be.
+            Self::Yolo => {
+                return format!(
+                    "version = \"{version}\"\ninput = {{ width = {YOLO_SIDE}, height = {YOLO_SIDE} }}\n\
+                     output = {{ meaning = \"yolo\", classes = [\"bird\"] }}\n\
+                     self_test = {{ image = \"selftest.png\", birds_min = 1, birds_max = 1 }}\n"
+                );
+            }
             Self::Mean | Self::Fragile => ("meaning = \"regression\"\nconfidence = 0.9", 0.5),
             Self::Grid => (
                 "meaning = \"detection\"\nbox_format = \"center\"\nscore_column = 4\nclass_column = 5\n\
@@ -92,13 +142,15 @@ impl Network {
     #[must_use]
     pub fn onnx(self) -> Vec<u8> {
         const ONE: [u64; 4] = [1; 4];
+        let side = if matches!(self, Self::Yolo) { YOLO_SIDE } else { SIDE };
         let (nodes, numbers, shape): (_, _, &[u64]) = match self {
+            Self::Yolo => (yolo_nodes(), yolo_numbers(), &[1, 5, 4]),
             Self::Mean => (vec![node("ReduceMean", &["image"], "found", &[])], Vec::new(), &ONE),
             Self::Fragile => (fragile_nodes(), fragile_numbers(), &ONE),
             Self::Grid => (grid_nodes(), grid_numbers(), &[1, GRID * GRID, 7]),
         };
         let graph = [nodes.concat(), text(2, "graph"), numbers.concat()].concat();
-        let graph = [graph, value(11, "image", &[1, 3, SIDE, SIDE]), value(12, "found", shape)];
+        let graph = [graph, value(11, "image", &[1, 3, side, side]), value(12, "found", shape)];
         let opset = [text(1, ""), number(2, 13)].concat();
         [number(1, 8), message(8, &opset), message(7, &graph.concat())].concat()
     }
@@ -144,6 +196,74 @@ fn grid_numbers() -> Vec<Vec<u8>> {
         floats("white_kg", &[1], &[WHITE_KG]),
         floats("boxes", &[1, GRID * GRID, 4], &boxes),
         floats("class", &[1, GRID * GRID, 1], &class),
+    ]
+}
+
+fn yolo_nodes() -> Vec<Vec<u8>> {
+    const QUARTER: Attribute = Attribute::Ints(&[YOLO_SIDE / 2; 2]);
+    let pool = |from: &str, to: &str| {
+        node("AveragePool", &[from], to, &[("kernel_shape", QUARTER), ("strides", QUARTER)])
+    };
+    // The middle of a body along an axis, and four times its spread, which is the width of an ellipse.
+    let along = |axis: &str| {
+        let name = |what: &str| format!("{what}_{axis}");
+        let (moment, square, middle, spread, size) =
+            (name("moment"), name("square"), name("middle"), name("spread"), name("size"));
+        vec![
+            node("Mul", &["mask", axis], &moment, &[]),
+            node("Mul", &[&moment, axis], &square, &[]),
+            pool(&moment, &name("pooled")),
+            pool(&square, &name("pooled_square")),
+            node("Div", &[&name("pooled"), "body"], &middle, &[]),
+            node("Div", &[&name("pooled_square"), "body"], &name("mean_square"), &[]),
+            node("Mul", &[&middle, &middle], &name("middle_square"), &[]),
+            node("Sub", &[&name("mean_square"), &name("middle_square")], &name("variance"), &[]),
+            node("Abs", &[&name("variance")], &name("positive"), &[]),
+            node("Sqrt", &[&name("positive")], &spread, &[]),
+            node("Mul", &[&spread, "four"], &size, &[]),
+        ]
+    };
+    let mut nodes = vec![
+        node("ReduceMean", &["image"], "gray", &[("axes", Attribute::Ints(&[1]))]),
+        node("Add", &["gray", "threshold"], "above", &[]),
+        node("Mul", &["above", "sharpness"], "steep", &[]),
+        node("Sigmoid", &["steep"], "mask", &[]),
+        pool("mask", "share"),
+        node("Add", &["share", "little"], "body", &[]),
+    ];
+    nodes.extend(along("x"));
+    nodes.extend(along("y"));
+    nodes.extend([
+        node("Add", &["share", "smallest"], "larger", &[]),
+        node("Mul", &["larger", "certainty"], "logit", &[]),
+        node("Sigmoid", &["logit"], "score", &[]),
+        node(
+            "Concat",
+            &["middle_x", "middle_y", "size_x", "size_y", "score"],
+            "quarters",
+            &[("axis", Attribute::Int(1))],
+        ),
+        node("Reshape", &["quarters", "table"], "found", &[]),
+    ]);
+    nodes
+}
+
+fn yolo_numbers() -> Vec<Vec<u8>> {
+    let side = YOLO_SIDE as u16;
+    let pixels = || (0..side).flat_map(|y| (0..side).map(move |x| (x, y)));
+    let middles =
+        |of: fn((u16, u16)) -> u16| pixels().map(|at| f32::from(of(at)) + 0.5).collect::<Vec<f32>>();
+    let shape = [1, 1, YOLO_SIDE, YOLO_SIDE];
+    vec![
+        floats("threshold", &[1], &[-BIRD_FROM]),
+        floats("sharpness", &[1], &[SHARPNESS]),
+        floats("little", &[1], &[1e-6]),
+        floats("four", &[1], &[4.0]),
+        floats("smallest", &[1], &[-0.005]),
+        floats("certainty", &[1], &[2000.0]),
+        floats("x", &shape, &middles(|(x, _)| x)),
+        floats("y", &shape, &middles(|(_, y)| y)),
+        integers("table", &[1, 5, 4]),
     ]
 }
 

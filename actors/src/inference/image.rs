@@ -4,15 +4,17 @@ use std::io::Cursor;
 
 use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, Rgb, RgbImage};
 
-use super::settings::{Colors, Input, Layout};
+use super::settings::{Colors, Fit, Input, Layout};
 use crate::picture::{self, PictureFault, PictureType};
 
 /// The largest image file that is decoded, bytes.
 pub const IMAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The most pixels an image may have.
 pub const IMAGE_PIXELS_MAX: u64 = 50_000_000;
+/// What stands beside a picture in a letterbox: the gray that Ultralytics trains with.
+const LETTERBOX_COLOR: Rgb<u8> = Rgb([114, 114, 114]);
 /// What a decoder may allocate, bytes.
 const DECODER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
@@ -86,12 +88,57 @@ pub fn decode(bytes: &[u8], is_turned: bool) -> Result<DynamicImage, ImageRefusa
     Ok(image)
 }
 
+/// Where a picture stands in the input of a model, pixels of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Left edge.
+    pub left: u32,
+    /// Top edge.
+    pub top: u32,
+    /// Width.
+    pub width: u32,
+    /// Height.
+    pub height: u32,
+}
+
+impl Placement {
+    /// The place of a picture of this size: the whole input, or as much of its middle as keeps the picture's shape, rounded
+    /// as Ultralytics' `LetterBox` does it.
+    #[must_use]
+    pub fn of(width: u32, height: u32, input: &Input) -> Self {
+        let whole = Self { left: 0, top: 0, width: input.width, height: input.height };
+        if input.fit != Some(Fit::Letterbox) || width == 0 || height == 0 {
+            return whole;
+        }
+        let scale =
+            (f64::from(input.width) / f64::from(width)).min(f64::from(input.height) / f64::from(height));
+        let scaled = |size: u32, most: u32| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it is not negative, and at most a side of the input"
+            )]
+            let scaled = (f64::from(size) * scale).round() as u32;
+            scaled.clamp(1, most)
+        };
+        let (width, height) = (scaled(width, input.width), scaled(height, input.height));
+        // Half of what is left stands before the picture; an odd pixel comes after it.
+        Self { left: (input.width - width) / 2, top: (input.height - height) / 2, width, height }
+    }
+}
+
 /// The numbers of an image in the order that the model takes them.
 #[must_use]
 pub fn tensor(image: &DynamicImage, input: &Input) -> Vec<f32> {
     let (width, height) = (input.width, input.height);
+    let place = Placement::of(image.width(), image.height(), input);
     // Transparency means nothing in a barn.
-    let resized = imageops::resize(&image.to_rgb8(), width, height, FilterType::Triangle);
+    let mut resized = imageops::resize(&image.to_rgb8(), place.width, place.height, FilterType::Triangle);
+    if (place.width, place.height) != (width, height) {
+        let mut canvas = RgbImage::from_pixel(width, height, LETTERBOX_COLOR);
+        imageops::replace(&mut canvas, &resized, place.left.into(), place.top.into());
+        resized = canvas;
+    }
     let channels = input.colors.channels();
     let pixels = width as usize * height as usize;
     let mut tensor = vec![0.0; pixels * channels];
@@ -115,7 +162,7 @@ pub fn tensor(image: &DynamicImage, input: &Input) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use image::{ImageFormat, Rgb, RgbImage};
+    use image::ImageFormat;
 
     use super::*;
 
@@ -128,7 +175,17 @@ mod tests {
 
     fn input(layout: Layout, colors: Colors) -> Input {
         let (mean, std) = (vec![0.5; colors.channels()], vec![0.25; colors.channels()]);
-        Input { width: 4, height: 2, layout, colors, scale: 255.0, mean, std, exif_orientation: true }
+        Input {
+            width: 4,
+            height: 2,
+            fit: None,
+            layout,
+            colors,
+            scale: 255.0,
+            mean,
+            std,
+            exif_orientation: true,
+        }
     }
 
     #[test]
@@ -257,5 +314,23 @@ mod tests {
         check(Layout::Nhwc, Colors::Rgb, &|index| [red, green, blue][index % 3]);
         check(Layout::Nchw, Colors::Bgr, &|index| [blue, green, red][index / 8]);
         check(Layout::Nhwc, Colors::Gray, &|_| ((0.299 + 0.2 * 0.114) - 0.5) / 0.25);
+    }
+
+    #[test]
+    fn a_letterbox_keeps_the_shape_of_a_picture_and_is_gray_beside_it() {
+        let input = Input { fit: Some(Fit::Letterbox), ..input(Layout::Nchw, Colors::Gray) };
+        let check = |width, height, [left, top, placed_width, placed_height]: [u32; 4]| {
+            let expected = Placement { left, top, width: placed_width, height: placed_height };
+            assert_eq!(Placement::of(width, height, &input), expected, "{width} x {height}");
+        };
+        check(8, 4, [0, 0, 4, 2]);
+        check(4, 4, [1, 0, 2, 2]);
+        check(40, 10, [0, 0, 4, 1]);
+        check(1, 10_000, [1, 0, 1, 2]);
+        let white = DynamicImage::ImageRgb8(RgbImage::from_pixel(40, 40, Rgb([255, 255, 255])));
+        let (gray, white_number) = ((114.0 / 255.0 - 0.5) / 0.25, (1.0 - 0.5) / 0.25);
+        let numbers = tensor(&white, &input);
+        let expected = [gray, white_number, white_number, gray].repeat(2);
+        assert!(numbers.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{numbers:?}");
     }
 }

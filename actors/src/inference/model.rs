@@ -11,8 +11,8 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::Factoid;
 
 use super::image::{self, ImageRefusal};
-use super::output::{self, Prediction};
-use super::settings::{Input, Output, Overrides, SelfTest, Settings, SettingsError, Thresholds};
+use super::output::{self, Numbers, Prediction, View};
+use super::settings::{Input, Output, Overrides, Settings, SettingsError, Thresholds};
 
 /// The version of a model that does not say.
 const VERSION_DEFAULT: &str = "v1.0.0";
@@ -86,18 +86,16 @@ pub enum ModelError {
     SelfTestImage(#[source] ImageRefusal),
     /// The self-test gave another weight.
     #[error(
-        "self-test: {image} weighs {weight}, from {min} to {max} kg is expected; is it the right network, and do \
-         input.colors, scale, mean and std say what was done to the pixels in training?"
+        "self-test: {image} shows {found}, {expected} is expected; is it the right network, and do input.colors, scale, \
+         mean and std say what was done to the pixels in training?"
     )]
     SelfTest {
         /// The image file.
         image: String,
         /// What came out.
-        weight: String,
-        /// Least expected weight, kg.
-        min: f64,
-        /// Greatest expected weight, kg.
-        max: f64,
+        found: String,
+        /// What was expected.
+        expected: String,
     },
     /// The network brought down the thread it was tried on.
     #[error("the network panicked while it was tried")]
@@ -180,13 +178,16 @@ impl Model {
 
     fn self_test(&self, image: &[u8]) -> Result<(), ModelError> {
         let image = self.decode(image).map_err(ModelError::SelfTestImage)?;
-        let weight_kg = self.predict(&image)?.weight_kg;
-        let SelfTest { image, weight_kg_min: min, weight_kg_max: max } = self.settings.self_test.clone();
-        if weight_kg.is_some_and(|weight_kg| (min..=max).contains(&weight_kg)) {
+        let prediction = self.predict(&image)?;
+        let test = &self.settings.self_test;
+        if test.is_passed_by(prediction.weight_kg, prediction.boxes.as_ref().map(Vec::len)) {
             return Ok(());
         }
-        let weight = weight_kg.map_or_else(|| "nothing".to_owned(), |weight_kg| format!("{weight_kg:.3} kg"));
-        Err(ModelError::SelfTest { image, weight, min, max })
+        Err(ModelError::SelfTest {
+            image: test.image.clone(),
+            found: prediction.to_string(),
+            expected: test.expected(),
+        })
     }
 
     /// Decodes an image as this model wants it. It keeps a processor busy: call it off the runtime.
@@ -204,17 +205,18 @@ impl Model {
     pub fn predict(&self, image: &DynamicImage) -> Result<Prediction, ModelError> {
         let input = &self.settings.input;
         let numbers = image::tensor(image, input);
-        let run = || -> TractResult<(Vec<usize>, Vec<f32>)> {
+        let run = || -> TractResult<Vec<Numbers>> {
             let tensor = Tensor::from_shape(&input.shape(), &numbers)?;
             let outputs = self.network.run(tvec!(tensor.into_tvalue()))?;
-            let output = outputs.first().ok_or_else(|| TractError::msg("there is no output"))?;
-            let output = output.cast_to::<f32>()?;
-            Ok((output.shape().to_vec(), output.to_plain_array_view::<f32>()?.iter().copied().collect()))
+            outputs.iter().take(self.settings.output.outputs()).map(read_output).collect()
         };
-        let (shape, numbers) = run().map_err(|error| ModelError::Run(text(&error)))?;
+        let outputs = run().map_err(|error| ModelError::Run(text(&error)))?;
+        let first = outputs.first().ok_or_else(|| ModelError::Run("there is no output".to_owned()))?;
+        let view = View { width: image.width(), height: image.height(), input };
         match &self.settings.output {
-            Output::Regression(meaning) => output::regression(&numbers, meaning),
-            Output::Detection(meaning) => output::detection(&shape, &numbers, meaning, input),
+            Output::Regression(meaning) => output::regression(&first.values, meaning),
+            Output::Detection(meaning) => output::detection(first, meaning, &view),
+            Output::Yolo(meaning) => output::yolo(&outputs, meaning, &view),
         }
         .map_err(ModelError::Output)
     }
@@ -300,6 +302,12 @@ fn self_test_image(source: &Source, settings: &Settings) -> Result<Vec<u8>, Mode
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ModelError> {
     std::fs::read(path).map_err(|source| ModelError::Read { what, path: path.display().to_string(), source })
+}
+
+fn read_output(output: &TValue) -> TractResult<Numbers> {
+    let output = output.cast_to::<f32>()?;
+    let values = output.to_plain_array_view::<f32>()?.iter().copied().collect();
+    Ok(Numbers { shape: output.shape().to_vec(), values })
 }
 
 fn load_network(onnx: &[u8], input: &Input) -> TractResult<Arc<TypedRunnableModel>> {
@@ -431,7 +439,7 @@ mod tests {
         check(&good.replace("confidence = 0.5", ""), |_| {}, "output.confidence").await;
         check(&good.replace("= 'v2'", "= ''"), |_| {}, "version").await;
         check(&good.replace("width = ", "width = 99999"), |_| {}, "input.width").await;
-        check(&good.replace("-1e9", "1e8"), |_| {}, "self-test: selftest.jpg weighs").await;
+        check(&good.replace("-1e9", "1e8"), |_| {}, "self-test: selftest.jpg shows").await;
         let cut = |place: &Path| {
             std::fs::write(place.join("model.onnx"), &BUNDLED_ONNX[..BUNDLED_ONNX.len() / 2]).unwrap()
         };

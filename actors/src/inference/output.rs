@@ -1,22 +1,46 @@
 //! What the numbers of a network mean: one weight, or a table of boxes.
 
+use std::fmt;
+
 use serde::Serialize;
 
-use super::settings::{BoxFormat, Detection, Input, Regression};
+mod table;
+mod yolo;
 
-/// Boxes that are compared with each other at most, best scores first.
+pub(super) use table::detection;
+pub(super) use yolo::yolo;
+
+use super::area::{AreaLaw, area_cm2};
+use super::image::Placement;
+use super::settings::{Input, Regression};
+
+/// Boxes that are kept of one image at most.
 const BOXES_MAX: usize = 300;
+/// Boxes that are compared with each other at most, best scores first. A bird is found some ten times over.
+const CANDIDATES_MAX: usize = 3000;
 
 /// What a model says of an image.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prediction {
-    /// The weight of a bird, kg: with boxes, the mean of them. `None`: there is no bird.
+    /// The weight of a bird, kg: with boxes, the mean of those that have one. `None`: there is no bird, or no weight.
     pub weight_kg: Option<f64>,
     /// From 0 to 1: with boxes, the mean of their scores.
     pub confidence: f64,
     /// The birds, where the model finds them one by one; best score first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boxes: Option<Vec<Found>>,
+}
+
+impl fmt::Display for Prediction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(boxes) = &self.boxes {
+            write!(f, "{} birds, mean ", boxes.len())?;
+        }
+        match self.weight_kg {
+            Some(weight_kg) => write!(f, "{weight_kg:.3} kg"),
+            None => f.write_str("no weight"),
+        }
+    }
 }
 
 /// A bird in an image.
@@ -35,8 +59,57 @@ pub struct Found {
     pub class: Option<String>,
     /// From 0 to 1.
     pub score: f64,
-    /// Its weight, kg.
-    pub weight_kg: f64,
+    /// Its weight, kg; `None` where the model has none, or the image's edge cuts the bird.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_kg: Option<f64>,
+    /// What its mask covers, as a share of the image, where the model makes masks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub covered: Option<f64>,
+    /// Whether the image's edge cuts it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_cut: bool,
+}
+
+impl Found {
+    /// What it covers, as a share of the image: its mask, else its box.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        self.covered.unwrap_or(self.width * self.height)
+    }
+}
+
+/// An output of a network.
+pub(super) struct Numbers {
+    pub(super) shape: Vec<usize>,
+    pub(super) values: Vec<f32>,
+}
+
+/// The image that was looked at, and the input that was made of it.
+pub(super) struct View<'a> {
+    /// Pixels.
+    pub(super) width: u32,
+    /// Pixels.
+    pub(super) height: u32,
+    pub(super) input: &'a Input,
+}
+
+impl View<'_> {
+    /// A box in pixels of the input, as shares of the image: left, top, width, height.
+    fn shares(&self, [left, top, width, height]: [f64; 4]) -> [f64; 4] {
+        let place = Placement::of(self.width, self.height, self.input);
+        let (across, down) = (f64::from(place.width), f64::from(place.height));
+        [
+            (left - f64::from(place.left)) / across,
+            (top - f64::from(place.top)) / down,
+            width / across,
+            height / down,
+        ]
+    }
+
+    /// What a bird weighs by the area that it covers.
+    fn weight_kg(&self, law: &AreaLaw, share: f64) -> f64 {
+        law.weight_kg(area_cm2(share, law.picture_width_cm, self.width, self.height))
+    }
 }
 
 /// Reads one weight. The error says what is wrong with the output.
@@ -53,72 +126,30 @@ pub(super) fn regression(numbers: &[f32], meaning: &Regression) -> Result<Predic
     Ok(Prediction { weight_kg: Some(weight_kg), confidence: confidence.clamp(0.0, 1.0), boxes: None })
 }
 
-/// Reads a table of boxes: those with a good score, and of those that overlap only the best.
-pub(super) fn detection(
-    shape: &[usize],
-    numbers: &[f32],
-    meaning: &Detection,
-    input: &Input,
-) -> Result<Prediction, String> {
-    let (first, second) = match *shape {
-        [1, first, second] | [first, second] => (first, second),
-        _ => return Err(format!("has the shape {shape:?} and is no table")),
-    };
-    let (rows, columns) = if meaning.is_transposed { (second, first) } else { (first, second) };
-    let in_box = meaning.box_columns.iter();
-    let named = in_box.chain([&meaning.score_column, &meaning.weight_column]).chain(&meaning.class_column);
-    if let Some(missing) = named.into_iter().find(|column| **column >= columns) {
-        return Err(format!("has the shape {shape:?} and no column {missing}"));
-    }
-    let cell = |row: usize, column: usize| {
-        let index = if meaning.is_transposed { column * rows + row } else { row * columns + column };
-        f64::from(numbers[index])
-    };
-    let mut found = Vec::new();
-    for row in 0..rows {
-        let score = cell(row, meaning.score_column);
-        if score >= meaning.confidence_threshold {
-            found.push(read_box(&|column| cell(row, column), score, meaning, input)?);
+/// A box that may be a bird.
+struct Candidate {
+    found: Found,
+    /// Its number in the output.
+    row: usize,
+}
+
+/// Of boxes that overlap and are `alike`, the best.
+fn suppressed(
+    mut candidates: Vec<Candidate>,
+    nms_threshold: f64,
+    alike: impl Fn(&Found, &Found) -> bool,
+) -> Vec<Candidate> {
+    candidates.sort_by(|a, b| b.found.score.total_cmp(&a.found.score));
+    candidates.truncate(CANDIDATES_MAX);
+    let mut kept: Vec<Candidate> = Vec::new();
+    for candidate in candidates {
+        if kept.len() == BOXES_MAX {
+            break;
         }
-    }
-    Ok(summary(suppressed(found, meaning.nms_threshold)))
-}
-
-fn read_box(
-    cell: &dyn Fn(usize) -> f64,
-    score: f64,
-    meaning: &Detection,
-    input: &Input,
-) -> Result<Found, String> {
-    let [a, b, c, d] = meaning.box_columns.map(cell);
-    let (left, top, width, height) = match meaning.box_format {
-        BoxFormat::Center => (a - c / 2.0, b - d / 2.0, c, d),
-        BoxFormat::Corners => (a, b, c - a, d - b),
-    };
-    let (across, down) =
-        if meaning.is_box_relative { (1.0, 1.0) } else { (f64::from(input.width), f64::from(input.height)) };
-    let class = meaning.class_column.map(|column| {
-        let number = cell(column).round();
-        let known = meaning.classes.iter().enumerate().find(|(index, _)| *index as f64 == number);
-        known.map_or_else(|| number.to_string(), |(_, name)| name.clone())
-    });
-    Ok(Found {
-        left: finite(left / across)?,
-        top: finite(top / down)?,
-        width: finite(width / across)?,
-        height: finite(height / down)?,
-        class,
-        score: score.clamp(0.0, 1.0),
-        weight_kg: finite(cell(meaning.weight_column))?,
-    })
-}
-
-fn suppressed(mut found: Vec<Found>, nms_threshold: f64) -> Vec<Found> {
-    found.sort_by(|a, b| b.score.total_cmp(&a.score));
-    found.truncate(BOXES_MAX);
-    let mut kept: Vec<Found> = Vec::new();
-    for candidate in found {
-        if kept.iter().all(|other| overlap(other, &candidate) <= nms_threshold) {
+        let is_other = |other: &Candidate| {
+            !alike(&other.found, &candidate.found) || overlap(&other.found, &candidate.found) <= nms_threshold
+        };
+        if kept.iter().all(is_other) {
             kept.push(candidate);
         }
     }
@@ -136,13 +167,14 @@ fn overlap(a: &Found, b: &Found) -> f64 {
 }
 
 fn summary(boxes: Vec<Found>) -> Prediction {
-    let mean = |value: fn(&Found) -> f64| {
-        let count = u32::try_from(boxes.len()).expect("at most BOXES_MAX boxes are kept");
-        (count > 0).then(|| boxes.iter().map(value).sum::<f64>() / f64::from(count))
-    };
-    let weight_kg = mean(|found| found.weight_kg);
-    let confidence = mean(|found| found.score).unwrap_or_default();
+    let weight_kg = mean(boxes.iter().filter_map(|found| found.weight_kg));
+    let confidence = mean(boxes.iter().map(|found| found.score)).unwrap_or_default();
     Prediction { weight_kg, confidence, boxes: Some(boxes) }
+}
+
+fn mean(numbers: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = numbers.fold((0.0, 0.0), |(sum, count), number| (sum + number, count + 1.0));
+    (count > 0.0).then(|| sum / count)
 }
 
 fn finite(number: f64) -> Result<f64, String> {
@@ -152,23 +184,6 @@ fn finite(number: f64) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inference::settings::{Colors, Layout};
-
-    const INPUT: Input = Input {
-        width: 100,
-        height: 50,
-        layout: Layout::Nchw,
-        colors: Colors::Rgb,
-        scale: 255.0,
-        mean: Vec::new(),
-        std: Vec::new(),
-        exif_orientation: true,
-    };
-
-    fn table(extra: &str) -> Detection {
-        let text = format!("box_format = 'center'\nscore_column = 4\nweight_column = 5\n{extra}");
-        toml::from_str(&text).unwrap()
-    }
 
     #[test]
     fn a_regression_reads_its_places_and_refuses_what_is_no_number() {
@@ -188,51 +203,5 @@ mod tests {
         check(&[2.5], "weight_index = 1\nconfidence = 1", Err("has 1 numbers and none at 1"));
         check(&[f32::NAN], "confidence = 1", Err("has NaN"));
         check(&[2.5, f32::INFINITY], "confidence_index = 1", Err("has inf"));
-    }
-
-    #[test]
-    fn of_boxes_that_overlap_the_best_is_kept() {
-        let rows = [
-            [50.0, 25.0, 20.0, 10.0, 0.9, 2.0],
-            [51.0, 25.0, 20.0, 10.0, 0.8, 9.0], // the same bird
-            [20.0, 25.0, 20.0, 10.0, 0.7, 3.0], // another one
-            [80.0, 25.0, 20.0, 10.0, 0.4, 9.0], // below the threshold
-        ];
-        let numbers = rows.concat();
-        let found = detection(&[1, 4, 6], &numbers, &table(""), &INPUT).unwrap();
-        assert_eq!(found.weight_kg, Some(2.5));
-        assert!((found.confidence - 0.8).abs() < 1e-6);
-        let boxes = found.boxes.unwrap();
-        assert_eq!(boxes.len(), 2);
-        assert!((boxes[0].left - 0.4).abs() < 1e-6 && (boxes[0].height - 0.2).abs() < 1e-6, "{boxes:?}");
-    }
-
-    #[test]
-    fn a_transposed_table_with_classes_reads_the_same() {
-        let settings =
-            "is_transposed = true\nclass_column = 6\nclasses = ['chick', 'hen']\nis_box_relative = true";
-        let columns = [[0.5, 0.2], [0.5, 0.5], [0.2, 0.2], [0.2, 0.2], [0.9, 0.6], [2.0, 3.0], [1.0, 5.0]];
-        let found = detection(&[7, 2], &columns.concat(), &table(settings), &INPUT).unwrap();
-        let classes: Vec<_> = found.boxes.unwrap().into_iter().filter_map(|found| found.class).collect();
-        assert_eq!(classes, ["hen", "5"]);
-        assert_eq!(found.weight_kg, Some(2.5));
-    }
-
-    #[test]
-    fn no_bird_has_no_weight() {
-        let found = detection(&[1, 0, 6], &[], &table(""), &INPUT).unwrap();
-        assert_eq!((found.weight_kg, found.confidence, found.boxes), (None, 0.0, Some(Vec::new())));
-    }
-
-    #[test]
-    fn an_output_that_is_no_such_table_is_refused() {
-        let check = |shape: &[usize], expected: &str| {
-            let numbers = vec![1.0; shape.iter().product()];
-            let problem = detection(shape, &numbers, &table(""), &INPUT).unwrap_err();
-            assert!(problem.contains(expected), "{problem}");
-        };
-        check(&[6], "is no table");
-        check(&[2, 3, 6], "is no table");
-        check(&[1, 3, 5], "no column 5");
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use super::area::AreaLaw;
+
 /// The longest version, bytes.
 const VERSION_BYTES_MAX: usize = 100;
 /// The largest side of an input, pixels.
@@ -10,6 +12,10 @@ const INPUT_SIDE_MAX: u32 = 4096;
 const CONFIDENCE_THRESHOLD_DEFAULT: f64 = 0.5;
 /// Overlap above which two boxes are one, unless given.
 const NMS_THRESHOLD_DEFAULT: f64 = 0.4;
+/// Width of the seam along the picture's edges in which a bird counts as cut, as a share of the picture, unless given.
+const EDGE_SHARE_DEFAULT: f64 = 0.01;
+/// The most classes a detector may have.
+const CLASSES_MAX: usize = 1000;
 
 /// What `model.toml` says.
 #[derive(Clone, Debug, Deserialize)]
@@ -44,7 +50,7 @@ impl Default for Thresholds {
 }
 
 /// What the network takes: one image, as 32-bit floats. Each number is (pixel / scale - mean) / std, the pixel being
-/// from 0 to 255. The image is stretched to the size, with a triangle filter.
+/// from 0 to 255. The image is scaled to the size with a triangle filter.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
@@ -52,6 +58,8 @@ pub struct Input {
     pub width: u32,
     /// Pixels.
     pub height: u32,
+    /// How a picture of another shape gets there; letterbox for `yolo`, else stretch, unless given.
+    pub fit: Option<Fit>,
     /// The order of the dimensions.
     #[serde(default)]
     pub layout: Layout,
@@ -78,6 +86,16 @@ fn exif_orientation_default() -> bool {
 
 fn scale_default() -> f32 {
     255.0
+}
+
+/// How a picture of another shape gets into the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fit {
+    /// Width and height are scaled by themselves.
+    Stretch,
+    /// Both are scaled alike, and what is left is gray.
+    Letterbox,
 }
 
 /// The order of the dimensions.
@@ -121,8 +139,10 @@ impl Colors {
 pub enum Output {
     /// The weight of the bird in the image, kg.
     Regression(Regression),
-    /// A table of boxes around birds, each with its weight.
+    /// A table of boxes around birds.
     Detection(Detection),
+    /// The table that Ultralytics' exporter writes for a detector or a segmenter.
+    Yolo(Yolo),
 }
 
 /// Which of the output's numbers is what.
@@ -159,7 +179,9 @@ pub struct Detection {
     /// Column of the number of the class.
     pub class_column: Option<usize>,
     /// Column of the weight, kg.
-    pub weight_column: usize,
+    pub weight_column: Option<usize>,
+    /// What a bird weighs by the area of its box, where no column says it.
+    pub weight: Option<AreaLaw>,
     /// Names of the classes, in the order of their numbers.
     #[serde(default)]
     pub classes: Vec<String>,
@@ -169,6 +191,37 @@ pub struct Detection {
     /// Overlap above which two boxes are one.
     #[serde(default = "nms_threshold_default")]
     pub nms_threshold: f64,
+}
+
+/// What the table `[1, 4 + classes, boxes]` means: x and y of the center, width and height in pixels of the input, then a
+/// score from 0 to 1 for each class. A segmenter has the numbers of its masks behind them, and a second output.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Yolo {
+    /// Names of the classes, in the order of their numbers.
+    pub classes: Vec<String>,
+    /// Those that are birds to be counted; all unless given.
+    #[serde(default)]
+    pub birds: Vec<String>,
+    /// Numbers of a mask behind the scores: 32 for a segmenter, 0 for a detector.
+    #[serde(default)]
+    pub mask_numbers: usize,
+    /// What a bird weighs by the area of its mask, or of its box without one.
+    pub weight: Option<AreaLaw>,
+    /// Width of the seam along the picture's edges in which a bird counts as cut, as a share of the picture. A cut bird is
+    /// counted and has no weight.
+    #[serde(default = "edge_share_default")]
+    pub edge_share: f64,
+    /// Least score of a box.
+    #[serde(default = "confidence_threshold_default")]
+    pub confidence_threshold: f64,
+    /// Overlap above which two boxes of one class are one.
+    #[serde(default = "nms_threshold_default")]
+    pub nms_threshold: f64,
+}
+
+fn edge_share_default() -> f64 {
+    EDGE_SHARE_DEFAULT
 }
 
 fn box_columns_default() -> [usize; 4] {
@@ -193,16 +246,69 @@ pub enum BoxFormat {
     Corners,
 }
 
-/// The image the package is checked with, and the weight that must come out.
+/// The image the package is checked with, and what must come out: a weight, a number of birds, or both.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SelfTest {
     /// The image file, beside the settings file.
     pub image: String,
     /// Least weight, kg.
-    pub weight_kg_min: f64,
+    pub weight_kg_min: Option<f64>,
     /// Greatest weight, kg.
-    pub weight_kg_max: f64,
+    pub weight_kg_max: Option<f64>,
+    /// Fewest birds.
+    pub birds_min: Option<usize>,
+    /// Most birds.
+    pub birds_max: Option<usize>,
+}
+
+impl SelfTest {
+    /// Whether what a model says of the image is what is expected.
+    #[must_use]
+    pub fn is_passed_by(&self, weight_kg: Option<f64>, birds: Option<usize>) -> bool {
+        is_between(weight_kg, self.weight_kg_min, self.weight_kg_max)
+            && is_between(birds, self.birds_min, self.birds_max)
+    }
+
+    /// What is expected, in words.
+    #[must_use]
+    pub fn expected(&self) -> String {
+        let weight =
+            self.weight_kg_min.zip(self.weight_kg_max).map(|(min, max)| format!("{min} to {max} kg"));
+        let birds = self.birds_min.zip(self.birds_max).map(|(min, max)| format!("{min} to {max} birds"));
+        [weight, birds].into_iter().flatten().collect::<Vec<_>>().join(" and ")
+    }
+
+    fn check(&self, output: &Output) -> Result<(), SettingsError> {
+        let Self { image: _, weight_kg_min, weight_kg_max, birds_min, birds_max } = self;
+        let is_pair = weight_kg_min.is_some() == weight_kg_max.is_some();
+        demand(is_pair, "self_test.weight_kg_min", "and weight_kg_max need each other")?;
+        let is_range = weight_kg_min <= weight_kg_max;
+        demand(is_range, "self_test.weight_kg_min", "must not be greater than weight_kg_max")?;
+        demand(
+            birds_min.is_some() == birds_max.is_some(),
+            "self_test.birds_min",
+            "and birds_max need each other",
+        )?;
+        demand(birds_min <= birds_max, "self_test.birds_min", "must not be greater than birds_max")?;
+        let counts = !matches!(output, Output::Regression(_));
+        demand(
+            counts || birds_min.is_none(),
+            "self_test.birds_min",
+            "is for a network that finds birds in boxes",
+        )?;
+        let says_something = weight_kg_min.is_some() || birds_min.is_some();
+        demand(says_something, "self_test.weight_kg_min", "or birds_min must be given")
+    }
+}
+
+/// Whether a value is within the limits that are given; without limits everything is.
+fn is_between<T: PartialOrd>(value: Option<T>, min: Option<T>, max: Option<T>) -> bool {
+    match (min, max) {
+        (None, None) => true,
+        (min, max) => value
+            .is_some_and(|value| min.is_none_or(|min| value >= min) && max.is_none_or(|max| value <= max)),
+    }
 }
 
 /// What the configuration says instead of the package.
@@ -250,16 +356,19 @@ impl Settings {
         if let Some(version) = &overrides.version {
             self.version = Some(version.clone());
         }
-        if let Output::Detection(meaning) = &self.output {
-            self.thresholds =
-                Thresholds { confidence: meaning.confidence_threshold, nms: meaning.nms_threshold };
+        if let Some((confidence, nms)) = self.output.thresholds() {
+            *confidence = overrides.confidence_threshold.unwrap_or(*confidence);
+            *nms = overrides.nms_threshold.unwrap_or(*nms);
+            self.thresholds = Thresholds { confidence: *confidence, nms: *nms };
+        } else {
+            let usual = Thresholds::default();
+            self.thresholds = Thresholds {
+                confidence: overrides.confidence_threshold.unwrap_or(usual.confidence),
+                nms: overrides.nms_threshold.unwrap_or(usual.nms),
+            };
         }
-        let Thresholds { confidence, nms } = &mut self.thresholds;
-        *confidence = overrides.confidence_threshold.unwrap_or(*confidence);
-        *nms = overrides.nms_threshold.unwrap_or(*nms);
-        if let Output::Detection(meaning) = &mut self.output {
-            (meaning.confidence_threshold, meaning.nms_threshold) = (*confidence, *nms);
-        }
+        let usual = if matches!(self.output, Output::Yolo(_)) { Fit::Letterbox } else { Fit::Stretch };
+        self.input.fit = Some(self.input.fit.unwrap_or(usual));
         self.input.exif_orientation = overrides.exif_orientation.unwrap_or(self.input.exif_orientation);
         let channels = self.input.colors.channels();
         let fill = |numbers: &mut Vec<f32>, number| {
@@ -295,9 +404,39 @@ impl Settings {
         match output {
             Output::Regression(meaning) => meaning.check()?,
             Output::Detection(meaning) => meaning.check()?,
+            Output::Yolo(meaning) => meaning.check()?,
         }
-        let is_range = self_test.weight_kg_min <= self_test.weight_kg_max;
-        demand(is_range, "self_test.weight_kg_min", "must not be greater than weight_kg_max")
+        self_test.check(output)
+    }
+}
+
+impl Output {
+    /// Its thresholds of score and overlap, where it has boxes.
+    fn thresholds(&mut self) -> Option<(&mut f64, &mut f64)> {
+        match self {
+            Self::Regression(_) => None,
+            Self::Detection(meaning) => Some((&mut meaning.confidence_threshold, &mut meaning.nms_threshold)),
+            Self::Yolo(meaning) => Some((&mut meaning.confidence_threshold, &mut meaning.nms_threshold)),
+        }
+    }
+
+    /// How many outputs of the network are read.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        match self {
+            Self::Regression(_) | Self::Detection(_) => 1,
+            Self::Yolo(meaning) => 1 + usize::from(meaning.mask_numbers > 0),
+        }
+    }
+
+    /// By which law it says weights, where the network has none of its own.
+    #[must_use]
+    pub fn law(&self) -> Option<&AreaLaw> {
+        match self {
+            Self::Regression(_) => None,
+            Self::Detection(meaning) => meaning.weight.as_ref(),
+            Self::Yolo(meaning) => meaning.weight.as_ref(),
+        }
     }
 }
 
@@ -327,10 +466,40 @@ impl Regression {
 
 impl Detection {
     fn check(&self) -> Result<(), SettingsError> {
-        let is_share = |number: f64| (0.0..=1.0).contains(&number);
-        demand(is_share(self.confidence_threshold), "output.confidence_threshold", "must be from 0 to 1")?;
-        demand(is_share(self.nms_threshold), "output.nms_threshold", "must be from 0 to 1")
+        check_thresholds(self.confidence_threshold, self.nms_threshold)?;
+        let is_one = self.weight_column.is_none() || self.weight.is_none();
+        demand(
+            is_one,
+            "output.weight",
+            "must not be given beside weight_column: one of them says the weight",
+        )?;
+        self.weight.as_ref().map_or(Ok(()), check_law)
     }
+}
+
+impl Yolo {
+    fn check(&self) -> Result<(), SettingsError> {
+        check_thresholds(self.confidence_threshold, self.nms_threshold)?;
+        let is_count = (1..=CLASSES_MAX).contains(&self.classes.len());
+        demand(is_count, "output.classes", &format!("must name 1 to {CLASSES_MAX} classes"))?;
+        let unknown = self.birds.iter().find(|bird| !self.classes.contains(bird));
+        let problem = unknown.map(|bird| format!("names {bird:?}, which is none of the classes"));
+        demand(problem.is_none(), "output.birds", &problem.unwrap_or_default())?;
+        demand((0.0..0.5).contains(&self.edge_share), "output.edge_share", "must be from 0 to below 0.5")?;
+        self.weight.as_ref().map_or(Ok(()), check_law)
+    }
+}
+
+fn check_thresholds(confidence: f64, nms: f64) -> Result<(), SettingsError> {
+    let is_share = |number: f64| (0.0..=1.0).contains(&number);
+    demand(is_share(confidence), "output.confidence_threshold", "must be from 0 to 1")?;
+    demand(is_share(nms), "output.nms_threshold", "must be from 0 to 1")
+}
+
+fn check_law(law: &AreaLaw) -> Result<(), SettingsError> {
+    let is_sound =
+        [law.a, law.b, law.picture_width_cm].iter().all(|number| number.is_finite() && *number > 0.0);
+    demand(is_sound, "output.weight", "must have a, b and picture_width_cm, all greater than 0")
 }
 
 fn demand(is_met: bool, key: &'static str, problem: &str) -> Result<(), SettingsError> {

@@ -35,9 +35,18 @@ impl Progress {
         self.0.set_message(what);
     }
 
+    /// Something begins that is counted in pieces.
+    pub fn counts_pieces(&self, what: &'static str, pieces: u64) {
+        let style = ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len} {eta}");
+        self.0.set_style(style.expect("the template is right"));
+        self.0.reset();
+        self.0.set_length(pieces);
+        self.0.set_message(what);
+    }
+
     /// So much more is done.
-    pub fn add(&self, bytes: u64) {
-        self.0.inc(bytes);
+    pub fn add(&self, amount: u64) {
+        self.0.inc(amount);
     }
 
     /// All is done.

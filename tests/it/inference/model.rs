@@ -51,8 +51,7 @@ async fn a_good_package_takes_over_and_a_broken_one_changes_nothing() {
     let settings = settings.replace("_min = 0.45", "_min = 1.95").replace("_max = 0.55", "_max = 2.05");
     std::fs::write(wrong.join("model.toml"), settings).unwrap();
     switch_to(&wrong);
-    assert_complains(&barn, "self-test: selftest.png weighs 0.502 kg, from 1.95 to 2.05 kg is expected")
-        .await;
+    assert_complains(&barn, "self-test: selftest.png shows 0.502 kg, 1.95 to 2.05 kg is expected").await;
     let root = media_root(&barn.settings);
     put_image_job(&barn.db, &root, &picture(51, ImageFormat::Png), None).await;
     until("the old model works", async || in_status(&barn.db, "completed").await == 1).await;
