@@ -21,6 +21,8 @@ pub mod aggregate;
 pub mod alarm;
 pub mod audit;
 pub mod bench;
+pub mod board;
+pub mod chart;
 pub mod clock;
 pub mod credential;
 pub mod dead_letter;
@@ -29,8 +31,10 @@ pub mod device;
 pub mod discard;
 pub mod door;
 pub mod error;
+pub mod fault;
 pub mod flock;
 pub mod health;
+pub mod house;
 pub mod index;
 pub mod inference;
 pub mod ledger;
@@ -40,6 +44,7 @@ pub mod migration;
 pub mod outbox;
 pub mod page;
 pub mod partition;
+pub mod place;
 pub mod reject;
 pub mod retention;
 pub mod session;
@@ -73,6 +78,8 @@ pub const STATEMENTS: &[&[&str]] = &[
     alarm::telling::STATEMENTS,
     audit::STATEMENTS,
     bench::STATEMENTS,
+    board::STATEMENTS,
+    chart::STATEMENTS,
     clock::STATEMENTS,
     credential::STATEMENTS,
     dead_letter::STATEMENTS,
@@ -80,11 +87,13 @@ pub const STATEMENTS: &[&[&str]] = &[
     device::STATEMENTS,
     discard::STATEMENTS,
     door::STATEMENTS,
+    fault::STATEMENTS,
     flock::STATEMENTS,
     flock::record::STATEMENTS,
     flock::signal::STATEMENTS,
     flock::standard::STATEMENTS,
     health::STATEMENTS,
+    house::STATEMENTS,
     index::STATEMENTS,
     inference::STATEMENTS,
     ledger::STATEMENTS,
@@ -92,6 +101,7 @@ pub const STATEMENTS: &[&[&str]] = &[
     migration::STATEMENTS,
     outbox::STATEMENTS,
     partition::STATEMENTS,
+    place::STATEMENTS,
     reject::STATEMENTS,
     retention::STATEMENTS,
     session::STATEMENTS,

@@ -122,6 +122,7 @@ impl Janitor {
         }
         for (rule, days) in [
             (rows::AGGREGATES, settings.telemetry_agg_days),
+            (rows::FAULTS, settings.telemetry_agg_days),
             (rows::AUDIT, AUDIT_DAYS),
             (rows::UPLOADS, UPLOAD_DAYS),
             (rows::JOBS, JOB_DAYS),

@@ -33,6 +33,10 @@ pub enum Action {
     DeviceRotate,
     /// A device is put out.
     DeviceRevoke,
+    /// It is said where a device is.
+    PlacePut,
+    /// The place of a device is forgotten.
+    PlaceRemove,
     /// Dead letters are taken up again.
     Redrive,
     /// Dead letters are thrown away.
@@ -73,6 +77,8 @@ impl Action {
             Self::DeviceAdd => "device.add",
             Self::DeviceRotate => "device.rotate",
             Self::DeviceRevoke => "device.revoke",
+            Self::PlacePut => "place.put",
+            Self::PlaceRemove => "place.remove",
             Self::Redrive => "redrive",
             Self::Discard => "discard",
             Self::Unclaim => "unclaim",

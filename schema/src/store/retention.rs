@@ -42,6 +42,8 @@ pub const STATEMENTS: &[&str] = &[
     rows::AGGREGATES.delete,
     rows::MINUTES.count,
     rows::MINUTES.delete,
+    rows::FAULTS.count,
+    rows::FAULTS.delete,
     rows::AUDIT.count,
     rows::AUDIT.delete,
     rows::UPLOADS.count,

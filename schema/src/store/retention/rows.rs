@@ -83,6 +83,9 @@ pub const DISCARDED: Rule = rule!("discarded_events", "r.discarded_at < $1");
 /// The digest of what the cloud acknowledged, by the hour of the events.
 pub const LEDGER_HOURS: Rule = rule!("ledger_hours", "r.hour < $1");
 
+/// What was wrong with sensors, from the moment on in which it was written last: as long as the aggregates it belongs to.
+pub const FAULTS: Rule = rule!("sensor_faults", "r.updated_at < $1");
+
 impl Rule {
     /// How many rows would go.
     ///
