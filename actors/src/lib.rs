@@ -29,6 +29,7 @@ pub mod last_seen;
 pub mod media;
 pub mod operators;
 pub mod picture;
+pub mod quality;
 mod refusal;
 pub mod retention;
 pub mod session;

@@ -6,15 +6,8 @@ use chrono::Duration;
 use schema::clock::Timestamp;
 
 use super::rule::WINDOW_MINUTES_MAX;
+use crate::quality::rhythm::Rhythm;
 
-/// Intervals of which the usual one is the median.
-const INTERVALS_MAX: usize = 50;
-/// So many must be known before anything is called silent.
-const INTERVALS_MIN: usize = 3;
-/// Silent after so many usual intervals,
-const SILENT_INTERVALS: i32 = 3;
-/// and after so long at least.
-const SILENT_MIN: Duration = Duration::minutes(3);
 /// Seconds that share one entry of the window.
 const BUCKET_SECONDS: i64 = 10;
 /// Entries of the window.
@@ -33,8 +26,7 @@ pub fn counted_at(occurred_at: Timestamp, received_at: Timestamp) -> Timestamp {
 #[derive(Debug, Clone, Default)]
 pub struct Probe {
     newest: Option<Newest>,
-    intervals: VecDeque<Duration>,
-    silent_after: Option<Duration>,
+    rhythm: Rhythm,
     window: VecDeque<Bucket>,
 }
 
@@ -63,29 +55,11 @@ impl Probe {
             if at < newest.at {
                 return false;
             }
-            self.note_interval(at.signed_duration_since(newest.at));
+            self.rhythm.note(at.signed_duration_since(newest.at));
         }
         self.newest = Some(Newest { value, at, heard_at: now });
         self.remember(value, at);
         true
-    }
-
-    /// Readings of the same moment, of a batch perhaps, are no interval.
-    fn note_interval(&mut self, interval: Duration) {
-        if interval <= Duration::zero() {
-            return;
-        }
-        if self.intervals.len() == INTERVALS_MAX {
-            self.intervals.pop_front();
-        }
-        self.intervals.push_back(interval);
-        if self.intervals.len() < INTERVALS_MIN {
-            return;
-        }
-        let mut sorted: Vec<_> = self.intervals.iter().copied().collect();
-        let middle = sorted.len() / 2;
-        let (_, median, _) = sorted.select_nth_unstable(middle);
-        self.silent_after = median.checked_mul(SILENT_INTERVALS).map(|silent| silent.max(SILENT_MIN));
     }
 
     fn remember(&mut self, value: f64, at: Timestamp) {
@@ -123,7 +97,7 @@ impl Probe {
     #[must_use]
     pub fn silence(&self, now: Timestamp) -> Option<Duration> {
         let passed = now.signed_duration_since(self.newest?.heard_at);
-        (passed >= self.silent_after?).then_some(passed)
+        (passed >= self.rhythm.silent_after()?).then_some(passed)
     }
 
     fn within(&self, minutes: u32) -> impl Iterator<Item = &Bucket> {
