@@ -1,6 +1,7 @@
 //! Alarms: what is wrong with the birds' air, water and light, and who must know.
 
 pub mod escalation;
+pub mod feed;
 pub mod flood;
 pub mod guard;
 pub mod heartbeat;

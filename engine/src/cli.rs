@@ -15,6 +15,7 @@ use crate::tree::worker::Work;
 pub mod alarm;
 pub mod flock;
 pub mod model;
+pub mod place;
 pub mod session;
 pub mod upkeep;
 
@@ -286,6 +287,9 @@ pub enum DeviceCommand {
     },
     /// Put a device out at once, whatever it comes with.
     Revoke(DeviceName),
+    /// Say where devices are.
+    #[command(subcommand, after_help = place::PLACE_EXAMPLES)]
+    Place(place::PlaceCommand),
 }
 
 /// Which device.

@@ -14,7 +14,7 @@ use crate::author::author;
 use crate::cli::{DeviceAdd, DeviceCommand};
 use crate::cluster::Cluster;
 use crate::config::{Config, Secret};
-use crate::tree;
+use crate::{place, tree};
 
 /// Devices read at once.
 const PAGE_ROWS: i64 = 1000;
@@ -58,6 +58,7 @@ pub async fn run(wish: &DeviceCommand, config: &Config) -> anyhow::Result<String
             let issued = issued.with_context(|| told("rotate", &name.tenant, &name.device))?;
             show_issued(&issued, &name.tenant, &name.device, name.json)
         }
+        DeviceCommand::Place(wish) => place::run(wish, &config).await?,
         DeviceCommand::Revoke(name) => {
             let revoked = desk.revoke(&name.tenant, &name.device, &author).await;
             revoked.with_context(|| told("revoke", &name.tenant, &name.device))?;

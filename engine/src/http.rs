@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use actors::alarm::feed::AlarmFeed;
 use actors::allowlist::Allowlist;
+use actors::board::Board;
 use actors::budget::CallBudget;
 use actors::credentials::Credentials;
 use actors::credentials::desk::DeviceDesk;
@@ -11,6 +13,7 @@ use actors::flock::desk::FlockDesk;
 use actors::inference::InferenceHub;
 use actors::ingress::stats::IngressStats;
 use actors::last_seen::SignsOfLife;
+use actors::place::PlaceDesk;
 use actors::retention::RetentionHub;
 use actors::session::Sessions;
 use actors::session::mark::MarkDesk;
@@ -39,6 +42,7 @@ use crate::telling::Telling;
 
 mod audit;
 pub mod auth;
+mod board;
 mod body;
 mod connections;
 mod cursor;
@@ -57,12 +61,14 @@ mod limit;
 mod media;
 mod openapi;
 mod ops;
+mod place;
 mod query;
 mod retention;
 mod runbooks;
 mod server;
 mod session;
 mod standard;
+mod stream;
 mod sync;
 mod telemetry;
 mod time;
@@ -82,6 +88,7 @@ use health::{MediaProbe, Troubles};
 use limit::{InFlight, REQUESTS_IN_FLIGHT_MAX};
 use media::MediaDesk;
 use ops::status::EdgeCheck;
+use stream::Streams;
 
 /// Everything the handlers work with.
 pub struct AppState {
@@ -111,6 +118,14 @@ pub struct AppState {
     book: FlockDesk,
     /// What people say of weighings.
     marks: MarkDesk,
+    /// Says where devices are.
+    place_desk: PlaceDesk,
+    /// The latest value of each metric of each device.
+    board: Board,
+    /// What becomes of alarms.
+    alarm_feed: AlarmFeed,
+    /// The live streams that are open.
+    streams: Streams,
     /// When devices last called.
     signs_of_life: SignsOfLife,
     /// What calls may have in the engine's hands.
@@ -176,6 +191,15 @@ impl AppState {
                 reads: parts.store.reads(),
                 clock: parts.clock.clone(),
             },
+            place_desk: PlaceDesk {
+                store: parts.calls.clone(),
+                reads: parts.store.reads(),
+                clock: parts.clock.clone(),
+                places: parts.places.clone(),
+            },
+            board: parts.board.clone(),
+            alarm_feed: parts.alarm_feed.clone(),
+            streams: Streams::default(),
             signs_of_life: parts.signs_of_life.clone(),
             calls: CallBudget::default(),
             telemetry: parts.writers.clone(),
@@ -305,6 +329,11 @@ fn table() -> Vec<Route> {
         row(Read, "/api/v1/telemetry/aggregates", routes!(telemetry::list_aggregates)),
         row(Read, "/api/v1/telemetry/metrics", routes!(telemetry::telemetry_metrics)),
         row(Read, "/api/v1/telemetry/stats", routes!(telemetry::telemetry_stats)),
+        row(Read, "/api/v1/board", routes!(board::show_board)),
+        row(Read, "/api/v1/stream", routes!(stream::open_stream)),
+        row(Read, "/api/v1/places", routes!(place::list_places)),
+        row(Write, "/api/v1/places", routes!(place::put_place)),
+        row(Write, "/api/v1/places", routes!(place::remove_place)),
         row(Read, "/api/v1/events", routes!(event::list_events)),
         row(Read, "/api/v1/inference/jobs/{id}", routes!(inference::show_job)),
         row(Read, "/api/v1/inference/results", routes!(inference::list_results)),

@@ -21,6 +21,7 @@ pub mod init;
 pub mod model;
 pub mod observe;
 pub mod parts;
+mod place;
 pub mod reload;
 pub mod restore;
 pub mod runway;

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use actors::alarm::feed::AlarmFeed;
 use actors::allowlist::Allowlist;
+use actors::board::Board;
 use actors::credentials::Credentials;
 use actors::credentials::desk::DeviceDesk;
 use actors::database::DatabaseHealth;
@@ -15,6 +17,7 @@ use actors::media::completion::Completer;
 use actors::media::filesystem::FilesystemStore;
 use actors::media::store::MediaStore;
 use actors::operators::Operators;
+use actors::place::Places;
 use actors::retention::RetentionHub;
 use actors::session::Sessions;
 use actors::sync::SyncHub;
@@ -64,6 +67,12 @@ pub struct Parts {
     pub writers: TelemetryWriters,
     /// Where they tell what is new after each commit.
     pub tap: Tap,
+    /// The latest value of each metric of each device.
+    pub board: Board,
+    /// Where devices are.
+    pub places: Places,
+    /// What becomes of alarms, for whoever looks on.
+    pub alarm_feed: AlarmFeed,
     /// Where orders of weighing sessions go.
     pub sessions: Sessions,
     /// Wakes the watcher of images.

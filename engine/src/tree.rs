@@ -10,6 +10,7 @@
 //! disk  retention              watches the volumes, deletes what has become old
 //! aggregate                    closes minutes, hours and days
 //! flock                        keeps the book of the flocks
+//! places  board                know where devices are, and their latest values
 //! uploads                      completes images that nobody completed
 //! sync/0 … n-1                 SyncPartition
 //! model  inference_queue       switches to a changed model, measures the queue
@@ -35,8 +36,11 @@ use std::time::Duration;
 use actors::access::{AccessActor, AccessWatch};
 use actors::address::Address;
 use actors::aggregate::Aggregation;
+use actors::alarm::feed::AlarmFeed;
 use actors::alarm::heartbeat::word;
 use actors::allowlist::Allowlist;
+use actors::board::Board;
+use actors::board::keeper::{self, BoardKeeper};
 use actors::chore::{self, Chore, ChoreActor};
 use actors::clock::ClockKeeper;
 use actors::credentials::Credentials;
@@ -55,6 +59,7 @@ use actors::ingress::stats::IngressStats;
 use actors::last_seen::SignsOfLife;
 use actors::media::watch::UploadWatch;
 use actors::operators::Operators;
+use actors::place::Places;
 use actors::retention::disk::DiskWatch;
 use actors::retention::upkeep::{Cleanup, Indexes, Partitions};
 use actors::retention::{Retention, RetentionHub, RetentionSettings};
@@ -163,6 +168,9 @@ impl Parts {
             ),
             writers: TelemetryWriters::new(config.telemetry.writers, clock.clone()),
             tap: Tap::default(),
+            board: Board::default(),
+            places: Places::new(store.clone()),
+            alarm_feed: AlarmFeed::default(),
             sessions: Sessions::default(),
             media_wake: Wake::default(),
             stats: Arc::new(IngressStats::new(clock.now())),
@@ -405,6 +413,7 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
     let devices = directory::Children::default();
     let mut children = chores(config, parts);
     children.push(access_watch(config, parts));
+    children.push(board(parts));
     children.extend(sync_partitions(parts));
     children.extend(inference::children(config, parts));
     children.extend(telemetry_writers(config, parts));
@@ -451,6 +460,7 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
         chores.push(chore(parts, aggregation));
     }
     chores.push(chore(parts, FlockKeeper::new(store.clone(), clock.clone(), parts.sync.waker())));
+    chores.push(chore(parts, parts.places.clone()));
     let media = &config.media;
     chores.push(chore(
         parts,
@@ -506,6 +516,18 @@ fn access_watch(config: &Config, parts: &Parts) -> ChildSpec {
         refresh_every: Duration::from_secs(config.device.access_refresh_seconds),
     };
     ChildSpec::new("access", "", &Address::default(), move || (AccessActor, watch.clone()))
+}
+
+/// What keeps the board of latest values. It hears of commits from before the first on.
+pub fn board(parts: &Parts) -> ChildSpec {
+    let args = keeper::Args {
+        board: parts.board.clone(),
+        tap: parts.tap.clone(),
+        places: parts.places.clone(),
+        store: parts.store.clone(),
+        clock: parts.clock.clone(),
+    };
+    ChildSpec::new("board", "", &Address::default(), move || (BoardKeeper, args.clone()))
 }
 
 fn chore<C: Chore + Clone>(parts: &Parts, chore: C) -> ChildSpec {

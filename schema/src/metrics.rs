@@ -166,6 +166,20 @@ catalog! {
     counter auth_compat_calls(route: &'static str) = "auth.compat_calls";
     /// Readings stored.
     counter telemetry_stored() = "telemetry.stored";
+    /// Series (a metric of a device) on the board of latest values.
+    gauge board_series() = "board.series";
+    /// Readings of series for which the board had no room.
+    counter board_refused() = "board.refused";
+    /// Commits that the board did not hear of and reads rows for.
+    counter board_missed() = "board.missed";
+    /// Readings that a test of the sensors flagged, by the test.
+    counter quality_flagged(test: &'static str) = "quality.flagged";
+    /// Live streams that are open.
+    gauge stream_open() = "stream.open";
+    /// Live streams that ended, by why.
+    counter stream_ended(reason: &'static str) = "stream.ended";
+    /// Live streams that found no place, by the limit they met.
+    counter stream_refused(limit: &'static str) = "stream.refused";
     /// Rows whose time lies outside every monthly partition.
     gauge telemetry_default_partition_rows() = "telemetry.default_partition_rows";
     /// Weighing sessions that began.

@@ -27,6 +27,7 @@ mod ledger;
 mod lists;
 mod media;
 mod ops;
+mod place;
 mod retention;
 mod rights;
 mod session;
@@ -91,6 +92,7 @@ impl Face {
         };
         let mut writers: Vec<_> = parts.writers.addresses().iter().map(writer).collect();
         writers.push(engine::tree::sessions(&config, &parts));
+        writers.insert(0, engine::tree::board(&parts));
         let writers = Supervised::start(writers).await.expect("the writers start");
         parts.database.works();
         let state = AppState::of(&config, &parts).expect("no key files");

@@ -24,6 +24,7 @@ mod keeper;
 mod lasting;
 mod ledger;
 mod limits;
+mod live;
 mod logins;
 mod majors;
 mod media;

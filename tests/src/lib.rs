@@ -6,6 +6,7 @@ pub mod clients;
 pub mod descriptors;
 pub mod device;
 pub mod engine;
+pub mod events;
 pub mod faketime;
 pub mod http;
 pub mod load;

@@ -1,7 +1,8 @@
 //! Who may call what: the classes of routes, the credentials, and the decision that joins them.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::HeaderMap;
@@ -13,6 +14,7 @@ use broker::Identity;
 use schema::clock::Timestamp;
 use schema::metrics;
 use schema::store::audit::Author;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::AppState;
@@ -150,6 +152,47 @@ struct Shown<'a> {
     certificate: Option<&'a ClientCertificate>,
 }
 
+/// What the caller of a read showed, for calls that last: it is judged by it again and again.
+#[derive(Clone)]
+pub(super) struct Kept {
+    authorization: Option<HeaderValue>,
+    api_key: Option<HeaderValue>,
+    certificate: Option<ClientCertificate>,
+}
+
+impl Kept {
+    /// Whether whoever was let in as `caller` would be now, with the same rights.
+    pub(super) async fn is_still_in(&self, state: &AppState, caller: &Caller) -> bool {
+        let shown = Shown {
+            authorization: self.authorization.as_ref().map(HeaderValue::as_bytes),
+            api_key: self.api_key.as_ref().map(HeaderValue::as_bytes),
+            certificate: self.certificate.as_ref(),
+        };
+        let admitted = state.authority.now().admit(Class::Read, shown, state.clock.now());
+        match (&admitted, caller) {
+            (Ok(now), before) if now != before => false,
+            // A database that is away is no reason to put anybody out.
+            (Ok(Caller::Device(scope)), _) => {
+                !matches!(check_still_in(state, scope).await, Err(error) if error.code != Code::DatabaseUnavailable)
+            }
+            (Ok(Caller::Anyone | Caller::Compat | Caller::Operator(_)), _) => true,
+            (Err(_), _) => false,
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Kept {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self {
+            authorization: parts.headers.get(AUTHORIZATION).cloned(),
+            api_key: parts.headers.get(API_KEY).filter(|key| !key.is_empty()).cloned(),
+            certificate: parts.extensions.get::<ClientCertificate>().cloned(),
+        })
+    }
+}
+
 /// A credential that was verified.
 enum Verified {
     Device(Scope),
@@ -158,7 +201,7 @@ enum Verified {
 
 /// The authority that decides now. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct CurrentAuthority(Arc<RwLock<Arc<Authority>>>);
+pub struct CurrentAuthority(watch::Sender<Arc<Authority>>);
 
 impl CurrentAuthority {
     /// The authority of these settings, until others take their place.
@@ -166,12 +209,17 @@ impl CurrentAuthority {
     /// # Errors
     /// When a public key file cannot be read.
     pub fn new(auth: &Auth) -> Result<Self, KeyFileError> {
-        Ok(Self(Arc::new(RwLock::new(Arc::new(Authority::new(auth)?)))))
+        Ok(Self(watch::Sender::new(Arc::new(Authority::new(auth)?))))
     }
 
     /// Who decides about the request at hand.
     pub(super) fn now(&self) -> Arc<Authority> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Word of each that takes its place.
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<Authority>> {
+        self.0.subscribe()
     }
 
     /// Decides by other settings from the next request on.
@@ -180,7 +228,7 @@ impl CurrentAuthority {
     /// When a public key file cannot be read; then nothing changes.
     pub fn replace(&self, auth: &Auth) -> Result<(), KeyFileError> {
         let authority = Arc::new(Authority::new(auth)?);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = authority;
+        self.0.send_replace(authority);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::http::Extensions;
 use broker::guesses::Source;
 use broker::places::{Place, Places};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 /// Connections beyond the ordinary ones, for health, readiness and metrics alone.
 pub(crate) const RESERVED_MAX: usize = 32;
@@ -36,6 +36,8 @@ pub(super) struct Visitor {
     pub(super) is_in_reserve: bool,
     /// Becomes true when the engine ends.
     pub(super) closed: watch::Receiver<bool>,
+    /// Told when the connection is to end at once, whatever is on its way.
+    pub(super) hang_up: Arc<Notify>,
 }
 
 impl Visitor {

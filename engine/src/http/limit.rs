@@ -26,6 +26,9 @@ pub(super) const REQUEST_SECONDS_MAX: u64 = 60;
 const NOT_COUNTED: [&str; 6] =
     ["/api/health", "/health", "/api/ready", "/ready", "/metrics", "/api/v1/heartbeat"];
 
+/// A route whose answers last for minutes, and that has places of its own.
+const STREAM: &str = "/api/v1/stream";
+
 /// The permits of the requests in flight. Cloning shares them.
 #[derive(Clone, Debug)]
 pub(super) struct InFlight(Arc<Semaphore>);
@@ -45,6 +48,9 @@ pub(super) async fn in_flight(State(limit): State<InFlight>, request: Request, n
     }
     if request.extensions().get::<Visitor>().is_some_and(|visitor| visitor.is_in_reserve) {
         return Error::new(Code::NotReady, "too many connections").into_response();
+    }
+    if route.is_some_and(|route| route.as_str() == STREAM) {
+        return next.run(request).await;
     }
     match Arc::clone(&limit.0).try_acquire_owned() {
         Ok(permit) => next.run(request).await.map(|body| in_flight_until_read(body, permit)),

@@ -127,15 +127,18 @@ impl Visit {
     ) -> Self {
         // Answers are small; without this the last part of one waits for an acknowledgement.
         drop(stream.set_nodelay(true));
-        let visitor = Visitor { peer, is_in_reserve: seat.is_reserved(), closed };
+        let hang_up = Arc::default();
+        let visitor = Visitor { peer, is_in_reserve: seat.is_reserved(), closed, hang_up };
         Self { stream, seat, visitor, router }
     }
 
     async fn run(mut self, encryption: Option<Encryption>) {
         let taken_away = self.seat.taken_away();
+        let hang_up = Arc::clone(&self.visitor.hang_up);
         tokio::select! {
             () = self.serve(encryption) => {}
             () = taken_away => {}
+            () = hang_up.notified() => {}
         }
     }
 

@@ -3,10 +3,13 @@
 use std::fmt::Write;
 
 use axum::body::{Body, to_bytes};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{Request, StatusCode};
 use broker::Identity;
+use bytes::Bytes;
 use engine::config::{AuthMode, Role};
 use engine::http::auth::ClientCertificate;
+use http_body_util::BodyExt;
 use schema::id::{DeviceId, TenantId, new_id};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -87,7 +90,10 @@ async fn furnish(face: &Face) {
              VALUES ('{id}', 't-001', 's3cr3t-farm', 's3cr3t-barn', 's3cr3t-batch', 's3cr3t-line', 'MALE', '2026-01-05', 1, now(), now());
          INSERT INTO flock_records (id, tenant_id, flock_id, kind, day, note, source, author, occurred_at, created_at)
              VALUES ('{id}', 't-001', '{id}', 'NOTE', '2026-01-05', 's3cr3t-note', 'MANUAL', 's3cr3t-author', now(), now());
-         INSERT INTO flock_days VALUES ('t-001', '{id}', '2026-01-05', '{{}}', 1, now());"
+         INSERT INTO flock_days VALUES ('t-001', '{id}', '2026-01-05', '{{}}', 1, now());
+         INSERT INTO device_places VALUES ('t-001', 's3cr3t-device', '', 'inside', 's3cr3t-zone', 1, 1, now());
+         INSERT INTO sensor_faults VALUES ('t-001', 's3cr3t-device', 's3cr3t-metric', 'stuck', 'fail', now(), now(), 1, 1, now());
+         INSERT INTO barn_days VALUES ('t-001', 's3cr3t-farm', 's3cr3t-barn', '2026-01-05', 'UTC', '{{\"note\": \"s3cr3t\"}}', now());"
     );
     face.db.execute(&sql).await;
     face.db.allow_device(OWNER, "s3cr3t-device", "s3cr3t-farm", "s3cr3t-barn").await;
@@ -166,7 +172,10 @@ fn operations(api: &Value) -> Vec<Operation<'_>> {
     let mut found = Vec::new();
     for (path, item) in api["paths"].as_object().expect("paths") {
         for (method, described) in item.as_object().expect("an item") {
-            assert!(["get", "post", "put"].contains(&method.as_str()), "{method} {path} is not walked");
+            assert!(
+                ["get", "post", "put", "delete"].contains(&method.as_str()),
+                "{method} {path} is not walked"
+            );
             found.push(Operation { method: method.to_uppercase(), path, described });
         }
     }
@@ -254,9 +263,9 @@ fn query_value(name: &str, way: Way, names: &Names) -> Option<String> {
         "dry_run" => Some("true".to_owned()),
         "confirm_clock" | "confirm_orphans" | "adopt_store" => None,
         // These narrow a list further.
-        "batch_id" | "flag" | "reviewed" | "max_confidence" | "from" | "to" | "device_id" | "after"
-        | "before" | "event_type" | "start_time" | "end_time" | "window" | "limit" | "barn_id"
-        | "present" | "target_weight_g" => None,
+        "bucket" | "tz" | "date" | "farm_id" | "metric_type" | "batch_id" | "flag" | "reviewed"
+        | "max_confidence" | "from" | "to" | "device_id" | "after" | "before" | "event_type"
+        | "start_time" | "end_time" | "window" | "limit" | "barn_id" | "present" | "target_weight_g" => None,
         _ => panic!("this test does not know the parameter {name}"),
     }
 }
@@ -295,11 +304,26 @@ fn fill(body: &mut Value, way: Way, names: &Names) {
     }
 }
 
-/// Status, error code, and the whole answer.
+/// What a stream tells up to the end of its first event of the board.
+async fn first_events(mut body: Body) -> Bytes {
+    let mut told = Vec::new();
+    while !String::from_utf8_lossy(&told).contains("event: board\n") {
+        let frame = body.frame().await.expect("it goes on").expect("it does not fail");
+        told.extend_from_slice(&frame.into_data().expect("data"));
+    }
+    told.into()
+}
+
+/// Status, error code, and the whole answer; of a stream, its beginning.
 async fn ask(face: &Face, request: Request<Body>) -> (u16, Value, String) {
     let response = face.router.clone().oneshot(request).await.expect("a router never fails");
     let status = response.status().as_u16();
-    let bytes = to_bytes(response.into_body(), usize::MAX).await.expect("a body in memory");
+    let is_stream = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
+    let bytes = if is_stream {
+        first_events(response.into_body()).await
+    } else {
+        to_bytes(response.into_body(), usize::MAX).await.expect("a body in memory")
+    };
     let code = serde_json::from_slice::<Value>(&bytes).map(|body| body["error"]["code"].clone());
     (status, code.unwrap_or_default(), String::from_utf8_lossy(&bytes).into_owned())
 }

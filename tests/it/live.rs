@@ -1,0 +1,124 @@
+//! What is seen live of a barn: the board, the stream, and the end of both.
+
+use std::time::{Duration, Instant};
+
+use schema::clock::Clock;
+use serde_json::{Value, json};
+use tests::barn::{Barn, admit};
+use tests::device::{Device, at_least_once, new_event_id, temperature_topic};
+use tests::engine::Engine;
+use tests::events::Events;
+use tests::http::exchange;
+use tests::postgres::Database;
+use tests::settings::Settings;
+use tests::wait::until;
+use tokio::net::TcpStream;
+
+/// What is told once in two seconds, with time for the commit.
+const SOON: Duration = Duration::from_secs(4);
+/// What the engine may take to end.
+const END_MAX: Duration = Duration::from_secs(10);
+
+async fn get(settings: &Settings, path: &str) -> Value {
+    let mut stream = TcpStream::connect(settings.http).await.expect("somebody listens");
+    let head = format!("GET {path} HTTP/1.1\r\nx-tenant-id: t-001");
+    let answer = exchange(&mut stream, &head, "").await.expect("an answer");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    serde_json::from_str(&answer.body).expect("JSON")
+}
+
+fn reading(device: &str, value: f64) -> (String, String) {
+    let now = Clock::system().now().to_rfc3339();
+    let body = json!({"schema_version": "1.0", "event_id": new_event_id(), "tenant_id": "t-001", "device_id": device,
+        "event_type": "telemetry.reading", "ts": now, "payload": {"value": value, "unit": "celsius"}});
+    (temperature_topic(device), body.to_string())
+}
+
+async fn publish(device: &mut Device, name: &str, value: f64) {
+    let (topic, body) = reading(name, value);
+    device.put(&at_least_once(&topic, body)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_is_live_at_once_and_on_the_board_after_a_restart() {
+    let mut barn = Barn::start().await;
+    let headers = [("x-tenant-id", "t-001")];
+    let mut events = Events::open(barn.settings.http, "/api/v1/stream?barn_id=b-001", &headers).await;
+    assert_eq!(events.named("board").await.data["full"], true);
+    let mut foreign = Events::open(barn.settings.http, "/api/v1/stream", &[("x-tenant-id", "t-002")]).await;
+    foreign.named("board").await;
+    let mut device = barn.device("d-1").await;
+    let told_at = Instant::now();
+    publish(&mut device, "d-1", 27.5).await;
+    let event = events.named("board").await;
+    assert!(told_at.elapsed() < SOON, "{:?}", told_at.elapsed());
+    let entry = &event.data["entries"][0];
+    assert_eq!(
+        (&entry["device_id"], &entry["value"], &entry["barn_id"]),
+        (&json!("d-1"), &json!(27.5), &json!("b-001"))
+    );
+    assert_eq!((&entry["unit"], &entry["source"]), (&json!("celsius"), &json!("live")));
+    let board = get(&barn.settings, "/api/v1/board?barn_id=b-001").await;
+    assert_eq!((&board["count"], &board["entries"][0]["value"]), (&json!(1), &json!(27.5)), "{board}");
+    assert_eq!(get(&barn.settings, "/api/v1/board?barn_id=b-002").await["count"], 0);
+    assert_eq!(events.named("sync").await.data["failed"], 0);
+    drop(device);
+
+    // The closed minute of a device that has been silent since.
+    barn.db
+        .execute(
+            "INSERT INTO telemetry_agg (id, tenant_id, device_id, \"window\", bucket_start_at, bucket_end_at, metric_type,
+                 avg_value, min_value, max_value, count, created_at)
+             SELECT gen_random_uuid(), 't-001', d, '1m', t, t + interval '1 minute', m, v, v, v, 1, now()
+             FROM (VALUES ('d-1', 'temperature', 27.5, 5), ('d-2', 'humidity', 61.0, 7), ('d-2', 'humidity', 99.0, 9),
+                 ('nobody', 'humidity', 1.0, 5)) AS a (d, m, v, age),
+                 LATERAL (SELECT date_trunc('minute', now()) - age * interval '1 minute') AS b (t)",
+        )
+        .await;
+    barn.restart().await;
+    assert_eq!(events.named("end").await.data["reason"], "stopping");
+    assert_eq!(events.next().await, None);
+    until("the board has read its rows", async || get(&barn.settings, "/api/v1/board").await["count"] == 2)
+        .await;
+    let board = get(&barn.settings, "/api/v1/board").await;
+    let humidity = &board["entries"][1];
+    assert_eq!(
+        (&humidity["device_id"], &humidity["value"], &humidity["source"], &humidity["unit"]),
+        (&json!("d-2"), &json!(61.0), &json!("aggregate"), &Value::Null)
+    );
+    let age = humidity["age_seconds"].as_i64().expect("an age");
+    assert!((360..500).contains(&age), "{age}");
+    let mut device = barn.device("d-1").await;
+    publish(&mut device, "d-1", 28.0).await;
+    until("what is heard goes before rows", async || {
+        let board = get(&barn.settings, "/api/v1/board").await;
+        board["entries"][0]["source"] == "live" && board["entries"][0]["value"] == 28.0
+    })
+    .await;
+    while let Some(event) = foreign.next().await {
+        assert!(event.name != "board" && event.name != "alarm", "{event:?}");
+    }
+    drop(device);
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_streams_do_not_hold_the_end_up() {
+    let db = Database::fresh().await;
+    admit(&db).await;
+    let mut engine = Engine::start(Settings::of(&db.url)).await;
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        let headers = [("x-tenant-id", "t-001")];
+        streams.push(Events::open(engine.settings.http, "/api/v1/stream", &headers).await);
+    }
+    for stream in &mut streams {
+        stream.named("board").await;
+    }
+    let ended = engine.terminate().await;
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.took < END_MAX, "{:?}", ended.took);
+    for stream in &mut streams {
+        assert_eq!(stream.named("end").await.data["reason"], "stopping");
+    }
+}
