@@ -11,6 +11,7 @@ pub mod alarm;
 pub mod allowlist;
 pub mod board;
 pub mod budget;
+pub mod chart;
 pub mod chore;
 pub mod clock;
 pub mod credentials;

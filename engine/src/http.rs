@@ -44,6 +44,7 @@ mod audit;
 pub mod auth;
 mod board;
 mod body;
+mod chart;
 mod connections;
 mod cursor;
 mod device;

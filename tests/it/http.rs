@@ -20,6 +20,7 @@ use serde_json::Value;
 use tests::postgres::Database;
 use tower::ServiceExt;
 
+mod chart;
 mod credentials;
 mod device;
 mod flock;

@@ -231,7 +231,7 @@ async fn buckets(database: &Database, window: &str) -> Vec<(Timestamp, f64, f64,
         TimeRange { tenant_id: "t-001", device_id: Some("d-001"), start: None, end: None, limit: 100 };
     let rows = database
         .store
-        .run("test", async |conn| aggregate::aggregates(conn, &range, window, None).await)
+        .run("test", async |conn| aggregate::aggregates(conn, &range, window, None, None).await)
         .await;
     rows.expect("it can be read")
         .iter()

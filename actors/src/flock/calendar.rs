@@ -1,6 +1,6 @@
 //! Days as birds live them: from midnight to midnight where their barn is, 23 or 25 hours long when the clocks change.
 
-use chrono::{Days, Duration, NaiveDate, TimeZone};
+use chrono::{Days, Duration, NaiveDate, Offset, TimeZone};
 use schema::clock::Timestamp;
 
 /// The time zone of a barn.
@@ -27,6 +27,20 @@ impl Zone {
     #[must_use]
     pub fn span(self, day: NaiveDate) -> (Timestamp, Timestamp) {
         (self.begin(day), self.begin(day.checked_add_days(Days::new(1)).unwrap_or(day)))
+    }
+
+    /// The last moment up to `at` at which so many seconds, a part of an hour or an hour, begin there.
+    #[must_use]
+    pub fn floor(self, at: Timestamp, seconds: i64) -> Timestamp {
+        let offset = i64::from(at.with_timezone(&self.0).offset().fix().local_minus_utc());
+        let into = (at.timestamp() + offset).rem_euclid(seconds.max(1));
+        Timestamp::from_timestamp(at.timestamp() - into, 0).unwrap_or(at)
+    }
+
+    /// Its name in the IANA database.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.0.name()
     }
 
     /// Midnight, or the first moment after it where the clocks jump over it.

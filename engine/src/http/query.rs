@@ -1,5 +1,6 @@
 //! Query parameters: read one by one, with every problem named at once.
 
+use actors::flock::calendar::Zone;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::Uri;
 use axum::http::request::Parts;
@@ -86,6 +87,32 @@ impl Params {
             self.problems.push(name, NOT_AN_ID);
         }
         Some(text)
+    }
+
+    /// A parameter that may be given several times, each time an id.
+    pub(super) fn ids(&mut self, name: &str) -> Vec<String> {
+        let values = self.pairs.iter().filter(|(key, value)| key == name && !value.is_empty());
+        let mut values: Vec<String> = values.map(|(_, value)| value.clone()).collect();
+        if values.iter().any(|value| !id::is_id(value)) {
+            self.problems.push(name, NOT_AN_ID);
+        }
+        values.sort_unstable();
+        values.dedup();
+        values
+    }
+
+    /// Whether a parameter is given.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.pairs.iter().any(|(key, value)| key == name && !value.is_empty())
+    }
+
+    /// A parameter that is a time zone.
+    pub(super) fn zone(&mut self, name: &str) -> Option<Zone> {
+        let zone = Zone::parse(&self.text(name)?);
+        if zone.is_none() {
+            self.problems.push(name, "is not a time zone of the IANA database, such as Asia/Bangkok");
+        }
+        zone
     }
 
     /// A parameter that must be there.

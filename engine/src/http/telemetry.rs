@@ -14,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::auth::Call;
+use super::chart::{self, ChartBody, ChartQuery};
 use super::cursor::{self, Micros, ReadingKey};
 use super::error::Error;
 use super::query::Params;
@@ -247,24 +248,41 @@ pub(super) struct WindowQuery {
 
 const WINDOWS: [(&str, &str); 3] = [("1m", "1m"), ("1h", "1h"), ("1d", "1d")];
 
-/// Lists aggregates that lie wholly within the range, newest first.
-#[utoipa::path(get, path = "/api/v1/telemetry/aggregates", tag = "telemetry", params(RangeQuery, WindowQuery),
-    responses((status = 200, description = "The aggregates", body = AggregateList)))]
+/// Lists aggregates that lie wholly within the range, newest first. With `bucket` it is a chart: columns for each device and
+/// metric, in buckets of a time zone, with what was wrong with the sensors.
+#[utoipa::path(get, path = "/api/v1/telemetry/aggregates", tag = "telemetry", params(RangeQuery, WindowQuery, ChartQuery),
+    responses((status = 200, description = "The aggregates, or the chart", body = AggregateAnswer)))]
 pub(super) async fn list_aggregates(
     State(state): State<Arc<AppState>>,
     call: Call,
     mut params: Params,
-) -> Result<Json<AggregateList>, Error> {
+) -> Result<Json<AggregateAnswer>, Error> {
+    if params.is_given("bucket") {
+        return Ok(Json(AggregateAnswer::Columns(chart::read(&state, &call, params).await?)));
+    }
     let range = Range::of(&mut params);
     let window = params.one_of("window", &WINDOWS).unwrap_or("1h");
+    let metric_type = params.id("metric_type");
     let after = params.after::<AggregateKey>().map(BucketPlace::from);
     params.finish()?;
     let range = range.allowed(&call)?;
-    let read = async |conn: &mut _| aggregate::aggregates(conn, &range, window, after.as_ref()).await;
+    let read = async |conn: &mut _| {
+        aggregate::aggregates(conn, &range, window, metric_type.as_deref(), after.as_ref()).await
+    };
     let found = state.reads.run("aggregates", read).await?;
     let next = cursor::behind(&found, range.limit, AggregateKey::of);
     let aggregates: Vec<_> = found.into_iter().map(AggregateRow::from).collect();
-    Ok(Json(AggregateList { count: aggregates.len(), aggregates, next }))
+    Ok(Json(AggregateAnswer::Rows(AggregateList { count: aggregates.len(), aggregates, next })))
+}
+
+/// Rows, or columns where `bucket` is given.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum AggregateAnswer {
+    /// Without `bucket`.
+    Rows(AggregateList),
+    /// With `bucket`.
+    Columns(ChartBody),
 }
 
 /// Which tenant is counted.

@@ -424,6 +424,7 @@ WHERE tenant_id = $1 AND ($2::text IS NULL OR device_id = $2) AND \"window\" = $
     AND bucket_start_at >= coalesce($4::timestamptz, '-infinity') AND bucket_end_at <= coalesce($5::timestamptz, 'infinity')
     AND bucket_start_at <= coalesce($7::timestamptz, 'infinity')
     AND (bucket_start_at < coalesce($7::timestamptz, 'infinity') OR (device_id, metric_type) > ($8::text, $9::text))
+    AND ($10::text IS NULL OR metric_type = $10)
 ORDER BY bucket_start_at DESC, device_id, metric_type
 LIMIT $6";
 
@@ -438,7 +439,7 @@ pub struct BucketPlace {
     pub metric_type: String,
 }
 
-/// Buckets of one window behind a place, newest first, that lie wholly within the range.
+/// Buckets of one window behind a place, newest first, that lie wholly within the range; of one metric where it is named.
 ///
 /// # Errors
 /// When the database fails.
@@ -446,13 +447,14 @@ pub async fn aggregates(
     conn: &Conn,
     range: &TimeRange<'_>,
     window: &str,
+    metric_type: Option<&str>,
     after: Option<&BucketPlace>,
 ) -> Result<Vec<Aggregate>, StoreError> {
     let start_at = after.map(|after| after.start_at);
     let device_id = after.map(|after| after.device_id.as_str());
-    let metric_type = after.map(|after| after.metric_type.as_str());
+    let metric_after = after.map(|after| after.metric_type.as_str());
     let r = range;
-    let params: [&(dyn ToSql + Sync); 9] = [
+    let params: [&(dyn ToSql + Sync); 10] = [
         &r.tenant_id,
         &r.device_id,
         &window,
@@ -461,6 +463,7 @@ pub async fn aggregates(
         &r.limit,
         &start_at,
         &device_id,
+        &metric_after,
         &metric_type,
     ];
     let rows = conn.query(AGGREGATES, &params).await?;
