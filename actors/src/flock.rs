@@ -12,6 +12,7 @@ pub mod day;
 pub mod desk;
 pub mod feed;
 pub mod growth;
+pub mod house;
 pub mod keeper;
 pub mod sample;
 pub mod sexes;

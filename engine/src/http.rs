@@ -45,6 +45,7 @@ pub mod auth;
 mod board;
 mod body;
 mod chart;
+mod climate;
 mod connections;
 mod cursor;
 mod device;
@@ -332,6 +333,7 @@ fn table() -> Vec<Route> {
         row(Read, "/api/v1/telemetry/stats", routes!(telemetry::telemetry_stats)),
         row(Read, "/api/v1/board", routes!(board::show_board)),
         row(Read, "/api/v1/stream", routes!(stream::open_stream)),
+        row(Read, "/api/v1/climate", routes!(climate::show_climate)),
         row(Read, "/api/v1/places", routes!(place::list_places)),
         row(Write, "/api/v1/places", routes!(place::put_place)),
         row(Write, "/api/v1/places", routes!(place::remove_place)),

@@ -9,7 +9,7 @@
 //! indexes  tallies             makes those of large tables, sees to the running counts
 //! disk  retention              watches the volumes, deletes what has become old
 //! aggregate                    closes minutes, hours and days
-//! flock                        keeps the book of the flocks
+//! flock  house                 keep the book of the flocks, and the days of the houses
 //! places  board                know where devices are, and their latest values
 //! uploads                      completes images that nobody completed
 //! sync/0 … n-1                 SyncPartition
@@ -51,6 +51,7 @@ use actors::device::{DeviceContext, Devices, IngressSettings};
 use actors::directory::{self, Directory, DirectorySettings};
 use actors::door::{self, DoorActor, WayIn, WayInView};
 use actors::door_store::DatabaseDoorStore;
+use actors::flock::house::keeper::HouseKeeper;
 use actors::flock::keeper::FlockKeeper;
 use actors::gatekeeper::DeviceGatekeeper;
 use actors::gauges::Measured;
@@ -460,6 +461,7 @@ fn chores(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
         chores.push(chore(parts, aggregation));
     }
     chores.push(chore(parts, FlockKeeper::new(store.clone(), clock.clone(), parts.sync.waker())));
+    chores.push(chore(parts, HouseKeeper::new(store.clone(), clock.clone())));
     chores.push(chore(parts, parts.places.clone()));
     let media = &config.media;
     chores.push(chore(

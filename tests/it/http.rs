@@ -21,6 +21,7 @@ use tests::postgres::Database;
 use tower::ServiceExt;
 
 mod chart;
+mod climate;
 mod credentials;
 mod device;
 mod flock;

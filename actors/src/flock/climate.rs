@@ -142,19 +142,18 @@ impl Darkness {
     /// The darkness of spans of lux in their order.
     #[must_use]
     pub fn of(spans: &[Held]) -> Self {
-        let mut darkness = Self { hours: 0.0, longest_hours: 0.0 };
-        let mut run_hours = 0.0;
+        // Whole seconds add up exactly; parts of hours do not, and six hours would be less than six.
+        let (mut dark, mut longest, mut run) = (0.0, 0.0_f64, 0.0);
         for span in spans {
             if span.value < DARK_LUX {
-                let hours = span.seconds / 3600.0;
-                darkness.hours += hours;
-                run_hours += hours;
-                darkness.longest_hours = darkness.longest_hours.max(run_hours);
+                dark += span.seconds;
+                run += span.seconds;
+                longest = longest.max(run);
             } else {
-                run_hours = 0.0;
+                run = 0.0;
             }
         }
-        darkness
+        Self { hours: dark / 3600.0, longest_hours: longest / 3600.0 }
     }
 
     /// Whether it fits Directive 2007/43/EC, annex I: six hours in all, four of them without interruption.

@@ -1,8 +1,10 @@
 //! Rows of the database as what the pure functions take.
 
 use chrono::{Days, NaiveDate};
+use schema::clock::Timestamp;
 use schema::store::flock::standard::{self as sets, StandardSet};
-use schema::store::flock::{self as rows, Flock, record};
+use schema::store::flock::{self as rows, AirHour, Flock, record};
+use schema::store::house::{Barn, minutes};
 use schema::store::{Conn, StoreError};
 use serde_json::Value;
 use uuid::Uuid;
@@ -11,7 +13,9 @@ use super::book::expected_kg;
 use super::breeds::{self, male_to_female};
 use super::calendar::{Zone, age_days};
 use super::day::{DaySummary, Inputs};
+use super::house::{air_hours, as_left_out, left_out};
 use super::standard::{Sex, Standard};
+use crate::alarm::rule::{HUMIDITY, TEMPERATURE};
 
 /// A set and its days.
 pub(super) type FoundStandard = (StandardSet, Standard);
@@ -50,6 +54,18 @@ pub(super) async fn day_of(
     Ok(days.into_iter().next().map(|day| summary_of(day.summary)))
 }
 
+/// The air of a flock's barn, hour by hour: by its sound probes, or where their minutes are gone by the hours that are left.
+async fn air(conn: &Conn, flock: &Flock, span: (Timestamp, Timestamp)) -> Result<Vec<AirHour>, StoreError> {
+    let barn = Barn {
+        tenant_id: flock.tenant_id.clone(),
+        farm_id: flock.farm_id.clone(),
+        barn_id: flock.barn_id.clone(),
+    };
+    let faults = left_out();
+    let minutes = minutes(conn, &barn, &[TEMPERATURE, HUMIDITY], span, as_left_out(&faults)).await?;
+    if minutes.is_empty() { rows::climate(conn, flock, span).await } else { Ok(air_hours(&minutes)) }
+}
+
 /// What a day of a flock is made from.
 ///
 /// # Errors
@@ -68,7 +84,7 @@ pub(super) async fn inputs(conn: &Conn, flock: &Flock, day: NaiveDate) -> Result
     Ok(Inputs {
         weighings: rows::weights(conn, flock, span).await?,
         records: record::of_day(conn, &flock.tenant_id, flock.id, day).await?,
-        air: rows::climate(conn, flock, span).await?,
+        air: air(conn, flock, span).await?,
         hours,
         expected_kg: expected_kg(standard.as_ref(), age, yesterday.as_ref()),
         is_mixed: flock.sex == Sex::AsHatched.as_str(),
