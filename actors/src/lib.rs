@@ -14,6 +14,7 @@ pub mod budget;
 pub mod chart;
 pub mod chore;
 pub mod clock;
+pub mod console;
 pub mod credentials;
 pub mod database;
 pub mod device;

@@ -13,6 +13,7 @@ use crate::doctor;
 use crate::tree::worker::Work;
 
 pub mod alarm;
+pub mod console;
 pub mod flock;
 pub mod model;
 pub mod place;
@@ -188,6 +189,9 @@ pub enum Command {
     /// List weighings, and keep them out of the statistics.
     #[command(subcommand, after_help = session::SESSION_EXAMPLES)]
     Session(session::SessionCommand),
+    /// Let people in to the console that a phone shows, and out.
+    #[command(subcommand, after_help = console::CONSOLE_EXAMPLES)]
+    Console(console::ConsoleCommand),
     /// Keep the book of the flocks: place and end them, write down what happened, and read what it comes to.
     #[command(subcommand, after_help = flock::FLOCK_EXAMPLES)]
     Flock(flock::FlockCommand),
@@ -414,6 +418,7 @@ impl Cli {
             // The private database of a box that is up is found where `up` puts it.
             Command::Alarm(_)
             | Command::Device(_)
+            | Command::Console(_)
             | Command::Flock(_)
             | Command::Session(_)
             | Command::Standard(_)

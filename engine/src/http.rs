@@ -6,6 +6,7 @@ use actors::alarm::feed::AlarmFeed;
 use actors::allowlist::Allowlist;
 use actors::board::Board;
 use actors::budget::CallBudget;
+use actors::console::ConsoleDesk;
 use actors::credentials::Credentials;
 use actors::credentials::desk::DeviceDesk;
 use actors::database::DatabaseHealth;
@@ -47,6 +48,7 @@ mod body;
 mod chart;
 mod climate;
 mod connections;
+mod console;
 mod cursor;
 mod device;
 mod error;
@@ -128,6 +130,8 @@ pub struct AppState {
     alarm_feed: AlarmFeed,
     /// The live streams that are open.
     streams: Streams,
+    /// Who may look at the console.
+    console: ConsoleDesk,
     /// When devices last called.
     signs_of_life: SignsOfLife,
     /// What calls may have in the engine's hands.
@@ -202,6 +206,7 @@ impl AppState {
             board: parts.board.clone(),
             alarm_feed: parts.alarm_feed.clone(),
             streams: Streams::default(),
+            console: ConsoleDesk { store: parts.calls.clone(), clock: parts.clock.clone() },
             signs_of_life: parts.signs_of_life.clone(),
             calls: CallBudget::default(),
             telemetry: parts.writers.clone(),
@@ -260,6 +265,8 @@ struct Settings {
     is_weighvision_device_required: bool,
     /// Whether this engine looks at images.
     is_inference_enabled: bool,
+    /// Whether this port speaks TLS.
+    is_encrypted: bool,
 }
 
 impl Settings {
@@ -276,6 +283,7 @@ impl Settings {
             edge_id: edge.id.clone(),
             is_weighvision_device_required: config.ingress.weighvision_require_device,
             is_inference_enabled: config.inference.enabled,
+            is_encrypted: http.tls_cert.is_some(),
         }
     }
 }
@@ -421,7 +429,8 @@ pub fn router(state: AppState) -> Router {
 }
 
 fn shared_router(state: Arc<AppState>) -> Router {
-    layered(guarded(&state, table()), state, REQUESTS_IN_FLIGHT_MAX)
+    let pages = console::router(&state);
+    layered(guarded(&state, table()), pages, state, REQUESTS_IN_FLIGHT_MAX)
 }
 
 /// The paths of a worker.
@@ -429,11 +438,12 @@ const WORKER_PATHS: [&str; 5] = ["/api/health", "/health", "/api/ready", "/ready
 
 fn worker_router(state: Arc<AppState>) -> Router {
     let rows = table().into_iter().filter(|route| WORKER_PATHS.contains(&route.path));
-    layered(guarded(&state, rows), state, REQUESTS_IN_FLIGHT_MAX)
+    layered(guarded(&state, rows), Router::new(), state, REQUESTS_IN_FLIGHT_MAX)
 }
 
 fn layered(
     routes: OpenApiRouter<Arc<AppState>>,
+    pages: Router<Arc<AppState>>,
     state: Arc<AppState>,
     requests_in_flight_max: usize,
 ) -> Router {
@@ -441,6 +451,7 @@ fn layered(
     description.info.version.clone_from(&state.settings.version);
     let description = openapi::Description(Arc::new(openapi::document(&description)));
     routes
+        .merge(pages)
         .route("/api-docs/", axum::routing::get(openapi::page))
         .route("/api-docs/{*file}", axum::routing::get(openapi::asset))
         .fallback(unknown_path)

@@ -22,8 +22,8 @@ use engine::systemd::Systemd;
 use engine::tree::Beside;
 use engine::tree::worker::{self, Work};
 use engine::{
-    alarm, backup, broker_config, descriptors, device, doctor, flock, greeting, health, init, model, observe,
-    restore, session, standard, support, tree, update,
+    alarm, backup, broker_config, descriptors, device, doctor, flock, greeting, health, init, invite, model,
+    observe, restore, session, standard, support, tree, update,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -125,6 +125,7 @@ fn start(
         | Command::Health(_)
         | Command::Alarm(_)
         | Command::Device(_)
+        | Command::Console(_)
         | Command::Flock(_)
         | Command::Session(_)
         | Command::Standard(_)
@@ -204,6 +205,7 @@ async fn execute(
             Ok(if outcome.is_ok { code } else { ExitCode::FAILURE })
         }
         Command::Device(wish) => Ok(say(&device::run(&wish, &loaded.config).await?)),
+        Command::Console(wish) => Ok(say(&invite::run(wish, &loaded.config).await?)),
         Command::Flock(wish) => Ok(say(&flock::run(wish, &loaded.config).await?)),
         Command::Session(wish) => Ok(say(&session::run(wish, &loaded.config).await?)),
         Command::Standard(wish) => Ok(say(&standard::run(wish, &loaded.config).await?)),

@@ -24,6 +24,7 @@ pub mod bench;
 pub mod board;
 pub mod chart;
 pub mod clock;
+pub mod console;
 pub mod credential;
 pub mod dead_letter;
 pub mod dedupe;
@@ -81,6 +82,7 @@ pub const STATEMENTS: &[&[&str]] = &[
     board::STATEMENTS,
     chart::STATEMENTS,
     clock::STATEMENTS,
+    console::STATEMENTS,
     credential::STATEMENTS,
     dead_letter::STATEMENTS,
     dedupe::STATEMENTS,

@@ -14,7 +14,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use engine::config::{AuthMode, Config, OperatorKey, Role, Secret};
-use engine::http::{AppState, router};
+use engine::http::{AppState, CurrentAuthority, router};
 use engine::parts::Parts;
 use serde_json::Value;
 use tests::postgres::Database;
@@ -22,6 +22,7 @@ use tower::ServiceExt;
 
 mod chart;
 mod climate;
+mod console;
 mod credentials;
 mod device;
 mod flock;
@@ -48,6 +49,7 @@ struct Face {
     signs_of_life: SignsOfLife,
     keeper: FlockKeeper,
     tap: Tap,
+    authority: CurrentAuthority,
 }
 
 fn key(key: &str, role: Role, tenants: &[&str]) -> OperatorKey {
@@ -98,10 +100,12 @@ impl Face {
         let writers = Supervised::start(writers).await.expect("the writers start");
         parts.database.works();
         let state = AppState::of(&config, &parts).expect("no key files");
+        let authority = state.authority();
         let keeper = FlockKeeper::new(parts.store.clone(), parts.clock.clone(), parts.sync.waker());
         let (retention, allowlist, signs_of_life) = (parts.retention, parts.allowlist, parts.signs_of_life);
         let tap = parts.tap;
-        Self { db, router: router(state), writers, retention, allowlist, signs_of_life, keeper, tap }
+        let router = router(state);
+        Self { db, router, writers, retention, allowlist, signs_of_life, keeper, tap, authority }
     }
 
     async fn end(self) {

@@ -1,6 +1,6 @@
 //! Days as birds live them: from midnight to midnight where their barn is, 23 or 25 hours long when the clocks change.
 
-use chrono::{Days, Duration, NaiveDate, Offset, TimeZone};
+use chrono::{Days, Duration, NaiveDate, NaiveDateTime, Offset, TimeZone};
 use schema::clock::Timestamp;
 
 /// The time zone of a barn.
@@ -21,6 +21,12 @@ impl Zone {
     #[must_use]
     pub fn day(self, at: Timestamp) -> NaiveDate {
         at.with_timezone(&self.0).date_naive()
+    }
+
+    /// What the clocks of the barn show at a moment.
+    #[must_use]
+    pub fn local(self, at: Timestamp) -> NaiveDateTime {
+        at.with_timezone(&self.0).naive_local()
     }
 
     /// When a day begins and when it has ended.

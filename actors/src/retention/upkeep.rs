@@ -7,7 +7,7 @@ use schema::clock::{Clock, Timestamp};
 use schema::metrics;
 use schema::store::partition::{self, Month};
 use schema::store::retention::rows;
-use schema::store::{Store, StoreError, dedupe, index, reject};
+use schema::store::{Store, StoreError, console, dedupe, index, reject};
 
 use super::janitor::rested;
 use crate::chore::Chore;
@@ -105,7 +105,7 @@ impl Chore for Partitions {
     }
 }
 
-/// Removes expired dedupe marks, and all but the newest refusals and strangers.
+/// Removes expired dedupe marks and logins of the console, and all but the newest refusals and strangers.
 #[derive(Clone)]
 pub struct Cleanup {
     /// The database.
@@ -128,6 +128,7 @@ impl Chore for Cleanup {
         // A mark that a wrong clock takes for expired would let its event in again.
         let Ok(now) = self.watch.judge(None) else { return Ok(CLOCK_RETRY) };
         self.delete_expired(now).await?;
+        self.close_logins(now).await?;
         Ok(Duration::from_secs(self.every_minutes * 60))
     }
 }
@@ -140,6 +141,17 @@ impl Cleanup {
             let deleted = rested(delete).await?;
             metrics::retention_deleted_rows("ingress_dedupe").increment(deleted);
             if deleted < dedupe::EXPIRED_ROWS_PER_CHUNK.unsigned_abs() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn close_logins(&self, now: Timestamp) -> Result<(), StoreError> {
+        loop {
+            let expire = self.store.run("console_expire", async |conn| console::expire(conn, now).await);
+            let expired = rested(expire).await?;
+            metrics::retention_deleted_rows("console_sessions").increment(expired);
+            if expired < console::ROWS_PER_CHUNK.unsigned_abs() {
                 return Ok(());
             }
         }

@@ -284,7 +284,7 @@ pub struct OperatorKey {
 }
 
 /// What an operator key must look like.
-const OPERATOR_KEY_SHAPE: &str = "{ key = \"…\", role = \"read\", \"write\" or \"admin\", tenants = [\"t-001\"] or [\"*\"] }, with or without a name = \"…\"";
+const OPERATOR_KEY_SHAPE: &str = "{ key = \"…\", role = \"read\", \"write\", \"act\" or \"admin\", tenants = [\"t-001\"] or [\"*\"] }, with or without a name = \"…\"";
 
 impl Setting for OperatorKey {
     const SECRET: bool = true;
@@ -527,6 +527,8 @@ choices! {
         Read = "read",
         /// Look, and call in a device's stead.
         Write = "write",
+        /// Besides, look after devices and the box: what asks for an engineer.
+        Act = "act",
         /// Look, trigger and repair.
         Admin = "admin",
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::HeaderMap;
-use axum::http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN};
+use axum::http::header::{AUTHORIZATION, COOKIE, HOST, HeaderValue, ORIGIN};
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -23,6 +23,7 @@ use super::error::{Code, Error};
 use super::frame::{CallIds, CalledBy, ToldAt, text_of};
 use crate::config::{Auth, AuthMode, Role};
 
+pub(super) mod guest;
 mod key;
 mod place;
 mod scope;
@@ -150,6 +151,8 @@ struct Shown<'a> {
     authorization: Option<&'a [u8]>,
     api_key: Option<&'a [u8]>,
     certificate: Option<&'a ClientCertificate>,
+    /// Whom the cookie of the console stands for.
+    guest: Option<&'a Operator>,
 }
 
 /// What the caller of a read showed, for calls that last: it is judged by it again and again.
@@ -158,20 +161,26 @@ pub(super) struct Kept {
     authorization: Option<HeaderValue>,
     api_key: Option<HeaderValue>,
     certificate: Option<ClientCertificate>,
+    /// Among them, what the console has given a browser.
+    cookies: HeaderMap,
 }
 
 impl Kept {
     /// Whether whoever was let in as `caller` would be now, with the same rights.
     pub(super) async fn is_still_in(&self, state: &AppState, caller: &Caller) -> bool {
+        let is_key_shown = self.authorization.is_some() || self.api_key.is_some();
+        let guest = if is_key_shown { Ok(None) } else { guest::operator(state, &self.cookies).await };
+        // A database that is away is no reason to put anybody out.
+        let Ok(guest) = guest else { return true };
         let shown = Shown {
             authorization: self.authorization.as_ref().map(HeaderValue::as_bytes),
             api_key: self.api_key.as_ref().map(HeaderValue::as_bytes),
             certificate: self.certificate.as_ref(),
+            guest: guest.as_ref(),
         };
         let admitted = state.authority.now().admit(Class::Read, shown, state.clock.now());
         match (&admitted, caller) {
             (Ok(now), before) if now != before => false,
-            // A database that is away is no reason to put anybody out.
             (Ok(Caller::Device(scope)), _) => {
                 !matches!(check_still_in(state, scope).await, Err(error) if error.code != Code::DatabaseUnavailable)
             }
@@ -189,6 +198,12 @@ impl<S: Sync> FromRequestParts<S> for Kept {
             authorization: parts.headers.get(AUTHORIZATION).cloned(),
             api_key: parts.headers.get(API_KEY).filter(|key| !key.is_empty()).cloned(),
             certificate: parts.extensions.get::<ClientCertificate>().cloned(),
+            cookies: parts
+                .headers
+                .get_all(COOKIE)
+                .into_iter()
+                .map(|cookie| (COOKIE, cookie.clone()))
+                .collect(),
         })
     }
 }
@@ -256,7 +271,11 @@ impl Authority {
     fn admit(&self, class: Class, shown: Shown<'_>, now: Timestamp) -> Result<Caller, Refusal> {
         let caller = match class {
             Class::Public => Caller::Anyone,
-            Class::Box | Class::Write | Class::Act | Class::Admin if self.is_open() => Caller::Anyone,
+            Class::Box | Class::Write | Class::Act | Class::Admin
+                if self.is_open() && shown.guest.is_none() =>
+            {
+                Caller::Anyone
+            }
             Class::Box | Class::Write | Class::Act | Class::Admin => match self.verify(shown, now)? {
                 Some(Verified::Operator(operator)) => Caller::Operator(operator),
                 Some(Verified::Device(_)) => return Err(Refusal::NO_DEVICE),
@@ -299,6 +318,9 @@ impl Authority {
             let scope = bearer.and_then(|token| self.tokens.verify(token, certificate, now));
             return Ok(Some(Verified::Device(scope.ok_or(Refusal::BAD_TOKEN)?)));
         }
+        if let Some(operator) = shown.guest {
+            return Ok(Some(Verified::Operator(operator.clone())));
+        }
         let certificate = shown.certificate.filter(|_| self.mode != AuthMode::Jwt);
         Ok(certificate.map(|certificate| Verified::Device(Scope::of(&certificate.identity))))
     }
@@ -307,12 +329,20 @@ impl Authority {
 /// What an operator's role lets it do: look, act in a device's stead, or all of it.
 fn check_role(class: Class, role: Role) -> Result<(), Refusal> {
     match (class, role) {
-        (Class::Act | Class::Admin, Role::Read | Role::Write) => Err(Refusal::NO_ADMIN),
+        (Class::Act, Role::Read | Role::Write) | (Class::Admin, Role::Read | Role::Write | Role::Act) => {
+            Err(Refusal::NO_ADMIN)
+        }
         (Class::Device | Class::Write, Role::Read) => Err(Refusal::NO_WRITER),
-        (Class::Device | Class::Write, Role::Write)
-        | (Class::Public | Class::Box | Class::Read, Role::Read | Role::Write)
+        (Class::Act, Role::Act)
+        | (Class::Device | Class::Write, Role::Write | Role::Act)
+        | (Class::Public | Class::Box | Class::Read, Role::Read | Role::Write | Role::Act)
         | (_, Role::Admin) => Ok(()),
     }
+}
+
+/// Whether a role may do what a class of routes does.
+pub(super) fn may(class: Class, role: Role) -> bool {
+    check_role(class, role).is_ok()
 }
 
 fn bearer(header: &[u8]) -> Option<&str> {
@@ -328,7 +358,12 @@ pub(super) async fn guard(
 ) -> Response {
     let authority = state.authority.now();
     let asked_at = Instant::now();
-    let caller = match authority.admit(class, shown(&request), state.clock.now()) {
+    let guest = match guest_of(&state, class, request.headers()).await {
+        Ok(guest) => guest,
+        Err(error) => return error.into_response(),
+    };
+    let shown = Shown { guest: guest.as_ref(), ..shown(&request) };
+    let caller = match authority.admit(class, shown, state.clock.now()) {
         Ok(caller) => caller,
         Err(refusal) => {
             let mut response = refused(refusal.code, refusal.reason, refusal.message).into_response();
@@ -347,7 +382,7 @@ pub(super) async fn guard(
         state.signs_of_life.note(&scope.tenant_id, &scope.device_id, route);
     }
     let is_unknown = class != Class::Public && matches!(caller, Caller::Compat | Caller::Anyone);
-    if is_unknown && is_cross_site(&request, &state.settings.allowed_origins) {
+    if (is_unknown || guest.is_some()) && is_cross_site(&request, &state.settings.allowed_origins) {
         let Refusal { code, reason, message } = Refusal::CROSS_SITE;
         return refused(code, reason, message).into_response();
     }
@@ -364,6 +399,15 @@ pub(super) async fn guard(
     response
 }
 
+/// Whom the cookie of the console stands for, where it counts: a key or a token that is shown beside it goes first.
+async fn guest_of(state: &AppState, class: Class, headers: &HeaderMap) -> Result<Option<Operator>, Error> {
+    let is_shown = |name: &str| headers.get(name).is_some_and(|shown| !shown.is_empty());
+    if class == Class::Public || is_shown(AUTHORIZATION.as_str()) || is_shown(API_KEY) {
+        return Ok(None);
+    }
+    Ok(guest::operator(state, headers).await?)
+}
+
 /// Whether a device that showed a good token or certificate was put out since: its password must still be stored, and its
 /// row in the allowlist be there and enabled.
 async fn check_still_in(state: &AppState, scope: &Scope) -> Result<(), Error> {
@@ -378,7 +422,7 @@ async fn check_still_in(state: &AppState, scope: &Scope) -> Result<(), Error> {
 
 /// Whether a page of another site has its reader's browser act here. Whoever shows a credential is no reader of such a page,
 /// and what only reads shows that page nothing.
-fn is_cross_site(request: &Request, allowed: &[HeaderValue]) -> bool {
+pub(super) fn is_cross_site(request: &Request, allowed: &[HeaderValue]) -> bool {
     let headers = request.headers();
     let Some(origin) = headers.get(ORIGIN).filter(|_| !request.method().is_safe()) else { return false };
     let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest);
@@ -392,6 +436,7 @@ fn shown(request: &Request) -> Shown<'_> {
         authorization: header(AUTHORIZATION.as_str()),
         api_key: header(API_KEY).filter(|key| !key.is_empty()),
         certificate: request.extensions().get::<ClientCertificate>(),
+        guest: None,
     }
 }
 

@@ -191,6 +191,10 @@ impl ErrorDetail {
     }
 }
 
+/// Marks an answer that is made for people, whatever its status; an extension of the answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ForPeople;
+
 /// Writes the body of an error answer. An answer that some layer made without a code, such as an unknown file of the
 /// documentation, gets the code of its status, so that no other shape leaves the engine.
 pub(super) fn render(response: Response, trace_id: &str) -> (Response, Option<Error>) {
@@ -222,7 +226,8 @@ fn foreign(response: &Response) -> Option<Error> {
         .headers()
         .get(CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
-    if !is_error || is_json {
+    let is_for_people = response.extensions().get::<ForPeople>().is_some();
+    if !is_error || is_json || is_for_people {
         return None;
     }
     let fallback = if status.is_client_error() { Code::ValidationError } else { Code::InternalError };
@@ -250,6 +255,10 @@ mod tests {
         let (response, error) = render(StatusCode::UNPROCESSABLE_ENTITY.into_response(), "t");
         assert_eq!(error.map(|error| error.code), Some(Code::ValidationError));
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "no status but those that are described");
+        let mut page = StatusCode::NOT_FOUND.into_response();
+        page.extensions_mut().insert(ForPeople);
+        let (_, error) = render(page, "t");
+        assert!(error.is_none(), "a page says it in words");
         let (_, error) = render(StatusCode::OK.into_response(), "t");
         assert!(error.is_none());
     }

@@ -24,7 +24,7 @@ fn with_odd_routes(state: AppState, permits: &Arc<Semaphore>, requests_in_flight
     let routes = guarded(&state, table())
         .route("/odd/wait", axum::routing::get(wait))
         .route("/odd/panic", axum::routing::get(panic));
-    layered(routes, state, requests_in_flight_max)
+    layered(routes, Router::new(), state, requests_in_flight_max)
 }
 
 fn config(mode: AuthMode) -> Config {
@@ -133,7 +133,7 @@ async fn a_request_is_in_flight_until_its_answer_is_read() {
     let state = Arc::new(state(&open_config()));
     let download = async || Body::from("a long answer");
     let routes = guarded(&state, table()).route("/odd/download", axum::routing::get(download));
-    let app = layered(routes, state, 1);
+    let app = layered(routes, Router::new(), state, 1);
     let reading = app.clone().oneshot(request("GET", "/odd/download")).await.expect("a router never fails");
     assert_eq!(reading.status(), StatusCode::OK);
     check_error(&app, request("GET", "/odd/download"), 503, "NOT_READY").await;

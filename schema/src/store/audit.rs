@@ -65,6 +65,14 @@ pub enum Action {
     SessionExclude,
     /// A weighing enters the statistics again.
     SessionInclude,
+    /// A person is let in to the console once.
+    ConsoleInvite,
+    /// Somebody logs in to the console.
+    ConsoleLogin,
+    /// Somebody leaves the console.
+    ConsoleLogout,
+    /// A person's logins to the console end.
+    ConsoleEnd,
     /// A backup is restored: what came in after it is not there.
     Restore,
 }
@@ -93,6 +101,10 @@ impl Action {
             Self::FlockCorrect => "flock.correct",
             Self::SessionExclude => "session.exclude",
             Self::SessionInclude => "session.include",
+            Self::ConsoleInvite => "console.invite",
+            Self::ConsoleLogin => "console.login",
+            Self::ConsoleLogout => "console.logout",
+            Self::ConsoleEnd => "console.end",
             Self::Restore => "restore",
         }
     }

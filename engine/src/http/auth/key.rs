@@ -47,8 +47,25 @@ impl Keys {
         }
         self.0.get(usize::try_from(position).ok()?).map(|(_, operator)| operator)
     }
+
+    /// What is remembered of a key elsewhere: nobody can log in with it.
+    #[must_use]
+    #[expect(clippy::unused_self, reason = "marks belong to keys")]
+    pub(in crate::http) fn mark(&self, key: &[u8]) -> [u8; 32] {
+        mark(&hash(key))
+    }
+
+    /// The operator whose key is remembered so.
+    #[must_use]
+    pub(in crate::http) fn of_mark(&self, shown: &[u8; 32]) -> Option<&Operator> {
+        self.0.iter().find(|(known, _)| mark(known) == *shown).map(|(_, operator)| operator)
+    }
 }
 
 fn hash(key: &[u8]) -> Hash {
     Sha256::digest(key).into()
+}
+
+fn mark(known: &Hash) -> [u8; 32] {
+    Sha256::digest(known).into()
 }

@@ -203,7 +203,7 @@ fn a_key_goes_before_a_token_and_both_must_be_good() {
     let authority = authority(AuthMode::JwtOrMtls, true, false);
     let token = format!("Bearer {}", token(&authority));
     let with_key =
-        |key| Shown { authorization: Some(token.as_bytes()), api_key: Some(key), certificate: None };
+        |key| Shown { authorization: Some(token.as_bytes()), api_key: Some(key), ..Shown::default() };
     let good = authority.admit(Class::Read, with_key(b"reader"), now());
     assert!(matches!(good, Ok(Caller::Operator(operator)) if operator.role == Role::Read));
     assert_eq!(authority.admit(Class::Device, with_key(b"nobody"), now()), Err(Refusal::BAD_KEY));
@@ -217,7 +217,7 @@ fn a_token_that_was_given_for_a_certificate_is_good_beside_that_certificate_alon
     let bearer = format!("Bearer {}", token.expect("there is a secret").text);
     let other = ClientCertificate { sha256: [8; 32], ..certificate.clone() };
     let check = |certificate: Option<&ClientCertificate>, is_good: bool| {
-        let shown = Shown { authorization: Some(bearer.as_bytes()), api_key: None, certificate };
+        let shown = Shown { authorization: Some(bearer.as_bytes()), certificate, ..Shown::default() };
         let outcome = authority.admit(Class::Device, shown, now());
         assert_eq!(outcome.is_ok(), is_good, "{certificate:?} {outcome:?}");
     };

@@ -1,0 +1,14 @@
+//! The console that a farmer looks at: what its pages say and how they are drawn. Everything here is a pure function of what is
+//! known; where that comes from, and who may ask, is in `http::console`.
+
+pub(crate) mod asset;
+pub(crate) mod book;
+pub(crate) mod chart;
+pub(crate) mod door;
+pub(crate) mod frame;
+pub(crate) mod icon;
+pub(crate) mod place;
+pub(crate) mod qr;
+pub(crate) mod text;
+pub(crate) mod weights;
+pub(crate) mod words;

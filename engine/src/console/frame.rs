@@ -1,0 +1,164 @@
+//! What surrounds every page: where and when it is, how the barn is, who looks, and where one can go.
+
+use super::asset;
+use super::icon;
+use super::text::{Lang, Texts};
+
+/// A page of the menu.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tab {
+    /// Weights.
+    Weights,
+    /// Flock book.
+    Book,
+    /// Everything else.
+    More,
+}
+
+impl Tab {
+    /// Where it is.
+    pub(crate) fn href(self) -> &'static str {
+        match self {
+            Self::Weights => "/weights",
+            Self::Book => "/flocks",
+            Self::More => "/more",
+        }
+    }
+
+    fn icon(self) -> &'static str {
+        match self {
+            Self::Weights => "weights",
+            Self::Book => "book",
+            Self::More => "more",
+        }
+    }
+
+    fn word(self, t: &Texts) -> &'static str {
+        match self {
+            Self::Weights => t.weights,
+            Self::Book => t.flock_book,
+            Self::More => t.more,
+        }
+    }
+
+    fn says(self, t: &Texts) -> &'static str {
+        match self {
+            Self::Book => t.flock_book_says,
+            Self::Weights | Self::More => "",
+        }
+    }
+}
+
+/// The menu from its top; those of the bar of a phone first.
+const MENU: [(Tab, Place); 3] =
+    [(Tab::Weights, Place::Everywhere), (Tab::Book, Place::Everywhere), (Tab::More, Place::Phone)];
+
+/// Where a page of the menu is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// On a phone and on a desk.
+    Everywhere,
+    /// On a phone alone: the way to the rest.
+    Phone,
+}
+
+impl Place {
+    fn class(self) -> &'static str {
+        match self {
+            Self::Everywhere => "",
+            Self::Phone => "narrow",
+        }
+    }
+}
+
+/// An entry of the menu.
+pub(crate) struct Item {
+    /// Where it leads.
+    pub(crate) href: &'static str,
+    /// Its picture.
+    pub(crate) icon: String,
+    /// What it is called.
+    pub(crate) word: &'static str,
+    /// What is there.
+    pub(crate) says: &'static str,
+    /// Where it is offered.
+    pub(crate) class: &'static str,
+    /// Whether one is there.
+    pub(crate) is_here: bool,
+}
+
+/// What whoever looks may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rights {
+    /// Answer alarms and keep the book.
+    pub(crate) write: bool,
+}
+
+/// What was just done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Flash {
+    /// How it looks.
+    pub(crate) class: &'static str,
+    /// What it says.
+    pub(crate) text: String,
+}
+
+/// What surrounds a page.
+pub(crate) struct Frame {
+    /// Its language.
+    pub(crate) lang: Lang,
+    /// What is said in it.
+    pub(crate) t: &'static Texts,
+    /// What the page is called.
+    pub(crate) title: &'static str,
+    /// Where in the menu it is.
+    pub(crate) tab: Tab,
+    /// Its path and query.
+    pub(crate) path: String,
+    /// What the barn is called.
+    pub(crate) barn_name: String,
+    /// How old the birds are.
+    pub(crate) age: Option<i64>,
+    /// What time it is in the barn.
+    pub(crate) now_hm: String,
+    /// The same for machines.
+    pub(crate) now_iso: String,
+    /// What was just done.
+    pub(crate) flash: Option<Flash>,
+    /// Who looks.
+    pub(crate) who: String,
+    /// What that one may do.
+    pub(crate) rights: Rights,
+    /// Where news come from.
+    pub(crate) stream: Option<String>,
+}
+
+impl Frame {
+    /// Where a file of the console is.
+    #[expect(clippy::unused_self, reason = "templates reach what they need through the frame")]
+    pub(crate) fn asset(&self, name: &str) -> &'static str {
+        asset::url(name)
+    }
+
+    /// The menu.
+    pub(crate) fn tabs(&self) -> Vec<Item> {
+        MENU.iter().map(|(tab, place)| self.item(*tab, place.class())).collect()
+    }
+
+    /// What a phone finds behind its last tab.
+    pub(crate) fn more(&self) -> Vec<Item> {
+        let rest = MENU.iter().filter(|(tab, _)| !tab.says(self.t).is_empty());
+        rest.map(|(tab, place)| self.item(*tab, place.class())).collect()
+    }
+
+    fn item(&self, tab: Tab, class: &'static str) -> Item {
+        Item {
+            href: tab.href(),
+            icon: icon::svg(tab.icon()),
+            word: tab.word(self.t),
+            says: tab.says(self.t),
+            class,
+            is_here: tab == self.tab,
+        }
+    }
+}
