@@ -30,6 +30,8 @@ use crate::session::Sessions;
 use crate::session::order::{Command, Mark, Order};
 use crate::telemetry::{Put, Receipt, TelemetryWriters, Unit};
 
+pub mod trouble;
+
 /// How long a message waits to be asked again after the allowlist could not be read.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 

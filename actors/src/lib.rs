@@ -37,6 +37,7 @@ pub mod quality;
 mod refusal;
 pub mod retention;
 pub mod session;
+pub mod stations;
 pub mod supervisor;
 pub mod sync;
 pub mod tallies;

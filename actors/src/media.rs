@@ -10,6 +10,7 @@ pub mod name;
 pub mod rights;
 pub mod s3;
 pub mod store;
+pub mod thumbnail;
 pub mod watch;
 
 /// Counts an image that is not the one its device declared, and says so. It is kept: nobody else has it.

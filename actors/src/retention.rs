@@ -32,6 +32,7 @@ use tokio::time::Instant;
 
 use crate::ending::Ending;
 use crate::media::store::MediaStore;
+use crate::media::thumbnail::Thumbnails;
 use crate::wake::Wake;
 use janitor::Janitor;
 use report::Report;
@@ -71,6 +72,8 @@ pub struct RetentionSettings {
     pub media_root: Option<PathBuf>,
     /// The bucket of the images; a name with either backend.
     pub bucket: String,
+    /// Small copies, which go with their images.
+    pub thumbnails: Thumbnails,
 }
 
 /// How a pass is run, and what a person takes upon himself.

@@ -18,6 +18,7 @@ pub mod flock;
 pub mod model;
 pub mod place;
 pub mod session;
+pub mod station;
 pub mod upkeep;
 
 const EXAMPLES: &str = "\
@@ -183,6 +184,9 @@ pub enum Command {
     /// Let devices in, give them passwords, and put them out.
     #[command(subcommand, after_help = DEVICE_EXAMPLES)]
     Device(DeviceCommand),
+    /// Let weighing stations speak, and silence them.
+    #[command(subcommand, after_help = station::STATION_EXAMPLES)]
+    Station(station::StationCommand),
     /// Try the ways by which alarms leave the barn.
     #[command(subcommand, after_help = alarm::ALARM_EXAMPLES)]
     Alarm(alarm::AlarmCommand),
@@ -422,6 +426,7 @@ impl Cli {
             | Command::Flock(_)
             | Command::Session(_)
             | Command::Standard(_)
+            | Command::Station(_)
             | Command::BrokerConfig(_) => inputs.presets = private_presets(&environment),
             Command::Health(health) => {
                 let address = health.http_listen.map(|address| address.to_string());

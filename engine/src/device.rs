@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use actors::credentials::desk::{Issued, Newcomer};
+use actors::device::trouble::{silent_seconds, trouble};
 use anyhow::Context;
 use schema::clock::Timestamp;
 use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
@@ -45,13 +46,15 @@ pub async fn run(wish: &DeviceCommand, config: &Config) -> anyhow::Result<String
                 after = (last.tenant_id.clone(), last.device_id.clone());
                 devices.extend(page);
             }
-            if *json { lines(&devices) } else { table(&devices) }
+            let now = desk.clock.now();
+            if *json { lines(&devices, now) } else { table(&devices, now) }
         }
         DeviceCommand::Show(name) => {
             let known = desk.find(&name.tenant, &name.device).await?;
             let known =
                 known.with_context(|| format!("there is no device {} of {}", name.device, name.tenant))?;
-            if name.json { lines(&[known]) } else { card(&known) }
+            let now = desk.clock.now();
+            if name.json { lines(&[known], now) } else { card(&known, now) }
         }
         DeviceCommand::Rotate { device: name, overlap } => {
             let issued = desk.rotate(&name.tenant, &name.device, *overlap, &author).await;
@@ -118,9 +121,19 @@ fn show_issued(issued: &Issued, tenant_id: &str, device_id: &str, is_for_program
     text
 }
 
-fn table(devices: &[Known]) -> String {
-    let head =
-        ["TENANT", "DEVICE", "FARM", "BARN", "STATION", "STATE", "USER NAME", "PASSWORD SINCE", "LAST SEEN"];
+fn table(devices: &[Known], now: Timestamp) -> String {
+    let head = [
+        "TENANT",
+        "DEVICE",
+        "FARM",
+        "BARN",
+        "STATION",
+        "STATE",
+        "USER NAME",
+        "PASSWORD SINCE",
+        "LAST SEEN",
+        "TROUBLE",
+    ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(devices.iter().map(|known| {
         let any = |id: &Option<String>| id.clone().unwrap_or_else(|| "any".to_owned());
@@ -135,10 +148,11 @@ fn table(devices: &[Known]) -> String {
             credential.map_or("-".to_owned(), |credential| credential.username.clone()),
             moment(credential.and_then(|credential| credential.rotated_at.or(Some(credential.created_at)))),
             moment(known.last_seen_at),
+            trouble(known, now).map_or("-".to_owned(), |trouble| trouble.text),
         ]
     }));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; 9] = std::array::from_fn(width);
+    let widths: [usize; 10] = std::array::from_fn(width);
     let mut text = String::new();
     for row in &rows {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
@@ -147,7 +161,7 @@ fn table(devices: &[Known]) -> String {
     text
 }
 
-fn card(known: &Known) -> String {
+fn card(known: &Known, now: Timestamp) -> String {
     let any = |id: &Option<String>| id.clone().unwrap_or_else(|| "any".to_owned());
     let mut lines = vec![
         ("device", format!("{} of {}", known.device_id, known.tenant_id)),
@@ -176,6 +190,10 @@ fn card(known: &Known) -> String {
         }
     }
     lines.push(("last seen", moment(known.last_seen_at)));
+    let signs = &known.signs;
+    let said = [("says", &signs.state), ("firmware", &signs.firmware_version)];
+    lines.extend(said.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
+    lines.extend(trouble(known, now).map(|trouble| ("trouble", trouble.text)));
     lines.into_iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect()
 }
 
@@ -196,11 +214,11 @@ fn moment(time: Option<Timestamp>) -> String {
 }
 
 /// One object per line.
-fn lines(devices: &[Known]) -> String {
-    devices.iter().map(|known| format!("{}\n", object(known))).collect()
+fn lines(devices: &[Known], now: Timestamp) -> String {
+    devices.iter().map(|known| format!("{}\n", object(known, now))).collect()
 }
 
-fn object(known: &Known) -> Value {
+fn object(known: &Known, now: Timestamp) -> Value {
     let credential = known.credential.as_ref().map(|credential| {
         json!({"username": credential.username, "enabled": credential.is_enabled,
             "created_at": format(credential.created_at), "rotated_at": credential.rotated_at.map(format),
@@ -208,13 +226,19 @@ fn object(known: &Known) -> Value {
             "old_password_good_until": credential.overlap_ends_at.map(format),
             "known_to_mosquitto": credential.has_mosquitto_hash})
     });
+    let signs = &known.signs;
     json!({"tenant_id": known.tenant_id, "device_id": known.device_id, "farm_id": known.farm_id,
         "barn_id": known.barn_id, "station_id": known.station_id, "state": state(known),
-        "credential": credential, "last_seen_at": known.last_seen_at.map(format)})
+        "credential": credential, "last_seen_at": known.last_seen_at.map(format), "reported_state": signs.state,
+        "firmware_version": signs.firmware_version, "health": signs.health, "message": signs.message,
+        "usual_interval_seconds": signs.usual_seconds, "silent_seconds": silent_seconds(known, now),
+        "refusals_last_day": signs.refusals, "trouble": trouble(known, now).map(|trouble| trouble.text)})
 }
 
 #[cfg(test)]
 mod tests {
+    use schema::store::credential::Signs;
+
     use super::*;
 
     fn known(is_allowed: Option<bool>, is_pending: bool) -> Known {
@@ -228,6 +252,7 @@ mod tests {
             is_pending,
             credential: None,
             last_seen_at: None,
+            signs: Signs::default(),
         }
     }
 
@@ -241,10 +266,11 @@ mod tests {
 
     #[test]
     fn columns_stand_below_each_other() {
-        let text = table(&[known(Some(true), false)]);
+        let text = table(&[known(Some(true), false)], Timestamp::UNIX_EPOCH);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0].find("STATE"), lines[1].find("enabled"), "{text}");
-        assert_eq!(object(&known(Some(true), false))["barn_id"], Value::Null);
+        assert_eq!(lines[0].find("TROUBLE"), lines[1].find("has not been heard of"), "{text}");
+        assert_eq!(object(&known(Some(true), false), Timestamp::UNIX_EPOCH)["barn_id"], Value::Null);
     }
 
     #[test]

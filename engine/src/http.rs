@@ -18,6 +18,7 @@ use actors::place::PlaceDesk;
 use actors::retention::RetentionHub;
 use actors::session::Sessions;
 use actors::session::mark::MarkDesk;
+use actors::stations::StationDesk;
 use actors::sync::SyncHub;
 use actors::telemetry::TelemetryWriters;
 use axum::extract::DefaultBodyLimit;
@@ -67,11 +68,13 @@ mod openapi;
 mod ops;
 mod place;
 mod query;
+mod reject;
 mod retention;
 mod runbooks;
 mod server;
 mod session;
 mod standard;
+mod station;
 mod stream;
 mod sync;
 mod telemetry;
@@ -118,6 +121,8 @@ pub struct AppState {
     guesses: Guesses,
     /// Makes credentials.
     desk: DeviceDesk,
+    /// Lets stations in.
+    stations: StationDesk,
     /// The flocks' book.
     book: FlockDesk,
     /// What people say of weighings.
@@ -187,6 +192,7 @@ impl AppState {
             credentials: parts.credentials.clone(),
             guesses: parts.guesses.clone(),
             desk: parts.desk.clone(),
+            stations: StationDesk { store: parts.calls.clone(), clock: parts.clock.clone() },
             book: FlockDesk {
                 store: parts.calls.clone(),
                 reads: parts.store.reads(),
@@ -331,6 +337,7 @@ fn table() -> Vec<Route> {
         row(Box, "/metrics", routes!(ops::prometheus)),
         row(Box, "/api/v1/ops/edge/status", routes!(ops::status::edge_status)),
         row(Box, "/api/v1/ingress/stats", routes!(ingress::ingress_stats)),
+        row(Box, "/api/v1/ingress/rejects", routes!(reject::list_rejects)),
         row(Box, "/api/v1/sync/state", routes!(sync::show_state)),
         row(Box, "/api/v1/ledger", routes!(ledger::show_ledger)),
         row(Box, "/api/v1/ledger/digest", routes!(ledger::show_digest)),
@@ -359,6 +366,9 @@ fn table() -> Vec<Route> {
         row(Box, "/api/v1/devices/{device_id}", routes!(device::show_device)),
         row(Act, "/api/v1/devices/{device_id}/rotate", routes!(device::rotate_device)),
         row(Act, "/api/v1/devices/{device_id}/revoke", routes!(device::revoke_device)),
+        row(Box, "/api/v1/stations", routes!(station::list_stations)),
+        row(Act, "/api/v1/stations", routes!(station::add_station)),
+        row(Act, "/api/v1/stations/{station_id}/revoke", routes!(station::revoke_station)),
         row(Read, "/api/v1/barns", routes!(flock::list_barns)),
         row(Write, "/api/v1/barns", routes!(flock::put_barn)),
         row(Read, "/api/v1/standards", routes!(standard::list_standards)),

@@ -29,6 +29,7 @@ pub mod restore;
 pub mod runway;
 pub mod session;
 pub mod standard;
+pub mod station;
 pub mod support;
 pub mod systemd;
 pub mod telling;

@@ -23,7 +23,7 @@ use engine::tree::Beside;
 use engine::tree::worker::{self, Work};
 use engine::{
     alarm, backup, broker_config, descriptors, device, doctor, flock, greeting, health, init, invite, model,
-    observe, restore, session, standard, support, tree, update,
+    observe, restore, session, standard, station, support, tree, update,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -129,6 +129,7 @@ fn start(
         | Command::Flock(_)
         | Command::Session(_)
         | Command::Standard(_)
+        | Command::Station(_)
         | Command::BrokerConfig(_)
         | Command::Model(_)
         | Command::Backup(_)
@@ -209,6 +210,7 @@ async fn execute(
         Command::Flock(wish) => Ok(say(&flock::run(wish, &loaded.config).await?)),
         Command::Session(wish) => Ok(say(&session::run(wish, &loaded.config).await?)),
         Command::Standard(wish) => Ok(say(&standard::run(wish, &loaded.config).await?)),
+        Command::Station(wish) => Ok(say(&station::run(wish, &loaded.config).await?)),
         Command::Model(ModelCommand::Check(wish)) => Ok(check_model(&wish, &loaded.config)),
         Command::Model(ModelCommand::Calibrate(wish)) => Ok(calibrate_model(&wish, &loaded.config)),
         Command::Backup(wish) if wish.list => Ok(say(&backup::list(&wish.wish(), &loaded.config).await?)),

@@ -16,6 +16,7 @@ use actors::last_seen::SignsOfLife;
 use actors::media::completion::Completer;
 use actors::media::filesystem::FilesystemStore;
 use actors::media::store::MediaStore;
+use actors::media::thumbnail::Thumbnails;
 use actors::operators::Operators;
 use actors::place::Places;
 use actors::retention::RetentionHub;
@@ -87,6 +88,8 @@ pub struct Parts {
     pub media: Arc<dyn MediaStore>,
     /// The same, when it is a directory: its uploads come through the engine.
     pub directory: Option<FilesystemStore>,
+    /// Small copies of images.
+    pub thumbnails: Thumbnails,
     /// What others need of inference.
     pub inference: InferenceHub,
     /// Passes over what has become old.

@@ -58,6 +58,7 @@ use actors::gauges::Measured;
 use actors::ingress::Ingress;
 use actors::ingress::stats::IngressStats;
 use actors::last_seen::SignsOfLife;
+use actors::media::thumbnail::Thumbnails;
 use actors::media::watch::UploadWatch;
 use actors::operators::Operators;
 use actors::place::Places;
@@ -141,9 +142,10 @@ impl Parts {
         let allowlist = Allowlist::new(store.clone(), clock.clone(), provision_rows_max, refresh_every);
         let directory = media::directory(config)?;
         let media = media::store(config, directory.as_ref());
+        let thumbnails = media::thumbnails(config);
         let clock_watch = ClockWatch::new(clock.clone());
         let retention = RetentionHub::new(
-            retention_settings(config),
+            retention_settings(config, thumbnails.clone()),
             store.clone(),
             clock_watch.clone(),
             Arc::clone(&media),
@@ -178,6 +180,7 @@ impl Parts {
             way_in,
             sync: SyncHub::new(sync_settings(config), store.clone(), clock.clone())?,
             media,
+            thumbnails,
             directory,
             inference: inference::hub(config)?,
             calls,
@@ -209,7 +212,7 @@ pub(crate) fn store_alone(config: &Config) -> anyhow::Result<Store> {
     Ok(Store::new(&StoreSettings { pool_max: 1, ..store_settings(config)? })?)
 }
 
-fn retention_settings(config: &Config) -> RetentionSettings {
+fn retention_settings(config: &Config, thumbnails: Thumbnails) -> RetentionSettings {
     let (retention, media) = (&config.retention, &config.media);
     RetentionSettings {
         telemetry_raw_days: retention.telemetry_raw_days,
@@ -223,6 +226,7 @@ fn retention_settings(config: &Config) -> RetentionSettings {
         database_free_bytes_min: retention.database_free_gb_min.saturating_mul(GIB),
         media_root: (media.backend_in_use() == MediaBackend::Filesystem).then(|| media.root.clone()),
         bucket: media.bucket.clone(),
+        thumbnails,
     }
 }
 

@@ -49,6 +49,7 @@ pub mod place;
 pub mod reject;
 pub mod retention;
 pub mod session;
+pub mod station;
 pub mod survey;
 pub mod sync_state;
 pub mod tally;
@@ -109,6 +110,7 @@ pub const STATEMENTS: &[&[&str]] = &[
     session::STATEMENTS,
     session::list::STATEMENTS,
     session::mark::STATEMENTS,
+    station::STATEMENTS,
     survey::STATEMENTS,
     sync_state::STATEMENTS,
     tally::STATEMENTS,

@@ -38,6 +38,7 @@ mod sync;
 mod telemetry_intake;
 mod telemetry_lists;
 mod tenants;
+mod thumbnails;
 
 /// The HTTP face of an engine without MQTT.
 struct Face {

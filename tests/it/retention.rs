@@ -14,6 +14,7 @@ use std::task::Poll;
 
 use actors::media::filesystem::{FilesystemSettings, FilesystemStore};
 use actors::media::store::{MARKER, MediaStore};
+use actors::media::thumbnail::Thumbnails;
 use actors::retention::report::Report;
 use actors::retention::{PassOrder, RetentionHub, RetentionSettings};
 use chrono::{DateTime, Duration, Utc};
@@ -115,6 +116,7 @@ impl House {
             free_bytes_min: 0,
             media_root: None,
             bucket: "farmiq-media".to_owned(),
+            thumbnails: Thumbnails::unkept(),
         };
         change(&mut settings);
         let clock = Clock::manual(self.now);

@@ -180,7 +180,8 @@ impl DeviceDesk {
     /// # Errors
     /// When the database fails.
     pub async fn find(&self, tenant_id: &str, device_id: &str) -> Result<Option<Known>, StoreError> {
-        let read = async |conn: &mut _| credential::find(conn, tenant_id, device_id).await;
+        let since = self.refused_since();
+        let read = async |conn: &mut _| credential::find(conn, tenant_id, device_id, since).await;
         self.store.run("known_device", read).await
     }
 
@@ -194,8 +195,14 @@ impl DeviceDesk {
         after: (&str, &str),
         limit: i64,
     ) -> Result<Vec<Known>, StoreError> {
-        let read = async |conn: &mut _| credential::list(conn, tenants, after, limit).await;
+        let since = self.refused_since();
+        let read = async |conn: &mut _| credential::list(conn, tenants, after, limit, since).await;
         self.store.run("known_devices", read).await
+    }
+
+    /// Since when refusals are told of a device.
+    fn refused_since(&self) -> Timestamp {
+        self.clock.now() - chrono::Duration::days(1)
     }
 }
 

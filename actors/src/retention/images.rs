@@ -131,7 +131,8 @@ impl Janitor {
     pub(super) async fn delete_file(&self, object: &ObjectRef, report: &mut Report) -> bool {
         match self.media.delete(object).await {
             Ok(freed) => {
-                freed.into_iter().for_each(|bytes| report.file(bytes));
+                let copies = self.settings.thumbnails.forget(&object.object_key).await;
+                freed.into_iter().chain(copies).for_each(|bytes| report.file(bytes));
                 true
             }
             Err(error) => {

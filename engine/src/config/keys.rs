@@ -240,6 +240,8 @@ settings! {
         presign_seconds: u64 = "900" in 1..=604800 old [MEDIA_PRESIGN_EXPIRES_IN];
         /// Largest upload.
         upload_bytes_max: u64 = "10485760" in 1..=5368709120 old [MEDIA_MAX_UPLOAD_BYTES];
+        /// Small copies of images that are kept in edge.data_dir, bytes together; 0 makes them anew each time.
+        thumbnail_bytes_max: u64 = "268435456" in 0..=1099511627776;
         /// Upload URLs per device and minute.
         presign_per_minute: u32 = "10" in 1..=60000;
         /// How long an upload nobody completed waits before it is completed from what lies there.

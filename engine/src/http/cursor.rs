@@ -98,6 +98,8 @@ place_keys! {
     SessionKey = "sessions";
     /// The list of results of inference.
     ResultKey = "results";
+    /// The list of refusals.
+    RejectKey = "rejects";
 }
 
 /// Makes the key of a list that is ordered by ids, which grow with time.
@@ -134,6 +136,22 @@ id_keys! {
     AuditKey = "audit";
     /// The list of records of a flock.
     RecordKey = "records";
+}
+
+/// The key of the list of devices: tenant and device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DeviceKey(pub String, pub String);
+
+impl Key for DeviceKey {
+    const LIST: &'static str = "devices";
+}
+
+/// The key of the list of stations: tenant and station.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StationKey(pub String, pub String);
+
+impl Key for StationKey {
+    const LIST: &'static str = "stations";
 }
 
 /// The cursor of a page.

@@ -4,19 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::credentials::desk::{DeskError, Issued, Newcomer, OVERLAP_SECONDS_MAX};
+use actors::device::trouble::{Trouble, silent_seconds, trouble};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use schema::clock::Timestamp;
 use schema::id::{BarnId, DeviceId, FarmId, StationId, TenantId};
 use schema::store::credential::Known;
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
 use super::auth::{Call, Caller};
 use super::body::JsonBody;
+use super::cursor::{self, DeviceKey};
 use super::error::{Code, Error};
 use super::fields::Fields;
 use super::query::Params;
@@ -27,7 +31,10 @@ use super::time::Time;
 #[schema(example = json!({"tenant_id": "t-001", "device_id": "d-001", "farm_id": "f-001", "barn_id": "b-001",
     "station_id": null, "enabled": true, "pending": false, "username": "t-001/d-001", "password_enabled": true,
     "rotated_at": "2026-02-12T09:32:15.052Z", "has_two_passwords": false, "old_password_good_until": null,
-    "known_to_mosquitto": true, "last_seen_at": "2026-02-12T10:00:00.000Z"}))]
+    "known_to_mosquitto": true, "last_seen_at": "2026-02-12T10:00:00.000Z", "state": "online",
+    "state_changed_at": "2026-02-12T08:00:00.000Z", "firmware_version": "1.0.0", "message": null,
+    "health": {"mqtt_ok": true}, "usual_interval_seconds": 60, "silent_seconds": null, "refusals_last_day": 0,
+    "trouble": null}))]
 pub(super) struct DeviceBody {
     tenant_id: String,
     device_id: String,
@@ -55,11 +62,40 @@ pub(super) struct DeviceBody {
     known_to_mosquitto: bool,
     /// Its last sign of life.
     last_seen_at: Option<Time>,
+    /// `online`, `offline` or `error`, by its status or last will; null of a device that sends none.
+    state: Option<String>,
+    state_changed_at: Option<Time>,
+    firmware_version: Option<String>,
+    /// What it says about its state.
+    message: Option<String>,
+    /// Its flags, such as `scale_ok`.
+    #[schema(value_type = Option<Object>)]
+    health: Option<Value>,
+    /// Seconds between two of its readings, the median of the last few; null of a device that sends none.
+    usual_interval_seconds: Option<i64>,
+    /// For how long it has been silent, where that is longer than three of its usual intervals.
+    silent_seconds: Option<i64>,
+    /// Messages of its that were refused within a day.
+    refusals_last_day: i64,
+    /// The first thing that is wrong; null when all is well.
+    trouble: Option<TroubleBody>,
 }
 
-impl From<Known> for DeviceBody {
-    fn from(known: Known) -> Self {
-        let credential = known.credential;
+/// What is wrong with a device.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"word": "silent", "text": "silent for 12 min; it usually sends every 60 s"}))]
+pub(super) struct TroubleBody {
+    /// `pending`, `not_allowed`, `revoked`, `no_password`, `error`, `silent`, `offline`, `clock_ahead`, `refused` or `never_seen`.
+    word: &'static str,
+    /// The same for a person.
+    text: String,
+}
+
+impl DeviceBody {
+    fn of(known: Known, now: Timestamp) -> Self {
+        let trouble = trouble(&known, now).map(|Trouble { word, text }| TroubleBody { word, text });
+        let silent_seconds = silent_seconds(&known, now);
+        let (credential, signs) = (known.credential, known.signs);
         let of = credential.as_ref();
         Self {
             tenant_id: known.tenant_id,
@@ -76,6 +112,15 @@ impl From<Known> for DeviceBody {
             known_to_mosquitto: of.is_some_and(|credential| credential.has_mosquitto_hash),
             username: credential.map(|credential| credential.username),
             last_seen_at: known.last_seen_at.map(Time),
+            state: signs.state,
+            state_changed_at: signs.state_changed_at.map(Time),
+            firmware_version: signs.firmware_version,
+            message: signs.message,
+            health: signs.health,
+            usual_interval_seconds: signs.usual_seconds,
+            silent_seconds,
+            refusals_last_day: signs.refusals,
+            trouble,
         }
     }
 }
@@ -85,7 +130,6 @@ impl From<Known> for DeviceBody {
 pub(super) struct DeviceList {
     devices: Vec<DeviceBody>,
     /// What to give as `after` for those that follow; null at the end.
-    #[schema(example = "t-001/d-001")]
     next: Option<String>,
 }
 
@@ -96,7 +140,7 @@ pub(super) struct DeviceList {
 pub(super) struct ListQuery {
     /// Only those of this tenant.
     tenant_id: Option<String>,
-    /// Only those behind this one, as `tenant/device`.
+    /// Only what stands behind: `next` of the list before, or `tenant/device`.
     #[param(example = "t-001/d-001")]
     after: Option<String>,
     /// Devices at most.
@@ -113,16 +157,16 @@ pub(super) async fn list_devices(
     mut params: Params,
 ) -> Result<Json<DeviceList>, Error> {
     check_key(&call)?;
-    let (tenant_id, after, limit) = (params.id("tenant_id"), params.text("after"), params.limit());
+    let (tenant_id, limit) = (params.id("tenant_id"), params.limit());
+    let DeviceKey(after_tenant, after_device) = params.after_device().unwrap_or_default();
     params.finish()?;
     let tenants = call.tenants(tenant_id.as_deref())?;
-    let after = after.unwrap_or_default();
-    let place = after.split_once('/').unwrap_or_default();
+    let place = (after_tenant.as_str(), after_device.as_str());
     let devices = state.desk.list(tenants.as_slice(), place, limit).await?;
-    let is_full = i64::try_from(devices.len()) == Ok(limit);
-    let last = devices.last().filter(|_| is_full);
-    let next = last.map(|last| format!("{}/{}", last.tenant_id, last.device_id));
-    Ok(Json(DeviceList { devices: devices.into_iter().map(DeviceBody::from).collect(), next }))
+    let key = |last: &Known| DeviceKey(last.tenant_id.clone(), last.device_id.clone());
+    let (next, now) = (cursor::behind(&devices, limit, key), state.clock.now());
+    let devices = devices.into_iter().map(|known| DeviceBody::of(known, now)).collect();
+    Ok(Json(DeviceList { devices, next }))
 }
 
 /// A device to let in.
@@ -219,7 +263,7 @@ pub(super) async fn show_device(
     params.finish()?;
     let tenant_id = call.tenant(tenant_id.as_deref())?;
     let known = state.desk.find(&tenant_id, &device_id).await?;
-    Ok(Json(known.ok_or(DeskError::Unknown)?.into()))
+    Ok(Json(DeviceBody::of(known.ok_or(DeskError::Unknown)?, state.clock.now())))
 }
 
 /// How to replace a password.
@@ -286,11 +330,11 @@ pub(super) async fn revoke_device(
     state.desk.revoke(&tenant_id, &device_id, &call.author()).await?;
     tracing::info!(tenant_id, device_id, "device revoked");
     let known = state.desk.find(&tenant_id, &device_id).await?;
-    Ok(Json(known.ok_or(DeskError::Unknown)?.into()))
+    Ok(Json(DeviceBody::of(known.ok_or(DeskError::Unknown)?, state.clock.now())))
 }
 
 /// Credentials are nobody's to make but a known operator's, however open the box is otherwise.
-fn check_key(call: &Call) -> Result<(), Error> {
+pub(super) fn check_key(call: &Call) -> Result<(), Error> {
     match call.caller {
         Caller::Operator(_) => Ok(()),
         Caller::Anyone | Caller::Compat | Caller::Device(_) => {

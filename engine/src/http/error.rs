@@ -80,6 +80,8 @@ codes! {
     DeviceConflict = "DEVICE_CONFLICT", CONFLICT;
     /// What is in the flock's book stands against it.
     BookConflict = "BOOK_CONFLICT", CONFLICT;
+    /// The image cannot be decoded, so that there is no small copy of it.
+    ImageUndecodable = "IMAGE_UNDECODABLE", CONFLICT;
     /// Another image was completed under this URL.
     AlreadyCompleted = "ALREADY_COMPLETED", CONFLICT;
     /// Too many upload URLs for one device, or too many logins at once.

@@ -9,6 +9,7 @@ use actors::media::completion::{Completer, CompletionError};
 use actors::media::filesystem::FilesystemStore;
 use actors::media::limit::OfferLimit;
 use actors::media::store::MediaStoreError;
+use actors::media::thumbnail::{ThumbnailError, Thumbnails};
 use schema::metrics;
 use tokio::sync::Semaphore;
 
@@ -43,6 +44,7 @@ pub(super) struct MediaDesk {
     completer: Completer,
     /// Takes uploads, when images lie in a directory.
     directory: Option<FilesystemStore>,
+    thumbnails: Thumbnails,
     limit: OfferLimit,
     /// Turns of uploads that are looked at.
     picture_checks: Semaphore,
@@ -64,6 +66,7 @@ impl MediaDesk {
         Self {
             completer: Completer { store: parts.calls.clone(), ..parts.completer(config) },
             directory: parts.directory.clone(),
+            thumbnails: parts.thumbnails.clone(),
             limit: OfferLimit::new(NonZeroU32::new(media.presign_per_minute).unwrap_or(NonZeroU32::MIN)),
             picture_checks: Semaphore::new(PICTURE_CHECKS_MAX),
             settings: MediaSettings {
@@ -143,6 +146,22 @@ impl From<CompletionError> for Error {
             CompletionError::Unsteady => Self::new(Code::StorageUnavailable, "the image is being replaced"),
             CompletionError::Media(error) => error.into(),
             CompletionError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ThumbnailError> for Error {
+    fn from(error: ThumbnailError) -> Self {
+        match error {
+            ThumbnailError::Absent => Self::new(Code::ObjectNotFound, "there is no such image"),
+            ThumbnailError::Busy => Self::new(Code::NotReady, error.to_string()),
+            ThumbnailError::Refused(refusal) => {
+                let text =
+                    format!("there is no small copy: {refusal}; without width the image is sent as it is");
+                Self { cause: Some(Arc::new(refusal)), ..Self::new(Code::ImageUndecodable, text) }
+            }
+            ThumbnailError::DecoderFailed => Self::new(Code::ImageUndecodable, error.to_string()),
+            ThumbnailError::Media(error) => error.into(),
         }
     }
 }

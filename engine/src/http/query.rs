@@ -9,7 +9,7 @@ use schema::clock::Timestamp;
 use schema::id::Uuid;
 use schema::{id, wire};
 
-use super::cursor::{self, Key};
+use super::cursor::{self, DeviceKey, Key};
 use super::error::Error;
 
 /// Rows a list may have.
@@ -127,6 +127,17 @@ impl Params {
     /// The parameter `after`: where a list goes on.
     pub(super) fn after<K: Key>(&mut self) -> Option<K> {
         let key = cursor::decode(&self.text("after")?);
+        if key.is_none() {
+            self.problems.push("after", NOT_A_CURSOR);
+        }
+        key
+    }
+
+    /// The parameter `after` of the list of devices, which may also be written `tenant/device`.
+    pub(super) fn after_device(&mut self) -> Option<DeviceKey> {
+        let text = self.text("after")?;
+        let written = text.split_once('/').map(|(tenant, device)| DeviceKey(tenant.into(), device.into()));
+        let key = written.or_else(|| cursor::decode(&text));
         if key.is_none() {
             self.problems.push("after", NOT_A_CURSOR);
         }

@@ -307,7 +307,9 @@ fn expected(mode: AuthMode, class: Class) -> &'static str {
 
 /// Whether the handler itself asks for something: a password, the signature of an upload URL, or a key in any case.
 fn has_credential_of_its_own(path: &str) -> bool {
-    path.ends_with("device-token") || path.contains("/uploads/") || path.starts_with("/api/v1/devices")
+    let is_of_known_operators =
+        ["/api/v1/devices", "/api/v1/stations"].iter().any(|own| path.starts_with(own));
+    path.ends_with("device-token") || path.contains("/uploads/") || is_of_known_operators
 }
 
 #[tokio::test]

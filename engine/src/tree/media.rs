@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actors::media::filesystem::{FilesystemSettings, FilesystemStore};
 use actors::media::s3::{S3Settings, S3Store};
 use actors::media::store::MediaStore;
+use actors::media::thumbnail::Thumbnails;
 
 use crate::config::{Config, KeptError, MediaBackend, Secret, Url};
 use crate::first_keys::{self, UPLOAD_SECRET};
@@ -23,6 +24,11 @@ pub(crate) fn directory(config: &Config) -> Result<Option<FilesystemStore>, Kept
         MediaBackend::S3 => Ok(None),
         MediaBackend::Filesystem => Ok(Some(FilesystemStore::new(directory_settings(config)?))),
     }
+}
+
+/// Small copies of images, in a directory of this engine.
+pub(crate) fn thumbnails(config: &Config) -> Thumbnails {
+    Thumbnails::new(config.edge.data_dir.join("thumbnails"), config.media.thumbnail_bytes_max)
 }
 
 fn bucket(config: &Config) -> S3Settings {

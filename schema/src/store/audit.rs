@@ -37,6 +37,10 @@ pub enum Action {
     PlacePut,
     /// The place of a device is forgotten.
     PlaceRemove,
+    /// A station is let in.
+    StationAdd,
+    /// A station is silenced.
+    StationRevoke,
     /// Dead letters are taken up again.
     Redrive,
     /// Dead letters are thrown away.
@@ -87,6 +91,8 @@ impl Action {
             Self::DeviceRevoke => "device.revoke",
             Self::PlacePut => "place.put",
             Self::PlaceRemove => "place.remove",
+            Self::StationAdd => "station.add",
+            Self::StationRevoke => "station.revoke",
             Self::Redrive => "redrive",
             Self::Discard => "discard",
             Self::Unclaim => "unclaim",

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use crate::clock::Timestamp;
 use crate::store::audit::{self, Action, Author, Deed};
@@ -32,6 +33,31 @@ pub struct Known {
     pub credential: Option<KnownCredential>,
     /// When it last gave a sign of life.
     pub last_seen_at: Option<Timestamp>,
+    /// What else is known of how it is.
+    pub signs: Signs,
+}
+
+/// What a device says of itself, and what its messages say of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signs {
+    /// `online`, `offline` or `error`, by its status or last will; `None` of a device that sends none.
+    pub state: Option<String>,
+    /// Since when.
+    pub state_changed_at: Option<Timestamp>,
+    /// Its firmware.
+    pub firmware_version: Option<String>,
+    /// What it says about its state.
+    pub message: Option<String>,
+    /// Its flags, such as `scale_ok`.
+    pub health: Option<Value>,
+    /// Messages of its that were refused lately.
+    pub refusals: i64,
+    /// Why the last of them was.
+    pub refused_for: Option<String>,
+    /// Seconds between two of its readings, the median of the last few.
+    pub usual_seconds: Option<i64>,
+    /// By how many seconds the times of its last readings were ahead of their arrival at most.
+    pub ahead_seconds: Option<i64>,
 }
 
 /// A password as it may be shown.
@@ -55,15 +81,43 @@ pub struct KnownCredential {
 
 // The order is that of the bytes, so that the last row says where to go on, whatever the locale of the database is.
 const KNOWN: &str = "-- known_devices
-SELECT tenant_id, device_id, a.farm_id, a.barn_id, a.station_id, a.enabled, a.provision_state = 'pending', c.username, c.enabled,
-    c.created_at, c.rotated_at, c.password_hash_next IS NOT NULL, c.overlap_ends_at, c.mosquitto_hash IS NOT NULL, s.last_seen_at
-FROM device_allowlist AS a FULL JOIN device_credentials AS c USING (tenant_id, device_id)
-    LEFT JOIN device_last_seen AS s USING (tenant_id, device_id)
-WHERE ($1::text[] IS NULL OR tenant_id = ANY($1)) AND ($2::text IS NULL OR device_id = $2)
-    AND (tenant_id COLLATE \"C\", device_id COLLATE \"C\") > ($3::text, $4::text)
-ORDER BY tenant_id COLLATE \"C\", device_id COLLATE \"C\" LIMIT $5";
+SELECT k.tenant_id, k.device_id, k.farm_id, k.barn_id, k.station_id, k.is_allowed, k.is_pending, k.username, k.is_good,
+    k.created_at, k.rotated_at, k.has_two, k.overlap_ends_at, k.has_mosquitto_hash, k.last_seen_at, k.state, k.state_changed_at,
+    k.firmware_version, k.message, k.health_json, coalesce(x.refusals, 0), x.refused_for, u.usual_seconds, u.ahead_seconds
+FROM (
+    SELECT tenant_id, device_id, a.farm_id, a.barn_id, a.station_id, a.enabled AS is_allowed,
+        a.provision_state = 'pending' AS is_pending, c.username, c.enabled AS is_good, c.created_at, c.rotated_at,
+        c.password_hash_next IS NOT NULL AS has_two, c.overlap_ends_at, c.mosquitto_hash IS NOT NULL AS has_mosquitto_hash,
+        s.last_seen_at, s.state, s.state_changed_at, s.firmware_version, s.message, s.health_json
+    FROM device_allowlist AS a FULL JOIN device_credentials AS c USING (tenant_id, device_id)
+        LEFT JOIN device_last_seen AS s USING (tenant_id, device_id)
+    WHERE ($1::text[] IS NULL OR tenant_id = ANY($1)) AND ($2::text IS NULL OR device_id = $2)
+        AND (tenant_id COLLATE \"C\", device_id COLLATE \"C\") > ($3::text, $4::text)
+    ORDER BY tenant_id COLLATE \"C\", device_id COLLATE \"C\" LIMIT $5
+) AS k
+LEFT JOIN (
+    SELECT r.tenant_id, r.device_id, count(*) AS refusals, (array_agg(r.reason ORDER BY r.rejected_at DESC))[1] AS refused_for
+    FROM ingress_rejects AS r WHERE r.rejected_at >= $6 GROUP BY r.tenant_id, r.device_id
+) AS x ON x.tenant_id = k.tenant_id AND x.device_id = k.device_id
+LEFT JOIN LATERAL (
+    SELECT (percentile_disc(0.5) WITHIN GROUP (ORDER BY g.gap_seconds) FILTER (WHERE g.gap_seconds > 0))::bigint AS usual_seconds,
+        max(g.ahead_seconds)::bigint AS ahead_seconds
+    FROM (
+        SELECT extract(epoch FROM n.ingested_at - lag(n.ingested_at) OVER (ORDER BY n.ingested_at))::bigint AS gap_seconds,
+            extract(epoch FROM n.occurred_at - n.ingested_at) AS ahead_seconds
+        FROM (
+            SELECT t.ingested_at, t.occurred_at FROM telemetry_raw AS t
+            WHERE t.tenant_id = k.tenant_id AND t.device_id = k.device_id ORDER BY t.occurred_at DESC LIMIT $7
+        ) AS n
+    ) AS g
+) AS u ON true
+ORDER BY k.tenant_id COLLATE \"C\", k.device_id COLLATE \"C\"";
 
-/// Devices of these tenants (`None` means of all) behind a place in the order by tenant and device.
+/// Readings of a device by which it is told how often it sends: all of what it measures, several times over.
+const READINGS_LOOKED_AT: i64 = 50;
+
+/// Devices of these tenants (`None` means of all) behind a place in the order by tenant and device. Refusals count since
+/// `since`.
 ///
 /// # Errors
 /// When the database fails.
@@ -72,18 +126,30 @@ pub async fn list(
     tenants: Option<&[String]>,
     (tenant_id, device_id): (&str, &str),
     limit: i64,
+    since: Timestamp,
 ) -> Result<Vec<Known>, StoreError> {
     let nobody: Option<&str> = None;
-    let rows = conn.query(KNOWN, &[&tenants, &nobody, &tenant_id, &device_id, &limit]).await?;
+    let params: [&(dyn ToSql + Sync); 7] =
+        [&tenants, &nobody, &tenant_id, &device_id, &limit, &since, &READINGS_LOOKED_AT];
+    let rows = conn.query(KNOWN, &params).await?;
     Ok(rows.iter().map(known).collect())
 }
 
-/// One device.
+/// One device. Refusals count since `since`.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn find(conn: &Conn, tenant_id: &str, device_id: &str) -> Result<Option<Known>, StoreError> {
-    let row = conn.query_opt(KNOWN, &[&[tenant_id].as_slice(), &device_id, &"", &"", &1_i64]).await?;
+pub async fn find(
+    conn: &Conn,
+    tenant_id: &str,
+    device_id: &str,
+    since: Timestamp,
+) -> Result<Option<Known>, StoreError> {
+    let tenants = [tenant_id];
+    let tenants = tenants.as_slice();
+    let params: [&(dyn ToSql + Sync); 7] =
+        [&tenants, &device_id, &"", &"", &1_i64, &since, &READINGS_LOOKED_AT];
+    let row = conn.query_opt(KNOWN, &params).await?;
     Ok(row.as_ref().map(known))
 }
 
@@ -107,6 +173,17 @@ fn known(row: &Row) -> Known {
         is_pending: row.get::<_, Option<bool>>(6).unwrap_or_default(),
         credential,
         last_seen_at: row.get(14),
+        signs: Signs {
+            state: row.get(15),
+            state_changed_at: row.get(16),
+            firmware_version: row.get(17),
+            message: row.get(18),
+            health: row.get(19),
+            refusals: row.get(20),
+            refused_for: row.get(21),
+            usual_seconds: row.get(22),
+            ahead_seconds: row.get(23),
+        },
     }
 }
 

@@ -3,11 +3,12 @@
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::store::page::{Place, behind};
 use crate::store::{Conn, StoreError};
 use crate::wire::reject::Reject;
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] = &[RECORD, TRIM];
+pub const STATEMENTS: &[&str] = &[RECORD, LIST, TRIM];
 
 /// Bytes of a refused message's topic that are kept.
 const TOPIC_BYTES_MAX: usize = 512;
@@ -76,6 +77,86 @@ fn storable(topic: &str) -> String {
         end -= 1;
     }
     topic[..end].replace('\0', "\u{fffd}")
+}
+
+/// A refusal as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Row id.
+    pub id: Uuid,
+    /// The code of the reason.
+    pub reason: String,
+    /// Where it was published, or `http:` and the path.
+    pub topic: String,
+    /// The field at fault.
+    pub detail: Option<String>,
+    /// Tenant of the topic.
+    pub tenant_id: Option<String>,
+    /// Device of the topic.
+    pub device_id: Option<String>,
+    /// Event id, when the body was read that far.
+    pub event_id: Option<String>,
+    /// Size of the body, bytes.
+    pub size_bytes: i32,
+    /// Hex SHA-256 of the body; empty when the body was not read.
+    pub sha256: String,
+    /// When it arrived.
+    pub rejected_at: Timestamp,
+}
+
+row_of!(Recorded, recorded_columns as "r": id, reason, topic, detail, tenant_id, device_id, event_id, size_bytes, sha256,
+    rejected_at);
+
+impl Recorded {
+    /// Its place in the list.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { at: self.rejected_at, id: self.id }
+    }
+}
+
+/// Which refusals are listed.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted<'a> {
+    /// Of these tenants; `None` means every refusal, also those whose topic names no tenant.
+    pub tenants: Option<&'a [String]>,
+    /// Of this device.
+    pub device_id: Option<&'a str>,
+    /// For this reason.
+    pub reason: Option<&'a str>,
+    /// Of then or later.
+    pub from: Option<Timestamp>,
+    /// Of before.
+    pub to: Option<Timestamp>,
+}
+
+// The table has so few rows that one index by time serves whatever they are narrowed to.
+const LIST: &str = concat!(
+    "-- rejects\nSELECT ",
+    recorded_columns!(),
+    " FROM ingress_rejects AS r
+WHERE ($1::text[] IS NULL OR r.tenant_id = ANY ($1)) AND ($2::text IS NULL OR r.device_id = $2)
+    AND ($3::text IS NULL OR r.reason = $3)
+    AND r.rejected_at >= coalesce($4::timestamptz, '-infinity') AND r.rejected_at < coalesce($5::timestamptz, 'infinity') AND ",
+    behind!("r.rejected_at, r.id", "$6", "$7"),
+    "
+ORDER BY r.rejected_at DESC, r.id DESC LIMIT $8"
+);
+
+/// Refusals behind a place, newest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(
+    conn: &Conn,
+    wanted: &Wanted<'_>,
+    after: Option<Place>,
+    limit: i64,
+) -> Result<Vec<Recorded>, StoreError> {
+    let Wanted { tenants, device_id, reason, from, to } = wanted;
+    let (at, id) = Place::params(after);
+    let rows = conn.query(LIST, &[tenants, device_id, reason, from, to, &at, &id, &limit]).await?;
+    Ok(rows.iter().map(Recorded::from).collect())
 }
 
 /// Refusals that one statement deletes at most.

@@ -48,6 +48,12 @@ macro_rules! reasons {
                 match self { $(Self::$name => $code),* }
             }
 
+            /// The reason of a code.
+            #[must_use]
+            pub fn parse(code: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.code() == code)
+            }
+
             /// The sentence a person reads.
             #[must_use]
             pub fn text(self) -> &'static str {

@@ -1,6 +1,7 @@
 //! Lists and how they go on: no row twice, none left out, whatever comes in between two pages; and weighings as they are
 //! listed.
 
+mod devices;
 mod marks;
 mod sessions;
 

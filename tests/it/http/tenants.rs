@@ -76,6 +76,8 @@ async fn furnish(face: &Face) {
              VALUES ('{id}', {place}, '{session_id}', 's3cr3t-bucket', '{object_key}', 'image/jpeg', now(), now());
          INSERT INTO audit_log (id, happened_at, actor, origin, action, tenant_id, target, detail_json)
              VALUES ('{id}', now(), 's3cr3t-actor', 's3cr3t-origin', 'device.add', 't-001', 's3cr3t-device', '{{}}');
+         INSERT INTO ingress_rejects (id, reason, topic, tenant_id, device_id, size_bytes, sha256, rejected_at)
+             VALUES ('{id}', 'TS_INVALID', 's3cr3t-topic', 't-001', 's3cr3t-device', 1, 's3cr3t-hash', now());
          INSERT INTO device_credentials (username, tenant_id, device_id, password_hash, created_at, updated_at)
              VALUES ('s3cr3t-user', 't-001', 's3cr3t-device', 's3cr3t-hash', now(), now());
          INSERT INTO media_uploads (media_id, tenant_id, farm_id, barn_id, device_id, bucket, object_key, content_type, status, expires_at, created_at)
@@ -97,6 +99,7 @@ async fn furnish(face: &Face) {
     );
     face.db.execute(&sql).await;
     face.db.allow_device(OWNER, "s3cr3t-device", "s3cr3t-farm", "s3cr3t-barn").await;
+    face.db.allow_station(OWNER, "s3cr3t-device", "s3cr3t-farm", "s3cr3t-barn").await;
     face.db.allow_device(STRANGER, "d-2", "f-2", "b-2").await;
     face.db.allow_station(STRANGER, "st-2", "f-2", "b-2").await;
 }
@@ -242,7 +245,7 @@ impl Operation<'_> {
         match name {
             "id" | "session_id" | "sessionId" if self.path.contains("/sessions/") => names.session_id,
             "id" | "media_id" | "job_id" | "record_id" => names.id,
-            "device_id" => names.device_id,
+            "device_id" | "station_id" => names.device_id,
             "alert" => "FarmiqDown",
             "name" if self.path.contains("/ways/") => "siren",
             _ => panic!("{}: this test does not know {name}", self.path),
@@ -263,8 +266,8 @@ fn query_value(name: &str, way: Way, names: &Names) -> Option<String> {
         "dry_run" => Some("true".to_owned()),
         "confirm_clock" | "confirm_orphans" | "adopt_store" => None,
         // These narrow a list further.
-        "bucket" | "tz" | "date" | "farm_id" | "metric_type" | "batch_id" | "flag" | "reviewed"
-        | "max_confidence" | "from" | "to" | "device_id" | "after" | "before" | "event_type"
+        "bucket" | "width" | "reason" | "tz" | "date" | "farm_id" | "metric_type" | "batch_id" | "flag"
+        | "reviewed" | "max_confidence" | "from" | "to" | "device_id" | "after" | "before" | "event_type"
         | "start_time" | "end_time" | "window" | "limit" | "barn_id" | "present" | "target_weight_g" => None,
         _ => panic!("this test does not know the parameter {name}"),
     }

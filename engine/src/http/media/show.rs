@@ -11,7 +11,8 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE,
+    RANGE,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -41,6 +42,19 @@ pub(in crate::http) struct TenantQuery {
     /// Tenant; as an alternative to `x-tenant-id`.
     tenant_id: Option<String>,
 }
+
+/// How wide the image is wanted.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documents the parameter that is read by hand")]
+pub(in crate::http) struct WidthQuery {
+    /// A small copy as JPEG, standing upright: 160, 320, 640 or 1280 pixels wide, and never wider than the image.
+    #[param(example = 320)]
+    width: Option<u32>,
+}
+
+/// The widths of small copies, as callers write them.
+const WIDTHS: [(&str, u32); 4] = [("160", 160), ("320", 320), ("640", 640), ("1280", 1280)];
 
 /// Which image is meant.
 #[derive(Debug, IntoParams)]
@@ -141,13 +155,14 @@ pub(in crate::http) async fn media_stats(
     }))
 }
 
-/// Shows an image.
+/// Shows an image, or a small copy of it.
 #[utoipa::path(get, path = "/api/v1/media/objects/{media_id}", tag = "media",
-    params(("media_id" = String, Path, description = "Id of the image"), TenantQuery),
+    params(("media_id" = String, Path, description = "Id of the image"), WidthQuery, TenantQuery),
     responses((status = 200, description = "The image; 304 without a body where `if-none-match` names it", body = Vec<u8>, content_type = "image/*"),
         (status = 206, description = "The part of it that `range` asks for", body = Vec<u8>, content_type = "image/*"),
         (status = 404, description = "OBJECT_NOT_FOUND"),
-        (status = 503, description = "STORAGE_UNAVAILABLE")))]
+        (status = 409, description = "IMAGE_UNDECODABLE: there is no small copy of it"),
+        (status = 503, description = "STORAGE_UNAVAILABLE; NOT_READY: too many small copies are waited for")))]
 pub(in crate::http) async fn show_media(
     State(state): State<Arc<AppState>>,
     call: Call,
@@ -155,8 +170,14 @@ pub(in crate::http) async fn show_media(
     mut params: Params,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    let object = object(&state, &call, &media_id, &mut params).await?;
-    bytes(&state, object, &headers).await
+    let width = params.one_of("width", &WIDTHS);
+    let named = params.id("tenant_id");
+    params.finish()?;
+    let object = object(&state, &call, &media_id, named.as_deref()).await?;
+    match width {
+        Some(width) => small_copy(&state, object, width, &headers).await,
+        None => bytes(&state, object, &headers).await,
+    }
 }
 
 /// Shows an image by its key.
@@ -194,7 +215,9 @@ pub(in crate::http) async fn media_meta(
     Path(media_id): Path<String>,
     mut params: Params,
 ) -> Result<Json<MediaMeta>, Error> {
-    let object = object(&state, &call, &media_id, &mut params).await?;
+    let named = params.id("tenant_id");
+    params.finish()?;
+    let object = object(&state, &call, &media_id, named.as_deref()).await?;
     Ok(Json(MediaMeta { media: object.into() }))
 }
 
@@ -208,9 +231,9 @@ async fn object(
     state: &AppState,
     call: &Call,
     media_id: &str,
-    params: &mut Params,
+    named: Option<&str>,
 ) -> Result<MediaObject, Error> {
-    let tenant_id = tenant(call, params)?;
+    let tenant_id = call.read_tenant(named)?;
     let media_id = Uuid::try_parse(media_id).map_err(|_| absent())?;
     let found = state
         .reads
@@ -221,6 +244,28 @@ async fn object(
 
 fn absent() -> Error {
     Error::new(Code::ObjectNotFound, "there is no such image")
+}
+
+/// A small copy of an image, which a browser may keep for a day: nothing here is ever changed.
+async fn small_copy(
+    state: &AppState,
+    object: MediaObject,
+    width: u32,
+    headers: &HeaderMap,
+) -> Result<Response, Error> {
+    let etag =
+        object.etag.as_ref().and_then(|etag| HeaderValue::try_from(format!("\"{etag}-{width}\"")).ok());
+    if let Some(etag) = etag.as_ref().filter(|etag| names(headers.get(IF_NONE_MATCH), etag)) {
+        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag.clone())]).into_response());
+    }
+    let place = ObjectRef { object_key: object.object_key, path: object.path };
+    let copy = state.media.thumbnails.show(state.media.completer.media.as_ref(), &place, width).await?;
+    let kept = [(CONTENT_TYPE, "image/jpeg"), (CACHE_CONTROL, "private, max-age=86400")];
+    let mut response = (kept, copy).into_response();
+    if let Some(etag) = etag {
+        response.headers_mut().insert(ETAG, etag);
+    }
+    Ok(response)
 }
 
 async fn bytes(state: &AppState, object: MediaObject, headers: &HeaderMap) -> Result<Response, Error> {
