@@ -2,12 +2,13 @@
 
 use chrono::NaiveDate;
 use serde_json::Value;
+use tokio_postgres::Row;
 
 use crate::clock::Timestamp;
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] = &[BARNS, NAMED, MINUTES, PUT_DAY, DAYS];
+pub const STATEMENTS: &[&str] = &[BARNS, NAMED, LATE, MINUTES, PUT_DAY, DAYS];
 
 /// Barns that are seen to.
 const BARNS_MAX: i64 = 1000;
@@ -67,6 +68,42 @@ pub async fn named(
 ) -> Result<Vec<Barn>, StoreError> {
     let rows = conn.query(NAMED, &[&tenant_id, &barn_id, &farm_id]).await?;
     Ok(rows.iter().map(Barn::from).collect())
+}
+
+/// An hour of a barn of which something came in late.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LateHour {
+    /// The barn.
+    pub barn: Barn,
+    /// When the hour begins.
+    pub hour: Timestamp,
+}
+
+/// Hours of one look.
+const LATE_HOURS_MAX: i64 = 2000;
+
+// The block range index over (ingested_at, occurred_at) serves it.
+const LATE: &str = "-- house_late
+SELECT DISTINCT tenant_id, farm_id, barn_id, date_trunc('hour', occurred_at) FROM telemetry_raw
+WHERE ingested_at >= $1 AND ingested_at < $2 AND occurred_at >= $3 AND occurred_at < $4 AND metric_type = ANY ($5)
+    AND farm_id IS NOT NULL AND barn_id IS NOT NULL LIMIT $6";
+
+/// Hours within a time of which readings of these metrics came in within another.
+///
+/// # Errors
+/// When the database fails.
+pub async fn late(
+    conn: &Conn,
+    (came_from, came_until): (Timestamp, Timestamp),
+    (from, to): (Timestamp, Timestamp),
+    metrics: &[&str],
+) -> Result<Vec<LateHour>, StoreError> {
+    let rows = conn.query(LATE, &[&came_from, &came_until, &from, &to, &metrics, &LATE_HOURS_MAX]).await?;
+    let late = |row: &Row| LateHour {
+        barn: Barn { tenant_id: row.get(0), farm_id: row.get(1), barn_id: row.get(2) },
+        hour: row.get(3),
+    };
+    Ok(rows.iter().map(late).collect())
 }
 
 /// A minute of one metric over the probes of a barn.

@@ -171,6 +171,18 @@ async fn planted_faults_are_found_and_the_house_mean_is_of_sound_probes() {
     let all: f64 = face.db.client.query_one(all, &[]).await.expect("a mean").get(0);
     assert!((all - truth).abs() > 2.0 * TOLERANCE_C, "{all}");
 
+    // The day of a flock takes its air from the same probes.
+    let flock = json!({"tenant_id": "t-001", "farm_id": "f-001", "barn_id": "b-001", "batch_id": "1", "genetic_line_code": "ROSS308",
+        "placed_on": local, "birds": 1000});
+    let (status, flock) = face.post("/api/v1/flocks", &[ONE], &flock).await;
+    assert_eq!(status, StatusCode::CREATED, "{flock}");
+    let mut keeper = face.keeper.clone();
+    while keeper.run().await.expect("the database answers") < Duration::from_secs(1) {}
+    let days = format!("/api/v1/flocks/{}/days", flock["id"].as_str().expect("an id"));
+    let (_, days) = face.get(&days, &[ONE]).await;
+    let air = days["days"][0]["temperature_c"].as_f64().expect("a temperature");
+    assert!((air - truth).abs() < TOLERANCE_C, "{air} is not {truth}");
+
     // A chart shows every value, and what was wrong.
     let uri = format!(
         "/api/v1/telemetry/aggregates?device_id=p-3&device_id=p-4&metric_type=temperature&bucket=1d&tz={ZONE}&start_time={}&end_time={}",

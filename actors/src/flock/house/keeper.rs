@@ -1,13 +1,13 @@
 //! Keeps the days of the houses: today and yesterday of each barn are reckoned anew again and again, since nobody tells of the
-//! air, and what is missing of the last weeks a few days at a time.
+//! air, what is missing of the last weeks a few days at a time, and an older day when something came in late for it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use chrono::{Days, NaiveDate};
 use schema::clock::{Clock, Timestamp};
 use schema::store::flock::barn;
-use schema::store::house::{self as rows, Barn, Day};
+use schema::store::house::{self as rows, Barn, Day, LateHour};
 use schema::store::{Conn, Store, StoreError};
 
 use super::{HouseDay, METRICS, as_left_out, left_out, summarize};
@@ -24,6 +24,18 @@ const TODAY_MINUTES: i64 = 5;
 const YESTERDAY_MINUTES: i64 = 30;
 /// Days that are made when they are missing.
 const PAST_DAYS: u64 = 60;
+/// What comes in for an older time than this is late.
+const LATE_HOURS: i64 = 24;
+/// Days that are reckoned again at most when something comes in late for them.
+const LATE_DAYS: i64 = 400;
+/// So long after it came in at least its minutes are closed.
+const CLOSED_AFTER: chrono::Duration = chrono::Duration::seconds(150);
+/// How far back it is looked for what came in, beside the last look: no statement may run for longer.
+const COMMIT_LAG: chrono::Duration = chrono::Duration::seconds(45);
+/// How far back the first look goes.
+const FIRST_LOOK: chrono::Duration = chrono::Duration::minutes(10);
+/// Late hours that are remembered.
+const LATE_MAX: usize = 10_000;
 /// Days that are reckoned in one round.
 const DAYS_PER_ROUND: usize = 20;
 
@@ -32,17 +44,53 @@ const DAYS_PER_ROUND: usize = 20;
 pub struct HouseKeeper {
     store: Store,
     clock: Clock,
+    looked_until: Option<Timestamp>,
+    /// What came in late, with when that was seen.
+    late: Vec<(LateHour, Timestamp)>,
 }
 
 impl HouseKeeper {
     /// One that has seen to nothing yet.
     #[must_use]
     pub fn new(store: Store, clock: Clock) -> Self {
-        Self { store, clock }
+        Self { store, clock, looked_until: None, late: Vec::new() }
+    }
+
+    /// Looks for what came in late since the last look.
+    async fn look_for_late(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let from = self.looked_until.unwrap_or(now - FIRST_LOOK).min(now) - COMMIT_LAG;
+        let span = (now - chrono::Duration::days(LATE_DAYS), now - chrono::Duration::hours(LATE_HOURS));
+        let read = async |conn: &mut Conn| rows::late(conn, (from, now), span, &METRICS).await;
+        for hour in self.store.reads().run("house_late", read).await? {
+            let known = self.late.iter().position(|(known, _)| *known == hour);
+            match known {
+                Some(place) => self.late[place].1 = now,
+                None if self.late.len() < LATE_MAX => self.late.push((hour, now)),
+                None => {}
+            }
+        }
+        self.looked_until = Some(now);
+        Ok(())
+    }
+
+    /// Days of a barn, so many at most, for which something came in late whose minutes are closed.
+    fn take_late(&mut self, place: &Barn, zone: Zone, room: usize, now: Timestamp) -> BTreeSet<NaiveDate> {
+        let mut days = BTreeSet::new();
+        self.late.retain(|(late, seen_at)| {
+            let day = zone.day(late.hour);
+            let is_due = late.barn == *place
+                && now.signed_duration_since(*seen_at) >= CLOSED_AFTER
+                && (days.len() < room || days.contains(&day));
+            if is_due {
+                days.insert(day);
+            }
+            !is_due
+        });
+        days
     }
 
     /// Reckons what is due of a barn, up to so many days; says how many there were.
-    async fn see_to(&self, place: &Barn, room: usize, now: Timestamp) -> Result<usize, StoreError> {
+    async fn see_to(&mut self, place: &Barn, room: usize, now: Timestamp) -> Result<usize, StoreError> {
         let read = async |conn: &mut Conn| {
             let known = barn(conn, [&place.tenant_id, &place.farm_id, &place.barn_id]).await?;
             let zone = known.and_then(|barn| Zone::parse(&barn.time_zone)).unwrap_or(Zone::UTC);
@@ -51,11 +99,14 @@ impl HouseKeeper {
             Ok((zone, rows::days(conn, place, (first, today)).await?, first, today))
         };
         let (zone, days, first, today) = self.store.reads().run("house_days", read).await?;
-        let due = due(&days, zone, (first, today), now);
-        for day in due.iter().take(room) {
+        let mut due = due(&days, zone, (first, today), now);
+        due.truncate(room);
+        let late = self.take_late(place, zone, room - due.len(), now);
+        due.extend(late);
+        for day in &due {
             self.reckon(place, zone, *day, now).await?;
         }
-        Ok(due.len().min(room))
+        Ok(due.len())
     }
 
     async fn reckon(
@@ -108,6 +159,7 @@ impl Chore for HouseKeeper {
 
     async fn run(&mut self) -> Result<Duration, StoreError> {
         let now = self.clock.now();
+        self.look_for_late(now).await?;
         let barns = self.store.reads().run("house_barns", async |conn| rows::barns(conn).await).await?;
         let mut room = DAYS_PER_ROUND;
         for barn in &barns {
@@ -131,6 +183,38 @@ mod tests {
     fn row(day: &str, zone: &str, rebuilt_at: &str) -> Day {
         let rebuilt_at = schema::wire::time::parse(rebuilt_at).unwrap();
         Day { day: date(day), time_zone: zone.to_owned(), summary: serde_json::Value::Null, rebuilt_at }
+    }
+
+    #[test]
+    fn what_comes_in_late_has_its_day_reckoned_once_when_its_minutes_are_closed() {
+        let store = Store::new(&schema::store::StoreSettings::new("host=nowhere", "test")).unwrap();
+        let mut keeper = HouseKeeper::new(store, Clock::system());
+        let barn = |name: &str| Barn {
+            tenant_id: "t".to_owned(),
+            farm_id: "f".to_owned(),
+            barn_id: name.to_owned(),
+        };
+        let time = |text: &str| schema::wire::time::parse(text).unwrap();
+        let seen_at = time("2026-02-12T09:00:00Z");
+        for (name, hour) in
+            [("a", "2026-02-03T16:00:00Z"), ("a", "2026-02-03T17:00:00Z"), ("b", "2026-02-01T00:00:00Z")]
+        {
+            keeper.late.push((LateHour { barn: barn(name), hour: time(hour) }, seen_at));
+        }
+        let zone = Zone::parse("Asia/Bangkok").unwrap();
+        let mut take = |room, after_seconds| {
+            let now = seen_at + chrono::Duration::seconds(after_seconds);
+            keeper
+                .take_late(&barn("a"), zone, room, now)
+                .into_iter()
+                .map(|day| day.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert!(take(9, 149).is_empty(), "its minutes may be open");
+        assert_eq!(take(1, 150), ["2026-02-03"]);
+        assert_eq!(take(9, 150), ["2026-02-04"], "of the other side of midnight there");
+        assert!(take(9, 150).is_empty());
+        assert_eq!(keeper.late.len(), 1, "that of another barn waits");
     }
 
     #[test]
