@@ -82,6 +82,7 @@ const DOCTOR_EXAMPLES: &str = "\
 Examples:
   farmiq-edge doctor --config edge.toml    before the first start, or when something is odd
   farmiq-edge doctor --up                  the same for a box with everything embedded
+  farmiq-edge doctor --json                the same for a program, one object a line
 
 Without --up it judges what `run` runs with; on a machine that has the data of an `up`
 and no configuration of a `run`, it judges the `up`. The first line says which. It tries
@@ -177,7 +178,7 @@ pub enum Command {
     },
     /// Look for what is wrong on this machine, and say what to do about it.
     #[command(after_help = DOCTOR_EXAMPLES)]
-    Doctor(Judged),
+    Doctor(DoctorWish),
     /// Ask the engine that runs here whether it lives, or can do its work.
     #[command(after_help = HEALTH_EXAMPLES)]
     Health(Health),
@@ -227,6 +228,17 @@ impl Command {
     pub fn is_long_running(&self) -> bool {
         matches!(self, Self::Up(_) | Self::Run | Self::Worker(_))
     }
+}
+
+/// What to judge, and for whom.
+#[derive(Debug, Args)]
+pub struct DoctorWish {
+    /// Whose configuration is judged.
+    #[command(flatten)]
+    pub judged: Judged,
+    /// Say it for a program: one object a line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What a worker does for the engine.
@@ -397,7 +409,7 @@ impl Cli {
     pub fn settle(&mut self, environment: &Environment) {
         let file = self.config.as_deref();
         if let Command::CheckConfig { judged, .. }
-        | Command::Doctor(judged)
+        | Command::Doctor(DoctorWish { judged, .. })
         | Command::Update(upkeep::Update { judged, .. })
         | Command::Support(upkeep::Support { judged, .. }) = &mut self.command
         {
@@ -434,7 +446,7 @@ impl Cli {
                 inputs.flags = address.map(flag).into_iter().collect();
             }
             Command::CheckConfig { judged, .. }
-            | Command::Doctor(judged)
+            | Command::Doctor(DoctorWish { judged, .. })
             | Command::Update(upkeep::Update { judged, .. })
             | Command::Support(upkeep::Support { judged, .. }) => {
                 inputs.flags = judged.flags();
@@ -568,8 +580,8 @@ mod tests {
         let judged = |arguments: &[&str], environment: &[(&str, &str)]| {
             let mut cli = Cli::parse_from([&["farmiq-edge", "doctor"], arguments].concat());
             cli.settle(&environment.iter().copied().collect());
-            let Command::Doctor(judged) = cli.command else { panic!("{cli:?}") };
-            judged.command()
+            let Command::Doctor(wish) = cli.command else { panic!("{cli:?}") };
+            wish.judged.command()
         };
         assert_eq!(judged(&["--up"], &[("DATABASE_URL", "host=db")]), doctor::Command::Up);
         assert_eq!(judged(&["--data-dir", "/barn"], &[]), doctor::Command::Up);

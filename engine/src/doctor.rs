@@ -14,10 +14,12 @@ use schema::clock::Clock;
 use schema::store::health::{self, Problem};
 use schema::store::migration::{self, Standing};
 use schema::store::{Store, StoreError, StoreSettings, partition};
+use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::cluster::Cluster;
 use crate::config::{Config, Database, Environment, InferenceQueue, Loaded, MediaBackend, MqttMode};
+pub use crate::finding::{Finding, Verdict};
 use crate::health::Question;
 use crate::{first_keys, http, tree};
 
@@ -29,47 +31,6 @@ mod ways;
 /// Longest wait for one answer.
 const ANSWER: Duration = Duration::from_secs(5);
 const GIB: u64 = 1024 * 1024 * 1024;
-
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// As it should be.
-    Ok,
-    /// Works, but someone should look at it.
-    Warn,
-    /// Does not work.
-    Fail,
-}
-
-/// One line of the report.
-#[derive(Debug, Clone)]
-pub struct Finding {
-    verdict: Verdict,
-    subject: &'static str,
-    text: String,
-    /// What to do; empty when there is nothing to do.
-    advice: String,
-}
-
-impl Finding {
-    fn new(
-        verdict: Verdict,
-        subject: &'static str,
-        text: impl Into<String>,
-        advice: impl Into<String>,
-    ) -> Self {
-        Self { verdict, subject, text: text.into(), advice: advice.into() }
-    }
-
-    fn ok(subject: &'static str, text: impl Into<String>) -> Self {
-        Self::new(Verdict::Ok, subject, text, "")
-    }
-
-    /// Whether the engine cannot do its work because of it.
-    pub fn is_failure(&self) -> bool {
-        self.verdict == Verdict::Fail
-    }
-}
 
 /// What is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +98,16 @@ pub fn report(findings: &[Finding]) -> String {
         }
     }
     report
+}
+
+/// The findings for a program, one object a line.
+pub fn lines(findings: &[Finding]) -> String {
+    let line = |Finding { verdict, subject, text, advice }: &Finding| {
+        let advice = Some(advice).filter(|advice| !advice.is_empty());
+        let verdict = verdict.as_str();
+        format!("{}\n", json!({"verdict": verdict, "subject": subject, "text": text, "advice": advice}))
+    };
+    findings.iter().map(line).collect()
 }
 
 /// What encrypts the listeners.
@@ -454,6 +425,10 @@ mod tests {
         let report = report(&findings);
         assert!(report.contains("ok    images") && report.contains("ok    clock"), "{report}");
         assert!(report.contains("warn  rabbitmq"), "{report}");
+        let lines = lines(&findings);
+        let line = lines.lines().find(|line| line.contains("rabbitmq")).unwrap_or_default();
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&line["verdict"], lines.lines().count()), (&json!("warn"), findings.len()), "{line}");
         assert!(!report.contains("hush"));
     }
 }

@@ -1,5 +1,6 @@
 //! The HTTP face of the engine: one port for devices, operators, health and metrics.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use actors::alarm::feed::AlarmFeed;
@@ -273,6 +274,8 @@ struct Settings {
     is_inference_enabled: bool,
     /// Whether this port speaks TLS.
     is_encrypted: bool,
+    /// Where the engine keeps what it measures of itself.
+    data_dir: PathBuf,
 }
 
 impl Settings {
@@ -290,6 +293,7 @@ impl Settings {
             is_weighvision_device_required: config.ingress.weighvision_require_device,
             is_inference_enabled: config.inference.enabled,
             is_encrypted: http.tls_cert.is_some(),
+            data_dir: edge.data_dir.clone(),
         }
     }
 }
@@ -336,6 +340,7 @@ fn table() -> Vec<Route> {
         row(Box, "/api/v1/inference/models", routes!(inference::show_model)),
         row(Box, "/metrics", routes!(ops::prometheus)),
         row(Box, "/api/v1/ops/edge/status", routes!(ops::status::edge_status)),
+        row(Box, "/api/v1/ops/doctor", routes!(ops::doctor::examine)),
         row(Box, "/api/v1/ingress/stats", routes!(ingress::ingress_stats)),
         row(Box, "/api/v1/ingress/rejects", routes!(reject::list_rejects)),
         row(Box, "/api/v1/sync/state", routes!(sync::show_state)),

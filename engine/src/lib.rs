@@ -13,6 +13,7 @@ mod days;
 pub mod descriptors;
 pub mod device;
 pub mod doctor;
+mod finding;
 pub mod first_keys;
 pub mod flock;
 pub mod greeting;

@@ -174,9 +174,9 @@ async fn execute(
             tracing::info!("the tables are up to date");
             Ok(ExitCode::SUCCESS)
         }
-        Command::Doctor(judged) => {
-            let findings = doctor::examine(&loaded, judged.command()).await;
-            say(&doctor::report(&findings));
+        Command::Doctor(wish) => {
+            let findings = doctor::examine(&loaded, wish.judged.command()).await;
+            say(&if wish.json { doctor::lines(&findings) } else { doctor::report(&findings) });
             Ok(if findings.iter().any(doctor::Finding::is_failure) {
                 ExitCode::FAILURE
             } else {

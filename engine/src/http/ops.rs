@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use super::AppState;
 use super::error::{Code, Error};
 
+pub(super) mod doctor;
 pub(super) mod status;
 
 /// The text format of Prometheus.

@@ -137,3 +137,40 @@ async fn a_full_volume_and_a_long_queue_are_no_failures_but_a_warning() {
     assert_eq!(media["details"]["has_room"], false);
     face.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_engine_says_what_is_wrong_with_itself_and_what_to_do() {
+    let face = Face::of(config()).await;
+    let ask = async || {
+        let (status, body) = face.get("/api/v1/ops/doctor", &[("x-api-key", "one")]).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        let findings = body["findings"].as_array().expect("a list").clone();
+        let of = |subject: &str| {
+            let found = findings.iter().find(|finding| finding["subject"] == subject);
+            found
+                .map(|finding| finding["verdict"].as_str().unwrap_or_default().to_owned())
+                .unwrap_or_default()
+        };
+        let subjects = ["database", "tables", "mqtt", "cloud", "outbox", "model", "retention"];
+        (subjects.map(of), body)
+    };
+    let (verdicts, body) = ask().await;
+    // This face stands alone: it has a database, and no way in for MQTT.
+    assert_eq!(verdicts, ["ok", "ok", "fail", "ok", "ok", "warn", "ok"], "{body}");
+    assert_eq!(body["verdict"], "fail");
+    let mut findings = body["findings"].as_array().expect("a list").iter();
+    assert!(findings.all(|finding| finding["verdict"] == "ok" || finding["advice"].is_string()), "{body}");
+    face.db
+        .execute(
+            "INSERT INTO sync_state (tenant_id, last_error_at, last_error_message, consecutive_failures, updated_at)
+                 VALUES ('t-001', now(), 'connection refused', 3, now()), ('t-002', now(), 's3cr3t', 9, now());
+             INSERT INTO sync_outbox (id, tenant_id, event_type, payload_json, status, failed_at)
+                 VALUES (gen_random_uuid(), 't-001', 'x', '{}', 'failed', now())",
+        )
+        .await;
+    let (verdicts, body) = ask().await;
+    assert_eq!(verdicts, ["ok", "ok", "fail", "warn", "warn", "warn", "ok"], "{body}");
+    assert!(!body.to_string().contains("s3cr3t"), "{body}");
+    assert_eq!(face.get("/api/v1/ops/doctor", &[]).await.0, StatusCode::UNAUTHORIZED);
+    face.end().await;
+}
