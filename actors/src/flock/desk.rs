@@ -185,7 +185,20 @@ impl FlockDesk {
     /// # Errors
     /// When the database fails.
     pub async fn barns(&self, tenant_id: Option<&str>, limit: i64) -> Result<Vec<Barn>, StoreError> {
-        self.reads.run("barns", async |conn| rows::barns(conn, tenant_id, limit).await).await
+        self.barns_behind(tenant_id, [""; 3], limit).await
+    }
+
+    /// The same behind the barn of these names: tenant, farm and barn.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn barns_behind(
+        &self,
+        tenant_id: Option<&str>,
+        after: [&str; 3],
+        limit: i64,
+    ) -> Result<Vec<Barn>, StoreError> {
+        self.reads.run("barns", async |conn| rows::barns(conn, tenant_id, after, limit).await).await
     }
 
     /// The breeders' standards and those of a tenant, or of all.
@@ -292,7 +305,24 @@ impl FlockDesk {
         is_present_only: bool,
         limit: i64,
     ) -> Result<Vec<Flock>, StoreError> {
-        let read = async |conn: &mut Conn| rows::list(conn, tenant_id, barn_id, is_present_only, limit).await;
+        self.flocks_behind(tenant_id, barn_id, is_present_only, None, limit).await
+    }
+
+    /// The same behind the flock of this day of placement and id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn flocks_behind(
+        &self,
+        tenant_id: Option<&str>,
+        barn_id: Option<&str>,
+        is_present_only: bool,
+        after: Option<(NaiveDate, Uuid)>,
+        limit: i64,
+    ) -> Result<Vec<Flock>, StoreError> {
+        let read = async |conn: &mut Conn| {
+            rows::list_behind(conn, tenant_id, barn_id, is_present_only, after, limit).await
+        };
         self.reads.run("flocks", read).await
     }
 

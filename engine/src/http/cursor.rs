@@ -6,7 +6,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::Datelike;
+use chrono::{Datelike, NaiveDate};
 use schema::clock::Timestamp;
 use schema::id::Uuid;
 use schema::store::page::{Page, Place};
@@ -98,6 +98,8 @@ place_keys! {
     SessionKey = "sessions";
     /// The list of results of inference.
     ResultKey = "results";
+    /// The list of what was given up.
+    DeadKey = "dlq";
     /// The list of refusals.
     RejectKey = "rejects";
 }
@@ -136,6 +138,22 @@ id_keys! {
     AuditKey = "audit";
     /// The list of records of a flock.
     RecordKey = "records";
+}
+
+/// The key of the list of flocks: day of placement and flock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FlockKey(pub NaiveDate, pub Uuid);
+
+impl Key for FlockKey {
+    const LIST: &'static str = "flocks";
+}
+
+/// The key of the list of barns: tenant, farm and barn.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BarnKey(pub String, pub String, pub String);
+
+impl Key for BarnKey {
+    const LIST: &'static str = "barns";
 }
 
 /// The key of the list of devices: tenant and device.

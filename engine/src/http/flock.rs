@@ -20,7 +20,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::AppState;
 use super::auth::Call;
 use super::body::JsonBody;
-use super::cursor::{self, RecordKey};
+use super::cursor::{self, BarnKey, FlockKey, RecordKey};
 use super::error::{Code, Error};
 use super::fields::Fields;
 use super::query::Params;
@@ -55,6 +55,17 @@ impl From<Barn> for BarnBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BarnList {
     barns: Vec<BarnBody>,
+    /// What to give as `after` for those that follow; null at the end.
+    next: Option<String>,
+}
+
+/// Where a list goes on.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documents the query that is read by hand")]
+pub(super) struct AfterQuery {
+    /// Only what stands behind: `next` of the list before.
+    after: Option<String>,
 }
 
 /// Whose rows, and how many.
@@ -70,7 +81,7 @@ pub(super) struct BookQuery {
 }
 
 /// Lists what is known of barns.
-#[utoipa::path(get, path = "/api/v1/barns", tag = "flocks", params(BookQuery),
+#[utoipa::path(get, path = "/api/v1/barns", tag = "flocks", params(BookQuery, AfterQuery),
     responses((status = 200, description = "Barns", body = BarnList)))]
 pub(super) async fn list_barns(
     State(state): State<Arc<AppState>>,
@@ -78,10 +89,14 @@ pub(super) async fn list_barns(
     mut params: Params,
 ) -> Result<Json<BarnList>, Error> {
     let (tenant_id, limit) = (params.id("tenant_id"), params.limit());
+    let BarnKey(after_tenant, after_farm, after_barn) = params.after().unwrap_or_default();
     params.finish()?;
     let tenant_id = call.read_tenant(tenant_id.as_deref())?;
-    let barns = state.book.barns(tenant_id.as_deref(), limit).await?;
-    Ok(Json(BarnList { barns: barns.into_iter().map(BarnBody::from).collect() }))
+    let after = [&*after_tenant, &*after_farm, &*after_barn];
+    let barns = state.book.barns_behind(tenant_id.as_deref(), after, limit).await?;
+    let key = |last: &Barn| BarnKey(last.tenant_id.clone(), last.farm_id.clone(), last.barn_id.clone());
+    let next = cursor::behind(&barns, limit, key);
+    Ok(Json(BarnList { barns: barns.into_iter().map(BarnBody::from).collect(), next }))
 }
 
 /// What is to be known of a barn.
@@ -191,6 +206,8 @@ impl From<Flock> for FlockBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct FlockList {
     flocks: Vec<FlockBody>,
+    /// What to give as `after` for those that follow; null at the end.
+    next: Option<String>,
 }
 
 /// Which flocks.
@@ -205,7 +222,7 @@ pub(super) struct FlockQuery {
 }
 
 /// Lists flocks, the newest first.
-#[utoipa::path(get, path = "/api/v1/flocks", tag = "flocks", params(BookQuery, FlockQuery),
+#[utoipa::path(get, path = "/api/v1/flocks", tag = "flocks", params(BookQuery, FlockQuery, AfterQuery),
     responses((status = 200, description = "Flocks", body = FlockList)))]
 pub(super) async fn list_flocks(
     State(state): State<Arc<AppState>>,
@@ -214,10 +231,13 @@ pub(super) async fn list_flocks(
 ) -> Result<Json<FlockList>, Error> {
     let (tenant_id, barn_id, limit) = (params.id("tenant_id"), params.id("barn_id"), params.limit());
     let is_present_only = params.one_of("present", &[("true", true), ("false", false)]).unwrap_or_default();
+    let after = params.after().map(|FlockKey(placed_on, id)| (placed_on, id));
     params.finish()?;
     let tenant_id = call.read_tenant(tenant_id.as_deref())?;
-    let flocks = state.book.flocks(tenant_id.as_deref(), barn_id.as_deref(), is_present_only, limit).await?;
-    Ok(Json(FlockList { flocks: flocks.into_iter().map(FlockBody::from).collect() }))
+    let (tenant, barn) = (tenant_id.as_deref(), barn_id.as_deref());
+    let flocks = state.book.flocks_behind(tenant, barn, is_present_only, after, limit).await?;
+    let next = cursor::behind(&flocks, limit, |last| FlockKey(last.placed_on, last.id));
+    Ok(Json(FlockList { flocks: flocks.into_iter().map(FlockBody::from).collect(), next }))
 }
 
 /// A flock to place.

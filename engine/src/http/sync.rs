@@ -10,7 +10,8 @@ use schema::clock::Timestamp;
 use schema::id::Uuid;
 use schema::metrics;
 use schema::store::audit::Action;
-use schema::store::outbox::queries::{self, Counts, Dead, Entry, Status};
+use schema::store::outbox::queries::{self, Counts, Dead, DeadFilter, Entry, Status};
+use schema::store::page::Place;
 use schema::store::sync_state::{self, Summary};
 use schema::store::{self, StoreError};
 use serde::Serialize;
@@ -20,17 +21,22 @@ use utoipa::{IntoParams, ToSchema};
 use super::AppState;
 use super::auth::{Call, Tenants};
 use super::body::JsonBody;
+use super::cursor::{self, DeadKey};
 use super::error::{Error, ErrorDetail};
 use super::frame::CallIds;
 use super::query::{Params, Problems};
 use super::telemetry::TenantQuery;
 use super::time::Time;
 
+mod redrive;
+
+pub(super) use redrive::{__path_redrive, __path_redrive_dead, redrive, redrive_dead};
+
 /// Seconds a lease must be over before a row counts as stuck, when the caller does not say.
 const STUCK_SECONDS_DEFAULT: u64 = 300;
 /// Seconds beyond which the age of a lease is not asked for: a year.
 const STUCK_SECONDS_MAX: u64 = 366 * 24 * 3600;
-/// Rows redriven by id in one call at most.
+/// Rows named by id in one call at most.
 const REDRIVE_IDS_MAX: usize = 1000;
 
 /// Characters of a reason at most.
@@ -207,15 +213,36 @@ pub(super) async fn list_outbox(
     Ok(Json(OutboxList { count: entries.len(), entries }))
 }
 
-/// How many rows are listed.
+/// What of it is listed.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "documents the parameter that is read by hand")]
-pub(super) struct LimitQuery {
+#[expect(dead_code, reason = "documents the parameters that are read by hand")]
+pub(super) struct DeadQuery {
+    /// `outbox`, `session`, `media` or `inference`.
+    source: Option<String>,
+    /// Of this type of event.
+    #[param(example = "telemetry.ingested")]
+    event_type: Option<String>,
+    /// Given up for this reason, or because of this error.
+    reason: Option<String>,
+    /// Of this device.
+    device_id: Option<String>,
+    /// Given up then or later.
+    #[param(format = DateTime)]
+    from: Option<String>,
+    /// Given up before.
+    #[param(format = DateTime)]
+    to: Option<String>,
+    /// Only what stands behind: `next` of the list before.
+    after: Option<String>,
     /// Rows at most.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<i64>,
 }
+
+/// Where something was given up.
+const SOURCES: [(&str, &str); 4] =
+    [("outbox", "outbox"), ("session", "session"), ("media", "media"), ("inference", "inference")];
 
 /// Something that was given up.
 #[derive(Debug, Serialize, ToSchema)]
@@ -268,53 +295,41 @@ pub(super) struct DeadList {
     entries: Vec<DeadEntry>,
     /// How many there are in this list.
     count: usize,
+    /// What to give as `after` for those that follow; null at the end.
+    next: Option<String>,
 }
 
 /// Lists what was given up, newest failure first.
-#[utoipa::path(get, path = "/api/v1/sync/dlq", tag = "sync", params(LimitQuery),
+#[utoipa::path(get, path = "/api/v1/sync/dlq", tag = "sync", params(DeadQuery),
     responses((status = 200, description = "What was given up", body = DeadList)))]
 pub(super) async fn list_dead(
     State(state): State<Arc<AppState>>,
     call: Call,
     mut params: Params,
 ) -> Result<Json<DeadList>, Error> {
-    let limit = params.limit();
+    let (source, device_id) = (params.one_of("source", &SOURCES), params.id("device_id"));
+    let (event_type, reason) = (params.event_type(), params.text("reason"));
+    let (from, to) = (params.time("from"), params.time("to"));
+    let (after, limit) = (params.after::<DeadKey>().map(Place::from), params.limit());
     params.finish()?;
     let tenants = call.tenants(None)?;
-    let read = async |conn: &mut _| queries::dead(conn, limit, tenants.as_slice()).await;
-    let entries: Vec<_> = state.reads.run("dlq_list", read).await?.into_iter().map(DeadEntry::from).collect();
-    Ok(Json(DeadList { count: entries.len(), entries }))
+    let filter = DeadFilter {
+        tenants: tenants.as_slice(),
+        source,
+        event_type: event_type.as_deref(),
+        reason: reason.as_deref(),
+        device_id: device_id.as_deref(),
+        from,
+        to,
+    };
+    let read = async |conn: &mut _| queries::dead(conn, &filter, after, limit).await;
+    let found = state.reads.run("dlq_list", read).await?;
+    let next = cursor::behind(&found, limit, |last| DeadKey::from(last.place()));
+    let entries: Vec<_> = found.into_iter().map(DeadEntry::from).collect();
+    Ok(Json(DeadList { count: entries.len(), entries, next }))
 }
 
-/// What to redrive: some rows by id, or all that were given up.
-#[derive(Debug, Default, ToSchema)]
-#[schema(example = json!({"ids": ["be6ead4e-49b4-4366-a96b-edf9725f68bf"]}))]
-pub(super) struct Redrive {
-    /// These rows; at most 1000.
-    #[schema(max_items = 1000)]
-    ids: Option<Vec<Uuid>>,
-    /// All rows that were given up.
-    #[schema(rename = "allDlq")]
-    all_dlq: Option<bool>,
-}
-
-impl Redrive {
-    fn of(body: &Value) -> Result<Self, Error> {
-        let mut problems = Problems::default();
-        let redrive = Self { ids: ids(body, &mut problems), all_dlq: all_dlq(body, &mut problems) };
-        if redrive.ids.is_none() && redrive.all_dlq != Some(true) {
-            problems.push("ids", "name rows by ids, or all by allDlq");
-        }
-        problems.finish()?;
-        Ok(redrive)
-    }
-
-    /// The rows that are meant; `None` means all.
-    fn rows(&self) -> Option<&[Uuid]> {
-        if self.all_dlq == Some(true) { None } else { self.ids.as_deref() }
-    }
-}
-
+/// Ids of rows, as a body has them; `None` without any.
 fn ids(body: &Value, problems: &mut Problems) -> Option<Vec<Uuid>> {
     let value = body.get("ids").filter(|ids| !ids.is_null())?;
     let id = |id: &Value| Uuid::try_parse(id.as_str()?).ok();
@@ -325,59 +340,6 @@ fn ids(body: &Value, problems: &mut Problems) -> Option<Vec<Uuid>> {
         Some(ids) => return Some(ids),
     }
     Some(Vec::new())
-}
-
-fn all_dlq(body: &Value, problems: &mut Problems) -> Option<bool> {
-    let value = body.get("allDlq").filter(|all| !all.is_null())?;
-    if !value.is_boolean() {
-        problems.push("allDlq", "must be true or false");
-    }
-    value.as_bool()
-}
-
-/// What was redriven.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Redriven {
-    /// How many rows.
-    redriven_count: u64,
-    /// The same in words.
-    #[schema(example = "Redriven 3 entries back to pending")]
-    message: String,
-}
-
-/// Gives what was given up another chance: outbox rows go back to pending, dead letters of sessions are applied again,
-/// those of inference have their images looked at again.
-#[utoipa::path(post, path = "/api/v1/sync/redrive", tag = "sync", request_body = Redrive,
-    responses((status = 200, description = "What was redriven", body = Redriven)))]
-pub(super) async fn redrive(
-    State(state): State<Arc<AppState>>,
-    call: Call,
-    body: JsonBody,
-) -> Result<Json<Redriven>, Error> {
-    let redrive = Redrive::of(&body.object()?)?;
-    let (tenants, now) = (call.tenants(None)?, state.clock.now());
-    let (rows, tenants) = (redrive.rows(), tenants.as_slice());
-    let detail = rows.map_or_else(|| json!({"all": true}), |ids| json!({"ids": ids}));
-    super::audit::note(&state, &call, Action::Redrive, tenants, detail).await?;
-    let write = async |conn: &mut _| queries::redrive(conn, rows, tenants, now).await;
-    let events = state.store.run("redrive", write).await?;
-    let orders = state.sessions.redrive(&state.store, rows, tenants).await?;
-    let jobs = state.inference.redrive(&state.store, &state.clock, rows, tenants).await?;
-    let redriven_count = events + orders + jobs;
-    state.sync.wake();
-    let message = format!("Redriven {redriven_count} entries back to pending");
-    Ok(Json(Redriven { redriven_count, message }))
-}
-
-/// Gives rows that were given up another chance, under its other name.
-#[utoipa::path(post, path = "/api/v1/sync/dlq/redrive", tag = "sync", request_body = Redrive,
-    responses((status = 200, description = "What was redriven", body = Redriven)))]
-pub(super) async fn redrive_dead(
-    state: State<Arc<AppState>>,
-    call: Call,
-    body: JsonBody,
-) -> Result<Json<Redriven>, Error> {
-    redrive(state, call, body).await
 }
 
 /// What to discard, and why.
@@ -547,25 +509,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn a_redrive_names_its_rows_or_all() {
-        let id = "be6ead4e-49b4-4366-a96b-edf9725f68bf";
-        let rows = |body: Value| Redrive::of(&body).map(|redrive| redrive.rows().map(<[Uuid]>::len));
-        let check = |body: Value, expected: Result<Option<usize>, &str>| {
-            let outcome = rows(body.clone()).map_err(|error| error.message.into_owned());
-            assert_eq!(outcome, expected.map_err(str::to_owned), "{body}");
-        };
-        check(json!({"ids": [id]}), Ok(Some(1)));
-        check(json!({"allDlq": true}), Ok(None));
-        check(json!({"ids": [id], "allDlq": false}), Ok(Some(1)));
-        check(json!({}), Err("ids: name rows by ids, or all by allDlq"));
-        check(json!({"allDlq": false}), Err("ids: name rows by ids, or all by allDlq"));
-        check(
-            json!({"ids": ["x"], "allDlq": 1}),
-            Err("ids: must be a list of UUIDs; allDlq: must be true or false"),
-        );
-    }
 
     #[test]
     fn whoever_discards_names_rows_and_says_why() {

@@ -100,15 +100,22 @@ const BARNS: &str = concat!(
     "-- barns\nSELECT ",
     barn_columns!(),
     " FROM barns AS b
-WHERE ($1::text IS NULL OR tenant_id = $1) ORDER BY tenant_id, farm_id, barn_id LIMIT $2"
+WHERE ($1::text IS NULL OR tenant_id = $1) AND (tenant_id, farm_id, barn_id) > ($3::text, $4::text, $5::text)
+ORDER BY tenant_id, farm_id, barn_id LIMIT $2"
 );
 
-/// Barns of a tenant, or of all.
+/// Barns of a tenant, or of all, behind one in the order by tenant, farm and barn; empty names stand before the first.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn barns(conn: &Conn, tenant_id: Option<&str>, limit: i64) -> Result<Vec<Barn>, StoreError> {
-    Ok(conn.query(BARNS, &[&tenant_id, &limit]).await?.iter().map(Barn::from).collect())
+pub async fn barns(
+    conn: &Conn,
+    tenant_id: Option<&str>,
+    [after_tenant, after_farm, after_barn]: [&str; 3],
+    limit: i64,
+) -> Result<Vec<Barn>, StoreError> {
+    let rows = conn.query(BARNS, &[&tenant_id, &limit, &after_tenant, &after_farm, &after_barn]).await?;
+    Ok(rows.iter().map(Barn::from).collect())
 }
 
 /// A flock: birds that were placed in a barn on one day.
@@ -220,7 +227,8 @@ pub async fn at(
 
 const LIST: &str = concat!("-- flock_list\nSELECT ", flock_columns!(), " FROM flocks AS f
 WHERE ($1::text IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR barn_id = $2) AND (NOT $3::boolean OR ended_on IS NULL)
-ORDER BY placed_on DESC, id LIMIT $4");
+    AND (placed_on, id) < (coalesce($5::date, 'infinity'), coalesce($6::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+ORDER BY placed_on DESC, id DESC LIMIT $4");
 
 /// Flocks, the newest first: of a tenant and a barn where these are named, and only present ones where that is wished.
 ///
@@ -233,7 +241,23 @@ pub async fn list(
     is_present_only: bool,
     limit: i64,
 ) -> Result<Vec<Flock>, StoreError> {
-    let rows = conn.query(LIST, &[&tenant_id, &barn_id, &is_present_only, &limit]).await?;
+    list_behind(conn, tenant_id, barn_id, is_present_only, None, limit).await
+}
+
+/// The same behind the flock of this day of placement and id.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_behind(
+    conn: &Conn,
+    tenant_id: Option<&str>,
+    barn_id: Option<&str>,
+    is_present_only: bool,
+    after: Option<(NaiveDate, Uuid)>,
+    limit: i64,
+) -> Result<Vec<Flock>, StoreError> {
+    let (placed_on, id) = (after.map(|after| after.0), after.map(|after| after.1));
+    let rows = conn.query(LIST, &[&tenant_id, &barn_id, &is_present_only, &limit, &placed_on, &id]).await?;
     Ok(rows.iter().map(Flock::from).collect())
 }
 

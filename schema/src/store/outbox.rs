@@ -41,6 +41,7 @@ pub const STATEMENTS: &[&str] = &[
     queries::LIST_IN_FLIGHT,
     queries::ACKED_TABLES,
     queries::DEAD,
+    queries::DEAD_COUNT,
     queries::REDRIVE,
     queries::UNCLAIM_AT,
     queries::UNCLAIM,

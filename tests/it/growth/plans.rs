@@ -77,6 +77,7 @@ async fn what_comes_round_again_finds_its_rows_by_an_index() {
     let present = vec!["t-001".to_owned()];
     let ids = vec![id::new_id()];
     let every: Option<Vec<id::Uuid>> = None;
+    let no_id: Option<id::Uuid> = None;
     let soon = now + Duration::seconds(10);
     let farthest = now + Duration::days(1);
     type Params<'a> = Vec<&'a (dyn ToSql + Sync)>;
@@ -106,7 +107,12 @@ async fn what_comes_round_again_finds_its_rows_by_an_index() {
         ("redrive", vec![&now, &every, &all, &5000_i64], "sync_outbox_held", 600),
         ("discard_events", vec![&ids, &all, &"r", &now], "sync_outbox_held", 100),
         ("list_failed", vec![&all, &100_i64], "sync_outbox_held", 100),
-        ("dead_letters_newest", vec![&all, &100_i64, &present], "sync_outbox_held", 500),
+        (
+            "dead_letters_newest",
+            vec![&all, &100_i64, &present, &none, &none, &none, &none, &no_time, &no_time, &no_time, &no_id],
+            "sync_outbox_held",
+            500,
+        ),
         ("in_flight", vec![&present, &50_i64], "sync_outbox_order", 3000),
         ("outbox_oldest_pending", vec![&present, &16_i64], "sync_outbox_order", 1000),
     ];

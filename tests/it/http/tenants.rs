@@ -266,9 +266,10 @@ fn query_value(name: &str, way: Way, names: &Names) -> Option<String> {
         "dry_run" => Some("true".to_owned()),
         "confirm_clock" | "confirm_orphans" | "adopt_store" => None,
         // These narrow a list further.
-        "bucket" | "width" | "reason" | "tz" | "date" | "farm_id" | "metric_type" | "batch_id" | "flag"
-        | "reviewed" | "max_confidence" | "from" | "to" | "device_id" | "after" | "before" | "event_type"
-        | "start_time" | "end_time" | "window" | "limit" | "barn_id" | "present" | "target_weight_g" => None,
+        "bucket" | "width" | "reason" | "source" | "tz" | "date" | "farm_id" | "metric_type" | "batch_id"
+        | "flag" | "reviewed" | "max_confidence" | "from" | "to" | "device_id" | "after" | "before"
+        | "event_type" | "start_time" | "end_time" | "window" | "limit" | "barn_id" | "present"
+        | "target_weight_g" => None,
         _ => panic!("this test does not know the parameter {name}"),
     }
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::claim::with_plans;
 use super::in_order;
 use crate::clock::Timestamp;
+use crate::store::page::{Place, behind};
 use crate::store::tally::{self, Counted, Tally};
 use crate::store::{Conn, StoreError};
 
@@ -18,6 +19,8 @@ pub const LIST_ROWS_MAX: i64 = 1000;
 const IN_FLIGHT_WINDOW_ROWS: i64 = 2_000;
 /// Failed rows that one statement redrives.
 const REDRIVEN_ROWS_PER_CHUNK: i64 = 5_000;
+/// Failed rows of each lane group that are counted.
+const COUNTED_ROWS_PER_GROUP_MAX: i64 = 1_000_000;
 /// Rows at the head of each lane group among which the oldest is looked for.
 const HEAD_ROWS: i64 = 16;
 
@@ -109,8 +112,37 @@ pub(super) const ACKED_TABLES: &str = "-- acked_tables
 SELECT c.oid::regclass::text FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'sync_outbox'::regclass ORDER BY c.relname DESC";
 
-pub(super) const DEAD: &str = "-- dead_letters_newest
-SELECT * FROM (
+// What a filter asks of a row: of this source, type, reason, device and time; each may be NULL.
+macro_rules! is_wanted {
+    ($source:literal, $reason:literal, $row:literal, $at:literal) => {
+        concat!(
+            "($4::text IS NULL OR $4 = ",
+            $source,
+            ") AND ($5::text IS NULL OR ",
+            $row,
+            ".event_type = $5) AND ($6::text IS NULL OR $6 IN (",
+            $reason,
+            ")) AND ($7::text IS NULL OR ",
+            $row,
+            ".device_id = $7)
+            AND ",
+            $row,
+            ".",
+            $at,
+            " >= coalesce($8::timestamptz, '-infinity') AND ",
+            $row,
+            ".",
+            $at,
+            " < coalesce($9::timestamptz, 'infinity')"
+        )
+    };
+}
+
+// Failed rows of the outbox, each group from its newest on, and open dead letters; `$outbox` and `$letters` narrow them further.
+macro_rules! dead {
+    (($($outbox:tt)*), ($($letters:tt)*)) => {
+        concat!(
+            "
     SELECT o.id, o.tenant_id, o.event_type, o.attempt_count, o.last_error_code, o.last_error_message, o.dlq_reason,
         o.failed_at, o.created_at, 'outbox' AS source
     FROM unnest($3::text[]) AS t (tenant_id) CROSS JOIN generate_series(0, 15) AS g (lane_group)
@@ -118,14 +150,43 @@ SELECT * FROM (
         SELECT f.* FROM ONLY sync_outbox AS f
         WHERE f.tenant_id = t.tenant_id AND f.lane_group = g.lane_group::smallint
             AND (f.reject_count > 0 OR f.failed_at IS NOT NULL) AND f.failed_at IS NOT NULL AND f.status = 'failed'
-        ORDER BY f.failed_at DESC LIMIT $2
+            AND ",
+            is_wanted!("'outbox'", "f.dlq_reason, f.last_error_code", "f", "failed_at"),
+            $($outbox)*,
+            "
     ) AS o
     UNION ALL
     SELECT d.id, d.tenant_id, d.event_type, d.attempt_count, d.reason, NULL, d.reason, d.dead_at, d.first_seen_at, d.source
     FROM dead_letters AS d
-    WHERE d.redriven_at IS NULL AND ($1::text[] IS NULL OR d.tenant_id = ANY ($1))
+    WHERE d.redriven_at IS NULL AND ($1::text[] IS NULL OR d.tenant_id = ANY ($1)) AND ",
+            is_wanted!("d.source", "d.reason", "d", "dead_at"),
+            $($letters)*
+        )
+    };
+}
+
+pub(super) const DEAD: &str = concat!(
+    "-- dead_letters_newest
+SELECT dead.* FROM (",
+    dead!(
+        (
+            " AND ",
+            behind!("f.failed_at, f.id", "$10", "$11"),
+            " ORDER BY f.failed_at DESC, f.id DESC LIMIT $2"
+        ),
+        (" AND ", behind!("d.dead_at, d.id", "$10", "$11"))
+    ),
+    "
 ) AS dead
-ORDER BY failed_at DESC, id LIMIT $2";
+ORDER BY dead.failed_at DESC, dead.id DESC LIMIT $2"
+);
+
+pub(super) const DEAD_COUNT: &str = concat!(
+    "-- dead_letters_count
+SELECT dead.source, count(*) FROM (",
+    dead!((" LIMIT $2"), ("")),
+    ") AS dead GROUP BY dead.source ORDER BY dead.source"
+);
 
 pub(super) const REDRIVE: &str = "-- redrive
 UPDATE ONLY sync_outbox AS o
@@ -424,29 +485,84 @@ pub struct Dead {
     pub source: String,
 }
 
-/// What waits for a person, newest failure first.
+impl Dead {
+    fn read(row: &Row) -> Self {
+        Self {
+            id: row.get(0),
+            tenant_id: row.get(1),
+            event_type: row.get(2),
+            attempt_count: row.get(3),
+            last_error_code: row.get(4),
+            last_error_message: row.get(5),
+            dlq_reason: row.get(6),
+            failed_at: row.get(7),
+            created_at: row.get(8),
+            source: row.get(9),
+        }
+    }
+
+    /// Its place in the list; each has a time at which it failed.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { at: self.failed_at.unwrap_or(self.created_at), id: self.id }
+    }
+}
+
+/// Which of what waits for a person is meant; what is not named may be anything.
+#[derive(Clone, Debug, Default)]
+pub struct DeadFilter<'a> {
+    /// Of these tenants; `None` means of all.
+    pub tenants: Option<&'a [String]>,
+    /// `outbox`, `session`, `media` or `inference`.
+    pub source: Option<&'a str>,
+    /// Of this type of event.
+    pub event_type: Option<&'a str>,
+    /// Given up for this reason, or because of this error.
+    pub reason: Option<&'a str>,
+    /// Of this device.
+    pub device_id: Option<&'a str>,
+    /// Given up then or later.
+    pub from: Option<Timestamp>,
+    /// Given up before.
+    pub to: Option<Timestamp>,
+}
+
+/// What waits for a person behind a place, newest failure first.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn dead(conn: &mut Conn, limit: i64, tenants: Option<&[String]>) -> Result<Vec<Dead>, StoreError> {
+pub async fn dead(
+    conn: &mut Conn,
+    filter: &DeadFilter<'_>,
+    after: Option<Place>,
+    limit: i64,
+) -> Result<Vec<Dead>, StoreError> {
     let limit = limit.clamp(0, LIST_ROWS_MAX);
-    let read = |row: &Row| Dead {
-        id: row.get(0),
-        tenant_id: row.get(1),
-        event_type: row.get(2),
-        attempt_count: row.get(3),
-        last_error_code: row.get(4),
-        last_error_message: row.get(5),
-        dlq_reason: row.get(6),
-        failed_at: row.get(7),
-        created_at: row.get(8),
-        source: row.get(9),
-    };
+    let DeadFilter { tenants, source, event_type, reason, device_id, from, to } = filter;
+    let (at, id) = Place::params(after);
     let work = async |conn: &Conn| {
-        let present = self::tenants(conn, tenants).await?;
-        conn.query(DEAD, &[&tenants, &limit, &present]).await
+        let present = self::tenants(conn, *tenants).await?;
+        let params: [&(dyn ToSql + Sync); 11] =
+            [tenants, &limit, &present, source, event_type, reason, device_id, from, to, &at, &id];
+        conn.query(DEAD, &params).await
     };
-    Ok(with_plans(conn, "dead_letters_newest", work).await?.iter().map(read).collect())
+    Ok(with_plans(conn, "dead_letters_newest", work).await?.iter().map(Dead::read).collect())
+}
+
+/// How much of it there is, by source. Of each lane group, at most [`COUNTED_ROWS_PER_GROUP_MAX`] rows are counted.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_dead(conn: &mut Conn, filter: &DeadFilter<'_>) -> Result<Vec<(String, i64)>, StoreError> {
+    let DeadFilter { tenants, source, event_type, reason, device_id, from, to } = filter;
+    let work = async |conn: &Conn| {
+        let present = self::tenants(conn, *tenants).await?;
+        let params: [&(dyn ToSql + Sync); 9] =
+            [tenants, &COUNTED_ROWS_PER_GROUP_MAX, &present, source, event_type, reason, device_id, from, to];
+        conn.query(DEAD_COUNT, &params).await
+    };
+    let rows = with_plans(conn, "dead_letters_count", work).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// Puts failed outbox rows back to pending as if they had never been refused: these ids, or all.
