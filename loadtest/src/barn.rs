@@ -1,6 +1,7 @@
 //! A barn full of simulated devices: sensors with day curves in every dialect, and weighing stations of two kinds.
 
 mod books;
+mod past;
 mod scale;
 mod sensor;
 mod station;
@@ -24,6 +25,9 @@ use crate::connection::logins::Logins;
 use crate::connection::provision::{Api, Newcomer};
 use crate::connection::{Connection, Device};
 use crate::device::{Place, Station};
+use crate::flock::Book;
+use crate::flock::play::{self, History};
+use crate::flock::truth::Wish;
 use crate::mqtt::{Login, refusal};
 use crate::publisher::{self, Link, Meter, Source};
 use crate::report::{self, Live};
@@ -77,6 +81,8 @@ pub struct Settings {
     pub ids_file: Option<PathBuf>,
     /// `http://host:port` of the HTTP API; with it stations upload pictures, without it they only publish.
     pub edge: Option<String>,
+    /// The flock whose past is played first.
+    pub flock: Option<FlockSettings>,
     /// Share of weighings in which a station has its bad habits, 0 to 1.
     pub bad_share: f64,
     /// Where weighings of stations with pictures are appended, one JSON object a line.
@@ -91,6 +97,21 @@ pub struct Settings {
     pub watched: watched::Settings,
     /// What the user said, for the report.
     pub told: BTreeMap<String, String>,
+}
+
+/// A flock whose past is played.
+#[derive(Clone, Debug)]
+pub struct FlockSettings {
+    /// Where it is written down.
+    pub book: Book,
+    /// Days of its past, before today.
+    pub days: u16,
+    /// Birds placed.
+    pub birds: u32,
+    /// Weighings of a day, of all stations together.
+    pub weighings_per_day: u32,
+    /// Where its truth is written.
+    pub truth_file: Option<PathBuf>,
 }
 
 /// The ids of the sensors: `d-001`, `d-002`, ...
@@ -172,6 +193,7 @@ impl Life<'_> {
                 if let Some(subscribers) = &self.settings.subscribers {
                     subscribers.join(&mut listeners, &self.books, ended.clone()).await?;
                 }
+                self.play_past(stop.clone()).await?;
                 self.live(stop.clone()).await?;
                 self.wait_for_deliveries(stop).await;
                 Ok::<(), anyhow::Error>(())
@@ -190,6 +212,40 @@ impl Life<'_> {
             report::say(self.tally.line());
         }
         self.conclude(began_at, watched.engine())
+    }
+
+    /// Plays the past of the flock, as fast as the engine takes it.
+    async fn play_past(&self, stop: watch::Receiver<bool>) -> Result<()> {
+        let Some(settings) = &self.settings.flock else { return Ok(()) };
+        let placed_on = play::today(Clock::system().now()) - chrono::Days::new(u64::from(settings.days));
+        let wish = Wish {
+            seed: self.settings.seed,
+            placed_on,
+            days: settings.days,
+            birds: settings.birds,
+            weighings_per_day: settings.weighings_per_day,
+        };
+        let placed = play::place(&settings.book, &self.settings.place, wish, |_| {}).await?;
+        report::note(format!(
+            "placed flock {} of {} birds on {placed_on}",
+            placed.truth.flock_id, settings.birds
+        ));
+        if let Some(file) = &settings.truth_file {
+            placed.truth.write(file)?;
+        }
+        let stations = self.settings.stations;
+        let mut scales = JoinSet::new();
+        for (index, (station, device)) in station_ids(stations).enumerate() {
+            let link = self.link(&device)?;
+            let station = Station { place: self.settings.place.clone(), station, device };
+            let history = History::new(station.clone(), &placed, (index, stations));
+            let source = past::Past::new(history, &station.device, Arc::clone(&self.books));
+            scales.spawn(publish(link, source, Arc::clone(&self.meter), stop.clone()));
+        }
+        while let Some(ended) = scales.join_next().await {
+            ended.context("a scale's task broke")??;
+        }
+        Ok(())
     }
 
     /// Everybody's life, from connecting to leaving.

@@ -11,6 +11,7 @@ pub mod connection;
 pub mod device;
 pub mod door;
 pub mod drain;
+pub mod flock;
 pub mod http;
 pub mod ids;
 pub mod ledger;

@@ -10,9 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 use loadtest::report::{note, say};
-use loadtest::{
-    barn, bench, chaos, cloud, door, drain, page, record, render, replay, retention, verify, weigh,
-};
+use loadtest::{barn, bench, chaos, cloud, door, drain, page, record, render, replay, retention, weigh};
 use schema::clock::Clock;
 
 use cli::{Cli, Command};
@@ -80,7 +78,7 @@ async fn execute(command: Command, stop: watch::Receiver<bool>) -> Result<bool> 
         Command::Replay(args) => replay::run(args.settings()?, stop).await,
         Command::Barn(args) => live_barn(*args, stop).await,
         Command::Report(args) => page::run(&args.settings()),
-        Command::Verify(args) => verify::run(&args.settings()).await,
+        Command::Verify(args) => args.run().await,
         Command::Chaos(args) => chaos::run(args.settings(), stop).await,
         Command::Bench(args) => bench::run(args.settings(), stop).await.map(|()| true),
         Command::Door(args) => door::run(args.settings()?, stop).await.map(|()| true),

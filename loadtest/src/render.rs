@@ -103,7 +103,7 @@ pub fn render(weight_kg: f64, seed: u64) -> Picture {
 }
 
 /// A number of the normal distribution with mean 0 and deviation 1 (Box and Muller).
-fn normal(random: &mut StdRng) -> f32 {
+pub(crate) fn normal(random: &mut StdRng) -> f32 {
     let radius = (-2.0 * (1.0 - random.random::<f32>()).ln()).sqrt();
     radius * (TAU * random.random::<f32>()).cos()
 }

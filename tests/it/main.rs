@@ -26,6 +26,7 @@ mod ledger;
 mod limits;
 mod live;
 mod logins;
+mod made_flock;
 mod majors;
 mod media;
 mod outage;

@@ -11,6 +11,7 @@ use loadtest::barn::{self, Subscribers};
 use loadtest::connection::Connection;
 use loadtest::connection::logins::Logins;
 use loadtest::device::Place;
+use loadtest::flock::Book;
 use loadtest::mqtt::Version;
 use loadtest::threshold::Threshold;
 use schema::wire::envelope::Dialect;
@@ -45,6 +46,8 @@ Examples:
   farmiq-loadtest barn --devices 500 --storm-seconds 30 --duration-seconds 300 --fail-if 'connect.p99>5s'
   farmiq-loadtest barn --subscribers 20 --subscriber-user operator:admin --subscriber-password-file operator-key
   farmiq-loadtest barn --stations 2 --edge http://127.0.0.1:3000 --ids-file ids.txt --sessions-file sessions.txt
+  farmiq-loadtest barn --flock --history 42d --stations 3 --edge http://127.0.0.1:3000 --key-file operator-key \\
+      --truth-file truth.json --duration-seconds 0
   farmiq-loadtest barn --devices 0 --stations 8 --edge http://127.0.0.1:3000 --weigh-seconds 15 --bad-share 0.5
 
 Each sensor d-001, d-002, ... has its own connection, seven metrics, a retained status and a last will; each station
@@ -148,6 +151,21 @@ pub(crate) struct BarnArgs {
     /// Append each weighing that went through, for verify; needs --edge.
     #[arg(long, requires = "edge")]
     sessions_file: Option<PathBuf>,
+    /// First play the past of a flock that is drawn from the seed: its book over HTTP, its weighings by the stations.
+    #[arg(long, requires = "edge", help_heading = "Flock")]
+    flock: bool,
+    /// Days of that past; the flock was placed so many days ago.
+    #[arg(long, default_value = "30d", value_parser = parse_days, help_heading = "Flock")]
+    history: u16,
+    /// Birds placed.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Flock")]
+    birds: u32,
+    /// Weighings of a day, of all stations together.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=20_000), help_heading = "Flock")]
+    weighings_per_day: u32,
+    /// Write what is true of the flock, for verify.
+    #[arg(long, requires = "flock", help_heading = "Flock")]
+    truth_file: Option<PathBuf>,
     /// Print the SQL that enables these devices and stations, and leave.
     #[arg(long)]
     pub(crate) print_allowlist_sql: bool,
@@ -181,6 +199,7 @@ impl BarnArgs {
             seed: self.seed,
             ids_file: self.ids_file.clone(),
             edge: self.edge.clone(),
+            flock: self.flock()?,
             bad_share: self.bad_share,
             sessions_file: self.sessions_file.clone(),
             ledger: self.ledger.clone(),
@@ -196,6 +215,18 @@ impl BarnArgs {
         let Some(prefix) = &self.user_prefix else { return Ok(connection) };
         let logins = Logins::Prefixed { prefix: prefix.clone(), password: self.connection.password()? };
         Ok(Connection { logins, ..connection })
+    }
+
+    fn flock(&self) -> Result<Option<barn::FlockSettings>> {
+        let Some(url) = self.edge.as_ref().filter(|_| self.flock) else { return Ok(None) };
+        let key = self.logins.key()?;
+        Ok(Some(barn::FlockSettings {
+            book: Book { url: url.clone(), key, tenant: self.tenant.clone() },
+            days: self.history,
+            birds: self.birds,
+            weighings_per_day: self.weighings_per_day,
+            truth_file: self.truth_file.clone(),
+        }))
     }
 
     fn subscribers(&self) -> Result<Option<Subscribers>> {
@@ -230,4 +261,10 @@ impl BarnArgs {
         ];
         told.map(|(name, value)| (name.to_owned(), value)).into()
     }
+}
+
+/// Days, with or without a `d` behind them.
+fn parse_days(text: &str) -> Result<u16, String> {
+    let days = text.strip_suffix('d').unwrap_or(text).parse::<u16>().ok();
+    days.filter(|days| (1..=365).contains(days)).ok_or_else(|| "1d to 365d".to_owned())
 }

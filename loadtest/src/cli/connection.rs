@@ -131,7 +131,7 @@ pub(crate) struct LoginArgs {
     /// Let the devices in through the HTTP API of this engine first, http(s)://host:port, and use the passwords it makes.
     #[arg(long, requires = "key_file", conflicts_with = "user")]
     provision: Option<String>,
-    /// File with an operator key of the role admin.
+    /// File with an operator key: of the role admin for --provision, of the role write for --flock.
     #[arg(long)]
     key_file: Option<PathBuf>,
     /// Write the logins made by --provision to this CSV, for --credentials of the next run.
@@ -140,6 +140,11 @@ pub(crate) struct LoginArgs {
 }
 
 impl LoginArgs {
+    /// The operator key, where a file of one is named.
+    pub(crate) fn key(&self) -> Result<Option<String>> {
+        self.key_file.as_deref().map(first_line).transpose()
+    }
+
     /// The connection of devices that log in this way.
     pub(crate) fn apply(&self, connection: Connection) -> Result<Connection> {
         let logins = match (&self.credentials, &self.certificates) {

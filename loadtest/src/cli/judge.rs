@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Result;
 use clap::Args;
 
 use loadtest::chaos::{self, fault::Kind};
-use loadtest::verify;
+use loadtest::flock::truth::Truth;
+use loadtest::flock::{self, Book};
 use loadtest::verify::compare::Senders;
+use loadtest::{report, verify};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -16,6 +19,7 @@ Examples:
       --cloud http://127.0.0.1:9301 --cloud-events cloud.jsonl --wait-seconds 60 --json judgment.json
   farmiq-loadtest verify --ids-file ids.txt --cloud http://127.0.0.1:9301
   farmiq-loadtest verify --ids-file ids.txt --sessions-file sessions.txt --expect-inference
+  farmiq-loadtest verify --truth-file truth.json --edge http://127.0.0.1:3000 --weighings 84000 --wait-seconds 300
 
 A ledger has one line for each message, with the answer of the broker and the hash of the body; barn, replay and chaos
 write it. Each acknowledged message must be in exactly one state: stored with what was sent, or refused on record. A
@@ -29,7 +33,7 @@ Exit 0: nothing differs. Exit 1: something differs; the first ten are shown by i
 JSON file. Exit 2: something could not be read. An empty ledger is no proof of anything and exits 1.")]
 pub(crate) struct VerifyArgs {
     /// What was sent and answered, one JSON object a line; compressed when the name ends in .gz.
-    #[arg(long, required_unless_present = "ids_file")]
+    #[arg(long, required_unless_present_any = ["ids_file", "truth_file"])]
     ledger: Option<PathBuf>,
     /// Acknowledged event ids, one a line, where there is no ledger.
     #[arg(long, conflicts_with = "ledger")]
@@ -61,6 +65,12 @@ pub(crate) struct VerifyArgs {
     /// A device whose messages the ledger does not hold; once for each.
     #[arg(long)]
     unwatched: Vec<String>,
+    /// The truth of a flock that was played into the engine (barn --flock --truth-file), to compare its book with.
+    #[arg(long, requires = "edge", conflicts_with_all = ["ledger", "ids_file"])]
+    truth_file: Option<PathBuf>,
+    /// Weighings that must be in its days.
+    #[arg(long, requires = "truth_file", default_value_t = 0)]
+    weighings: u32,
     /// How long everything that waits may take to arrive before the judgment.
     #[arg(long, default_value_t = 0)]
     wait_seconds: u64,
@@ -73,6 +83,28 @@ pub(crate) struct VerifyArgs {
 }
 
 impl VerifyArgs {
+    /// Compares what was asked for, prints it, and says whether nothing differs.
+    pub(crate) async fn run(self) -> Result<bool> {
+        let (Some(truth_file), Some(edge)) = (&self.truth_file, &self.edge) else {
+            return verify::run(&self.settings()).await;
+        };
+        let truth = Truth::read(truth_file)?;
+        let book = Book { url: edge.clone(), key: self.api_key.clone(), tenant: truth.tenant_id.clone() };
+        let wait = Duration::from_secs(self.wait_seconds.min(86_400));
+        let judgment = flock::judge::judge(&book, &truth, self.weighings, wait).await?;
+        for line in judgment.seen.iter().map(String::as_str).chain(judgment.wrong.iter().map(String::as_str))
+        {
+            report::say(line);
+        }
+        let passed = judgment.wrong.is_empty();
+        report::say(if passed {
+            "the flock's book tells the truth"
+        } else {
+            "the flock's book does not tell the truth"
+        });
+        Ok(passed)
+    }
+
     pub(crate) fn settings(self) -> verify::Settings {
         verify::Settings {
             ledger: self.ledger,

@@ -187,6 +187,33 @@ impl Station {
     }
 }
 
+/// What a scale without a camera sends.
+impl Station {
+    /// The three messages of a weighing: created, with the batch of the birds, weight, and finalized.
+    #[must_use]
+    pub fn bare_messages(
+        &self,
+        weighing: Weighing<'_>,
+        batch_id: &str,
+        random: &mut impl Rng,
+    ) -> Vec<Message> {
+        let Weighing { session, weight_kg, at } = weighing;
+        let trace = new_event_id(random);
+        let steps = [
+            (SESSION_CREATED, json!({"batch_id": batch_id})),
+            (WEIGHT_RECORDED, json!({"weight_kg": weight_kg})),
+            (SESSION_FINALIZED, json!({"image_count": 0})),
+        ];
+        let message = |(event_type, payload): (&str, Value)| {
+            let event_id = new_event_id(random);
+            let body = self.agent_envelope(event_type, &event_id, &trace, at, &payload);
+            let publish = at_least_once(self.session_topic(session, event_type), body);
+            Message { publish, expected: Some(event_id) }
+        };
+        steps.into_iter().map(message).collect()
+    }
+}
+
 /// What iot-weighvision-agent sends.
 impl Station {
     /// The messages of a session in the order the broker sees them: pictures, then created, which waited for the
