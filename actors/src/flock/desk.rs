@@ -54,6 +54,9 @@ pub enum BookError {
     /// The record was corrected before.
     #[error("the record has been corrected: correct its correction")]
     Corrected,
+    /// The reference names a record of another flock.
+    #[error("external_ref is that of a record of another flock: it has one record in a tenant")]
+    ReferenceTaken,
     /// The day is outside of the flock's.
     #[error("the day {0} is none of the flock's: it was placed on {1}{2}")]
     OtherDay(NaiveDate, NaiveDate, String),
@@ -491,7 +494,7 @@ impl FlockDesk {
         let Some(reference) = record.external_ref.as_deref() else { return Err(BookError::Corrected) };
         let read = async |conn: &mut Conn| record::by_ref(conn, tenant_id, reference).await;
         let known = self.store.run("flock_record_by_ref", read).await?;
-        known.filter(|known| known.flock_id == flock_id).ok_or(BookError::Corrected)
+        known.filter(|known| known.flock_id == flock_id).ok_or(BookError::ReferenceTaken)
     }
 
     /// Records of a flock as they were written, newest first.

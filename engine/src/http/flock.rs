@@ -722,9 +722,11 @@ impl From<BookError> for Error {
             BookError::Store(error) => error.into(),
             BookError::NoFlock | BookError::NoRecord => Self::new(Code::NotFound, error.to_string()),
             BookError::NoStandard => Self::new(Code::NotFound, error.to_string()),
-            BookError::BarnTaken | BookError::Ended | BookError::Corrected | BookError::StandardTaken => {
-                Self::new(Code::BookConflict, error.to_string())
-            }
+            BookError::BarnTaken
+            | BookError::Ended
+            | BookError::Corrected
+            | BookError::ReferenceTaken
+            | BookError::StandardTaken => Self::new(Code::BookConflict, error.to_string()),
             BookError::OtherDay(..)
             | BookError::Value(_)
             | BookError::NotReadable(_)

@@ -163,7 +163,7 @@ fn refusal(t: &Texts, error: &BookError) -> Option<&'static str> {
         BookError::OtherDay(..) => t.wrong_day,
         BookError::Value(_) => t.wrong_number,
         BookError::Zone(_) => t.wrong_zone,
-        BookError::StandardTaken | BookError::NotReadable(_) => t.wrong_fields,
+        BookError::StandardTaken | BookError::ReferenceTaken | BookError::NotReadable(_) => t.wrong_fields,
         BookError::NoFlock | BookError::NoRecord | BookError::NoStandard | BookError::Store(_) => {
             return None;
         }
