@@ -17,6 +17,6 @@ pub mod keeper;
 pub mod sample;
 pub mod sexes;
 pub mod silo;
-mod source;
+pub(crate) mod source;
 pub mod standard;
 pub mod step;

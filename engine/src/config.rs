@@ -14,6 +14,7 @@ mod mistake;
 mod old;
 mod print;
 mod source;
+mod steps;
 mod table;
 mod value;
 mod ways;
@@ -26,6 +27,7 @@ pub use keys::{
 pub use mistake::{Mistake, Mistakes};
 pub use print::example;
 pub use source::{Environment, Flag, Origin};
+pub use steps::Steps;
 pub use table::{Convert, Key, OldName, Section};
 pub use value::{
     AuthMode, CloudAuth, Fraction, Headers, HostPort, InferenceQueue, LiveWay, LogLevel, MediaBackend,

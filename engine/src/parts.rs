@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use actors::address::Address;
+use actors::alarm;
 use actors::alarm::feed::AlarmFeed;
 use actors::allowlist::Allowlist;
 use actors::board::Board;
@@ -96,6 +98,8 @@ pub struct Parts {
     pub retention: RetentionHub,
     /// What tells of alarms, and of the engine's own life and trouble.
     pub telling: Telling,
+    /// Where the owner of the alarms is.
+    pub alarms: Address<alarm::owner::Msg>,
 }
 
 impl Parts {

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::address::Address;
 use actors::alarm::guard::DatabaseGuard;
 use actors::alarm::heartbeat::Heart;
+use actors::alarm::owner;
 use actors::alarm::trouble::Troubles;
 use actors::alarm::way::email::Email;
 use actors::alarm::way::line::{KernelLines, LineSettings};
@@ -36,15 +38,23 @@ pub struct Telling {
 
 impl Telling {
     /// What is told by what, of a configuration; nothing is connected.
-    pub(crate) fn new(config: &Config, way_in: &WayInView, clock: &Clock) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        way_in: &WayInView,
+        clock: &Clock,
+        owner: &Address<owner::Msg>,
+    ) -> Self {
         let sirens = SirenDesk::default();
         let post: Arc<dyn Post> = Arc::new(way_in.clone());
         let ways = ways(config, &sirens, &post, clock);
         let troubles = Troubles::default();
         let guard = DatabaseGuard::new(&config.edge.id, ways.clone(), troubles.clone(), clock.clone());
-        let guarding = guard.clone();
+        let (guarding, owner) = (guard.clone(), owner.clone());
         sirens.acknowledge_by(Arc::new(move |acknowledgment| {
-            guarding.acknowledge(&acknowledgment);
+            if !guarding.acknowledge(&acknowledgment) {
+                // An owner that restarts finds the alarm as it was: whoever hears it presses again.
+                owner.cast(owner::Msg::Acknowledged(acknowledgment));
+            }
         }));
         let heart = Heart::new(Duration::from_secs(config.alarms.heartbeat_seconds));
         Self { ways, sirens, heart, troubles, guard }

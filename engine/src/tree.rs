@@ -11,6 +11,7 @@
 //! aggregate                    closes minutes, hours and days
 //! flock  house                 keep the book of the flocks, and the days of the houses
 //! places  board                know where devices are, and their latest values
+//! alarms                       owns the alarms, hears what commits store
 //! uploads                      completes images that nobody completed
 //! sync/0 … n-1                 SyncPartition
 //! model  inference_queue       switches to a changed model, measures the queue
@@ -152,8 +153,10 @@ impl Parts {
         );
         let guesses = Guesses::default();
         let way_in = WayInView::default();
+        let alarms = Address::default();
         Ok(Self {
-            telling: Telling::new(config, &way_in, &clock),
+            telling: Telling::new(config, &way_in, &clock, &alarms),
+            alarms,
             retention,
             clock_watch,
             database: DatabaseHealth::default(),
@@ -417,6 +420,7 @@ fn children(config: &Config, parts: &Parts) -> anyhow::Result<Vec<ChildSpec>> {
     });
     let devices = directory::Children::default();
     let mut children = chores(config, parts);
+    children.push(ways::owner(config, parts));
     children.push(access_watch(config, parts));
     children.push(board(parts));
     children.extend(sync_partitions(parts));

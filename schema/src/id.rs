@@ -146,6 +146,12 @@ pub fn bundled_standard_id(name: &str, sex: &str) -> Uuid {
     v5(&INGRESS_NAMESPACE, &["standard", name, sex])
 }
 
+/// The id of the alarm of a rule at a place of a barn. Names have no slash in them, a place may.
+#[must_use]
+pub fn alarm_id([tenant_id, farm_id, barn_id]: [&str; 3], rule_id: &str, place: &str) -> Uuid {
+    v5(&INGRESS_NAMESPACE, &["alarm", &[tenant_id, farm_id, barn_id, rule_id, place].join("/")])
+}
+
 /// A new, time-ordered id.
 #[must_use]
 pub fn new_id() -> Uuid {

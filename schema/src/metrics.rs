@@ -300,6 +300,16 @@ catalog! {
     gauge backup_age_seconds() = "backup.age_seconds";
     /// Messages about alarms by kind of way, and what became of them: told, or why not.
     counter alarm_tellings_total(way: &'static str, result: &'static str) = "alarm.tellings_total";
+    /// Alarms that stand and are neither put aside nor hidden, by class: low, high, critical.
+    gauge alarm_standing(class: &'static str) = "alarm.standing";
+    /// Alarms of which nobody has said that he knows, those that are over included.
+    gauge alarm_unacknowledged() = "alarm.unacknowledged";
+    /// From the commit of the last readings to their judgment by the rules.
+    gauge alarm_evaluation_lag_seconds() = "alarm.evaluation_lag_seconds";
+    /// 1 while something that happened to alarms is not written down yet.
+    gauge alarm_unwritten() = "alarm.unwritten";
+    /// Since somebody last answered a drill, in the barn where that is longest ago.
+    gauge alarm_drill_age_seconds() = "alarm.drill_age_seconds";
     /// 1 while the heart of the engine beats: its supervision tree answers, and every vital part of it.
     gauge engine_heart_beats() = "engine.heart_beats";
     /// Actors that were restarted after a failure, by kind.

@@ -75,6 +75,7 @@ use crate::store::link::Link;
 pub const STATEMENTS: &[&[&str]] = &[
     aggregate::STATEMENTS,
     alarm::STATEMENTS,
+    alarm::owner::STATEMENTS,
     alarm::rule::STATEMENTS,
     alarm::scene::STATEMENTS,
     alarm::telling::STATEMENTS,

@@ -93,6 +93,12 @@ impl Probe {
         self.newest.map(|newest| newest.value)
     }
 
+    /// The time of the newest value, by its device.
+    #[must_use]
+    pub fn at(&self) -> Option<Timestamp> {
+        self.newest.map(|newest| newest.at)
+    }
+
     /// For how long it has been silent at `now`, where that is too long.
     #[must_use]
     pub fn silence(&self, now: Timestamp) -> Option<Duration> {

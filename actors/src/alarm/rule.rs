@@ -216,7 +216,7 @@ impl Test {
 #[must_use]
 pub fn unit_of(metric: &str) -> Option<&'static str> {
     match metric {
-        TEMPERATURE => Some("°C"),
+        TEMPERATURE | OUTSIDE_TEMPERATURE => Some("°C"),
         HUMIDITY => Some("%"),
         AMMONIA | CARBON_DIOXIDE => Some("ppm"),
         LIGHT => Some("lux"),
@@ -227,6 +227,8 @@ pub fn unit_of(metric: &str) -> Option<&'static str> {
 
 /// Air temperature, °C.
 pub const TEMPERATURE: &str = "temperature";
+/// Air temperature outside of the house, °C.
+pub const OUTSIDE_TEMPERATURE: &str = "outside_temperature";
 /// Relative humidity, percent.
 pub const HUMIDITY: &str = "humidity";
 /// Ammonia, ppm.

@@ -16,6 +16,12 @@ pub const MAINS_LOST: &str = "mains_lost";
 pub const SIREN_BROKEN: &str = "siren_broken";
 /// The database of the engine does not answer, or will not for long.
 pub const ENGINE_DATABASE: &str = "engine_database";
+/// A sensor says the same for too long.
+pub const SENSOR_STUCK: &str = "sensor_stuck";
+/// A sensor says what cannot be.
+pub const SENSOR_IMPLAUSIBLE: &str = "sensor_implausible";
+/// A way out of the barn does not work.
+pub const ENGINE_WAY: &str = "engine_way";
 
 const HEARD_ALWAYS: &[Mode] = &Mode::ALL;
 const HEARD_WHEN_HEATED: &[Mode] = &[Mode::PreHeat, Mode::Growing, Mode::Catching];
@@ -236,12 +242,12 @@ fn devices() -> Vec<Rule> {
             ["The house is blind: alarms of this kind cannot ring.", "โรงเรือนมองไม่เห็น: สัญญาณเตือนชนิดนี้จะไม่ดัง"],
             ["Measure by hand now, then mend a sensor.", "วัดด้วยมือทันที แล้วซ่อมเซนเซอร์"],
         ),
-        said("sensor_stuck").says(
+        said(SENSOR_STUCK).says(
             ["Sensor stuck", "ค่าเซนเซอร์ค้าง"],
             ["It says the same for too long.", "ค่าเดิมนานเกินไป"],
             ["Clean it, or put another in its place.", "ทำความสะอาดหรือเปลี่ยนใหม่"],
         ),
-        said("sensor_implausible").says(
+        said(SENSOR_IMPLAUSIBLE).says(
             ["Sensor implausible", "ค่าเซนเซอร์ไม่น่าเชื่อถือ"],
             ["It says what cannot be, or differs from its neighbors.", "ค่าเป็นไปไม่ได้หรือต่างจากตัวข้างเคียง"],
             ["Compare it with one you trust.", "เทียบกับเครื่องวัดที่เชื่อถือได้"],
@@ -375,7 +381,7 @@ fn engine() -> Vec<Rule> {
             ["The last backup is too old.", "ข้อมูลสำรองล่าสุดเก่าเกินไป"],
             ["Make one, and see why it was not made.", "สำรองข้อมูลและหาสาเหตุ"],
         ),
-        said("engine_way", Class::High).says(
+        said(ENGINE_WAY, Class::High).says(
             ["A way out of the barn fails", "ช่องทางแจ้งเตือนขัดข้อง"],
             ["An alarm would not be told by it.", "สัญญาณเตือนจะไม่ถูกส่งทางช่องทางนี้"],
             ["Try it with farmiq-edge alarm drill.", "ทดลองด้วย farmiq-edge alarm drill"],

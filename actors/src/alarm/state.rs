@@ -18,7 +18,7 @@
 //! | shelve | put aside, if there is something to put aside; its end comes by itself |
 //! | unshelve, or the end of the shelf, the suppression or the service | if active, not acknowledged |
 //! | restart of the engine | if active, not acknowledged |
-//! | silence of the sensor | its timers begin anew; silence is an alarm of its own |
+//! | silence of the sensor | nothing, until its next word, whose time says how long it has been so; silence is an alarm of its own |
 //!
 //! An alarm that is raised [`CHATTER_RAISES`] times within [`CHATTER_MINUTES`] chatters: for [`CHATTER_REST_MINUTES`] it
 //! takes [`CHATTER_FACTOR`] times as long to be normal again.
@@ -76,6 +76,12 @@ impl State {
             Self::Dsupr => "DSUPR",
             Self::Oosrv => "OOSRV",
         }
+    }
+
+    /// Reads it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 }
 
@@ -237,7 +243,7 @@ impl Alarm {
         match event {
             Event::Reading(place, at) => self.read(timing, place, at, now),
             Event::Tick => self.tick(timing, now),
-            Event::Silence => self.turning_since = None,
+            Event::Silence => {}
             Event::Acknowledge => self.acknowledge(timing),
             Event::Shelve(until) => self.shelve(until, now),
             Event::Unshelve => {

@@ -55,6 +55,12 @@ impl Class {
             Self::Critical => "critical",
         }
     }
+
+    /// Reads it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Low, Self::High, Self::Critical].into_iter().find(|class| class.as_str() == text)
+    }
 }
 
 /// What a message says of its alarm.

@@ -184,7 +184,7 @@ pub fn histogram(weights: &[f64]) -> Vec<Bin> {
 }
 
 /// A number of things as a number to reckon with; exact up to 2⁵³.
-pub(super) fn count(n: usize) -> f64 {
+pub(crate) fn count(n: usize) -> f64 {
     n as f64
 }
 

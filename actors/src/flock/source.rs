@@ -18,10 +18,10 @@ use super::standard::{Sex, Standard};
 use crate::alarm::rule::{HUMIDITY, TEMPERATURE};
 
 /// A set and its days.
-pub(super) type FoundStandard = (StandardSet, Standard);
+pub(crate) type FoundStandard = (StandardSet, Standard);
 
 /// What a day was, as the database has it.
-pub(super) fn summary_of(value: Value) -> DaySummary {
+pub(crate) fn summary_of(value: Value) -> DaySummary {
     serde_json::from_value(value).unwrap_or_default()
 }
 
@@ -32,7 +32,7 @@ pub(super) async fn zone_of(conn: &Conn, place: [&str; 3]) -> Result<Zone, Store
 }
 
 /// A standard of the program or of a tenant.
-pub(super) async fn find_standard(
+pub(crate) async fn find_standard(
     conn: &Conn,
     tenant_id: &str,
     id: Uuid,

@@ -48,6 +48,18 @@ fn check_alarms(config: &Config, sources: &mut Sources<'_>) {
     for (what, help) in alarms.ways.mistakes() {
         sources.blame("alarms.ways", &what, &help);
     }
+    let steps = [
+        ("alarms.critical_steps", &alarms.critical_steps),
+        ("alarms.high_steps", &alarms.high_steps),
+        ("alarms.low_steps", &alarms.low_steps),
+        ("alarms.drill_steps", &alarms.drill_steps),
+    ];
+    for (key, steps) in steps {
+        for name in steps.unknown(&alarms.ways) {
+            let what = format!("names the way {name}, which is not below alarms.ways");
+            sources.blame(key, &what, "write all, quiet, or a name that is there");
+        }
+    }
     if let Some(url) = &alarms.heartbeat_url {
         check_scheme("alarms.heartbeat_url", url, &["http", "https"], sources);
     }

@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use actors::alarm::drill::Weekly;
+
+use super::steps::Steps;
 use super::table::settings;
 use super::value::{
     AuthMode, CloudAuth, Fraction, Headers, HostPort, InferenceQueue, LiveWay, LogLevel, MediaBackend,
@@ -374,6 +377,25 @@ settings! {
     alarms: Alarms {
         /// The ways out of the barn: a table [alarms.ways.NAME] for each, with a kind of siren, webhook, ntfy, program, relay or email; docs/alarms.md has them.
         ways: WaysSetting = "";
+        /// Who is told of a critical alarm that nobody acknowledges: seconds, a colon and ways with a plus between, such as
+        /// 0:siren+ntfy,120:phone; all means every way, quiet those that make no noise.
+        critical_steps: Steps = "0:all";
+        /// Time until the last of these steps is repeated while nobody acknowledges; 0 means never.
+        critical_repeat_seconds: u64 = "300" in 0..=86400;
+        /// The same of a high alarm.
+        high_steps: Steps = "0:quiet";
+        /// Time until the last of these steps is repeated; 0 means never.
+        high_repeat_seconds: u64 = "1800" in 0..=604800;
+        /// The same of a low alarm; empty means that it is listed, and nobody is told.
+        low_steps: Steps = "";
+        /// Time until the last of these steps is repeated; 0 means never.
+        low_repeat_seconds: u64 = "0" in 0..=604800;
+        /// Time until an acknowledged alarm that still stands is told again by ways that make no noise; 0 means never.
+        remind_minutes: u64 = "30" in 0..=10080;
+        /// Who is told of a drill.
+        drill_steps: Steps = "0:all";
+        /// When the weekly drill begins, in the barn's time zone, such as mon 10:00; empty means by hand alone.
+        drill_at: Option<Weekly> = "";
         /// Time between two signs of life for a second box; it rings when it misses three.
         heartbeat_seconds: u64 = "10" in 1..=300;
         /// Where each sign of life is posted besides: another box on the network of the barn, or a watcher outside.

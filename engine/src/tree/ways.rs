@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use actors::alarm::heartbeat::url::BeatUrl;
 use actors::alarm::heartbeat::{Heart, HeldLine, Outlets, SendBeat};
+use actors::alarm::owner::{self, AlarmOwner};
 use actors::alarm::trouble::Gauges;
 use actors::alarm::way::line::{KernelLines, LineSettings};
+use actors::supervisor::ChildSpec;
 use schema::wire::topic::heartbeat_topic;
 use tokio::time::sleep;
 
@@ -19,6 +21,26 @@ use crate::telling::{Telling, heartbeat_line};
 
 /// The wait before a line of the heartbeat that could not be taken is tried again.
 const LINE_RETRY: Duration = Duration::from_secs(30);
+
+/// The owner of the alarms.
+pub(super) fn owner(config: &Config, parts: &Parts) -> ChildSpec {
+    let args = owner::Args {
+        store: parts.store.clone(),
+        clock: parts.clock.clone(),
+        tap: parts.tap.clone(),
+        edge_id: config.edge.id.clone(),
+        ways: parts.telling.ways.clone(),
+        troubles: parts.telling.troubles.clone(),
+        guard: parts.telling.guard.clone(),
+        heart: parts.telling.heart.clone(),
+        plans: Arc::new(config.alarms.plans()),
+        drill_at: config.alarms.drill_at,
+        places: parts.places.clone(),
+        board: parts.board.clone(),
+        feed: parts.alarm_feed.clone(),
+    };
+    ChildSpec::new("alarms", "", &parts.alarms, move || (AlarmOwner, args.clone()))
+}
 
 /// The gauges of this process.
 struct OwnGauges;

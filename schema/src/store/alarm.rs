@@ -1,6 +1,8 @@
 //! Alarms: one row for each rule and place, and everything that happened to it. Edited rules and the modes of houses are in
-//! [`rule`], tellings and drills in [`telling`], what the owner of a barn starts from is in [`scene`].
+//! [`rule`], tellings and drills in [`telling`], what the owner of a barn starts from is in [`scene`], and which engine that is
+//! in [`owner`].
 
+pub mod owner;
 pub mod rule;
 pub mod scene;
 pub mod telling;
@@ -38,6 +40,12 @@ impl From<&tokio_postgres::Row> for Barn {
 }
 
 impl Barn {
+    /// The names of tenant, farm and barn.
+    #[must_use]
+    pub fn names(&self) -> [&str; 3] {
+        [&self.tenant_id, &self.farm_id, &self.barn_id]
+    }
+
     /// The box that the engine runs on, which is no barn.
     #[must_use]
     pub fn of_box() -> Self {

@@ -77,6 +77,18 @@ pub enum Action {
     ConsoleLogout,
     /// A person's logins to the console end.
     ConsoleEnd,
+    /// Somebody knows of an alarm.
+    AlarmAcknowledge,
+    /// An alarm is put aside.
+    AlarmShelve,
+    /// An alarm is taken up again.
+    AlarmUnshelve,
+    /// A rule of alarms is edited.
+    AlarmRule,
+    /// What a house is doing changes.
+    AlarmMode,
+    /// A drill is begun or answered.
+    AlarmDrill,
     /// A backup is restored: what came in after it is not there.
     Restore,
 }
@@ -111,6 +123,12 @@ impl Action {
             Self::ConsoleLogin => "console.login",
             Self::ConsoleLogout => "console.logout",
             Self::ConsoleEnd => "console.end",
+            Self::AlarmAcknowledge => "alarm.acknowledge",
+            Self::AlarmShelve => "alarm.shelve",
+            Self::AlarmUnshelve => "alarm.unshelve",
+            Self::AlarmRule => "alarm.rule",
+            Self::AlarmMode => "alarm.mode",
+            Self::AlarmDrill => "alarm.drill",
             Self::Restore => "restore",
         }
     }

@@ -88,12 +88,12 @@ fn time_alone_raises_what_a_reading_has_begun_whatever_the_devices_clock_says() 
 }
 
 #[test]
-fn a_silence_begins_the_timers_anew() {
+fn nothing_turns_while_a_sensor_is_silent_and_its_next_word_says_how_long_it_was_so() {
     let alarm = Alarm::default().decide(&TIMING, reading(33.0, 0), at(0));
     let alarm = alarm.decide(&TIMING, Event::Silence, at(600));
-    let alarm = alarm.decide(&TIMING, reading(33.0, 600), at(600));
     assert_eq!(alarm.state(), State::Norm);
-    assert_eq!(alarm.decide(&TIMING, reading(33.0, 660), at(660)).state(), State::Unack);
+    assert_eq!(alarm.decide(&TIMING, reading(33.0, 600), at(600)).state(), State::Unack);
+    assert_eq!(alarm.decide(&TIMING, reading(31.0, 600), at(600)).state(), State::Norm);
 }
 
 #[test]

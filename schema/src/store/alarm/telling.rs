@@ -7,8 +7,19 @@ use crate::clock::Timestamp;
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] =
-    &[CLAIM, RESULT, OF_ALARM, RESULTS, CUT_OFF, DRILL, ANSWER_DRILL, DRILLS, LAST_DRILL, WAITING_DRILLS];
+pub const STATEMENTS: &[&str] = &[
+    CLAIM,
+    RESULT,
+    OF_ALARM,
+    RESULTS,
+    CUT_OFF,
+    DRILL,
+    ANSWER_DRILL,
+    DRILLS,
+    FIND_DRILL,
+    LAST_DRILL,
+    WAITING_DRILLS,
+];
 
 /// Rows of one list at most.
 const LIST_ROWS_MAX: i64 = 1000;
@@ -76,9 +87,12 @@ row_of!(ResultRow, result_columns as "r": alarm_id, occurrence, number, way, fai
 
 const RESULT: &str = "-- alarm_telling_result
 INSERT INTO alarm_telling_results (alarm_id, occurrence, number, way, failure, detail, confirmed_by, latency_ms, ended_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (alarm_id, occurrence, number, way) DO UPDATE SET failure = excluded.failure, detail = excluded.detail,
+    confirmed_by = excluded.confirmed_by, latency_ms = excluded.latency_ms, ended_at = excluded.ended_at
+WHERE alarm_telling_results.failure IS NOT NULL";
 
-/// Writes what became of a telling.
+/// Writes what became of a telling. One that failed at first may arrive in the end, and not the other way round.
 ///
 /// # Errors
 /// When the database fails.
@@ -255,6 +269,25 @@ pub async fn drills(
 ) -> Result<Vec<DrillRow>, StoreError> {
     let rows = conn.query(DRILLS, &[&tenant_id, &barn_id, &before, &limit.clamp(0, LIST_ROWS_MAX)]).await?;
     Ok(rows.iter().map(DrillRow::from).collect())
+}
+
+const FIND_DRILL: &str = concat!(
+    "-- alarm_drill_find\nSELECT ",
+    drill_columns!(),
+    " FROM alarm_drills AS d
+WHERE id = $1 AND ($2::text IS NULL OR tenant_id = $2)"
+);
+
+/// A drill of a tenant; `None` as tenant means every one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_drill(
+    conn: &Conn,
+    tenant_id: Option<&str>,
+    id: Uuid,
+) -> Result<Option<DrillRow>, StoreError> {
+    Ok(conn.query_opt(FIND_DRILL, &[&id, &tenant_id]).await?.as_ref().map(DrillRow::from))
 }
 
 const WAITING_DRILLS: &str = concat!(
