@@ -4,11 +4,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use axum::http::header::{CONTENT_LENGTH, HOST};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use axum::http::{StatusCode, request};
 use broker::tls::connect_unverified;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -84,33 +84,35 @@ pub(crate) async fn fetch(
     key: Option<&Secret>,
     bytes_max: usize,
 ) -> io::Result<(StatusCode, Bytes)> {
-    call(http, Request::get(path), key, bytes_max, ANSWER).await
+    call(http, (Request::get(path), Bytes::new()), key, (bytes_max, ANSWER)).await
 }
 
-/// What it answers to a POST without a body, within a time.
+/// What it answers to a POST of JSON, within so many bytes and a time.
 pub(crate) async fn post(
     http: &Http,
     path: &str,
     key: Option<&Secret>,
-    bytes_max: usize,
-    answer_max: Duration,
+    body: &serde_json::Value,
+    limits: (usize, Duration),
 ) -> io::Result<(StatusCode, Bytes)> {
-    call(http, Request::post(path).header(CONTENT_LENGTH, 0), key, bytes_max, answer_max).await
+    let body = Bytes::from(body.to_string());
+    let asked =
+        Request::post(path).header(CONTENT_TYPE, "application/json").header(CONTENT_LENGTH, body.len());
+    call(http, (asked, body), key, limits).await
 }
 
 async fn call(
     http: &Http,
-    asked: request::Builder,
+    (asked, body): (request::Builder, Bytes),
     key: Option<&Secret>,
-    bytes_max: usize,
-    answer_max: Duration,
+    (bytes_max, answer_max): (usize, Duration),
 ) -> io::Result<(StatusCode, Bytes)> {
     let address = local(http.listen);
     let mut asked = asked.header(HOST, address.to_string());
     if let Some(key) = key {
         asked = asked.header(API_KEY, key.expose());
     }
-    let asked = asked.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
+    let asked = asked.body(Full::new(body)).map_err(io::Error::other)?;
     let get = async {
         let stream = TcpStream::connect(address).await?;
         if http.tls_cert.is_some() {
@@ -124,7 +126,7 @@ async fn call(
 
 async fn exchange<S>(
     stream: S,
-    request: Request<Empty<Bytes>>,
+    request: Request<Full<Bytes>>,
     bytes_max: usize,
 ) -> io::Result<(StatusCode, Bytes)>
 where

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use actors::alarm::desk::AlarmDesk;
 use actors::alarm::feed::AlarmFeed;
 use actors::allowlist::Allowlist;
 use actors::board::Board;
@@ -43,6 +44,7 @@ use crate::observe;
 use crate::parts::Parts;
 use crate::telling::Telling;
 
+mod alarm;
 mod audit;
 pub mod auth;
 mod board;
@@ -138,6 +140,8 @@ pub struct AppState {
     streams: Streams,
     /// Who may look at the console.
     console: ConsoleDesk,
+    /// The alarms.
+    alarms: AlarmDesk,
     /// When devices last called.
     signs_of_life: SignsOfLife,
     /// What calls may have in the engine's hands.
@@ -214,6 +218,13 @@ impl AppState {
             alarm_feed: parts.alarm_feed.clone(),
             streams: Streams::default(),
             console: ConsoleDesk { store: parts.calls.clone(), clock: parts.clock.clone() },
+            alarms: AlarmDesk {
+                store: parts.calls.clone(),
+                reads: parts.store.reads(),
+                clock: parts.clock.clone(),
+                owner: parts.alarms.clone(),
+                edge_id: config.edge.id.clone(),
+            },
             signs_of_life: parts.signs_of_life.clone(),
             calls: CallBudget::default(),
             telemetry: parts.writers.clone(),
@@ -390,6 +401,21 @@ fn table() -> Vec<Route> {
         row(Read, "/api/v1/flocks/{id}/days.csv", routes!(flock::days_csv)),
         row(Read, "/api/v1/flocks/{id}/forecast", routes!(flock::show_forecast)),
         row(Read, "/api/v1/flocks/{id}/histogram", routes!(flock::show_histogram)),
+        row(Read, "/api/v1/alarms", routes!(alarm::list_alarms)),
+        row(Read, "/api/v1/alarms/history", routes!(alarm::alarm_history)),
+        row(Read, "/api/v1/alarms/figures", routes!(alarm::alarm_figures)),
+        row(Read, "/api/v1/alarms/rules", routes!(alarm::rule::list_rules)),
+        row(Act, "/api/v1/alarms/rules", routes!(alarm::rule::put_rule)),
+        row(Read, "/api/v1/alarms/rules/{rule_id}/history", routes!(alarm::rule::rule_history)),
+        row(Read, "/api/v1/alarms/mode", routes!(alarm::rule::show_mode)),
+        row(Write, "/api/v1/alarms/mode", routes!(alarm::rule::put_mode)),
+        row(Read, "/api/v1/alarms/drills", routes!(alarm::drill::list_drills)),
+        row(Write, "/api/v1/alarms/drills", routes!(alarm::drill::begin_drill)),
+        row(Write, "/api/v1/alarms/drills/{id}/answer", routes!(alarm::drill::answer_drill)),
+        row(Read, "/api/v1/alarms/{id}", routes!(alarm::show_alarm)),
+        row(Write, "/api/v1/alarms/{id}/ack", routes!(alarm::acknowledge)),
+        row(Write, "/api/v1/alarms/{id}/shelve", routes!(alarm::shelve)),
+        row(Write, "/api/v1/alarms/{id}/unshelve", routes!(alarm::unshelve)),
         row(Box, "/api/v1/alarms/ways", routes!(way::list_ways)),
         row(Box, "/api/v1/alarms/ways/{name}", routes!(way::reach_way)),
         row(Act, "/api/v1/alarms/ways/{name}/try", routes!(way::try_way)),

@@ -138,6 +138,10 @@ id_keys! {
     AuditKey = "audit";
     /// The list of records of a flock.
     RecordKey = "records";
+    /// The list of what happened to alarms.
+    AlarmEventKey = "alarm_events";
+    /// The list of drills.
+    DrillKey = "drills";
 }
 
 /// The key of the list of flocks: day of placement and flock.

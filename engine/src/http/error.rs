@@ -82,6 +82,8 @@ codes! {
     BookConflict = "BOOK_CONFLICT", CONFLICT;
     /// The image cannot be decoded, so that there is no small copy of it.
     ImageUndecodable = "IMAGE_UNDECODABLE", CONFLICT;
+    /// The alarm, its rule or its drill is not in a state for this.
+    AlarmConflict = "ALARM_CONFLICT", CONFLICT;
     /// Another image was completed under this URL.
     AlreadyCompleted = "ALREADY_COMPLETED", CONFLICT;
     /// Too many upload URLs for one device, or too many logins at once.

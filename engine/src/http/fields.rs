@@ -158,7 +158,8 @@ impl Fields {
         self.required(name, year)
     }
 
-    fn whole(&mut self, name: &str, min: i32, max: i32) -> Option<i32> {
+    /// A whole number within a range that may be missing.
+    pub(super) fn whole(&mut self, name: &str, min: i32, max: i32) -> Option<i32> {
         let number = self.value(name)?.as_i64().and_then(|number| i32::try_from(number).ok());
         let number = number.filter(|number| (min..=max).contains(number));
         if number.is_none() {

@@ -50,6 +50,7 @@ const SCHEMA_DEPTH_MAX: usize = 16;
         (name = "ingress", description = "What comes in, and the tokens devices call with"),
         (name = "media", description = "Images: uploads, and what they became"),
         (name = "sync", description = "The outbox and the cloud"),
+        (name = "alarms", description = "What is wrong with the birds or the box, and who knows"),
         (name = "health", description = "Whether the engine lives and works"),
         (name = "operations", description = "What monitors read"),
         (name = "documentation", description = "This page")
