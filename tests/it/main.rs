@@ -2,6 +2,7 @@
 
 mod abuse;
 mod access;
+mod alarms;
 mod attack;
 mod backup;
 mod chaos;

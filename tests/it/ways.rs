@@ -1,10 +1,10 @@
 //! The ways out of the barn, each with the real thing at its other end where there is one, and with a failure of it.
 
-mod alone;
+pub(crate) mod alone;
 mod heart;
 mod mail;
 mod posted;
-mod siren;
+pub(crate) mod siren;
 
 use std::sync::Arc;
 

@@ -95,7 +95,19 @@ async fn furnish(face: &Face) {
          INSERT INTO flock_days VALUES ('t-001', '{id}', '2026-01-05', '{{}}', 1, now());
          INSERT INTO device_places VALUES ('t-001', 's3cr3t-device', '', 'inside', 's3cr3t-zone', 1, 1, now());
          INSERT INTO sensor_faults VALUES ('t-001', 's3cr3t-device', 's3cr3t-metric', 'stuck', 'fail', now(), now(), 1, 1, now());
-         INSERT INTO barn_days VALUES ('t-001', 's3cr3t-farm', 's3cr3t-barn', '2026-01-05', 'UTC', '{{\"note\": \"s3cr3t\"}}', now());"
+         INSERT INTO barn_days VALUES ('t-001', 's3cr3t-farm', 's3cr3t-barn', '2026-01-05', 'UTC', '{{\"note\": \"s3cr3t\"}}', now());
+         INSERT INTO house_modes VALUES ('t-001', 's3cr3t-farm', 's3cr3t-barn', 'catching', 's3cr3t-reason', 's3cr3t-author', now());
+         INSERT INTO alarm_rules VALUES ('t-001', 's3cr3t-farm', 's3cr3t-barn', 's3cr3t_rule', 1, '{{}}', 's3cr3t-reason', 's3cr3t-author', now());
+         INSERT INTO alarms (id, tenant_id, farm_id, barn_id, rule_id, place, class, state, is_active, is_unacknowledged, is_latching,
+                 occurrence, rounds, raised_lately, tellings, round_first, state_since, revision, updated_at)
+             VALUES ('{id}', 't-001', 's3cr3t-farm', 's3cr3t-barn', 's3cr3t-rule', '', 'critical', 'UNACK', true, true, false, 1, 1,
+                 '{{}}', 0, 0, now(), 1, now());
+         INSERT INTO alarm_events (id, alarm_id, tenant_id, farm_id, barn_id, rule_id, place, class, occurrence, kind, from_state,
+                 to_state, author, happened_at)
+             VALUES ('{id}', '{id}', 't-001', 's3cr3t-farm', 's3cr3t-barn', 's3cr3t-rule', '', 'critical', 1, 'raised', 'NORM', 'UNACK',
+                 's3cr3t-author', now());
+         INSERT INTO alarm_drills (id, tenant_id, farm_id, barn_id, alarm_id, occurrence, is_scheduled, author, started_at, result)
+             VALUES ('{id}', 't-001', 's3cr3t-farm', 's3cr3t-barn', '{id}', 1, false, 's3cr3t-author', now(), 'waiting');"
     );
     face.db.execute(&sql).await;
     face.db.allow_device(OWNER, "s3cr3t-device", "s3cr3t-farm", "s3cr3t-barn").await;
@@ -231,6 +243,12 @@ impl Operation<'_> {
                 Some("path") => uri = uri.replace(&format!("{{{name}}}"), self.path_value(name, names)),
                 // Each list has words of its own.
                 Some("query") if name == "status" && self.path.ends_with("/sessions") => {}
+                // What is asked of one barn is asked of another tenant's, by its name.
+                Some("query")
+                    if self.path.starts_with("/api/v1/alarms/") && ["farm_id", "barn_id"].contains(&name) =>
+                {
+                    query.push(format!("{name}=s3cr3t-{}", name.trim_end_matches("_id")));
+                }
                 Some("query") => {
                     query.extend(query_value(name, way, names).map(|value| format!("{name}={value}")))
                 }
@@ -246,6 +264,7 @@ impl Operation<'_> {
             "id" | "session_id" | "sessionId" if self.path.contains("/sessions/") => names.session_id,
             "id" | "media_id" | "job_id" | "record_id" => names.id,
             "device_id" | "station_id" => names.device_id,
+            "rule_id" => "ammonia",
             "alert" => "FarmiqDown",
             "name" if self.path.contains("/ways/") => "siren",
             _ => panic!("{}: this test does not know {name}", self.path),
@@ -269,7 +288,7 @@ fn query_value(name: &str, way: Way, names: &Names) -> Option<String> {
         "bucket" | "width" | "reason" | "source" | "tz" | "date" | "farm_id" | "metric_type" | "batch_id"
         | "flag" | "reviewed" | "max_confidence" | "from" | "to" | "device_id" | "after" | "before"
         | "event_type" | "start_time" | "end_time" | "window" | "limit" | "barn_id" | "present"
-        | "target_weight_g" => None,
+        | "target_weight_g" | "rule_id" | "state" => None,
         _ => panic!("this test does not know the parameter {name}"),
     }
 }

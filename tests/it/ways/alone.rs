@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{message, only};
 
 /// A program of the test.
-pub(super) fn script(path: &Path, lines: &str) {
+pub(crate) fn script(path: &Path, lines: &str) {
     std::fs::write(path, format!("#!/bin/sh\n{lines}\n")).expect("a file can be written");
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
 }

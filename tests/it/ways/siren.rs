@@ -12,13 +12,15 @@ use tokio::process::Command;
 
 const ID: [&str; 4] = ["t-001", "f-001", "b-001", "d-1"];
 
-fn ways() -> String {
+/// The siren as the only way out.
+pub(crate) fn ways() -> String {
     let [tenant, farm, barn, device] = ID;
     json!({"siren": {"kind": "siren", "tenant": tenant, "farm": farm, "barn": barn, "device": device, "answer_seconds": 2}})
         .to_string()
 }
 
-async fn siren(host: &str, port: u16) -> Told {
+/// A siren that has subscribed to its command.
+pub(crate) async fn siren(host: &str, port: u16) -> Told {
     let port = port.to_string();
     let told = Told::start("siren.py", &[&[host, &port], &ID[..]].concat());
     let subscribed = told.heard("subscribed", 1).await;
