@@ -2,6 +2,7 @@
 
 mod age;
 mod bucket;
+mod copies;
 mod running;
 mod store;
 
