@@ -27,8 +27,8 @@ pub(super) struct Glance {
     waiting: i64,
     /// Those that wait for a person.
     failed: i64,
-    /// Age of the oldest that waits.
-    oldest_waiting_age_seconds: Option<i64>,
+    /// When the oldest that waits was made.
+    oldest_waiting_at: Option<Time>,
 }
 
 /// What was last seen, by tenant. Cloning shares it.
@@ -40,21 +40,19 @@ impl Glances {
     /// meanwhile waits for the same answer.
     async fn of(&self, state: &AppState, tenant_id: &str) -> Option<Glance> {
         let mut known = self.0.lock().await;
-        if let Some((at, glance)) = known.get(tenant_id).filter(|(at, _)| at.elapsed() < SYNC_EVERY / 2) {
-            let _ = at;
+        if let Some((_, glance)) = known.get(tenant_id).filter(|(at, _)| at.elapsed() < SYNC_EVERY / 2) {
             return Some(glance.clone());
         }
         let tenants = [tenant_id.to_owned()];
         let count = async |conn: &mut Conn| queries::counts(conn, Some(&tenants)).await;
         let counts = state.reads.run("stream_sync", count).await.ok()?;
-        let (view, now) = (state.sync.view(), state.clock.now());
-        let age = |at| now.signed_duration_since(at).num_seconds().max(0);
+        let view = state.sync.view();
         let glance = Glance {
             cloud: view.state.as_str(),
             last_success_at: view.last_success_at.map(Time),
             waiting: counts.pending + counts.claimed + counts.sent,
             failed: counts.failed,
-            oldest_waiting_age_seconds: counts.oldest_pending_at.map(age),
+            oldest_waiting_at: counts.oldest_pending_at.map(Time),
         };
         if known.len() >= TENANTS_MAX {
             known.clear();
