@@ -8,14 +8,17 @@ use tests::barn::{Barn, admit};
 use tests::device::{Device, at_least_once, new_event_id, temperature_topic};
 use tests::engine::Engine;
 use tests::events::Events;
-use tests::http::exchange;
+use tests::http::{exchange, send};
 use tests::postgres::Database;
 use tests::settings::Settings;
 use tests::wait::until;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// What is told once in two seconds, with time for the commit.
 const SOON: Duration = Duration::from_secs(4);
+/// Metrics of a device that says much, and readings of one call.
+const METRICS: usize = 4000;
+const EVENTS_MAX: usize = 1000;
 /// What the engine may take to end.
 const END_MAX: Duration = Duration::from_secs(10);
 
@@ -99,6 +102,45 @@ async fn a_reading_is_live_at_once_and_on_the_board_after_a_restart() {
         assert!(event.name != "board" && event.name != "alarm", "{event:?}");
     }
     drop(device);
+    barn.finish().await;
+}
+
+/// Readings of many metrics of one device.
+async fn flood(settings: &Settings, round: usize) {
+    let now = Clock::system().now().to_rfc3339();
+    for part in 0..METRICS / EVENTS_MAX {
+        let event = |number: usize| {
+            let metric = format!("metric-with-a-long-name-{:04}", part * EVENTS_MAX + number);
+            json!({"event_id": new_event_id(), "tenant_id": "t-001", "device_id": "d-1", "farm_id": "f-001", "barn_id": "b-001",
+                "event_type": "telemetry.reading", "ts": now, "payload": {"metric": metric, "value": round}})
+        };
+        let events: Vec<_> = (0..EVENTS_MAX).map(event).collect();
+        let mut stream = TcpStream::connect(settings.http).await.expect("somebody listens");
+        let head = "POST /api/v1/telemetry/readings HTTP/1.1\r\ncontent-type: application/json\r\nx-tenant-id: t-001";
+        let answer = exchange(&mut stream, head, &json!({"events": events}).to_string()).await;
+        assert_eq!(answer.expect("an answer").status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_nothing_is_hung_up_on() {
+    let barn = Barn::start().await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let mut slow = socket.connect(barn.settings.http).await.expect("somebody listens");
+    send(&mut slow, "GET /api/v1/stream HTTP/1.1\r\nx-tenant-id: t-001", "").await.expect("the engine reads");
+    until("the stream is open", async || barn.metric("stream_open", "") == 1.0).await;
+    let mut round = 0;
+    until("it is given up", async || {
+        // Until the buffers of the system are full, too.
+        flood(&barn.settings, round).await;
+        round += 1;
+        barn.metric("stream_ended", "slow") == 1.0
+    })
+    .await;
+    // Nobody takes the last event, so the connection is ended.
+    until("its place is free", async || barn.metric("stream_open", "") == 0.0).await;
+    drop(slow);
     barn.finish().await;
 }
 
