@@ -20,7 +20,7 @@ pub const BUCKETS_MAX: i64 = 1500;
 /// Devices of one chart.
 pub const DEVICES_MAX: usize = 50;
 /// Closed minutes that are read for one chart, about: beyond it nobody would wait for the answer.
-const MINUTES_MAX: i64 = 200_000;
+const MINUTES_MAX: i64 = 75_000;
 /// Metrics that a device has, about.
 const METRICS_OF_DEVICE: i64 = 7;
 /// An hour is closed so long after its end at the latest, unless the aggregation is behind.
