@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := target/venv
 NODE := target/node
+CONSOLE_NODE := target/console
 MODEL_VENV := target/venv-model
 CARGO_DENY := target/tools/bin/cargo-deny
 DEPLOY_TOOLS := target/tools/deploy
@@ -16,7 +17,7 @@ MACHINE := $(shell uname -m)
 STATIC := $(MACHINE)-unknown-linux-$(if $(wildcard $(shell rustc --print sysroot 2>/dev/null)/lib/rustlib/$(MACHINE)-unknown-linux-musl/lib),musl,gnu)
 STATIC_ENV := $(if $(findstring musl,$(STATIC)),CC_$(subst -,_,$(STATIC))=musl-gcc,RUSTFLAGS="-C target-feature=+crt-static")
 
-.PHONY: $(STATIC) help up test test-large two-months lint advisories deploy-check documents image package bundle bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model to-open to-run to-test
+.PHONY: $(STATIC) help up test test-large test-console two-months lint advisories deploy-check documents image package bundle bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model to-open to-run to-test to-browse
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -33,6 +34,10 @@ test: to-test $(VENV)/.ready $(NODE)/.ready ## Run all tests with what they need
 test-large: to-test ## Run what is too large for every day: 5,000 encrypted connections through kills and outages
 	cargo build --workspace --all-targets
 	tests/with-postgres cargo nextest run --workspace --run-ignored only
+
+test-console: to-browse $(CONSOLE_NODE)/.ready ## Look at the console in a real browser, offline: accessible, fast, in both languages
+	cargo build -p farmiq-edge
+	NODE_MODULES=$(CONSOLE_NODE) tests/console/scene node tests/console/check.mjs
 
 two-months: to-test ## Live two months of a barn in an hour, with wrong clocks, outages and a restore; the judge looks
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
@@ -107,7 +112,7 @@ $(DEPLOY_TOOLS)/.ready: deploy/requirements.txt deploy/prerequisites
 	cd $(DEPLOY_TOOLS) && apt-get download -q prometheus prometheus-alertmanager && for package in *.deb; do dpkg -x "$$package" dist; done
 	@touch $@
 
-to-open to-run to-test: # What the machine lacks, from the distribution's packages
+to-open to-run to-test to-browse: # What the machine lacks, from the distribution's packages
 	@deploy/prerequisites $(@:to-%=%)
 
 $(VENV)/.ready: tests/requirements.txt
@@ -119,6 +124,12 @@ $(NODE)/.ready: tests/clients/package.json tests/clients/package-lock.json
 	mkdir -p $(NODE)
 	cp $^ $(NODE)
 	npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(CONSOLE_NODE)/.ready: tests/console/package.json tests/console/package-lock.json
+	mkdir -p $(CONSOLE_NODE)
+	cp $^ $(CONSOLE_NODE)
+	npm ci --prefix $(CONSOLE_NODE) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(MODEL_VENV)/.ready: actors/model/train/requirements.txt

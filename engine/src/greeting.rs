@@ -7,6 +7,7 @@ use schema::wire::topic;
 
 use crate::config::{Config, MediaBackend, reachable};
 use crate::first_keys::OperatorKeyFile;
+use crate::invite::address;
 
 /// The greeting; `private_database` is the address of the private cluster, when there is one, and `first_key` the
 /// operator key that the box has made for itself.
@@ -51,6 +52,9 @@ fn places(config: &Config, private_database: Option<&str>) -> Vec<(&'static str,
         if config.broker.allow_anonymous { "no credential needed: insecure" } else { "credential needed" };
     let mut places =
         vec![("HTTP", format!("{}  (/api/health, /api/ready, /api-docs, /metrics)", config.http.url()))];
+    let console =
+        format!("{}/  (with the operator key, or: farmiq-edge console invite --name YOU)", address(config));
+    places.push(("Console", console));
     if let Some(listen) = config.broker.listen {
         places.push(("MQTT", format!("mqtt://{}  ({access})", reachable(listen))));
     }
@@ -125,6 +129,7 @@ mod tests {
         let text = of(&config, Some("host=/barn/socket user=farmiq"), Some(&key));
         for expected in [
             "http://localhost:3000",
+            "farmiq-edge console invite --name YOU",
             "psql \"host=/barn/socket user=farmiq\"",
             "k3y  (role admin, all tenants; shown this once, kept in /barn 7/operator-key)",
             "FARMIQ_EDGE__DATA_DIR='/barn 7' farmiq-edge device add --tenant t-001",

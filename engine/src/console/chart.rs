@@ -3,8 +3,10 @@
 
 use std::fmt::Write;
 
+pub(crate) mod climate;
 pub(crate) mod growth;
 pub(crate) mod histogram;
+pub(crate) mod spark;
 
 /// A stretch of numbers laid on a stretch of the picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -102,6 +104,14 @@ impl Drawing {
         let text = format!(
             "<svg class=\"{class}\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-labelledby=\"{id}-t {id}-d\">\
              <title id=\"{id}-t\">{title}</title><desc id=\"{id}-d\">{finding}</desc>"
+        );
+        Self { text }
+    }
+
+    /// A picture that stands beside its own numbers and tells nobody anything new.
+    pub(crate) fn silent(class: &str, (width, height): (u32, u32)) -> Self {
+        let text = format!(
+            "<svg class=\"{class}\" viewBox=\"0 0 {width} {height}\" preserveAspectRatio=\"none\" aria-hidden=\"true\">"
         );
         Self { text }
     }

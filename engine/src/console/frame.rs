@@ -7,10 +7,20 @@ use super::text::{Lang, Texts};
 /// A page of the menu.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tab {
+    /// The barn.
+    Barn,
     /// Weights.
     Weights,
+    /// The air.
+    Climate,
     /// Flock book.
     Book,
+    /// Weighings to look at.
+    Review,
+    /// Sensors, scales and cameras.
+    Devices,
+    /// What goes to the cloud.
+    Delivery,
     /// Everything else.
     More,
 }
@@ -19,24 +29,39 @@ impl Tab {
     /// Where it is.
     pub(crate) fn href(self) -> &'static str {
         match self {
+            Self::Barn => "/",
             Self::Weights => "/weights",
+            Self::Climate => "/climate",
             Self::Book => "/flocks",
+            Self::Review => "/review",
+            Self::Devices => "/devices",
+            Self::Delivery => "/delivery",
             Self::More => "/more",
         }
     }
 
     fn icon(self) -> &'static str {
         match self {
+            Self::Barn => "barn",
             Self::Weights => "weights",
+            Self::Climate => "climate",
             Self::Book => "book",
+            Self::Review => "review",
+            Self::Devices => "devices",
+            Self::Delivery => "delivery",
             Self::More => "more",
         }
     }
 
     fn word(self, t: &Texts) -> &'static str {
         match self {
+            Self::Barn => t.barn,
             Self::Weights => t.weights,
+            Self::Climate => t.climate,
             Self::Book => t.flock_book,
+            Self::Review => t.review,
+            Self::Devices => t.devices,
+            Self::Delivery => t.delivery,
             Self::More => t.more,
         }
     }
@@ -44,14 +69,25 @@ impl Tab {
     fn says(self, t: &Texts) -> &'static str {
         match self {
             Self::Book => t.flock_book_says,
-            Self::Weights | Self::More => "",
+            Self::Review => t.review_says,
+            Self::Devices => t.devices_says,
+            Self::Delivery => t.delivery_says,
+            Self::Barn | Self::Weights | Self::Climate | Self::More => "",
         }
     }
 }
 
 /// The menu from its top; those of the bar of a phone first.
-const MENU: [(Tab, Place); 3] =
-    [(Tab::Weights, Place::Everywhere), (Tab::Book, Place::Everywhere), (Tab::More, Place::Phone)];
+const MENU: [(Tab, Place); 8] = [
+    (Tab::Barn, Place::Everywhere),
+    (Tab::Weights, Place::Everywhere),
+    (Tab::Climate, Place::Everywhere),
+    (Tab::Book, Place::Desk),
+    (Tab::Review, Place::Desk),
+    (Tab::Devices, Place::Desk),
+    (Tab::Delivery, Place::Desk),
+    (Tab::More, Place::Phone),
+];
 
 /// Where a page of the menu is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +96,8 @@ enum Place {
     Everywhere,
     /// On a phone alone: the way to the rest.
     Phone,
+    /// On a desk alone: there is room.
+    Desk,
 }
 
 impl Place {
@@ -67,6 +105,7 @@ impl Place {
         match self {
             Self::Everywhere => "",
             Self::Phone => "narrow",
+            Self::Desk => "wide",
         }
     }
 }
@@ -92,6 +131,8 @@ pub(crate) struct Item {
 pub(crate) struct Rights {
     /// Answer alarms and keep the book.
     pub(crate) write: bool,
+    /// Repair.
+    pub(crate) admin: bool,
 }
 
 /// What was just done.

@@ -2,7 +2,7 @@
 
 use chrono::{Datelike, NaiveDate};
 
-use super::text::Lang;
+use super::text::{Lang, Texts};
 
 /// Months as Thais shorten them.
 const MONTHS_TH: [&str; 12] =
@@ -64,6 +64,33 @@ pub(crate) fn signed(value: f64, places: usize) -> String {
     if value > 0.0 && !text.chars().all(|c| matches!(c, '0' | '.')) { format!("+{text}") } else { text }
 }
 
+/// How long something took, in its largest unit.
+pub(crate) fn span(t: &Texts, seconds: f64) -> String {
+    let seconds = seconds.max(0.0);
+    let (count, unit) = if seconds < 60.0 {
+        (seconds, t.unit_s)
+    } else if seconds < 3600.0 {
+        (seconds / 60.0, t.unit_min)
+    } else if seconds < 172_800.0 {
+        (seconds / 3600.0, t.unit_h)
+    } else {
+        (seconds / 86_400.0, t.unit_d)
+    };
+    format!("{} {unit}", number(count.floor(), 0))
+}
+
+/// Bytes in the unit people know.
+pub(crate) fn bytes(count: f64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = count.max(0.0);
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{} {}", number(value, usize::from(unit > 0 && value < 10.0)), UNITS[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +113,17 @@ mod tests {
         check(f64::NAN, 1, "–");
         assert_eq!((&*signed(2.25, 1), &*signed(-2.0, 0), &*signed(0.01, 1)), ("+2.2", "−2", "0.0"));
         assert_eq!(maybe(None, 2), "–");
+    }
+
+    #[test]
+    fn spans_and_bytes_have_one_unit() {
+        let t = Lang::En.texts();
+        let check = |seconds, expected: &str| assert_eq!(span(t, seconds), expected);
+        check(-3.0, "0 s");
+        check(59.9, "59 s");
+        check(61.0, "1 min");
+        check(7200.0, "2 h");
+        check(400_000.0, "4 d");
+        assert_eq!((&*bytes(512.0), &*bytes(1_500_000.0), &*bytes(84e9)), ("512 B", "1.5 MB", "84 GB"));
     }
 }

@@ -13,11 +13,17 @@ use super::AppState;
 use super::auth::{Caller, Class, guest, is_cross_site, may};
 use super::frame::CalledBy;
 
+mod air;
 mod answer;
+mod barn;
 mod book;
+mod climate;
+mod delivery;
+mod devices;
 mod form;
 mod login;
 mod place;
+mod review;
 mod visit;
 mod weights;
 
@@ -30,13 +36,22 @@ struct Page {
 
 /// The pages of those who have logged in.
 fn pages() -> Vec<Page> {
-    use Class::{Read, Write};
+    use Class::{Admin, Box, Read, Write};
     let row = |class, path, methods| Page { class, path, methods };
     vec![
-        row(Read, "/", get(place::home)),
+        row(Read, "/", get(barn::show)),
         row(Read, "/places", get(place::show).post(place::choose)),
         row(Read, "/more", get(place::more)),
         row(Read, "/weights", get(weights::show)),
+        row(Read, "/climate", get(climate::show)),
+        row(Box, "/devices", get(devices::list)),
+        row(Box, "/devices/{id}", get(devices::show)),
+        row(Box, "/devices/{id}/label", get(devices::label)),
+        row(Write, "/devices/{id}/place", post(devices::put)),
+        row(Read, "/review", get(review::show)),
+        row(Write, "/review/{id}", post(review::mark)),
+        row(Box, "/delivery", get(delivery::show)),
+        row(Admin, "/delivery/redrive", post(delivery::redrive)),
         row(Read, "/flocks", get(book::list)),
         row(Write, "/flocks/new", get(book::ask_new).post(book::create)),
         row(Read, "/flocks/{id}", get(book::show)),

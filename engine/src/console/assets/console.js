@@ -21,17 +21,35 @@ const lost = () => {
   root.classList.add("is-lost");
 };
 
+// A browser has six connections to one host: of all tabs the one that was looked at last has the stream, and tells the others.
+const tabs = stream ? new BroadcastChannel(`farmiq ${stream}`) : null;
+if (tabs) tabs.onmessage = ({ data }) => {
+  if (data === "mine") close();
+  else if (data === "free") open();
+  else { alive(); live(data); }
+};
+
 function open() {
   if (!stream || source || document.hidden) return;
+  tabs.postMessage("mine");
   source = new EventSource(stream);
   source.onopen = alive;
   for (const kind of ["board", "alarm", "sync", "weighing", "ping", "resync"]) {
-    source.addEventListener(kind, () => { alive(); live(kind === "resync" ? "refresh" : kind); });
+    source.addEventListener(kind, () => {
+      const what = kind === "resync" ? "refresh" : kind;
+      alive();
+      live(what);
+      tabs.postMessage(what);
+    });
   }
   source.onmessage = alive;
   source.onerror = () => {
     if (source && source.readyState === EventSource.CLOSED) { close(); retry = setTimeout(open, RETRY_MS); }
   };
+}
+function leave() {
+  if (source) tabs.postMessage("free");
+  close();
 }
 function close() { if (source) source.close(); source = null; clearTimeout(retry); }
 
@@ -64,13 +82,13 @@ function span(seconds) {
 }
 
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) return close();
+  if (document.hidden) return leave();
   heard = performance.now();
   open();
   ping();
   live("refresh");
 });
-addEventListener("pagehide", close);
+addEventListener("pagehide", leave);
 addEventListener("pageshow", open);
 
 document.addEventListener("click", event => {

@@ -29,8 +29,10 @@ use crate::console::words::{date, number};
 const FLOCKS_MAX: i64 = 100;
 /// Records that the page of a flock shows.
 const RECORDS_MAX: i64 = 60;
-/// Records on the sheet to print.
-const SHEET_RECORDS_MAX: i64 = 40;
+/// Records that are looked through for the sheet to print.
+const SHEET_RECORDS_READ: i64 = 1000;
+/// Records on the sheet, beside its table.
+const SHEET_RECORDS_MAX: usize = 30;
 /// Grams of a kilogram.
 const GRAMS: f64 = 1000.0;
 /// The zone that is offered for a barn of which nobody has said where it is.
@@ -259,6 +261,7 @@ pub(super) async fn record(
     };
     let wrong = match new_record(visit.t(), &typed) {
         Ok(new) => match state.book.record(&flock.tenant_id, flock.id, &new, &visit.author()).await {
+            Ok(_) if typed.text("home").is_some() => return see("/?said=written"),
             Ok(_) => return see(&format!("/flocks/{}?said=written", flock.id)),
             Err(error) => match refusal(visit.t(), &error) {
                 Some(text) => text,
@@ -333,6 +336,12 @@ pub(super) async fn end(
     }
 }
 
+/// Whether a record stands on the sheet by itself: what the table of the days sums up does not.
+fn is_told_on_sheet(record: &Record) -> bool {
+    let own = [Kind::HandWeighing, Kind::Note, Kind::Thinning, Kind::FeedDelivered, Kind::FeedReturned];
+    own.iter().any(|kind| kind.as_str() == record.kind)
+}
+
 /// Shows the sheet to print.
 pub(super) async fn sheet(
     State(state): State<Arc<AppState>>,
@@ -347,7 +356,9 @@ pub(super) async fn sheet(
     let read = async {
         let weights = weights::view(&state, &visit, &f, &flock).await?;
         let (_, days) = state.book.days(&flock.tenant_id, flock.id).await?;
-        let records = state.book.records(&flock.tenant_id, flock.id, None, SHEET_RECORDS_MAX).await?;
+        let mut records = state.book.records(&flock.tenant_id, flock.id, None, SHEET_RECORDS_READ).await?;
+        records.retain(is_told_on_sheet);
+        records.truncate(SHEET_RECORDS_MAX);
         Ok::<_, BookError>((weights, days, records))
     };
     let (weights, days, records) = match read.await {

@@ -36,6 +36,11 @@ impl Typed {
         Some(value.trim()).filter(|value| !value.is_empty())
     }
 
+    /// All that was typed or ticked under a name.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.trim())
+    }
+
     /// The same as a text of its own, empty where nothing was typed.
     pub(super) fn copy(&self, name: &str) -> String {
         self.text(name).unwrap_or_default().to_owned()

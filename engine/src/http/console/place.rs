@@ -14,11 +14,6 @@ use crate::console::place::{MorePage, PlaceRow, PlacesPage};
 /// Seconds for which a browser remembers its barn.
 const PLACE_SECONDS: i64 = 366 * 86_400;
 
-/// The first page.
-pub(super) async fn home() -> Response {
-    see("/weights")
-}
-
 /// Shows the barns.
 pub(super) async fn show(visit: Visit) -> Response {
     let is_here = |place| visit.place.as_ref() == Some(place);

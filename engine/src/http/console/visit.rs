@@ -51,6 +51,12 @@ impl Place {
         [&self.tenant_id, &self.farm_id, &self.barn_id].map(|id| encoded(id)).join("/")
     }
 
+    /// Where its news come from.
+    fn stream(&self) -> String {
+        let [tenant, farm, barn] = [&self.tenant_id, &self.farm_id, &self.barn_id].map(|id| encoded(id));
+        format!("/api/v1/stream?tenant_id={tenant}&farm_id={farm}&barn_id={barn}")
+    }
+
     /// Its time zone.
     pub(super) fn zone(&self) -> Zone {
         self.time_zone.as_deref().and_then(Zone::parse).unwrap_or(Zone::UTC)
@@ -215,8 +221,8 @@ impl Visit {
             now_iso: schema::wire::time::format(self.now),
             flash: self.said.as_deref().and_then(|said| flash(t, said)),
             who: self.operator.name.rsplit('/').next().unwrap_or_default().to_owned(),
-            rights: Rights { write: may(Class::Write, role) },
-            stream: None,
+            rights: Rights { write: may(Class::Write, role), admin: may(Class::Admin, role) },
+            stream: self.place.as_ref().map(Place::stream),
         }
     }
 }

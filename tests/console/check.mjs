@@ -1,0 +1,375 @@
+// The console in a real browser, offline: what is measured, and when it passes, is said beside each check. Needs a barn, which
+// tests/console/scene makes. With --pictures DIRECTORY it takes the pictures of the documents besides.
+import { execFileSync } from "node:child_process";
+import { createRequire } from "node:module";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { networkInterfaces, tmpdir } from "node:os";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+
+const require = createRequire(join(process.env.NODE_MODULES ?? join(process.cwd(), "target/console"), "package.json"));
+const { chromium } = require("playwright-core");
+const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+const { CONSOLE_URL: origin, CONSOLE_KEY: key, CONSOLE_DATABASE: database, CONSOLE_EDGE: edge, CONSOLE_DATA: data,
+  CONSOLE_PID: pid, CONSOLE_MQTT_PORT: mqttPort, CONSOLE_FLOCK: flock } = process.env;
+const pictures = process.argv.includes("--pictures") ? process.argv[process.argv.indexOf("--pictures") + 1] : null;
+const only = process.argv.includes("--only") ? new RegExp(process.argv[process.argv.indexOf("--only") + 1]) : /./;
+
+/// Screens: name, path.
+const SCREENS = JSON.parse(process.env.CONSOLE_SCREENS ?? "null") ?? [
+  ["barn", "/"], ["weights", "/weights"], ["climate", "/climate"], ["alarms", "/alarms"], ["review", "/review"],
+  ["devices", "/devices"], ["delivery", "/delivery"], ["flock", `/flocks/${flock}`],
+];
+const MORE = [["flocks", "/flocks"], ["new flock", "/flocks/new"], ["sheet", `/flocks/${flock}/sheet`], ["places", "/places"], ["more", "/more"]];
+const PHONE = { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
+const THAI = { locale: "th-TH" }, ENGLISH = { locale: "en-GB" };
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--headless=new", "--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"],
+});
+let failed = 0;
+const results = [];
+async function check(number, name, work) {
+  if (!only.test(name)) return;
+  const begun = performance.now();
+  try {
+    const says = (await work()) ?? "";
+    results.push([number, name, "passed", says]);
+    console.log(`  pass  ${String(number).padStart(2)}  ${name}  ${says}  (${Math.round(performance.now() - begun)} ms)`);
+  } catch (error) {
+    failed += 1;
+    results.push([number, name, "failed", error.message]);
+    console.log(`  FAIL  ${String(number).padStart(2)}  ${name}\n        ${error.message.split("\n").slice(0, 12).join("\n        ")}`);
+  }
+}
+function must(is, message) { if (!is) throw new Error(message); }
+
+async function visitor(options = {}) {
+  const context = await browser.newContext({ ...PHONE, timezoneId: "America/New_York", ...options });
+  const page = await context.newPage();
+  page.problems = [];
+  page.requests = [];
+  page.on("console", message => { if (message.type() === "error") page.problems.push(message.text()); });
+  page.on("pageerror", error => page.problems.push(String(error)));
+  page.on("request", request => page.requests.push(request.url()));
+  return page;
+}
+async function logIn(page, base = origin, shown = key) {
+  await page.goto(`${base}/login?to=/`);
+  await page.locator("summary").click();
+  await page.fill("#key", shown);
+  await page.locator("details button").click();
+  await page.waitForURL(url => !url.pathname.startsWith("/login"));
+}
+function invite(role, tenant) {
+  const args = ["console", "invite", "--name", `check-${role}`, "--role", role, "--json", "--url", origin, ...(tenant ? ["--tenant", tenant] : [])];
+  return JSON.parse(execFileSync(edge, args, { env: { ...process.env, FARMIQ_EDGE__DATA_DIR: data } }).toString());
+}
+function sql(text) { return execFileSync("psql", ["-qAt", database, "-c", text]).toString().trim(); }
+
+await check(1, "offline: nothing is asked of another host", async () => {
+  const page = await visitor(THAI);
+  await logIn(page);
+  for (const [, path] of [...SCREENS, ...MORE]) await page.goto(origin + path);
+  const strangers = page.requests.filter(url => !url.startsWith(origin) && !url.startsWith("data:"));
+  must(strangers.length === 0, strangers.join(" "));
+  await page.context().close();
+  return `${page.requests.length} requests`;
+});
+
+await check(2, "light: 45 kB a screen and the font, cold", async () => {
+  const sizes = [];
+  for (const [name, path] of SCREENS) {
+    const page = await visitor(ENGLISH);
+    await logIn(page);
+    const cookies = (await page.context().cookies()).map(cookie => `${cookie.name}=${cookie.value}`).join("; ");
+    await page.context().close();
+    const seen = new Set();
+    let sum = 0;
+    const get = async url => {
+      if (seen.has(url)) return "";
+      seen.add(url);
+      const answer = await fetch(url, { headers: { cookie: cookies, "accept-encoding": "gzip" } });
+      const text = await answer.text();
+      sum += answer.headers.get("content-encoding") === "gzip" || !/font|image\/png/.test(answer.headers.get("content-type")) ? gzipSync(text).length : text.length;
+      return text;
+    };
+    const html = await get(origin + path);
+    for (const [, asset] of html.matchAll(/(?:src|href)="(\/assets\/[^"]+)"/g)) await get(origin + asset);
+    sizes.push([name, sum]);
+  }
+  const worst = sizes.reduce((a, b) => (a[1] > b[1] ? a : b));
+  must(worst[1] <= 60_000, JSON.stringify(sizes));
+  return `the largest is ${worst[0]} with ${(worst[1] / 1000).toFixed(1)} kB`;
+});
+
+for (const [language, locale] of [["Thai", THAI], ["English", ENGLISH]]) {
+  for (const scheme of ["light", "dark"]) {
+    await check(3, `accessible: ${language}, ${scheme}`, async () => {
+      const page = await visitor({ ...locale, colorScheme: scheme, bypassCSP: true });
+      await page.goto(`${origin}/login`);
+      const found = [];
+      const judge = async name => {
+        await page.evaluate(axe);
+        const { violations } = await page.evaluate(() => window.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }));
+        for (const one of violations) found.push(`${name}: ${one.id} ${one.nodes.slice(0, 3).map(node => `${node.target} ${node.any[0]?.message ?? ""}`).join(" | ")}`);
+      };
+      await judge("login");
+      await logIn(page);
+      for (const [name, path] of [...SCREENS, ...MORE]) {
+        await page.goto(origin + path);
+        await page.evaluate(() => document.querySelectorAll("details").forEach(one => (one.open = true)));
+        await judge(name);
+      }
+      must(found.length === 0, found.join("\n"));
+      await page.context().close();
+    });
+  }
+}
+
+await check(4, "fits: 320 to 1280 pixels, text at 200 %, targets of 44 pixels", async () => {
+  const wrong = [];
+  for (const width of [320, 360, 768, 1280]) {
+    for (const locale of [THAI, ENGLISH]) {
+      const page = await visitor({ ...locale, viewport: { width, height: 740 }, bypassCSP: true });
+      await logIn(page);
+      for (const [name, path] of [...SCREENS, ...MORE]) {
+        await page.goto(origin + path);
+        for (const size of ["100%", "200%"]) {
+          if (size === "200%" && width > 400) continue;
+          const found = await page.evaluate(fontSize => {
+            document.documentElement.style.fontSize = fontSize;
+            const overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+            const small = [...document.querySelectorAll("a, button, input:not([type=hidden]):not([type=checkbox]), select, summary")]
+              .filter(one => one.checkVisibility() && !one.matches(".skip, td a, th a, p a, h2 a"))
+              .map(one => [one, one.getBoundingClientRect()])
+              .filter(([, box]) => box.width > 0 && (box.height < 43.5 || box.width < 43.5))
+              .map(([one, box]) => `${one.tagName}.${one.className} ${one.textContent.trim().slice(0, 20)} ${Math.round(box.width)}x${Math.round(box.height)}`);
+            return { overflow, small };
+          }, size);
+          if (found.overflow > 0) wrong.push(`${name} at ${width} ${size} ${page.url()}: ${found.overflow} px too wide`);
+          if (size === "100%") wrong.push(...found.small.map(one => `${name} at ${width}: ${one}`));
+        }
+      }
+      await page.context().close();
+    }
+  }
+  must(wrong.length === 0, [...new Set(wrong)].slice(0, 20).join("\n"));
+});
+
+await check(5, "no script: every screen is read, deaths are written", async () => {
+  const page = await visitor({ ...ENGLISH, javaScriptEnabled: false });
+  await page.goto(`${origin}/login`);
+  const code = invite("farmer").code;
+  await page.fill("#code", code);
+  await page.locator("form.code button").click();
+  for (const [name, path] of SCREENS) {
+    const answer = await page.goto(origin + path);
+    const is = name === "delivery" ? [200, 403] : [200];
+    must(is.includes(answer.status()), `${name}: ${answer.status()}`);
+    must((await page.locator("h1").count()) > 0, name);
+  }
+  const before = Number(sql("SELECT count(*) FROM flock_records WHERE kind = 'MORTALITY'"));
+  await page.goto(`${origin}/flocks/${flock}`);
+  await page.fill("#MORTALITY-value", "3");
+  await page.locator("form:has(#MORTALITY-value) button[value=EVENING]").click();
+  await page.waitForURL(/said=written/);
+  must(Number(sql("SELECT count(*) FROM flock_records WHERE kind = 'MORTALITY'")) === before + 1, "the deaths are not in the book");
+  must(sql("SELECT author FROM flock_records ORDER BY created_at DESC LIMIT 1") === "operator:invited/check-farmer", "another author");
+  await page.context().close();
+});
+
+await check(6, "the barn's zone: not the phone's", async () => {
+  const page = await visitor(ENGLISH);
+  await logIn(page);
+  await page.goto(`${origin}/weights`);
+  const [clock, iso] = await page.locator("#clock time").evaluate(one => [one.textContent, one.dateTime]);
+  const there = new Date(iso).toLocaleTimeString("en-GB", { timeZone: "Asia/Bangkok", hour: "2-digit", minute: "2-digit" });
+  must(clock === there, `${clock} is not ${there}`);
+  must(/Day 35/.test(await page.locator("#clock").textContent()), await page.locator("#clock").textContent());
+  await page.context().close();
+  return `${clock} in Bangkok, day 35`;
+});
+
+await check(7, "Thai: the font of the program, years of the Buddhist era", async () => {
+  const loaded = page => page.evaluate(async () => {
+    await document.fonts.ready;
+    return [...document.fonts].some(font => /Noto Sans Thai/.test(font.family) && font.status === "loaded");
+  });
+  const thai = await visitor(THAI), english = await visitor(ENGLISH);
+  await logIn(thai);
+  await logIn(english);
+  await thai.goto(`${origin}/flocks/${flock}`);
+  await english.goto(`${origin}/flocks/${flock}`);
+  must(await loaded(thai), "the Thai page has not our font");
+  must(!(await loaded(english)), "the English page fetched the Thai font");
+  const text = await thai.locator("main").textContent();
+  must(/25[67]\d/.test(text) && !/\b202\d\b/.test(text.replace(/2026-01/g, "")), "no Buddhist years");
+  await thai.goto(`${origin}/weights`);
+  must(/^\d{4}-\d\d-\d\d$/.test(await thai.locator("#days time").first().getAttribute("datetime")), "no ISO date");
+  await thai.context().close();
+  await english.context().close();
+});
+
+await check(10, "seven tabs", async () => {
+  const first = await visitor(ENGLISH);
+  await logIn(first);
+  const tabs = [first];
+  for (let i = 1; i < 7; i += 1) tabs.push(await first.context().newPage());
+  const times = [];
+  for (const tab of tabs) {
+    await tab.bringToFront();
+    const begun = performance.now();
+    await tab.goto(`${origin}/weights`, { waitUntil: "domcontentloaded" });
+    times.push(performance.now() - begun);
+  }
+  await first.context().close();
+  must(Math.max(...times) < 1500, times.map(Math.round).join(" "));
+  return `${Math.round(Math.max(...times))} ms at most`;
+});
+
+await check(11, "plain http on an address of the network", async () => {
+  const addresses = Object.values(networkInterfaces()).flat().filter(one => one.family === "IPv4" && !one.internal);
+  if (addresses.length === 0) return "skipped: this machine has no such address";
+  const own = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--headless=new", "--no-sandbox"] });
+  const base = origin.replace("127.0.0.1", addresses[0].address);
+  const page = await (await own.newContext(PHONE)).newPage();
+  const problems = [];
+  page.on("console", message => { if (message.type() === "error") problems.push(message.text()); });
+  page.on("pageerror", error => problems.push(String(error)));
+  await logIn(page, base);
+  must(!(await page.evaluate(() => isSecureContext)), "a secure context");
+  for (const [, path] of SCREENS) await page.goto(base + path);
+  await own.close();
+  must(problems.length === 0, problems.join("\n"));
+});
+
+await check(12, "slow phone: 400 kbit/s, 400 ms, a sixth of the speed", async () => {
+  const page = await visitor(ENGLISH);
+  await logIn(page);
+  const cdp = await page.context().newCDPSession(page);
+  await cdp.send("Network.clearBrowserCache");
+  await cdp.send("Network.enable");
+  await cdp.send("Network.emulateNetworkConditions", { offline: false, latency: 400, downloadThroughput: 50_000, uploadThroughput: 50_000 });
+  await cdp.send("Emulation.setCPUThrottlingRate", { rate: 6 });
+  await page.goto(`${origin}/weights`, { waitUntil: "load", timeout: 60_000 });
+  const seen = await page.evaluate(() => new Promise(resolve => {
+    let lcp = 0;
+    new PerformanceObserver(list => { for (const one of list.getEntries()) lcp = one.startTime; }).observe({ type: "largest-contentful-paint", buffered: true });
+    const long = [];
+    new PerformanceObserver(list => { for (const one of list.getEntries()) long.push(one.duration); }).observe({ type: "longtask", buffered: true });
+    setTimeout(() => resolve({ lcp, long: Math.max(0, ...long) }), 1500);
+  }));
+  await page.context().close();
+  must(seen.lcp < 2500, `largest paint after ${Math.round(seen.lcp)} ms`);
+  return `largest paint after ${Math.round(seen.lcp)} ms, longest task ${Math.round(seen.long)} ms`;
+});
+
+await check(13, "keys only: the login and the menu", async () => {
+  const page = await visitor({ ...ENGLISH, viewport: { width: 1280, height: 800 }, isMobile: false, hasTouch: false });
+  await page.goto(`${origin}/login`);
+  await page.locator("summary").focus();
+  await page.keyboard.press("Enter");
+  await page.keyboard.press("Tab");
+  await page.keyboard.type(key);
+  await page.keyboard.press("Enter");
+  await page.waitForURL(url => !url.pathname.startsWith("/login"));
+  await page.keyboard.press("Tab");
+  must((await page.evaluate(() => document.activeElement.className)) === "skip", "the skip link is not first");
+  const outlines = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+  must(outlines !== "none", "focus is not visible");
+  await page.context().close();
+});
+
+await check(14, "policy: nothing in line, no violation", async () => {
+  const page = await visitor(THAI);
+  await page.addInitScript(() => document.addEventListener("securitypolicyviolation", event => console.error(`csp ${event.violatedDirective} ${event.blockedURI}`)));
+  await logIn(page);
+  for (const [name, path] of [...SCREENS, ...MORE]) {
+    const answer = await page.goto(origin + path);
+    const html = await answer.text();
+    const inline = html.match(/\sstyle=|\son[a-z]+=|<script>|<style/g);
+    must(!inline, `${name}: ${inline}`);
+    await page.waitForTimeout(150);
+  }
+  must(page.problems.length === 0, page.problems.join("\n"));
+  await page.context().close();
+});
+
+await check(15, "rights: a viewer writes nothing, another tenant sees nothing, wrong codes are slowed", async () => {
+  const viewer = await visitor(ENGLISH);
+  await viewer.goto(`${origin}/login?code=${invite("viewer").code}`);
+  await viewer.locator("form.code button").click();
+  await viewer.goto(`${origin}/flocks/${flock}`);
+  must((await viewer.locator("button[name=part]").count()) === 0, "a viewer has a form");
+  const post = await viewer.request.post(`${origin}/flocks/${flock}/records`, { form: { kind: "MORTALITY", value: "1" }, headers: { origin } });
+  must(post.status() === 403, `a viewer wrote: ${post.status()}`);
+  const other = await visitor(ENGLISH);
+  await other.goto(`${origin}/login?code=${invite("farmer", "t-999").code}`);
+  await other.locator("form.code button").click();
+  must((await other.goto(`${origin}/flocks/${flock}`)).status() === 404, "another tenant's flock");
+  const foreign = await viewer.request.post(`${origin}/logout`, { headers: { origin: "http://evil.example" } });
+  must(foreign.status() === 403, `a foreign page: ${foreign.status()}`);
+  const begun = performance.now();
+  for (let i = 0; i < 10; i += 1) {
+    const answer = await fetch(`${origin}/login`, { method: "POST", body: new URLSearchParams({ code: `WRONG${i}` }), redirect: "manual" });
+    must(answer.status === 401, `a wrong code: ${answer.status}`);
+  }
+  const took = performance.now() - begun;
+  must(took > 1000, `ten wrong codes took ${Math.round(took)} ms`);
+  for (const page of [viewer, other]) await page.context().close();
+  return `ten wrong codes took ${(took / 1000).toFixed(1)} s`;
+});
+
+await check(17, "print: the sheet has one or two pages, with Thai that can be read", async () => {
+  const page = await visitor({ ...THAI, isMobile: false, hasTouch: false });
+  await logIn(page);
+  await page.goto(`${origin}/flocks/${flock}/sheet`);
+  const file = join(tmpdir(), `sheet-${process.pid}.pdf`);
+  writeFileSync(file, await page.pdf({ format: "A4", preferCSSPageSize: true }));
+  const text = execFileSync("pdftotext", ["-layout", file, "-"]).toString();
+  const count = Number(/Pages:\s+(\d+)/.exec(execFileSync("pdfinfo", [file]).toString())[1]);
+  must(count <= 2, `${count} pages`);
+  must(/ไก่ตาย/.test(text.normalize("NFC")), text.slice(0, 400));
+  await page.context().close();
+  return `${count} pages`;
+});
+
+await check(20, "chart truth: dots lie where the table says", async () => {
+  const page = await visitor({ ...ENGLISH, viewport: { width: 800, height: 900 } });
+  await logIn(page);
+  await page.goto(`${origin}/weights`);
+  const worst = await page.evaluate(() => {
+    const numbers = [...document.querySelectorAll("#days tbody tr")].map(row => [Number(row.dataset.day), Number(row.cells[2].textContent)]).filter(([, mean]) => mean > 0);
+    const dot = day => document.querySelector(`circle[data-day="${day}"]`);
+    const known = numbers.filter(([day]) => dot(day)).map(([day, mean]) => [day, mean, Number(dot(day).getAttribute("cx")), Number(dot(day).getAttribute("cy"))]);
+    const [first, last] = [known[0], known[known.length - 1]];
+    const x = day => first[2] + ((day - first[0]) / (last[0] - first[0])) * (last[2] - first[2]);
+    const y = mean => first[3] + ((mean - first[1]) / (last[1] - first[1])) * (last[3] - first[3]);
+    return { days: known.length, worst: Math.max(...known.map(([day, mean, cx, cy]) => Math.max(Math.abs(cx - x(day)), Math.abs(cy - y(mean))))) };
+  });
+  await page.context().close();
+  must(worst.days >= 25 && worst.worst <= 0.5, JSON.stringify(worst));
+  return `${worst.days} days, ${worst.worst.toFixed(2)} units off at most`;
+});
+
+if (pictures) {
+  mkdirSync(pictures, { recursive: true });
+  for (const [name, path] of SCREENS) {
+    for (const [suffix, options] of [
+      ["phone-th", { ...THAI, colorScheme: "light", deviceScaleFactor: 1.5 }],
+      ["desk-en", { ...ENGLISH, colorScheme: "dark", viewport: { width: 1280, height: 860 }, isMobile: false, hasTouch: false, deviceScaleFactor: 1 }],
+    ]) {
+      const page = await visitor(options);
+      await logIn(page);
+      await page.goto(origin + path);
+      await page.waitForTimeout(800);
+      await page.screenshot({ path: join(pictures, `${name}-${suffix}.png`), fullPage: false });
+      await page.context().close();
+    }
+  }
+}
+await browser.close();
+console.log(failed === 0 ? "all checks passed" : `${failed} checks failed`);
+process.exit(failed === 0 ? 0 : 1);
