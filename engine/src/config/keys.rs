@@ -76,7 +76,7 @@ settings! {
         jwt_audience: Option<String> = "";
         /// Life of a device token that is issued here.
         jwt_lifetime_seconds: u64 = "600" in 300..=900;
-        /// Keys of operators: a list of { name = "…", key = "…", role = "read", "write" or "admin", tenants = ["t-001"] or ["*"] };
+        /// Keys of operators: a list of { name = "…", key = "…", role = "read", "write", "act" or "admin", tenants = ["t-001"] or ["*"] };
         /// with its name, a key also lets the MQTT user operator:name listen to its tenants.
         operator_keys: Vec<OperatorKey> = "";
         /// Whether the repair endpoints (redrive, unclaim) are open to admin keys.

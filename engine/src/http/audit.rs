@@ -64,7 +64,7 @@ pub(super) struct AuditRow {
     /// From where: an address, or the name of a machine.
     origin: String,
     /// What: `device.add`, `device.rotate`, `device.revoke`, `station.add`, `station.revoke`, `barn.put`, `standard.import`, `flock.create`, `flock.end`,
-    /// `flock.record`, `flock.correct`, `session.exclude`, `session.include`, `redrive`, `discard`, `unclaim`, `janitor.run`,
+    /// `console.invite`, `console.login`, `console.logout`, `console.end`, `flock.record`, `flock.correct`, `session.exclude`, `session.include`, `redrive`, `discard`, `unclaim`, `janitor.run`,
     /// `sync.resend`, `sync.trigger`, `restore`.
     action: String,
     /// Whose rows; null means the whole box, or all tenants.

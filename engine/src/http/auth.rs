@@ -114,6 +114,7 @@ impl Refusal {
     );
     const NO_TOKENS: Self = Self::unauthorized("token_not_accepted", "tokens are not accepted here");
     const NO_ADMIN: Self = Self::forbidden("role", "needs an operator key of the role admin");
+    const NO_ENGINEER: Self = Self::forbidden("role", "needs an operator key of the role act or admin");
     const NO_WRITER: Self = Self::forbidden("role", "needs an operator key of the role write or admin");
     const NO_DEVICE: Self = Self::forbidden("device_credential", "not for devices");
     const CROSS_SITE: Self =
@@ -329,9 +330,8 @@ impl Authority {
 /// What an operator's role lets it do: look, act in a device's stead, or all of it.
 fn check_role(class: Class, role: Role) -> Result<(), Refusal> {
     match (class, role) {
-        (Class::Act, Role::Read | Role::Write) | (Class::Admin, Role::Read | Role::Write | Role::Act) => {
-            Err(Refusal::NO_ADMIN)
-        }
+        (Class::Act, Role::Read | Role::Write) => Err(Refusal::NO_ENGINEER),
+        (Class::Admin, Role::Read | Role::Write | Role::Act) => Err(Refusal::NO_ADMIN),
         (Class::Device | Class::Write, Role::Read) => Err(Refusal::NO_WRITER),
         (Class::Act, Role::Act)
         | (Class::Device | Class::Write, Role::Write | Role::Act)

@@ -225,3 +225,16 @@ fn a_token_that_was_given_for_a_certificate_is_good_beside_that_certificate_alon
     check(Some(&other), false);
     check(None, false);
 }
+
+#[test]
+fn each_role_does_what_the_one_before_does_and_more() {
+    let classes = [Class::Read, Class::Box, Class::Device, Class::Write, Class::Act, Class::Admin];
+    let check = |role: Role, expected: &str| {
+        let found: String = classes.iter().map(|class| if may(*class, role) { '+' } else { '-' }).collect();
+        assert_eq!(found, expected, "{role:?}");
+    };
+    check(Role::Read, "++----");
+    check(Role::Write, "++++--");
+    check(Role::Act, "+++++-");
+    check(Role::Admin, "++++++");
+}
