@@ -260,3 +260,53 @@ async fn files_are_kept_for_good_and_pages_are_packed() {
     assert_eq!((spoken.header("location"), &*spoken.cookie()), ("/", "farmiq_lang=th"));
     face.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_is_shown_and_only_deeds_need_more_than_a_look() {
+    let face = Face::of(config()).await;
+    let id = place(&face, "t-001").await;
+    face.db.allow_device("t-001", "d-001", "f-001", "b-001").await;
+    let viewer = invited(&face, GuestRole::Viewer, &["t-001"]).await;
+    let label = "/devices/d-001/label".to_owned();
+    let pages = [
+        "/",
+        "/weights",
+        "/climate",
+        "/climate?span=week",
+        "/climate?span=flock",
+        "/review",
+        "/review?show=all",
+    ];
+    let pages =
+        pages.into_iter().chain(["/devices", "/devices/d-001", "/delivery", "/flocks", "/places", "/more"]);
+    let pages =
+        pages.map(str::to_owned).chain([label, format!("/flocks/{id}"), format!("/flocks/{id}/sheet")]);
+    for path in pages {
+        let page = get(&face, &path, &viewer).await;
+        assert_eq!(page.status, StatusCode::OK, "{path}: {}", page.text);
+        assert!(page.text.contains("<h1") && !page.text.contains(" style="), "{path}");
+        let (opened, closed) = (page.text.matches("<form").count(), page.text.matches("</form>").count());
+        assert_eq!(opened, closed, "{path}");
+    }
+    for (path, body) in [
+        ("/review/s-1", "deed=fine"),
+        ("/delivery/redrive", "which=all&sure=yes"),
+        ("/devices/d-001/place", "role=inside"),
+        ("/flocks/new", "birds=1"),
+    ] {
+        assert_eq!(post(&face, path, &viewer, body).await.status, StatusCode::FORBIDDEN, "{path}");
+    }
+    let farmer = invited(&face, GuestRole::Farmer, &["t-001"]).await;
+    let put = post(&face, "/devices/d-001/place", &farmer, "role=outside&zone=north&height=40").await;
+    assert_eq!(put.header("location"), "/devices/d-001?said=written", "{}", put.text);
+    assert!(get(&face, "/devices/d-001", &farmer).await.text.contains("value=\"north\""));
+    assert_eq!(get(&face, "/devices/d-404", &farmer).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(post(&face, "/review/s-404", &farmer, "deed=fine").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(post(&face, "/delivery/redrive", &farmer, "which=all").await.status, StatusCode::FORBIDDEN);
+    let admin = log_in(&face, "one").await;
+    let asked = post(&face, "/delivery/redrive", &admin, "which=all").await;
+    assert!(asked.status == StatusCode::OK && asked.text.contains("name=\"sure\""), "{}", asked.text);
+    let done = post(&face, "/delivery/redrive", &admin, "which=all&sure=yes").await;
+    assert_eq!(done.header("location"), "/delivery?said=done", "{}", done.text);
+    face.end().await;
+}
