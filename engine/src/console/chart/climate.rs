@@ -5,9 +5,9 @@ use super::{Drawing, Scale, area, digits, path, ticks};
 /// Size of the picture.
 pub(crate) const SIZE: (u32, u32) = (460, 200);
 /// Where time lies.
-const X: (f64, f64) = (34.0, 450.0);
+const X: (f64, f64) = (40.0, 450.0);
 /// Where values lie, upwards.
-const Y: (f64, f64) = (172.0, 12.0);
+const Y: (f64, f64) = (172.0, 24.0);
 /// A line is broken where nothing came for so many steps.
 const GAP_STEPS: f64 = 3.0;
 
@@ -84,7 +84,7 @@ impl Course<'_> {
             drawing.line("grid-line", (X.0, y.at(*value)), (X.1, y.at(*value)));
             drawing.word("", (X.0 - 5.0, y.at(*value) + 3.5), "end", &format!("{value:.places$}"));
         }
-        drawing.word("", (X.0 - 5.0, Y.1 - 3.0), "end", unit);
+        drawing.word("", (X.0 - 5.0, Y.1 - 12.0), "end", unit);
         for (at, word) in &self.hours {
             drawing.line("axis-line", (x.at(*at), Y.0), (x.at(*at), Y.0 + 4.0));
             drawing.word("", (x.at(*at), Y.0 + 16.0), "middle", word);
@@ -158,17 +158,17 @@ mod tests {
     fn values_lie_where_their_numbers_say() {
         let course = course();
         let (x, y) = course.scales().unwrap();
-        // 20 to 25 with 6 % of air on either side, on 160 units; a limit far away does not press the line flat.
-        let at = |value: f64| 172.0 - 160.0 * (value - 19.7) / 5.6;
+        // 20 to 25 with 6 % of air on either side, on 148 units; a limit far away does not press the line flat.
+        let at = |value: f64| 172.0 - 148.0 * (value - 19.7) / 5.6;
         assert!((y.at(21.0) - at(21.0)).abs() < 1e-9, "{}", y.at(21.0));
-        assert_eq!(x.at(43_200.0), 242.0);
+        assert_eq!(x.at(43_200.0), 245.0);
         let text = course.draw("Temperature", "", "°C").unwrap();
-        let line = format!("M34.0 {:.1}L{:.1} {:.1}M242.0 {:.1}L", at(21.0), x.at(900.0), at(22.0), at(23.0));
+        let line = format!("M40.0 {:.1}L{:.1} {:.1}M245.0 {:.1}L", at(21.0), x.at(900.0), at(22.0), at(23.0));
         assert!(text.contains(&line), "{line}: {text}");
         assert!(
             text.contains(&format!(
-                "<rect class=\"night\" x=\"34.0\" y=\"12.0\" width=\"{:.1}\"",
-                416.0 / 4.0
+                "<rect class=\"night\" x=\"40.0\" y=\"24.0\" width=\"{:.1}\"",
+                410.0 / 4.0
             ))
         );
         assert!(!text.contains("class=\"limit\"") && !text.contains("NaN"), "{text}");
