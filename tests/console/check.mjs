@@ -17,7 +17,7 @@ const only = process.argv.includes("--only") ? new RegExp(process.argv[process.a
 
 /// Screens: name, path.
 const SCREENS = JSON.parse(process.env.CONSOLE_SCREENS ?? "null") ?? [
-  ["barn", "/"], ["weights", "/weights"], ["climate", "/climate"], ["alarms", "/alarms"], ["review", "/review"],
+  ["barn", "/"], ["weights", "/weights"], ["climate", "/climate"], ["review", "/review"],
   ["devices", "/devices"], ["delivery", "/delivery"], ["flock", `/flocks/${flock}`],
 ];
 const MORE = [["flocks", "/flocks"], ["new flock", "/flocks/new"], ["sheet", `/flocks/${flock}/sheet`], ["places", "/places"], ["more", "/more"]];
@@ -210,6 +210,46 @@ await check(7, "Thai: the font of the program, years of the Buddhist era", async
   must(/^\d{4}-\d\d-\d\d$/.test(await thai.locator("#days time").first().getAttribute("datetime")), "no ISO date");
   await thai.context().close();
   await english.context().close();
+});
+
+function publish(device, metric, value) {
+  const body = { event_id: crypto.randomUUID(), tenant_id: "t-001", device_id: device, value, ts: new Date().toISOString() };
+  execFileSync("mosquitto_pub", ["-h", "127.0.0.1", "-p", mqttPort, "-q", "1", "-t", `iot/telemetry/t-001/f-001/b-001/${device}/${metric}`, "-m", JSON.stringify(body)]);
+}
+
+await check(8, "live: a reading is seen without a look at the page", async () => {
+  const page = await visitor(ENGLISH);
+  publish("d-001", "temperature", 21.1);
+  await logIn(page);
+  await page.waitForFunction(() => document.documentElement.classList.contains("is-live"));
+  await page.waitForTimeout(5000);
+  const begun = performance.now();
+  publish("d-001", "temperature", 22.7);
+  await page.waitForFunction(() => document.querySelector("#live .figure").textContent.includes("22.7"), null, { timeout: 10_000 });
+  await page.context().close();
+  return `after ${Math.round(performance.now() - begun)} ms`;
+});
+
+await check(9, "death of the engine: told within 25 s, and over within 8 s", async () => {
+  const page = await visitor(ENGLISH);
+  await logIn(page);
+  await page.waitForFunction(() => document.documentElement.classList.contains("is-live"));
+  process.kill(Number(pid), "SIGSTOP");
+  const begun = performance.now();
+  let told, back;
+  try {
+    await page.waitForFunction(() => document.documentElement.classList.contains("is-lost"), null, { timeout: 28_000 });
+    told = performance.now() - begun;
+    must((await page.locator(".lost").isVisible()) && Number(await page.locator("main").evaluate(one => getComputedStyle(one).opacity)) < 1, "the page is not greyed");
+  } finally {
+    process.kill(Number(pid), "SIGCONT");
+  }
+  const again = performance.now();
+  await page.waitForFunction(() => document.documentElement.classList.contains("is-live"), null, { timeout: 8000 });
+  back = performance.now() - again;
+  await page.context().close();
+  must(told <= 25_000, `told after ${Math.round(told)} ms`);
+  return `told after ${(told / 1000).toFixed(1)} s, back after ${(back / 1000).toFixed(1)} s`;
 });
 
 await check(10, "seven tabs", async () => {
