@@ -242,7 +242,7 @@ fn every_mistake_is_reported_at_once_with_place_and_way_out() {
         "file:8:2: `clod` is not a section of the configuration; did you mean `[cloud]`?",
         "file:2:1: `outbox.lease_second` is not a key of the configuration; did you mean `outbox.lease_seconds`?",
         "file:10:24: `auth.jwt_lifetime_seconds` is 60; expected a number from 300 to 900",
-        "file:11:17: `auth.operator_keys` is not readable; expected a list, each item one of read, write, admin",
+        "file:11:17: `auth.operator_keys` is not readable; expected a list, each item one of read, write, act, admin",
         "file:3:23: `outbox.backoff_seconds_max` is 3600; expected a number from 1 to 300",
         "file:4:11: `outbox.poll_ms` is \"1000\"; expected a whole number, without quotes",
         "file:6:7: `cloud.url` begins with ftp://; it must begin with http:// or https://",
