@@ -21,8 +21,6 @@ use tokio::time::timeout;
 /// Another host.
 const NEIGHBOR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const IN_FLIGHT_MAX: usize = 256;
-/// Requests beyond those, some of which find no room because the test itself looks at that moment.
-const SPARE: usize = 16;
 const STATE: &str = "GET /api/v1/sync/state HTTP/1.1";
 /// The head of a request whose two bytes of body are still to come.
 const UNFINISHED: &str = "POST /api/v1/sync/unclaim-stuck HTTP/1.1\r\nhost: localhost\r\n\
@@ -46,10 +44,15 @@ async fn get(http: SocketAddr, head: &str) -> Answer {
     exchange(&mut connect(http).await, head, "").await.expect("an answer")
 }
 
-/// A connection with a request in flight, which ends when it is sent `{}`.
+/// A connection with a request in flight, which ends when it is sent `{}`: the engine has asked for its body.
 async fn in_flight(http: SocketAddr) -> TcpStream {
+    const GO_ON: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
     let mut stream = connect(http).await;
-    stream.write_all(UNFINISHED.as_bytes()).await.expect("the engine reads");
+    let head = UNFINISHED.replace("content-length: 2\r\n", "content-length: 2\r\nexpect: 100-continue\r\n");
+    stream.write_all(head.as_bytes()).await.expect("the engine reads");
+    let mut told = [0; GO_ON.len()];
+    stream.read_exact(&mut told).await.expect("the engine answers");
+    assert_eq!(told, GO_ON, "{}", String::from_utf8_lossy(&told));
     stream
 }
 
@@ -58,11 +61,11 @@ async fn the_257th_request_in_flight_is_turned_away_until_others_have_ended() {
     let barn = barn().await;
     let http = barn.settings.http;
     let mut waiting = Vec::new();
-    for _ in 0..IN_FLIGHT_MAX + SPARE {
+    for _ in 0..IN_FLIGHT_MAX {
         waiting.push(in_flight(http).await);
     }
-    until("all of them are in flight", async || get(http, STATE).await.status == 503).await;
     let refused = get(http, STATE).await;
+    assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.head.contains("\r\nretry-after: 1\r\n"), "{refused:?}");
     assert!(refused.body.contains("\"NOT_READY\""), "{refused:?}");
     assert_eq!(
@@ -70,7 +73,6 @@ async fn the_257th_request_in_flight_is_turned_away_until_others_have_ended() {
         200,
         "whoever decides by it gets an answer"
     );
-    // The first one came when there was room.
     waiting[0].write_all(b"{}").await.expect("the engine reads");
     assert_eq!(receive(&mut waiting[0]).await.expect("an answer").status, 200);
     drop(waiting);

@@ -208,13 +208,22 @@ pub async fn check_idle(db: &Database) {
 /// # Panics
 /// When it does not.
 pub async fn check_ledger(db: &Database) -> Line {
-    let totals = db.store.run("test", async |conn| ledger::totals(conn, None).await).await;
-    let totals = totals.expect("the ledger can be read");
-    assert_eq!(totals.difference, 0, "the ledger is whole: {totals:?}");
+    let totals = async || {
+        let totals = db.store.run("test", async |conn| ledger::totals(conn, None).await).await;
+        totals.expect("the ledger can be read")
+    };
     let of_status = async |status: &str| {
         db.count(&format!("SELECT count(*) FROM ONLY sync_outbox WHERE status IN ({status})")).await
     };
-    let rows = (of_status("'pending', 'claimed', 'sent'").await, of_status("'failed'").await);
+    // Ledger and rows are read one after the other: they can be compared when nothing came in or was sent meanwhile.
+    let (totals, rows) = loop {
+        let before = totals().await;
+        let rows = (of_status("'pending', 'claimed', 'sent'").await, of_status("'failed'").await);
+        if totals().await == before {
+            break (before, rows);
+        }
+    };
+    assert_eq!(totals.difference, 0, "the ledger is whole: {totals:?}");
     assert_eq!((totals.line.waiting, totals.line.failed), rows, "what waits and what failed: {totals:?}");
     totals.line
 }
