@@ -10,7 +10,7 @@ use tests::wait::until;
 use tokio::process::Command;
 
 /// Requests per operation in the random phase at most; they are the same ones each time.
-const EXAMPLES_MAX: &str = "60";
+const EXAMPLES_MAX: &str = "30";
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
     response_headers_conformance,response_schema_conformance,unsupported_method";
 /// A wrong password waits for its answer, longer each time: what is answered there is looked at elsewhere.
