@@ -68,7 +68,7 @@ pub(super) async fn view(
     let (_, days) = state.book.days(&flock.tenant_id, flock.id).await?;
     let standard = match flock.standard_set_id {
         Some(id) => match state.book.standard(&flock.tenant_id, id).await {
-            Ok((set, standard)) => Some((format!("{} {}", set.name, set.year), standard)),
+            Ok((set, standard)) => Some((named(&set.name, set.year), standard)),
             Err(BookError::NoStandard) => None,
             Err(error) => return Err(error),
         },
@@ -93,4 +93,21 @@ pub(super) async fn view(
         today: visit.today(),
     };
     Ok(Weights::of(f, &known))
+}
+
+/// A standard with its year, once: the names of many have it in them.
+fn named(name: &str, year: i32) -> String {
+    let year = year.to_string();
+    if name.contains(&year) { name.to_owned() } else { format!("{name} {year}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn the_year_of_a_standard_is_said_once() {
+        assert_eq!(named("COBB500 objective 2022", 2022), "COBB500 objective 2022");
+        assert_eq!(named("our own", 2026), "our own 2026");
+    }
 }
