@@ -2,6 +2,7 @@
 //! known; where that comes from, and who may ask, is in `http::console`.
 
 pub(crate) mod air;
+pub(crate) mod alarms;
 pub(crate) mod asset;
 pub(crate) mod barn;
 pub(crate) mod book;

@@ -17,10 +17,11 @@ const only = process.argv.includes("--only") ? new RegExp(process.argv[process.a
 
 /// Screens: name, path.
 const SCREENS = JSON.parse(process.env.CONSOLE_SCREENS ?? "null") ?? [
-  ["barn", "/"], ["weights", "/weights"], ["climate", "/climate"], ["review", "/review"],
+  ["barn", "/"], ["alarms", "/alarms"], ["weights", "/weights"], ["climate", "/climate"], ["review", "/review"],
   ["devices", "/devices"], ["delivery", "/delivery"], ["flock", `/flocks/${flock}`],
 ];
-const MORE = [["flocks", "/flocks"], ["new flock", "/flocks/new"], ["sheet", `/flocks/${flock}/sheet`], ["places", "/places"], ["more", "/more"]];
+const MORE = [["flocks", "/flocks"], ["new flock", "/flocks/new"], ["sheet", `/flocks/${flock}/sheet`], ["places", "/places"], ["more", "/more"],
+  ["put aside", "/alarms?show=aside"], ["alarm history", "/alarms?show=history"], ["drills", "/alarms?show=drill"], ["rules", "/alarms?show=rules"]];
 const PHONE = { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
 const THAI = { locale: "th-TH" }, ENGLISH = { locale: "en-GB" };
 

@@ -3,6 +3,7 @@
 mod away;
 mod chain;
 mod killed;
+mod pages;
 mod people;
 
 use actors::alarm::rule::{Mode, Rule, Test};

@@ -5,12 +5,15 @@ use askama::Template;
 use schema::id::Uuid;
 
 use super::air::{Metric, Probe, heat_of, now_of};
+use super::alarms::AlarmView;
 use super::chart::climate::Bucket;
 use super::chart::spark;
 use super::frame::Frame;
 use super::text::Texts;
 use super::words::{NOTHING, maybe, number, signed, span};
 
+/// Alarms that are shown before everything else.
+pub(crate) const ALARMS_FIRST: usize = 3;
 /// By how much the air may be off its set point, °C.
 pub(crate) const WANTED_HALF: f64 = 1.5;
 
@@ -26,6 +29,10 @@ pub(crate) struct BarnPage {
 
 /// What is to be seen.
 pub(crate) struct Barn {
+    /// The most urgent alarms that stand.
+    pub(crate) alarms: Vec<AlarmView>,
+    /// How many stand.
+    pub(crate) standing: usize,
     pub(crate) tiles: Vec<Tile>,
     pub(crate) course: Option<String>,
     pub(crate) course_says: String,

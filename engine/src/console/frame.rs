@@ -13,6 +13,8 @@ pub(crate) enum Tab {
     Weights,
     /// The air.
     Climate,
+    /// Alarms.
+    Alarms,
     /// Flock book.
     Book,
     /// Weighings to look at.
@@ -32,6 +34,7 @@ impl Tab {
             Self::Barn => "/",
             Self::Weights => "/weights",
             Self::Climate => "/climate",
+            Self::Alarms => "/alarms",
             Self::Book => "/flocks",
             Self::Review => "/review",
             Self::Devices => "/devices",
@@ -45,6 +48,7 @@ impl Tab {
             Self::Barn => "barn",
             Self::Weights => "weights",
             Self::Climate => "climate",
+            Self::Alarms => "alarms",
             Self::Book => "book",
             Self::Review => "review",
             Self::Devices => "devices",
@@ -58,6 +62,7 @@ impl Tab {
             Self::Barn => t.barn,
             Self::Weights => t.weights,
             Self::Climate => t.climate,
+            Self::Alarms => t.alarms,
             Self::Book => t.flock_book,
             Self::Review => t.review,
             Self::Devices => t.devices,
@@ -72,16 +77,17 @@ impl Tab {
             Self::Review => t.review_says,
             Self::Devices => t.devices_says,
             Self::Delivery => t.delivery_says,
-            Self::Barn | Self::Weights | Self::Climate | Self::More => "",
+            Self::Barn | Self::Weights | Self::Climate | Self::Alarms | Self::More => "",
         }
     }
 }
 
 /// The menu from its top; those of the bar of a phone first.
-const MENU: [(Tab, Place); 8] = [
+const MENU: [(Tab, Place); 9] = [
     (Tab::Barn, Place::Everywhere),
     (Tab::Weights, Place::Everywhere),
     (Tab::Climate, Place::Everywhere),
+    (Tab::Alarms, Place::Everywhere),
     (Tab::Book, Place::Desk),
     (Tab::Review, Place::Desk),
     (Tab::Devices, Place::Desk),
@@ -126,6 +132,46 @@ pub(crate) struct Item {
     pub(crate) is_here: bool,
 }
 
+/// How the barn is, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Status {
+    /// Nobody can say.
+    Unknown,
+    /// Nothing needs anybody.
+    Ok,
+    /// Somebody should look.
+    Look,
+    /// Somebody must act now.
+    Act,
+}
+
+impl Status {
+    /// Its class.
+    pub(crate) fn class(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Ok => "ok",
+            Self::Look => "look",
+            Self::Act => "act",
+        }
+    }
+
+    /// Its shape, since color alone says nothing to many.
+    pub(crate) fn icon(self) -> String {
+        icon::svg(self.class())
+    }
+
+    /// Its word.
+    pub(crate) fn word(self, t: &Texts) -> &'static str {
+        match self {
+            Self::Unknown => t.status_unknown,
+            Self::Ok => t.status_ok,
+            Self::Look => t.status_look,
+            Self::Act => t.status_act,
+        }
+    }
+}
+
 /// What whoever looks may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rights {
@@ -164,6 +210,8 @@ pub(crate) struct Frame {
     pub(crate) now_hm: String,
     /// The same for machines.
     pub(crate) now_iso: String,
+    /// How the barn is.
+    pub(crate) status: Status,
     /// What was just done.
     pub(crate) flash: Option<Flash>,
     /// Who looks.

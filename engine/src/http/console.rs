@@ -14,6 +14,7 @@ use super::auth::{Caller, Class, guest, is_cross_site, may};
 use super::frame::CalledBy;
 
 mod air;
+mod alarms;
 mod answer;
 mod barn;
 mod book;
@@ -44,6 +45,14 @@ fn pages() -> Vec<Page> {
         row(Read, "/more", get(place::more)),
         row(Read, "/weights", get(weights::show)),
         row(Read, "/climate", get(climate::show)),
+        row(Read, "/alarms", get(alarms::show)),
+        row(Read, "/alarms/{id}", get(alarms::show_one)),
+        row(Write, "/alarms/{id}/ack", post(alarms::acknowledge)),
+        row(Write, "/alarms/{id}/shelve", post(alarms::shelve)),
+        row(Write, "/alarms/{id}/unshelve", post(alarms::unshelve)),
+        row(Write, "/alarms/drills", post(alarms::begin_drill)),
+        row(Write, "/alarms/drills/{id}/answer", post(alarms::answer_drill)),
+        row(Write, "/alarms/mode", post(alarms::put_mode)),
         row(Box, "/devices", get(devices::list)),
         row(Box, "/devices/{id}", get(devices::show)),
         row(Box, "/devices/{id}/label", get(devices::label)),

@@ -276,6 +276,11 @@ async fn every_page_is_shown_and_only_deeds_need_more_than_a_look() {
         "/climate?span=flock",
         "/review",
         "/review?show=all",
+        "/alarms",
+        "/alarms?show=aside",
+        "/alarms?show=history",
+        "/alarms?show=drill",
+        "/alarms?show=rules",
     ];
     let pages =
         pages.into_iter().chain(["/devices", "/devices/d-001", "/delivery", "/flocks", "/places", "/more"]);
@@ -293,6 +298,9 @@ async fn every_page_is_shown_and_only_deeds_need_more_than_a_look() {
         ("/delivery/redrive", "which=all&sure=yes"),
         ("/devices/d-001/place", "role=inside"),
         ("/flocks/new", "birds=1"),
+        ("/alarms/0198a6f2-7c1e-7d2a-9f35-0c8a5b1e2d3f/ack", ""),
+        ("/alarms/drills", ""),
+        ("/alarms/mode", "mode=empty"),
     ] {
         assert_eq!(post(&face, path, &viewer, body).await.status, StatusCode::FORBIDDEN, "{path}");
     }
@@ -303,6 +311,9 @@ async fn every_page_is_shown_and_only_deeds_need_more_than_a_look() {
     assert_eq!(get(&face, "/devices/d-404", &farmer).await.status, StatusCode::NOT_FOUND);
     assert_eq!(post(&face, "/review/s-404", &farmer, "deed=fine").await.status, StatusCode::NOT_FOUND);
     assert_eq!(post(&face, "/delivery/redrive", &farmer, "which=all").await.status, StatusCode::FORBIDDEN);
+    for path in ["/alarms/x", "/alarms/0198a6f2-7c1e-7d2a-9f35-0c8a5b1e2d3f"] {
+        assert_eq!(get(&face, path, &farmer).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
     let admin = log_in(&face, "one").await;
     let asked = post(&face, "/delivery/redrive", &admin, "which=all").await;
     assert!(asked.status == StatusCode::OK && asked.text.contains("name=\"sure\""), "{}", asked.text);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use actors::alarm::desk::barn_of;
 use actors::alarm::rule::{LIGHT, TEMPERATURE};
 use actors::chart::ChartError;
 use actors::flock::book::DayFacts;
@@ -19,7 +20,8 @@ use super::air::{Span, lines, probes};
 use super::answer::page;
 use super::visit::{Place, Visit};
 use crate::console::air::{Metric, Told, course, now_of};
-use crate::console::barn::{Barn, BarnPage, Losses, WANTED_HALF, air_tiles, weight_tile};
+use crate::console::alarms::AlarmView;
+use crate::console::barn::{ALARMS_FIRST, Barn, BarnPage, Losses, WANTED_HALF, air_tiles, weight_tile};
 use crate::console::frame::{Frame, Tab};
 use crate::console::words::{number, span};
 
@@ -55,6 +57,8 @@ async fn view(state: &AppState, visit: &Visit, f: &Frame) -> Result<Barn, Error>
     let today = days.last().filter(|day| day.day == visit.today());
     let losses = visit.flock.as_ref().map(|flock| Losses::of(t, flock.id, today, new_id().to_string()));
     Ok(Barn {
+        standing: visit.standing.as_ref().map_or(0, Vec::len),
+        alarms: alarms(state, visit, f).await?,
         tiles,
         course_says: told.as_ref().map(|told| told.finding.clone()).unwrap_or_default(),
         course: told.map(|told| told.picture),
@@ -90,6 +94,14 @@ async fn of_day(
     };
     let wanted = wanted_c.map(|wanted| (wanted - WANTED_HALF, wanted + WANTED_HALF));
     Ok(course(f, "day", Metric::Temperature, &window, &all, wanted))
+}
+
+async fn alarms(state: &AppState, visit: &Visit, f: &Frame) -> Result<Vec<AlarmView>, StoreError> {
+    let rows = visit.standing.as_deref().unwrap_or_default();
+    let rows = &rows[..rows.len().min(ALARMS_FIRST)];
+    let rules = state.alarms.rules_of(rows).await?;
+    let rule = |row| rules.get(&barn_of(row)).and_then(|rules| rules.get(&row.rule_id));
+    Ok(rows.iter().map(|row| AlarmView::of(f, row, rule(row), visit.now)).collect())
 }
 
 /// What is said of rows that wait for the cloud; nothing while only a few do.

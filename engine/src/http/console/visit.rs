@@ -11,6 +11,7 @@ use axum::response::Response;
 use chrono::{NaiveDate, NaiveDateTime};
 use schema::clock::Timestamp;
 use schema::store::StoreError;
+use schema::store::alarm::{AlarmRow, Filter};
 use schema::store::audit::Author;
 use schema::store::flock::{Barn, Flock};
 
@@ -19,7 +20,8 @@ use super::super::auth::guest::cookie;
 use super::super::auth::{Call, Caller, Class, Operator, Tenants, may};
 use super::super::error::Error;
 use super::answer::{Words, language};
-use crate::console::frame::{Flash, Frame, Rights, Tab};
+use crate::console::alarms::{STANDING, status, urgency};
+use crate::console::frame::{Flash, Frame, Rights, Status, Tab};
 use crate::console::text::{Lang, Texts};
 use crate::console::weights::encoded;
 
@@ -27,6 +29,8 @@ use crate::console::weights::encoded;
 pub(super) const PLACE_COOKIE: &str = "farmiq_place";
 /// Barns that one can choose from.
 const PLACES_MAX: i64 = 200;
+/// Alarms that the word for the barn rests on.
+const STANDING_MAX: i64 = 100;
 /// Tenants of a key whose barns are listed.
 const TENANTS_MAX: usize = 20;
 
@@ -88,6 +92,8 @@ pub(super) struct Visit {
     pub place: Option<Place>,
     /// The flock that is in it.
     pub flock: Option<Flock>,
+    /// Alarms of the barn and of the box that stand, the most urgent first; `None` where nobody can say.
+    pub standing: Option<Vec<AlarmRow>>,
     /// Now.
     pub now: Timestamp,
     path: String,
@@ -105,6 +111,7 @@ impl FromRequestParts<Arc<AppState>> for Visit {
         let call = Call::from_request_parts(parts, state).await.map_err(failed)?;
         let Caller::Operator(operator) = call.caller.clone() else { return Err(words.not_allowed()) };
         let found = places(state, &operator, &parts.headers).await.map_err(|error| failed(error.into()))?;
+        let standing = standing(state, found.place.as_ref()).await;
         let said = parts.uri.query().into_iter().flat_map(|query| query.split('&'));
         let said = said.filter_map(|pair| pair.strip_prefix("said=")).next().map(str::to_owned);
         Ok(Self {
@@ -112,6 +119,7 @@ impl FromRequestParts<Arc<AppState>> for Visit {
             places: found.places,
             place: found.place,
             flock: found.flock,
+            standing,
             now: state.clock.now(),
             path,
             said,
@@ -168,6 +176,21 @@ async fn places(state: &AppState, operator: &Operator, headers: &HeaderMap) -> R
     Ok(Found { places, place, flock })
 }
 
+/// The alarms of a barn and of the box; of the box alone where no barn is looked at.
+fn alarms_of(place: Option<&Place>) -> Filter<'_> {
+    Filter {
+        tenant_id: Some(place.map_or("", |place| &place.tenant_id)),
+        barn_id: place.map(|place| &*place.barn_id),
+        rule_id: None,
+    }
+}
+
+async fn standing(state: &AppState, place: Option<&Place>) -> Option<Vec<AlarmRow>> {
+    let mut rows = state.alarms.list(alarms_of(place), &STANDING, None, STANDING_MAX).await.ok()?;
+    rows.sort_by_key(urgency);
+    Some(rows)
+}
+
 fn add(places: &mut Vec<Place>, place: Place) {
     if !places.iter().any(|known| known.is(&place)) {
         places.push(place);
@@ -205,6 +228,11 @@ impl Visit {
         self.zone().local(at)
     }
 
+    /// The alarms of the barn that is looked at, and those of the box.
+    pub(super) fn alarm_filter(&self) -> Filter<'_> {
+        alarms_of(self.place.as_ref())
+    }
+
     /// What surrounds a page.
     pub(super) fn frame(&self, title: &'static str, tab: Tab) -> Frame {
         let t = self.t();
@@ -219,6 +247,7 @@ impl Visit {
             age: self.flock.as_ref().map(|flock| age_today(flock, self.zone(), self.now)),
             now_hm: self.local(self.now).format("%H:%M").to_string(),
             now_iso: schema::wire::time::format(self.now),
+            status: self.standing.as_deref().map_or(Status::Unknown, status),
             flash: self.said.as_deref().and_then(|said| flash(t, said)),
             who: self.operator.name.rsplit('/').next().unwrap_or_default().to_owned(),
             rights: Rights { write: may(Class::Write, role), admin: may(Class::Admin, role) },
