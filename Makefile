@@ -36,7 +36,8 @@ test-large: to-test ## Run what is too large for every day: 5,000 encrypted conn
 	tests/with-postgres cargo nextest run --workspace --run-ignored only
 
 test-console: to-browse $(CONSOLE_NODE)/.ready ## Look at the console in a real browser, offline: accessible, fast, in both languages
-	cargo build -p farmiq-edge
+	# With the features of the tests, so that what they have built is used.
+	cargo build --workspace --all-targets
 	NODE_MODULES=$(CONSOLE_NODE) tests/console/scene node tests/console/check.mjs
 
 two-months: to-test ## Live two months of a barn in an hour, with wrong clocks, outages and a restore; the judge looks
