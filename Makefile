@@ -35,10 +35,10 @@ test-large: to-test ## Run what is too large for every day: 5,000 encrypted conn
 	cargo build --workspace --all-targets
 	tests/with-postgres cargo nextest run --workspace --run-ignored only
 
+# Built with the features of the tests, so that what they have built is used.
 test-console: to-browse $(CONSOLE_NODE)/.ready ## Look at the console in a real browser, offline: accessible, fast, in both languages
-	# With the features of the tests, so that what they have built is used.
 	cargo build --workspace --all-targets
-	NODE_MODULES=$(CONSOLE_NODE) tests/console/scene node tests/console/check.mjs
+	NODE_MODULES=$(CURDIR)/$(CONSOLE_NODE) tests/console/scene node tests/console/check.mjs
 
 two-months: to-test ## Live two months of a barn in an hour, with wrong clocks, outages and a restore; the judge looks
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
