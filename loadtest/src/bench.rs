@@ -168,9 +168,11 @@ impl Bench {
         .context("read the database URL")?;
         if !settings.measures_engine {
             store.migrate().await.context("prepare the tables")?;
+            // An engine at work makes its own; the two would stand in each other's way.
+            let mut conn = store.conn().await.context("connect to the database")?;
+            ensure_ahead(&mut conn, Clock::system().now()).await.context("make partitions")?;
         }
-        let mut conn = store.conn().await.context("connect to the database")?;
-        ensure_ahead(&mut conn, Clock::system().now()).await.context("make partitions")?;
+        let conn = store.conn().await.context("connect to the database")?;
         let server = server(&conn).await.context("ask the server what it is")?;
         drop(conn);
         let postmaster = u32::try_from(server.backend_pid).ok().and_then(postmaster_of);
