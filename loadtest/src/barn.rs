@@ -27,7 +27,7 @@ use crate::connection::{Connection, Device};
 use crate::device::{Place, Station};
 use crate::flock::Book;
 use crate::flock::play::{self, History};
-use crate::flock::truth::Wish;
+use crate::flock::truth::{Flock, Wish};
 use crate::mqtt::{Login, refusal};
 use crate::publisher::{self, Link, Meter, Source};
 use crate::report::{self, Live};
@@ -43,6 +43,8 @@ pub use subscriber::Subscribers;
 const WINDOW: usize = 20;
 /// How long deliveries are waited for after the devices left.
 const DELIVERY_WAIT: Duration = Duration::from_secs(5);
+/// How long the past waits for the first bird of today.
+const FIRST_BIRD_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Refused devices that are named one by one.
 const NAMED_MAX: usize = 10;
 
@@ -102,8 +104,12 @@ pub struct Settings {
 /// A flock whose past is played.
 #[derive(Clone, Debug)]
 pub struct FlockSettings {
-    /// Where it is written down.
-    pub book: Book,
+    /// Where it is written down; `None`: it is there already, its past as well.
+    pub book: Option<Book>,
+    /// Whether its past is played beside the life of the barn, once a bird was weighed, and not before it.
+    pub is_beside: bool,
+    /// How much too much the last scale says at the end, as a share.
+    pub drift: f64,
     /// Days of its past, before today.
     pub days: u16,
     /// Birds placed.
@@ -112,6 +118,20 @@ pub struct FlockSettings {
     pub weighings_per_day: u32,
     /// Where its truth is written.
     pub truth_file: Option<PathBuf>,
+}
+
+impl FlockSettings {
+    /// How much too much a scale of several says at the end: the last one drifts.
+    fn drift_of(&self, index: usize, scales: usize) -> f64 {
+        if index + 1 == scales { self.drift } else { 0.0 }
+    }
+}
+
+/// The birds that are in the house today.
+#[derive(Debug)]
+struct Birds {
+    flock: Flock,
+    age_days: u16,
 }
 
 /// The ids of the sensors: `d-001`, `d-002`, ...
@@ -193,8 +213,12 @@ impl Life<'_> {
                 if let Some(subscribers) = &self.settings.subscribers {
                     subscribers.join(&mut listeners, &self.books, ended.clone()).await?;
                 }
-                self.play_past(stop.clone()).await?;
-                self.live(stop.clone()).await?;
+                if self.settings.flock.as_ref().is_some_and(|flock| flock.is_beside) {
+                    tokio::try_join!(self.play_past(stop.clone()), self.live(stop.clone()))?;
+                } else {
+                    self.play_past(stop.clone()).await?;
+                    self.live(stop.clone()).await?;
+                }
                 self.wait_for_deliveries(stop).await;
                 Ok::<(), anyhow::Error>(())
             };
@@ -214,32 +238,45 @@ impl Life<'_> {
         self.conclude(began_at, watched.engine())
     }
 
-    /// Plays the past of the flock, as fast as the engine takes it.
-    async fn play_past(&self, stop: watch::Receiver<bool>) -> Result<()> {
-        let Some(settings) = &self.settings.flock else { return Ok(()) };
-        let placed_on = play::today(Clock::system().now()) - chrono::Days::new(u64::from(settings.days));
-        let wish = Wish {
+    fn wish(&self, settings: &FlockSettings) -> Wish {
+        Wish {
             seed: self.settings.seed,
-            placed_on,
+            placed_on: play::today(Clock::system().now()) - chrono::Days::new(u64::from(settings.days)),
             days: settings.days,
             birds: settings.birds,
             weighings_per_day: settings.weighings_per_day,
-        };
-        let placed = play::place(&settings.book, &self.settings.place, wish, |_| {}).await?;
+        }
+    }
+
+    /// Plays the past of the flock, as fast as the engine takes it.
+    async fn play_past(&self, mut stop: watch::Receiver<bool>) -> Result<()> {
+        let Some(settings) = &self.settings.flock else { return Ok(()) };
+        let Some(book) = &settings.book else { return Ok(()) };
+        let wish = self.wish(settings);
+        let placed_on = wish.placed_on;
+        let placed = play::place(book, &self.settings.place, wish, |_| {}).await?;
         report::note(format!(
             "placed flock {} of {} birds on {placed_on}",
             placed.truth.flock_id, settings.birds
         ));
+        if settings.is_beside {
+            tokio::select! {
+                () = self.first_bird() => {}
+                _ = stop.wait_for(|is_stopped| *is_stopped) => return Ok(()),
+            }
+        }
         if let Some(file) = &settings.truth_file {
             placed.truth.write(file)?;
         }
         let stations = self.settings.stations;
         let mut scales = JoinSet::new();
         for (index, (station, device)) in station_ids(stations).enumerate() {
-            let link = self.link(&device)?;
+            let client_id = if settings.is_beside { format!("{device}-past") } else { device.clone() };
+            let link = self.link_as(&device, client_id)?;
             let station = Station { place: self.settings.place.clone(), station, device };
             let history = History::new(station.clone(), &placed, (index, stations));
-            let source = past::Past::new(history, &station.device, Arc::clone(&self.books));
+            let history = history.drifting(settings.drift_of(index, stations));
+            let source = past::Past::new(history, &station.device, Arc::clone(&self.books), index == 0);
             scales.spawn(publish(link, source, Arc::clone(&self.meter), stop.clone()));
         }
         while let Some(ended) = scales.join_next().await {
@@ -248,12 +285,27 @@ impl Life<'_> {
         Ok(())
     }
 
+    /// Waits until a bird was weighed, or for as long as that may take: the past is to delay nobody's first look.
+    async fn first_bird(&self) {
+        let weighed = async {
+            while self.tally.weighings.load(Ordering::Relaxed) == 0 {
+                tokio::time::sleep(report::REDRAW_EVERY).await;
+            }
+        };
+        drop(tokio::time::timeout(FIRST_BIRD_WAIT_MAX, weighed).await);
+    }
+
     /// Everybody's life, from connecting to leaving.
     async fn live(&self, stop: watch::Receiver<bool>) -> Result<()> {
         let sessions = Lines::open(self.settings.sessions_file.as_deref())?;
         let time = SimulatedTime::new(self.settings, self.books.timeline.started());
         let mut turns =
             tokio::time::interval(Duration::from_secs_f64(1.0 / self.settings.connects_per_second));
+        let birds = self
+            .settings
+            .flock
+            .as_ref()
+            .map(|flock| Arc::new(Birds { flock: Flock::draw(self.wish(flock)), age_days: flock.days }));
         let mut devices = JoinSet::new();
         for (index, device) in device_ids(self.settings.devices).enumerate() {
             turns.tick().await;
@@ -271,7 +323,11 @@ impl Life<'_> {
                 let access = self.access(link, edge);
                 let station = Station { place: self.settings.place.clone(), station, device };
                 let files = (self.books.ids.clone(), sessions.clone());
-                let rounds = station::Rounds::new(self.settings, station, &access, index, &time, files);
+                let mut rounds = station::Rounds::new(self.settings, station, &access, index, &time, files);
+                if let (Some(flock), Some(birds)) = (&self.settings.flock, &birds) {
+                    let drift = flock.drift_of(index, self.settings.stations);
+                    rounds = rounds.of(Arc::clone(birds), drift);
+                }
                 devices.spawn(rounds.run(stop.clone()));
                 continue;
             }
@@ -286,8 +342,12 @@ impl Life<'_> {
     }
 
     fn link(&self, device: &str) -> Result<Link> {
+        self.link_as(device, device.to_owned())
+    }
+
+    fn link_as(&self, device: &str, client_id: String) -> Result<Link> {
         let known = Device { tenant: self.settings.place.tenant.clone(), id: device.to_owned() };
-        self.settings.connection.link(&known, device.to_owned(), WINDOW)
+        self.settings.connection.link(&known, client_id, WINDOW)
     }
 
     fn access(&self, link: Link, edge: &str) -> Access {

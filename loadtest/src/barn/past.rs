@@ -9,6 +9,10 @@ use crate::barn::books::{Books, Outbound};
 use crate::flock::play::History;
 use crate::mqtt::Refused;
 use crate::publisher::{Source, Turn};
+use crate::report;
+
+/// Days of the past between two lines about it.
+const TOLD_EVERY_DAYS: usize = 5;
 
 /// The past of one scale.
 pub(super) struct Past {
@@ -16,18 +20,32 @@ pub(super) struct Past {
     device: String,
     books: Arc<Books>,
     outbound: Outbound,
+    /// Whether this scale tells how far the past is.
+    is_teller: bool,
+    days_left: usize,
 }
 
 impl Past {
-    pub(super) fn new(history: History, device: &str, books: Arc<Books>) -> Self {
+    pub(super) fn new(history: History, device: &str, books: Arc<Books>, is_teller: bool) -> Self {
         let outbound = Outbound::new(device, Arc::clone(&books));
-        Self { history, device: device.to_owned(), books, outbound }
+        let days_left = history.days_left();
+        Self { history, device: device.to_owned(), books, outbound, is_teller, days_left }
+    }
+
+    fn tell(&mut self) {
+        let days_left = self.history.days_left();
+        if self.is_teller && days_left < self.days_left && days_left.is_multiple_of(TOLD_EVERY_DAYS) {
+            report::note(format!("the flock's past: {days_left} days to go"));
+        }
+        self.days_left = days_left;
     }
 }
 
 impl Source for Past {
     fn turn(&mut self, now: Instant) -> Turn {
-        match self.history.message() {
+        let message = self.history.message();
+        self.tell();
+        match message {
             Some(message) => self.outbound.publish(message, now, now),
             None => Turn::Done,
         }

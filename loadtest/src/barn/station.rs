@@ -1,5 +1,6 @@
 //! One weighing station with pictures, of either kind: it weighs a bird now and then, and writes down what went through.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -10,8 +11,9 @@ use tokio::sync::watch;
 use schema::clock::Timestamp;
 
 use crate::barn::books::Lines;
-use crate::barn::{Settings, SimulatedTime};
+use crate::barn::{Birds, Settings, SimulatedTime};
 use crate::device::{Station, Weighing};
+use crate::flock::truth::scale_kg;
 use crate::ids::new_event_id;
 use crate::render::random_weight_kg;
 use crate::station::{Access, AnyStation, Weighed};
@@ -23,6 +25,8 @@ const AGAIN_AFTER: Duration = Duration::from_secs(2);
 pub(super) struct Rounds {
     station: AnyStation,
     names_sessions_by_second: bool,
+    /// The birds that step on it, and what it says too much of them; any birds without.
+    birds: Option<(Arc<Birds>, f64)>,
     random: StdRng,
     time: SimulatedTime,
     interval: Duration,
@@ -43,12 +47,18 @@ impl Rounds {
             station: AnyStation::new(index, station, access, settings.bad_share),
             // Only one station may: two that weigh in the same second would share a session.
             names_sessions_by_second: index == 0,
+            birds: None,
             random: StdRng::from_os_rng(),
             interval: time.real(settings.weigh_seconds),
             time: time.clone(),
             events,
             sessions,
         }
+    }
+
+    /// The same at a place where these birds step on a scale that says so much too much of them, as a share.
+    pub(super) fn of(self, birds: Arc<Birds>, drift: f64) -> Self {
+        Self { birds: Some((birds, drift)), ..self }
     }
 
     /// Weighs until the time is over or `stop` becomes true; a weighing that is under way then is not finished.
@@ -80,7 +90,12 @@ impl Rounds {
     /// One bird, as often as its capture fails: new ids, the same session.
     async fn weigh(&mut self, at: Timestamp) -> Weighed {
         let session = self.session_id(at);
-        let weight_kg = random_weight_kg(&mut self.random);
+        let weight_kg = match &self.birds {
+            Some((birds, drift)) => {
+                scale_kg(birds.flock.bird_kg(birds.age_days, &mut self.random) * (1.0 + drift))
+            }
+            None => random_weight_kg(&mut self.random),
+        };
         let weighing = Weighing { session: &session, weight_kg, at };
         loop {
             match self.station.weigh(weighing).await {

@@ -48,6 +48,7 @@ Examples:
   farmiq-loadtest barn --stations 2 --edge http://127.0.0.1:3000 --ids-file ids.txt --sessions-file sessions.txt
   farmiq-loadtest barn --flock --history 42d --stations 3 --edge http://127.0.0.1:3000 --key-file operator-key \\
       --truth-file truth.json --duration-seconds 0
+  farmiq-loadtest barn --flock --beside --drift 0.08 --stations 2 --edge http://127.0.0.1:3000
   farmiq-loadtest barn --devices 0 --stations 8 --edge http://127.0.0.1:3000 --weigh-seconds 15 --bad-share 0.5
 
 Each sensor d-001, d-002, ... has its own connection, seven metrics, a retained status and a last will; each station
@@ -154,6 +155,15 @@ pub(crate) struct BarnArgs {
     /// First play the past of a flock that is drawn from the seed: its book over HTTP, its weighings by the stations.
     #[arg(long, requires = "edge", help_heading = "Flock")]
     flock: bool,
+    /// Play that past beside the life of the barn, once a bird was weighed.
+    #[arg(long, requires = "flock", help_heading = "Flock")]
+    beside: bool,
+    /// The flock was played before: only have stations weigh its birds.
+    #[arg(long, requires = "flock", conflicts_with = "truth_file", help_heading = "Flock")]
+    played: bool,
+    /// How much too much the last scale has come to say, as a share, 0 to 1.
+    #[arg(long, default_value_t = 0.0, value_parser = parse_share, requires = "flock", help_heading = "Flock")]
+    drift: f64,
     /// Days of that past; the flock was placed so many days ago.
     #[arg(long, default_value = "30d", value_parser = parse_days, help_heading = "Flock")]
     history: u16,
@@ -221,7 +231,9 @@ impl BarnArgs {
         let Some(url) = self.edge.as_ref().filter(|_| self.flock) else { return Ok(None) };
         let key = self.logins.key()?;
         Ok(Some(barn::FlockSettings {
-            book: Book { url: url.clone(), key, tenant: self.tenant.clone() },
+            book: (!self.played).then(|| Book { url: url.clone(), key, tenant: self.tenant.clone() }),
+            is_beside: self.beside,
+            drift: self.drift,
             days: self.history,
             birds: self.birds,
             weighings_per_day: self.weighings_per_day,

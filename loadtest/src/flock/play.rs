@@ -12,7 +12,7 @@ use schema::id::Uuid;
 use serde_json::{Value, json};
 
 use super::Book;
-use super::truth::{Flock, TrueDay, Truth, Wish};
+use super::truth::{Flock, TrueDay, Truth, Wish, scale_kg};
 use crate::device::{Message, Place, Station, Weighing};
 use crate::ids::new_event_id;
 
@@ -23,6 +23,8 @@ const OFFSET_HOURS: i32 = 7;
 const BIRDS_PER_M2: f64 = 14.8;
 /// How many days after the last the forecast is asked for.
 const TARGET_IN_DAYS: f64 = 5.0;
+/// Over how many days a scale that drifts gets as wrong as it is at the end.
+const DRIFT_DAYS: f64 = 10.0;
 
 /// The day it is where the barn is.
 #[must_use]
@@ -118,6 +120,8 @@ pub struct History {
     ages: Range<u16>,
     /// Which scale of how many.
     scale: (usize, usize),
+    /// How much too much the scale says at the end, as a share.
+    drift: f64,
     queue: VecDeque<Message>,
     random: StdRng,
 }
@@ -134,23 +138,37 @@ impl History {
             placed_on: placed.placed_on,
             ages: 0..u16::try_from(days.len()).unwrap_or(u16::MAX),
             scale,
+            drift: 0.0,
             queue: VecDeque::new(),
             // Ids never repeat, whatever the seed of the birds.
             random: StdRng::from_os_rng(),
         }
     }
 
+    /// The same of a scale that drifts: over the last ten days it comes to say so much too much, as a share.
+    #[must_use]
+    pub fn drifting(self, drift: f64) -> Self {
+        Self { drift, ..self }
+    }
+
+    /// Days of the past that are still to come.
+    #[must_use]
+    pub fn days_left(&self) -> usize {
+        self.ages.len()
+    }
+
     /// The next message; `None` when the past is over.
     pub fn message(&mut self) -> Option<Message> {
         while self.queue.is_empty() {
             let age_days = self.ages.next()?;
+            let drifted = 1.0 + self.drift * (1.0 - self.ages.len() as f64 / DRIFT_DAYS).max(0.0);
             let day = self.placed_on + chrono::Days::new(u64::from(age_days));
             for (second, weight_kg) in self.flock.weighings(age_days, self.scale.0, self.scale.1) {
                 let time = NaiveTime::from_num_seconds_from_midnight_opt(second, 0).unwrap_or_default();
                 let at = zone().from_local_datetime(&day.and_time(time)).single();
                 let Some(at) = at.map(|at| at.with_timezone(&Utc)) else { continue };
                 let session = new_event_id(&mut self.random);
-                let weighing = Weighing { session: &session, weight_kg, at };
+                let weighing = Weighing { session: &session, weight_kg: scale_kg(weight_kg * drifted), at };
                 self.queue.extend(self.station.bare_messages(weighing, &self.batch_id, &mut self.random));
             }
         }

@@ -177,26 +177,33 @@ impl Flock {
         let mut weighings: Vec<(u32, f64)> = (0..each + rest)
             .map(|_| {
                 let second = random.random_range(HOURS);
-                let bird = |random: &mut StdRng| {
-                    let [male, female] = self.means_kg(f64::from(age_days));
-                    let mean = if random.random_bool(self.male_share) { male } else { female };
-                    mean * (1.0 + self.cv * f64::from(render::normal(random)))
-                };
                 let kind: f64 = random.random();
                 let weight = if kind < TWO_BIRDS_SHARE {
-                    bird(&mut random) + bird(&mut random)
+                    self.bird_kg(age_days, &mut random) + self.bird_kg(age_days, &mut random)
                 } else if kind < TWO_BIRDS_SHARE + HALF_BIRD_SHARE {
-                    bird(&mut random) * random.random_range(0.1..0.5)
+                    self.bird_kg(age_days, &mut random) * random.random_range(0.1..0.5)
                 } else {
-                    bird(&mut random)
+                    self.bird_kg(age_days, &mut random)
                 };
-                // Scales say grams.
-                (second, (weight.max(0.001) * 1000.0).round() / 1000.0)
+                (second, scale_kg(weight))
             })
             .collect();
         weighings.sort_by_key(|(second, _)| *second);
         weighings
     }
+
+    /// The weight of one bird on a day, kg.
+    pub fn bird_kg(&self, age_days: u16, random: &mut StdRng) -> f64 {
+        let [male, female] = self.means_kg(f64::from(age_days));
+        let mean = if random.random_bool(self.male_share) { male } else { female };
+        mean * (1.0 + self.cv * f64::from(render::normal(random)))
+    }
+}
+
+/// What a scale says of a weight: whole grams, and always some.
+#[must_use]
+pub fn scale_kg(weight_kg: f64) -> f64 {
+    (weight_kg.max(0.001) * 1000.0).round() / 1000.0
 }
 
 /// What is true of a day.
