@@ -562,9 +562,7 @@ pub(super) async fn unshelve(
     Path(id): Path<String>,
     body: JsonBody,
 ) -> Result<Json<AlarmDone>, Error> {
-    let mut fields = Fields::of(&body)?;
-    let tenant_id = fields.optional_id("tenant_id");
-    fields.finish()?;
+    let tenant_id = Fields::tenant_alone(&body)?;
     do_it(&state, &call, tenant_id, &id, Act::Unshelve).await
 }
 

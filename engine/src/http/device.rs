@@ -323,9 +323,7 @@ pub(super) async fn revoke_device(
     body: JsonBody,
 ) -> Result<Json<DeviceBody>, Error> {
     check_key(&call)?;
-    let mut fields = Fields::of(&body)?;
-    let tenant_id = fields.optional_id("tenant_id");
-    fields.finish()?;
+    let tenant_id = Fields::tenant_alone(&body)?;
     let tenant_id = call.tenant(tenant_id.as_deref())?;
     state.desk.revoke(&tenant_id, &device_id, &call.author()).await?;
     tracing::info!(tenant_id, device_id, "device revoked");

@@ -46,6 +46,17 @@ impl Fields {
         Ok(fields)
     }
 
+    /// The tenant that a body names which names nothing else; `None` when it names none.
+    ///
+    /// # Errors
+    /// As [`Fields::of`], and `VALIDATION_ERROR` when it is no id.
+    pub(super) fn tenant_alone(body: &JsonBody) -> Result<Option<String>, Error> {
+        let mut fields = Self::of(body)?;
+        let tenant_id = fields.optional_id("tenant_id");
+        fields.finish()?;
+        Ok(tenant_id)
+    }
+
     /// Reads a body of this vocabulary.
     ///
     /// # Errors

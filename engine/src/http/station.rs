@@ -154,9 +154,7 @@ pub(super) async fn revoke_station(
     body: JsonBody,
 ) -> Result<Json<StationBody>, Error> {
     check_key(&call)?;
-    let mut fields = Fields::of(&body)?;
-    let tenant_id = fields.optional_id("tenant_id");
-    fields.finish()?;
+    let tenant_id = Fields::tenant_alone(&body)?;
     let tenant_id = call.tenant(tenant_id.as_deref())?;
     let station = state.stations.revoke([&tenant_id, &station_id], &call.author()).await?;
     tracing::info!(tenant_id, station_id, "station silenced");

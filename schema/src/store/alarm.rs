@@ -11,6 +11,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::id::alarm_id;
 use crate::store::{Conn, StoreError};
 
 /// Every statement of this module.
@@ -134,6 +135,52 @@ pub struct AlarmRow {
     pub revision: i64,
     /// When it last changed.
     pub updated_at: Timestamp,
+}
+
+impl AlarmRow {
+    /// The alarm of a rule at a place that was never raised: of no class, normal, and nothing was written of it.
+    #[must_use]
+    pub fn unraised(barn: &Barn, rule_id: &str, place: &str, now: Timestamp) -> Self {
+        let Barn { tenant_id, farm_id, barn_id } = barn.clone();
+        Self {
+            id: alarm_id(barn.names(), rule_id, place),
+            tenant_id,
+            farm_id,
+            barn_id,
+            rule_id: rule_id.to_owned(),
+            place: place.to_owned(),
+            class: String::new(),
+            state: "NORM".to_owned(),
+            is_active: false,
+            is_unacknowledged: false,
+            is_latching: false,
+            occurrence: 0,
+            rounds: 0,
+            value: None,
+            limit_value: None,
+            unit: None,
+            why: None,
+            raised_at: None,
+            ended_at: None,
+            acknowledged_at: None,
+            acknowledged_by: None,
+            turning_since: None,
+            looked_until: None,
+            shelved_until: None,
+            shelved_by: None,
+            shelf_reason: None,
+            suppressed_by: None,
+            out_of_service_reason: None,
+            raised_lately: Vec::new(),
+            chatters_until: None,
+            tellings: 0,
+            round_first: 0,
+            round_began_at: None,
+            state_since: now,
+            revision: 0,
+            updated_at: now,
+        }
+    }
 }
 
 row_of!(AlarmRow, alarm_columns as "a": id, tenant_id, farm_id, barn_id, rule_id, place, class, state, is_active,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::Duration;
 use schema::clock::Timestamp;
-use schema::id::{alarm_id, new_id};
+use schema::id::new_id;
 use schema::store::alarm::{AlarmRow, EventRow};
 
 use super::judge::{Judgment, metric_of};
@@ -163,44 +163,11 @@ impl House {
     }
 
     fn new_alarm(&self, rule: &Rule, place: &str, moment: Moment) -> Kept {
-        let [tenant_id, farm_id, barn_id] = self.barn.names();
         let row = AlarmRow {
-            id: alarm_id(self.barn.names(), &rule.id, place),
-            tenant_id: tenant_id.to_owned(),
-            farm_id: farm_id.to_owned(),
-            barn_id: barn_id.to_owned(),
-            rule_id: rule.id.clone(),
-            place: place.to_owned(),
             class: rule.class.as_str().to_owned(),
-            state: State::Norm.as_str().to_owned(),
-            is_active: false,
-            is_unacknowledged: false,
             is_latching: rule.is_latching,
-            occurrence: 0,
-            rounds: 0,
-            value: None,
-            limit_value: None,
             unit: rule.test.unit().map(str::to_owned),
-            why: None,
-            raised_at: None,
-            ended_at: None,
-            acknowledged_at: None,
-            acknowledged_by: None,
-            turning_since: None,
-            looked_until: None,
-            shelved_until: None,
-            shelved_by: None,
-            shelf_reason: None,
-            suppressed_by: None,
-            out_of_service_reason: None,
-            raised_lately: Vec::new(),
-            chatters_until: None,
-            tellings: 0,
-            round_first: 0,
-            round_began_at: None,
-            state_since: moment.wall,
-            revision: 0,
-            updated_at: moment.wall,
+            ..AlarmRow::unraised(&self.barn, &rule.id, place, moment.wall)
         };
         Kept::of(row, BTreeSet::new(), moment)
     }

@@ -152,9 +152,7 @@ pub(in crate::http) async fn answer_drill(
     Path(id): Path<String>,
     body: JsonBody,
 ) -> Result<Json<AlarmDone>, Error> {
-    let mut fields = Fields::of(&body)?;
-    let tenant_id = fields.optional_id("tenant_id");
-    fields.finish()?;
+    let tenant_id = Fields::tenant_alone(&body)?;
     let tenant_id = call.read_tenant(tenant_id.as_deref())?;
     let done = state.alarms.answer_drill(tenant_id.as_deref(), known(&id)?, call.author()).await?;
     Ok(Json(done_body(&state, done).await?))
