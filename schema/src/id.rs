@@ -146,6 +146,12 @@ pub fn bundled_standard_id(name: &str, sex: &str) -> Uuid {
     v5(&INGRESS_NAMESPACE, &["standard", name, sex])
 }
 
+/// The id of what a table says of a flock: the same words, counted from 0, are the same record whenever they come.
+#[must_use]
+pub fn table_record_id(flock_id: Uuid, says: &str, number: usize) -> Uuid {
+    v5(&INGRESS_NAMESPACE, &["table", &flock_id.hyphenated().to_string(), says, &number.to_string()])
+}
+
 /// The id of the alarm of a rule at a place of a barn. Names have no slash in them, a place may.
 #[must_use]
 pub fn alarm_id([tenant_id, farm_id, barn_id]: [&str; 3], rule_id: &str, place: &str) -> Uuid {

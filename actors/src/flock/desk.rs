@@ -1,6 +1,6 @@
 //! Where the flock's book is written and asked: barns, standards, flocks, records, and what they come to.
 
-use chrono::NaiveDate;
+use chrono::{Days, NaiveDate};
 use schema::clock::{Clock, Timestamp};
 use schema::store::audit::{self, Action, Author, Deed};
 use schema::store::flock::record::{self, Kind, Record};
@@ -16,9 +16,12 @@ use super::calendar::{Zone, age_days};
 use super::day::believed;
 use super::growth::Forecast;
 use super::sample::{Bin, Summary, histogram};
+use super::scales::{Scale, compare};
 use super::source::{self, find_standard, summary_of, zone_of};
 use super::standard::{Sex, Standard};
 
+/// Days by which scales are compared: enough for scales that few birds visit.
+const SCALE_DAYS: u64 = 3;
 /// Birds that a flock may have.
 pub const BIRDS_MAX: i32 = 10_000_000;
 
@@ -122,7 +125,11 @@ pub struct NewRecord {
 }
 
 impl NewRecord {
-    fn check(&self) -> Result<(), BookError> {
+    /// Whether it fits its kind.
+    ///
+    /// # Errors
+    /// [`BookError::Value`].
+    pub fn check(&self) -> Result<(), BookError> {
         let wrong = match (self.kind, self.value) {
             (Kind::Note, _) => self.note.is_none().then_some("a note needs its text in note"),
             (_, None) => Some("value is required"),
@@ -578,6 +585,26 @@ impl FlockDesk {
         let read = async |conn: &mut Conn| source::inputs(conn, &flock, day).await;
         let weights = believed(&self.reads.run("flock_histogram", read).await?);
         Ok(DayHistogram { summary: Summary::of(&weights), bins: histogram(&weights) })
+    }
+
+    /// The scales of a flock beside each other, by a day and the two before it.
+    ///
+    /// # Errors
+    /// [`BookError::NoFlock`], and when the database fails.
+    pub async fn scales(
+        &self,
+        tenant_id: &str,
+        flock_id: Uuid,
+        day: NaiveDate,
+    ) -> Result<Vec<Scale>, BookError> {
+        let flock = self.flock(tenant_id, flock_id).await?;
+        let zone = self.zone(&flock).await?;
+        let days: Vec<_> = (0..SCALE_DAYS)
+            .filter_map(|back| day.checked_sub_days(Days::new(back)))
+            .map(|day| (day, zone.span(day)))
+            .collect();
+        let read = async |conn: &mut Conn| rows::scales(conn, &flock, &days).await;
+        Ok(compare(&self.reads.run("flock_scales", read).await?))
     }
 
     /// The time zone of a flock's barn.

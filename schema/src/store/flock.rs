@@ -28,6 +28,7 @@ pub const STATEMENTS: &[&str] = &[
     PUT_DAY,
     FORGET_DAYS,
     WEIGHTS,
+    SCALES,
     CLIMATE,
     MARK,
     MARK_ALL,
@@ -414,6 +415,51 @@ pub async fn weights(
     let rows =
         conn.query(WEIGHTS, &[tenant_id, farm_id, barn_id, &from, &to, batch_id, &WEIGHTS_MAX]).await?;
     Ok(rows.iter().map(Weighing::from).collect())
+}
+
+/// What a scale said on a day.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScaleDay {
+    /// The day.
+    pub day: NaiveDate,
+    /// The station.
+    pub station_id: String,
+    /// Weighings.
+    pub n: i64,
+    /// Their median, kg.
+    pub median_kg: f64,
+}
+
+row_of!(ScaleDay, scale_columns as "x": day, station_id, n, median_kg);
+
+/// Scales of a barn by days that are looked at.
+const SCALES_MAX: i64 = 1000;
+
+// The time is written as the index of weight_sessions has it. What a person left out is not asked for: it moves no median.
+const SCALES: &str = concat!("-- flock_scales\nSELECT ", scale_columns!(), " FROM (
+    SELECT d.day, s.station_id, count(*) AS n, percentile_cont(0.5) WITHIN GROUP (ORDER BY s.final_weight_kg) AS median_kg
+    FROM unnest($4::date[], $5::timestamptz[], $6::timestamptz[]) AS d (day, begins_at, ends_at)
+    JOIN weight_sessions AS s ON s.tenant_id = $1 AND s.barn_id = $3 AND least(s.start_at, s.created_at) >= d.begins_at
+        AND least(s.start_at, s.created_at) < d.ends_at
+    WHERE s.farm_id = $2 AND s.final_weight_kg IS NOT NULL AND (s.batch_id IS NULL OR s.batch_id = $7)
+    GROUP BY d.day, s.station_id) AS x
+ORDER BY x.day, x.station_id LIMIT $8");
+
+/// What each scale said of a flock on each of some days, which begin and end at these times.
+///
+/// # Errors
+/// When the database fails.
+pub async fn scales(
+    conn: &Conn,
+    flock: &Flock,
+    days: &[(NaiveDate, (Timestamp, Timestamp))],
+) -> Result<Vec<ScaleDay>, StoreError> {
+    let Flock { tenant_id, farm_id, barn_id, batch_id, .. } = flock;
+    let named: Vec<NaiveDate> = days.iter().map(|(day, _)| *day).collect();
+    let (from, to): (Vec<Timestamp>, Vec<Timestamp>) = days.iter().map(|(_, span)| *span).unzip();
+    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
+        [tenant_id, farm_id, barn_id, &named, &from, &to, batch_id, &SCALES_MAX];
+    Ok(conn.query(SCALES, &params).await?.iter().map(ScaleDay::from).collect())
 }
 
 /// An hour of a barn's air.
