@@ -1,5 +1,6 @@
 //! The pages of the devices: those in trouble first, one with the steps of its installation, and a label to stick on it.
 
+use actors::device::trouble::silent_seconds;
 use askama::Template;
 use schema::clock::Timestamp;
 use schema::store::credential::Known;
@@ -9,12 +10,10 @@ use super::air::Probe;
 use super::climate::ProbeRow;
 use super::frame::Frame;
 use super::icon;
-use super::text::Texts;
+use super::refusal::{RefusalRow, in_short};
+use super::text::{Lang, Texts};
 use super::weights::{Fact, Tag, encoded};
 use super::words::{number, span};
-
-/// A device that says nothing for so long is silent, seconds.
-const SILENT_SECONDS: f64 = 900.0;
 
 /// The list.
 #[derive(Template)]
@@ -54,6 +53,40 @@ pub(crate) struct LabelPage {
     pub(crate) code: String,
 }
 
+/// A password that is shown this once.
+#[derive(Template)]
+#[template(path = "issued.html")]
+pub(crate) struct IssuedPage {
+    /// What surrounds it.
+    pub(crate) f: Frame,
+    /// The device.
+    pub(crate) name: String,
+    /// The device in an address.
+    pub(crate) href: String,
+    /// Its user name.
+    pub(crate) username: String,
+    /// Its password.
+    pub(crate) password: String,
+    /// Where it publishes.
+    pub(crate) topic: String,
+    /// For how long the password before is good, too.
+    pub(crate) old_is_good: Option<String>,
+}
+
+/// Which device is to be let in.
+#[derive(Template)]
+#[template(path = "device_new.html")]
+pub(crate) struct NewDevicePage {
+    /// What surrounds it.
+    pub(crate) f: Frame,
+    /// What was wrong.
+    pub(crate) wrong: Option<&'static str>,
+    /// What was typed as its id.
+    pub(crate) id: String,
+    /// What was typed as its station.
+    pub(crate) station: String,
+}
+
 /// What is to be seen.
 pub(crate) struct Devices {
     pub(crate) count: String,
@@ -79,6 +112,8 @@ pub(crate) enum Trouble {
     Pending,
     /// It is not let in.
     Refused,
+    /// Some of what it sent was refused.
+    Rejected,
     /// It was never heard.
     New,
     /// What it says deserves a look.
@@ -90,19 +125,25 @@ pub(crate) enum Trouble {
 impl Trouble {
     /// What ails a device of which this is known, and which says this.
     pub(crate) fn of(known: &Known, probes: &[Probe], now: Timestamp) -> Self {
-        let silence = known.last_seen_at.map(|at| (now - at).num_milliseconds() as f64 / 1000.0);
         if known.is_pending {
             return Self::Pending;
         }
         if known.is_allowed != Some(true) {
             return Self::Refused;
         }
-        match silence {
-            None if probes.is_empty() => Self::New,
-            Some(seconds) if seconds > SILENT_SECONDS => Self::Silent,
-            None | Some(_) if probes.iter().any(|probe| probe.is_failing) => Self::Failing,
-            None | Some(_) if probes.iter().any(|probe| !probe.faults.is_empty()) => Self::Suspect,
-            None | Some(_) => Self::Fine,
+        if silent_seconds(known, now).is_some() {
+            Self::Silent
+        } else if known.signs.state.as_deref() == Some("error") || probes.iter().any(|probe| probe.is_failing)
+        {
+            Self::Failing
+        } else if known.signs.refusals > 0 {
+            Self::Rejected
+        } else if known.last_seen_at.is_none() && probes.is_empty() {
+            Self::New
+        } else if probes.iter().any(|probe| !probe.faults.is_empty()) {
+            Self::Suspect
+        } else {
+            Self::Fine
         }
     }
 
@@ -112,6 +153,7 @@ impl Trouble {
             Self::Failing => ("act", "act", t.trouble_failing),
             Self::Pending => ("look", "wait", t.trouble_pending),
             Self::Refused => ("look", "look", t.trouble_refused),
+            Self::Rejected => ("look", "look", t.trouble_rejected),
             Self::New => ("", "wait", t.trouble_new),
             Self::Suspect => ("look", "look", t.trouble_suspect),
             Self::Fine => ("good", "ok", t.trouble_fine),
@@ -144,14 +186,17 @@ impl OneDevice<'_> {
 }
 
 /// Devices in lines, those in trouble first.
-pub(crate) fn rows(t: &Texts, devices: &[OneDevice<'_>]) -> Devices {
+pub(crate) fn rows(lang: Lang, devices: &[OneDevice<'_>]) -> Devices {
+    let t = lang.texts();
     let mut sorted: Vec<&OneDevice<'_>> = devices.iter().collect();
     sorted.sort_by_key(|device| (device.trouble(), device.known.device_id.clone()));
     let row = |device: &&OneDevice<'_>| {
         let what: Vec<String> =
             device.probes.iter().map(|probe| super::climate::metric_word(t, &probe.metric)).collect();
         let zone = device.place.and_then(|place| place.zone.clone());
-        let parts = [device.seen(t), zone, (!what.is_empty()).then(|| what.join(", "))];
+        let refused = device.known.signs.refused_for.as_deref().and_then(|reason| in_short(lang, reason));
+        let refused = refused.map(str::to_owned);
+        let parts = [refused, device.seen(t), zone, (!what.is_empty()).then(|| what.join(", "))];
         DeviceRow {
             href: encoded(&device.known.device_id),
             name: device.known.device_id.clone(),
@@ -177,6 +222,14 @@ pub(crate) struct DeviceView {
     pub(crate) steps: Vec<Step>,
     pub(crate) probes: Vec<ProbeRow>,
     pub(crate) facts: Vec<Fact>,
+    pub(crate) refusals: Vec<RefusalRow>,
+    pub(crate) credential: Vec<Fact>,
+    /// Whether it can get another password.
+    pub(crate) is_rotatable: bool,
+    /// Whether it is to be let in.
+    pub(crate) is_outside: bool,
+    /// What was wrong with what somebody wanted.
+    pub(crate) wrong: Option<&'static str>,
     /// Word on the wire, word of people, whether it is so.
     pub(crate) roles: Vec<(&'static str, &'static str, bool)>,
     pub(crate) zone: String,
@@ -185,8 +238,9 @@ pub(crate) struct DeviceView {
 
 impl DeviceView {
     /// What is to be seen of a device.
-    pub(crate) fn of(t: &Texts, device: &OneDevice<'_>) -> Self {
+    pub(crate) fn of(t: &Texts, device: &OneDevice<'_>, refusals: Vec<RefusalRow>) -> Self {
         let known = device.known;
+        let credential = known.credential.as_ref();
         let role = device.place.map_or(Role::Inside, Place::role);
         Self {
             href: encoded(&known.device_id),
@@ -195,6 +249,11 @@ impl DeviceView {
             steps: steps(t, device),
             probes: device.probes.iter().map(|probe| ProbeRow::of(t, probe)).collect(),
             facts: facts(t, device),
+            refusals,
+            credential: credential_facts(t, device),
+            is_rotatable: credential.is_some_and(|credential| credential.is_enabled),
+            is_outside: known.is_allowed != Some(true) || credential.is_none_or(|one| !one.is_enabled),
+            wrong: None,
             roles: Role::ALL.into_iter().map(|own| (own.as_str(), role_name(t, own), own == role)).collect(),
             zone: device.place.and_then(|place| place.zone.clone()).unwrap_or_default(),
             height: device
@@ -237,10 +296,27 @@ fn steps(t: &Texts, device: &OneDevice<'_>) -> Vec<Step> {
 fn facts(t: &Texts, device: &OneDevice<'_>) -> Vec<Fact> {
     let known = device.known;
     let seen = known.last_seen_at.map(|at| span(t, (device.now - at).num_seconds() as f64));
-    let user = known.credential.as_ref().map(|credential| credential.username.clone());
+    let usual = known.signs.usual_seconds.map(|seconds| span(t, seconds as f64));
+    let firmware = known.signs.firmware_version.clone();
     vec![
         Fact::new(t.last_seen, seen.unwrap_or_else(|| t.none.to_owned()), t.ago),
-        Fact::new(t.user_name, user.unwrap_or_else(|| t.none.to_owned()), ""),
+        Fact::new(t.usual_interval, usual.unwrap_or_else(|| t.none.to_owned()), ""),
+        Fact::new(t.refusals_day, number(known.signs.refusals as f64, 0), ""),
+        Fact::new(t.firmware, firmware.unwrap_or_else(|| t.none.to_owned()), ""),
         Fact::new(t.station, known.station_id.clone().unwrap_or_else(|| t.none.to_owned()), ""),
     ]
+}
+
+fn credential_facts(t: &Texts, device: &OneDevice<'_>) -> Vec<Fact> {
+    let Some(credential) = device.known.credential.as_ref().filter(|one| one.is_enabled) else {
+        return Vec::new();
+    };
+    let made = credential.rotated_at.unwrap_or(credential.created_at);
+    let age = span(t, (device.now - made).num_seconds() as f64);
+    let mut facts =
+        vec![Fact::new(t.user_name, credential.username.clone(), ""), Fact::new(t.password_made, age, t.ago)];
+    let left = credential.overlap_ends_at.filter(|until| credential.has_two && *until > device.now);
+    let left = left.map(|until| span(t, (until - device.now).num_seconds() as f64));
+    facts.extend(left.map(|left| Fact::new(t.password_two, left, "")));
+    facts
 }

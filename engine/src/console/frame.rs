@@ -177,6 +177,8 @@ impl Status {
 pub(crate) struct Rights {
     /// Answer alarms and keep the book.
     pub(crate) write: bool,
+    /// Look after devices.
+    pub(crate) act: bool,
     /// Repair.
     pub(crate) admin: bool,
 }

@@ -128,6 +128,10 @@ texts! {
     said_placed: "The flock is placed. Day 0 is set.", "เริ่มรุ่นแล้ว ตั้งวันที่ 0 แล้ว";
     said_ended: "The flock has ended.", "จบรุ่นแล้ว";
     said_done: "Done.", "เรียบร้อย";
+    said_put_out: "It is put out. Its connection is closed.", "ปิดการใช้งานแล้ว ตัดการเชื่อมต่อแล้ว";
+    said_tried_again: "They are on their way again.", "กำลังส่งใหม่";
+    said_discarded: "Discarded. They stay written down with the reason.", "ไม่ส่งแล้ว แต่เก็บไว้พร้อมเหตุผล";
+    said_brought: "The table was brought in.", "นำเข้าตารางแล้ว";
     // Units and words of birds.
     day: "Day", "อายุวันที่";
     date: "Date", "วันที่ตามปฏิทิน";
@@ -170,6 +174,12 @@ texts! {
     weekly_gain: "Gain a day, over a week", "เพิ่มต่อวัน เฉลี่ยสัปดาห์";
     corrected: "Corrected by hand weighings", "ปรับด้วยการชั่งมือ";
     outliers: "Set aside", "ไม่นับรวม";
+    scales: "Scales side by side", "เทียบเครื่องชั่ง";
+    scales_says: "three days, by their medians", "สามวัน ตามค่ามัธยฐาน";
+    scales_help: "A scale that differs by 5 % or more is dirty, drifts, or stands where other birds come. Weigh a known weight on each.", "เครื่องชั่งที่ต่างตั้งแต่ 5 % อาจสกปรก คลาดเคลื่อน หรือวางในจุดที่ไก่ต่างกลุ่ม ลองชั่งตุ้มน้ำหนักที่รู้ค่า";
+    against_others: "Against the others", "เทียบเครื่องอื่น";
+    scale_agrees: "agrees", "ตรงกัน";
+    scale_apart: "differs", "ต่างกัน";
     // Flock book.
     flock: "Flock", "รุ่น";
     in_barn: "in the barn", "กำลังเลี้ยง";
@@ -241,6 +251,24 @@ texts! {
     wrong_ended: "The flock has ended, or was placed later.", "รุ่นนี้จบแล้ว หรือลงไก่หลังวันนั้น";
     wrong_corrected: "It was taken back before.", "ยกเลิกไปก่อนแล้ว";
     wrong_fields: "Something is missing or too long.", "ข้อมูลไม่ครบหรือยาวเกินไป";
+    // Tables.
+    standards: "Standards", "มาตรฐาน";
+    standards_says: "What a bird of some age is expected to weigh: of the breeders, and your own.", "น้ำหนักที่ควรเป็นตามอายุ ของผู้ผสมพันธุ์และของฟาร์มเอง";
+    bring_standard: "Bring your own", "นำเข้าของฟาร์มเอง";
+    bring_records: "Bring in a table", "นำเข้าตาราง";
+    table: "Table (CSV)", "ตาราง (CSV)";
+    table_standard_hint: "Columns age_day, body_weight_g, cum_feed_intake_g; a line a day without a gap", "คอลัมน์ age_day, body_weight_g, cum_feed_intake_g วันละหนึ่งแถวไม่เว้น";
+    table_records_hint: "Columns day, kind, part, value, birds, note; kinds are", "คอลัมน์ day, kind, part, value, birds, note โดย kind เป็น";
+    table_look: "Look at it first", "ตรวจดูก่อน";
+    table_fits: "It fits. Nothing is written yet.", "ใช้ได้ ยังไม่ได้บันทึก";
+    table_bring: "Bring it in", "นำเข้า";
+    table_again: "What came before is not written twice.", "รายการที่เคยนำเข้าแล้วจะไม่บันทึกซ้ำ";
+    table_wrong: "The table does not fit:", "ตารางไม่ถูกต้อง:";
+    called: "Name", "ชื่อ";
+    source_of: "Who says so", "แหล่งที่มา";
+    year: "Year", "ปี (ค.ศ.)";
+    lines: "lines", "แถว";
+    wrong_standard_taken: "There is a standard of this name and sex. Choose another name.", "มีมาตรฐานชื่อและเพศนี้แล้ว ใช้ชื่ออื่น";
     // Delivery.
     to_cloud: "To the cloud", "ส่งขึ้นคลาวด์";
     wait: "wait", "รายการรอส่ง";
@@ -278,6 +306,19 @@ texts! {
     redrive_sure: "Try again?", "ลองส่งใหม่หรือไม่";
     redrive_all_says: "Everything that was given up is tried again.", "ทุกรายการที่ส่งไม่สำเร็จจะถูกลองใหม่";
     redrive_chosen_says: "chosen entries are tried again.", "รายการที่เลือกจะถูกลองใหม่";
+    there_are: "There are", "มีทั้งหมด";
+    discard: "Discard", "ไม่ส่งแล้ว";
+    discard_chosen: "Discard the chosen ones", "ไม่ส่งรายการที่เลือก";
+    discard_sure: "Discard for good?", "ไม่ส่งถาวรหรือไม่";
+    discard_says: "chosen entries are never sent. They stay written down with your name and reason.", "รายการที่เลือกจะไม่ถูกส่ง แต่เก็บไว้พร้อมชื่อและเหตุผล";
+    wrong_choose: "Choose some first.", "เลือกรายการก่อน";
+    by_type: "What waits, by type", "รายการรอส่งตามชนิด";
+    by_type_says: "Of those that go next, 8,000 at most.", "นับจากรายการที่จะส่งถัดไป ไม่เกิน 8,000";
+    repairs: "Repairs", "สิ่งที่ควรซ่อม";
+    repairs_sound: "checks are fine", "รายการตรวจปกติ";
+    repairs_again: "Test again", "ตรวจอีกครั้ง";
+    repair_look: "look", "ควรดู";
+    repair_act: "act", "ต้องแก้ไข";
     // Review.
     tab_odd: "To look at", "ควรตรวจ";
     tab_all: "All", "ทั้งหมด";
@@ -359,6 +400,8 @@ texts! {
     mode_growing: "growing", "เลี้ยง";
     mode_catching: "being caught", "จับไก่";
     drill_overdue: "A drill is overdue: none was answered for seven days.", "เลยกำหนดซ้อม ไม่มีการตอบมาเจ็ดวัน";
+    drill_planned: "The next is held on", "ครั้งถัดไปวันที่";
+    drill_due: "The next is due by", "ควรซ้อมครั้งถัดไปภายใน";
     answer_drill: "I am here: answer the drill", "ฉันอยู่ที่นี่ ตอบการซ้อม";
     begun_by: "begun by", "เริ่มโดย";
     by_schedule: "the schedule", "ตารางเวลา";
@@ -425,6 +468,7 @@ texts! {
     trouble_failing: "cannot be believed", "ค่าเชื่อถือไม่ได้";
     trouble_pending: "waits for approval", "รออนุมัติ";
     trouble_refused: "not let in", "ไม่อนุญาต";
+    trouble_rejected: "messages refused", "ข้อความถูกปฏิเสธ";
     trouble_new: "never heard", "ยังไม่เคยส่งข้อมูล";
     trouble_suspect: "deserves a look", "ควรตรวจ";
     trouble_fine: "fine", "ปกติ";
@@ -445,6 +489,36 @@ texts! {
     copied: "Copied", "คัดลอกแล้ว";
     user_name: "User name", "ชื่อผู้ใช้";
     station: "Station", "สถานี";
+    firmware: "Firmware", "เฟิร์มแวร์";
+    usual_interval: "Usually sends every", "ปกติส่งทุก";
+    refusals_day: "Refused in 24 h", "ถูกปฏิเสธใน 24 ชม.";
+    why_refused: "Why messages were refused", "เหตุที่ข้อความถูกปฏิเสธ";
+    nothing_refused: "No message of this device was refused lately.", "ช่วงนี้ไม่มีข้อความที่ถูกปฏิเสธ";
+    field: "field", "ช่อง";
+    let_in: "Let a device in", "เพิ่มอุปกรณ์";
+    let_in_this: "Let it in and make its password", "อนุญาตและสร้างรหัสผ่าน";
+    device_id: "Device id", "รหัสอุปกรณ์";
+    device_id_hint: "As it stands on the device, such as d-014", "ตามที่ระบุบนอุปกรณ์ เช่น d-014";
+    station_hint: "Only for a scale or a camera of one station", "เฉพาะเครื่องชั่งหรือกล้องของสถานีเดียว";
+    credential: "Password", "รหัสผ่าน";
+    password: "Password", "รหัสผ่าน";
+    password_once: "It is shown this once. Type it into the device now.", "แสดงครั้งเดียว ใส่ในอุปกรณ์ตอนนี้";
+    password_made: "Made", "สร้างเมื่อ";
+    password_none: "It has no password.", "ไม่มีรหัสผ่าน";
+    password_two: "The one before is good until", "รหัสเดิมใช้ได้ถึง";
+    rotate: "New password", "เปลี่ยนรหัสผ่าน";
+    rotate_says: "The one before stays good for a day, so that the device can be changed in peace.", "รหัสเดิมยังใช้ได้อีกหนึ่งวัน เพื่อให้มีเวลาเปลี่ยนในอุปกรณ์";
+    rotate_at_once: "The one before ends at once", "ยกเลิกรหัสเดิมทันที";
+    revoke: "Put it out", "ปิดการใช้งาน";
+    revoke_says: "Its connection closes at once and nothing of it is taken any more. What it has said stays.", "ตัดการเชื่อมต่อทันทีและไม่รับข้อมูลอีก ข้อมูลเดิมยังอยู่";
+    revoke_sure: "I mean this device", "ยืนยันอุปกรณ์นี้";
+    go_on_install: "Go on to its installation", "ไปขั้นตอนติดตั้ง";
+    topic: "Topic", "หัวข้อ (topic)";
+    wrong_has_password: "It has a password already: make a new one on its page.", "มีรหัสผ่านแล้ว เปลี่ยนได้ในหน้าของอุปกรณ์";
+    wrong_no_password: "It has no password that is good. Let it in first.", "ไม่มีรหัสผ่านที่ใช้ได้ ให้อนุญาตก่อน";
+    wrong_two_passwords: "Two passwords of it are good already. Wait for the older one to end, or end it at once.", "มีรหัสผ่านสองชุดอยู่แล้ว รอให้ชุดเก่าหมดอายุ หรือยกเลิกทันที";
+    wrong_user_taken: "Another device has this user name.", "ชื่อผู้ใช้นี้เป็นของอุปกรณ์อื่น";
+    wrong_id: "An id has 1 to 128 letters, digits, dashes, dots or underscores.", "รหัสใช้ตัวอักษร ตัวเลข ขีด จุด หรือขีดล่าง 1 ถึง 128 ตัว";
 }
 
 #[cfg(test)]

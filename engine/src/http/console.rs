@@ -22,6 +22,7 @@ mod climate;
 mod delivery;
 mod devices;
 mod form;
+mod import;
 mod login;
 mod place;
 mod review;
@@ -37,7 +38,7 @@ struct Page {
 
 /// The pages of those who have logged in.
 fn pages() -> Vec<Page> {
-    use Class::{Admin, Box, Read, Write};
+    use Class::{Act, Admin, Box, Read, Write};
     let row = |class, path, methods| Page { class, path, methods };
     vec![
         row(Read, "/", get(barn::show)),
@@ -54,9 +55,12 @@ fn pages() -> Vec<Page> {
         row(Write, "/alarms/drills/{id}/answer", post(alarms::answer_drill)),
         row(Write, "/alarms/mode", post(alarms::put_mode)),
         row(Box, "/devices", get(devices::list)),
+        row(Act, "/devices/new", get(devices::ask_new).post(devices::let_in)),
         row(Box, "/devices/{id}", get(devices::show)),
         row(Box, "/devices/{id}/label", get(devices::label)),
         row(Write, "/devices/{id}/place", post(devices::put)),
+        row(Act, "/devices/{id}/rotate", post(devices::rotate)),
+        row(Act, "/devices/{id}/revoke", post(devices::revoke)),
         row(Read, "/review", get(review::show)),
         row(Write, "/review/{id}", post(review::mark)),
         row(Box, "/delivery", get(delivery::show)),
@@ -65,6 +69,9 @@ fn pages() -> Vec<Page> {
         row(Write, "/flocks/new", get(book::ask_new).post(book::create)),
         row(Read, "/flocks/{id}", get(book::show)),
         row(Read, "/flocks/{id}/sheet", get(book::sheet)),
+        row(Write, "/flocks/{id}/import", get(import::ask_records).post(import::bring_records)),
+        row(Read, "/standards", get(import::standards)),
+        row(Write, "/standards/import", post(import::bring_standard)),
         row(Write, "/flocks/{id}/records", post(book::record)),
         row(Write, "/flocks/{id}/records/{record_id}/void", post(book::take_back)),
         row(Write, "/flocks/{id}/end", post(book::end)),

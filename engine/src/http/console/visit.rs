@@ -250,7 +250,11 @@ impl Visit {
             status: self.standing.as_deref().map_or(Status::Unknown, status),
             flash: self.said.as_deref().and_then(|said| flash(t, said)),
             who: self.operator.name.rsplit('/').next().unwrap_or_default().to_owned(),
-            rights: Rights { write: may(Class::Write, role), admin: may(Class::Admin, role) },
+            rights: Rights {
+                write: may(Class::Write, role),
+                act: may(Class::Act, role),
+                admin: may(Class::Admin, role),
+            },
             stream: self.place.as_ref().map(Place::stream),
         }
     }
@@ -259,11 +263,16 @@ impl Visit {
 /// What a page says of what was just done: of a closed list, since anybody can write an address.
 fn flash(t: &Texts, said: &str) -> Option<Flash> {
     let text = match said {
+        "choose" => return Some(Flash { class: "look", text: t.wrong_choose.to_owned() }),
         "written" => t.said_written,
         "taken-back" => t.said_taken_back,
         "placed" => t.said_placed,
         "ended" => t.said_ended,
         "done" => t.said_done,
+        "put-out" => t.said_put_out,
+        "tried-again" => t.said_tried_again,
+        "discarded" => t.said_discarded,
+        "brought" => t.said_brought,
         _ => return None,
     };
     Some(Flash { class: "good", text: text.to_owned() })
