@@ -15,6 +15,7 @@ use super::icon;
 use super::text::Texts;
 use super::weights::{Fact, Tag};
 use super::words::{bytes, number, span};
+use crate::finding::{Finding, Verdict};
 use crate::runway::{PROMISE_DAYS, Runway};
 
 /// Days of a full bar.
@@ -33,15 +34,42 @@ pub(crate) struct DeliveryPage {
 /// The page that asks whether it is meant.
 #[derive(Template)]
 #[template(path = "redrive.html")]
-pub(crate) struct RedrivePage {
+pub(crate) struct SurePage {
     /// What surrounds it.
     pub(crate) f: Frame,
+    /// The question.
+    pub(crate) question: &'static str,
     /// What will be done.
     pub(crate) says: String,
+    /// What was wrong.
+    pub(crate) wrong: Option<&'static str>,
     /// To these.
     pub(crate) ids: Vec<Uuid>,
-    /// `chosen` or `all`.
+    /// `chosen`, `all` or `discard`.
     pub(crate) which: &'static str,
+}
+
+/// What the doctor found.
+pub(crate) struct RepairRow {
+    pub(crate) tag: Tag,
+    pub(crate) text: String,
+    pub(crate) advice: String,
+}
+
+impl RepairRow {
+    /// A finding that somebody should see; `None` of one that is as it should be.
+    pub(crate) fn of(t: &Texts, finding: &Finding) -> Option<Self> {
+        let (class, name, text) = match finding.verdict {
+            Verdict::Ok => return None,
+            Verdict::Warn => ("look", "look", t.repair_look),
+            Verdict::Fail => ("act", "act", t.repair_act),
+        };
+        Some(Self {
+            tag: Tag { class, icon: icon::svg(name), text: text.to_owned() },
+            text: format!("{}: {}", finding.subject, finding.text),
+            advice: finding.advice.clone(),
+        })
+    }
 }
 
 /// How long the disk lasts.
@@ -65,6 +93,8 @@ pub(crate) struct Known<'a> {
     pub(crate) cloud: &'a CloudView,
     pub(crate) totals: &'a Totals,
     pub(crate) dead: &'a [Dead],
+    pub(crate) by_type: &'a [(String, i64)],
+    pub(crate) findings: &'a [Finding],
     pub(crate) runway: Option<Runway>,
     pub(crate) version: &'a str,
     pub(crate) edge_id: &'a str,
@@ -81,6 +111,11 @@ pub(crate) struct Delivery {
     pub(crate) error: Option<String>,
     pub(crate) whole: Tag,
     pub(crate) ledger: Vec<Fact>,
+    /// What waits, by type.
+    pub(crate) types: Vec<(String, String)>,
+    pub(crate) repairs: Vec<RepairRow>,
+    /// How many findings are as they should be.
+    pub(crate) sound: String,
     pub(crate) runway: Option<RunwayBar>,
     pub(crate) machine: Vec<Fact>,
     pub(crate) dead: Vec<DeadRow>,
@@ -94,6 +129,7 @@ impl Delivery {
         let Known { counts, totals, now, .. } = known;
         let waiting = counts.pending + counts.claimed + counts.sent;
         let age = |at: Timestamp| span(t, seconds_since(at, *now));
+        let sound = known.findings.iter().filter(|finding| finding.verdict == Verdict::Ok).count();
         Self {
             cloud: cloud(t, known.cloud.state),
             waiting: number(waiting as f64, 0),
@@ -102,6 +138,9 @@ impl Delivery {
             error: error(t, known),
             whole: whole(t, totals),
             ledger: ledger(t, totals),
+            types: known.by_type.iter().map(|(name, rows)| (name.clone(), number(*rows as f64, 0))).collect(),
+            repairs: known.findings.iter().filter_map(|finding| RepairRow::of(t, finding)).collect(),
+            sound: number(sound as f64, 0),
             runway: known.runway.map(|runway| runway_bar(t, &runway)),
             machine: machine(t, known),
             dead: known.dead.iter().map(|dead| dead_row(t, dead, *now)).collect(),
@@ -190,11 +229,13 @@ fn machine(t: &Texts, known: &Known<'_>) -> Vec<Fact> {
 
 fn dead_row(t: &Texts, dead: &Dead, now: Timestamp) -> DeadRow {
     let since = dead.failed_at.unwrap_or(dead.created_at);
-    let why = dead.dlq_reason.as_ref().or(dead.last_error_message.as_ref()).or(dead.last_error_code.as_ref());
-    let why = why.map_or("", String::as_str);
+    // What the cloud said, for people first; the reason is the engine's.
+    let message = dead.last_error_message.as_ref().or(dead.last_error_code.as_ref()).cloned();
+    let when = format!("{} {}", span(t, seconds_since(since, now)), t.ago);
+    let parts = [message, dead.dlq_reason.clone(), Some(when)];
     DeadRow {
         id: dead.id,
         what: format!("{} · {}", dead.event_type, dead.source),
-        why: format!("{why} · {} {}", span(t, seconds_since(since, now)), t.ago),
+        why: parts.into_iter().flatten().collect::<Vec<_>>().join(" · "),
     }
 }

@@ -42,6 +42,7 @@ pub const STATEMENTS: &[&str] = &[
     queries::ACKED_TABLES,
     queries::DEAD,
     queries::DEAD_COUNT,
+    queries::WAITING_BY_TYPE,
     queries::REDRIVE,
     queries::UNCLAIM_AT,
     queries::UNCLAIM,

@@ -62,19 +62,7 @@ pub(in crate::http) async fn examine(
     State(state): State<Arc<AppState>>,
     call: Call,
 ) -> Result<Json<DoctorBody>, Error> {
-    let tenants = call.tenants(None)?;
-    let mut findings = database(&state).await;
-    if state.database.is_up()
-        && let Ok(more) = waiting(&state, &tenants).await
-    {
-        findings.extend(more);
-    }
-    findings.push(mqtt(&state));
-    findings.extend(sessions(&state));
-    findings.extend(images(&state).await);
-    findings.push(model(&state));
-    findings.extend(retention(&state));
-    findings.extend(runway(&state).await);
+    let findings = findings(&state, &call.tenants(None)?).await;
     let worst = [Verdict::Fail, Verdict::Warn].into_iter();
     let worst = worst.into_iter().find(|worst| findings.iter().any(|finding| finding.verdict == *worst));
     Ok(Json(DoctorBody {
@@ -82,6 +70,23 @@ pub(in crate::http) async fn examine(
         looked_at: state.clock.now().into(),
         findings: findings.into_iter().map(FindingBody::from).collect(),
     }))
+}
+
+/// What the engine knows of itself, as a tenant may know it.
+pub(in crate::http) async fn findings(state: &AppState, tenants: &Tenants) -> Vec<Finding> {
+    let mut findings = database(state).await;
+    if state.database.is_up()
+        && let Ok(more) = waiting(state, tenants).await
+    {
+        findings.extend(more);
+    }
+    findings.push(mqtt(state));
+    findings.extend(sessions(state));
+    findings.extend(images(state).await);
+    findings.push(model(state));
+    findings.extend(retention(state));
+    findings.extend(runway(state).await);
+    findings
 }
 
 async fn database(state: &AppState) -> Vec<Finding> {

@@ -21,6 +21,10 @@ const IN_FLIGHT_WINDOW_ROWS: i64 = 2_000;
 const REDRIVEN_ROWS_PER_CHUNK: i64 = 5_000;
 /// Failed rows of each lane group that are counted.
 const COUNTED_ROWS_PER_GROUP_MAX: i64 = 1_000_000;
+/// Rows at the head of each lane group that are told apart by type.
+const TYPED_ROWS_PER_GROUP: i64 = 500;
+/// Types that are told apart.
+const TYPES_MAX: i64 = 100;
 /// Rows at the head of each lane group among which the oldest is looked for.
 const HEAD_ROWS: i64 = 16;
 
@@ -62,6 +66,21 @@ CROSS JOIN LATERAL (
     " LIMIT $2
 ) AS o
 ORDER BY o.occurred_at, o.seq LIMIT $2"
+);
+
+// By the heads of all lane groups: exact while no group is longer than what is looked at.
+pub(super) const WAITING_BY_TYPE: &str = concat!(
+    "-- waiting_by_type
+SELECT o.event_type, count(*) FROM unnest($1::text[]) AS t (tenant_id)
+CROSS JOIN generate_series(0, 15) AS g (lane_group)
+CROSS JOIN LATERAL (
+    SELECT o.event_type FROM ONLY sync_outbox AS o
+    WHERE o.tenant_id = t.tenant_id AND o.lane_group = g.lane_group::smallint AND o.failed_at IS NULL
+    ORDER BY ",
+    in_order!(),
+    " LIMIT $2
+) AS o
+GROUP BY o.event_type ORDER BY count(*) DESC, o.event_type LIMIT $3"
 );
 
 pub(super) const LIST_FAILED: &str = concat!(
@@ -264,6 +283,22 @@ pub async fn counts(conn: &mut Conn, tenants: Option<&[String]>) -> Result<Count
         lanes_held,
         oldest_pending_at,
     })
+}
+
+/// Rows that wait or are on their way, by the type of their event, the most first: of those that go next, 8,000 a tenant at
+/// most.
+///
+/// # Errors
+/// When the database fails.
+pub async fn waiting_by_type(
+    conn: &mut Conn,
+    tenants: Option<&[String]>,
+) -> Result<Vec<(String, i64)>, StoreError> {
+    let rows = with_plans(conn, "waiting_by_type", async |conn| {
+        let present = self::tenants(conn, tenants).await?;
+        conn.query(WAITING_BY_TYPE, &[&present, &TYPED_ROWS_PER_GROUP, &TYPES_MAX]).await
+    });
+    Ok(rows.await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 async fn oldest_pending(
