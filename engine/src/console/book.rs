@@ -7,6 +7,7 @@ use schema::id::Uuid;
 use schema::store::flock::Flock;
 use schema::store::flock::record::{Kind, Record};
 
+use super::alarms::Drill;
 use super::frame::Frame;
 use super::text::Texts;
 use super::weights::Fact;
@@ -243,6 +244,8 @@ pub(crate) struct Sheet {
     pub(crate) growth: String,
     pub(crate) days: Vec<SheetRow>,
     pub(crate) records: Vec<RecordRow>,
+    /// Drills of its days, as evidence.
+    pub(crate) drills: Vec<Drill>,
 }
 
 /// A day on the sheet.

@@ -13,10 +13,12 @@ use schema::store::flock::{Barn, Flock};
 
 use super::super::AppState;
 use super::super::error::Error;
+use super::alarms::when;
 use super::answer::{page, see};
 use super::form::{NotANumber, Typed};
 use super::visit::{Place, Visit};
 use super::weights;
+use crate::console::alarms::drill;
 use crate::console::book::{
     FlockPage, FlockRow, FlockView, FlocksPage, LossForm, NewFlockForm, NewFlockPage, Sheet, SheetPage,
     SheetRow, facts, other_kinds, record_rows, sexes,
@@ -33,6 +35,8 @@ const RECORDS_MAX: i64 = 60;
 const SHEET_RECORDS_READ: i64 = 1000;
 /// Records on the sheet, beside its table.
 const SHEET_RECORDS_MAX: usize = 30;
+/// Drills on it.
+const SHEET_DRILLS_MAX: i64 = 20;
 /// Grams of a kilogram.
 const GRAMS: f64 = 1000.0;
 /// The zone that is offered for a barn of which nobody has said where it is.
@@ -157,7 +161,7 @@ fn new_flock(visit: &Visit, place: &Place, typed: &Typed) -> Result<Flock, &'sta
 }
 
 /// What is said of a wish that the book cannot fulfill; `None` where it is no fault of the wish.
-fn refusal(t: &Texts, error: &BookError) -> Option<&'static str> {
+pub(super) fn refusal(t: &Texts, error: &BookError) -> Option<&'static str> {
     Some(match error {
         BookError::BarnTaken => t.wrong_barn_taken,
         BookError::Ended => t.wrong_ended,
@@ -165,7 +169,8 @@ fn refusal(t: &Texts, error: &BookError) -> Option<&'static str> {
         BookError::OtherDay(..) => t.wrong_day,
         BookError::Value(_) => t.wrong_number,
         BookError::Zone(_) => t.wrong_zone,
-        BookError::StandardTaken | BookError::ReferenceTaken | BookError::NotReadable(_) => t.wrong_fields,
+        BookError::StandardTaken => t.wrong_standard_taken,
+        BookError::ReferenceTaken | BookError::NotReadable(_) => t.wrong_fields,
         BookError::NoFlock | BookError::NoRecord | BookError::NoStandard | BookError::Store(_) => {
             return None;
         }
@@ -173,7 +178,7 @@ fn refusal(t: &Texts, error: &BookError) -> Option<&'static str> {
 }
 
 /// The flock of an address: one of the barn's tenant, whatever the address says.
-async fn found(state: &AppState, visit: &Visit, id: &str) -> Result<Flock, Response> {
+pub(super) async fn found(state: &AppState, visit: &Visit, id: &str) -> Result<Flock, Response> {
     let (Some(place), Ok(id)) = (&visit.place, Uuid::try_parse(id)) else {
         return Err(visit.words().not_found());
     };
@@ -359,9 +364,15 @@ pub(super) async fn sheet(
         let mut records = state.book.records(&flock.tenant_id, flock.id, None, SHEET_RECORDS_READ).await?;
         records.retain(is_told_on_sheet);
         records.truncate(SHEET_RECORDS_MAX);
-        Ok::<_, BookError>((weights, days, records))
+        let (tenant, barn) = (Some(&*flock.tenant_id), Some(&*flock.barn_id));
+        let mut drills = state.alarms.drills(tenant, barn, None, SHEET_DRILLS_MAX).await?;
+        drills.retain(|(row, _)| {
+            let day = visit.local(row.started_at).date();
+            day >= flock.placed_on && flock.ended_on.is_none_or(|ended_on| day <= ended_on)
+        });
+        Ok::<_, BookError>((weights, days, records, drills))
     };
-    let (weights, days, records) = match read.await {
+    let (weights, days, records, drills) = match read.await {
         Ok(read) => read,
         Err(error) => return visit.words().failed(Error::from(error)),
     };
@@ -373,6 +384,10 @@ pub(super) async fn sheet(
         growth: weights.growth,
         days: days.iter().map(|day| SheetRow::of(&f, day)).collect(),
         records: record_rows(&f, &records),
+        drills: drills
+            .iter()
+            .map(|(row, results)| drill(f.t, row, results, when(&visit, row.started_at)))
+            .collect(),
     };
     page(StatusCode::OK, &SheetPage { f, v })
 }

@@ -12,6 +12,10 @@ use super::super::query::parse_day;
 const FIELDS_MAX: usize = 2000;
 /// Bytes of what is typed into one field.
 const FIELD_BYTES_MAX: usize = 1024;
+/// The field of a table, which is longer.
+pub(super) const TABLE: &str = "csv";
+/// Bytes of a table.
+const TABLE_BYTES_MAX: usize = 64 * 1024;
 
 /// The fields of a form, in their order; one that is empty counts as not there.
 pub(super) struct Typed(Vec<(String, String)>);
@@ -23,8 +27,9 @@ impl<S: Send + Sync> FromRequest<S> for Typed {
         let form: Result<Form<Vec<(String, String)>>, FormRejection> =
             Form::from_request(request, state).await;
         let Form(fields) = form.map_err(|_| Error::validation("the form cannot be read"))?;
+        let bytes_max = |name: &str| if name == TABLE { TABLE_BYTES_MAX } else { FIELD_BYTES_MAX };
         let fits = fields.len() <= FIELDS_MAX
-            && fields.iter().all(|(_, value)| value.len() <= FIELD_BYTES_MAX && !value.contains('\0'));
+            && fields.iter().all(|(name, value)| value.len() <= bytes_max(name) && !value.contains('\0'));
         if fits { Ok(Self(fields)) } else { Err(Error::validation("the form is too large")) }
     }
 }
