@@ -224,6 +224,7 @@ impl AppState {
                 clock: parts.clock.clone(),
                 owner: parts.alarms.clone(),
                 edge_id: config.edge.id.clone(),
+                drill_at: config.alarms.drill_at,
             },
             signs_of_life: parts.signs_of_life.clone(),
             calls: CallBudget::default(),

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::drill::Weekly;
 use super::house::{Act, ActError};
 use super::owner::{Done, Msg};
 use super::rule::{BadRule, Mode, Rule};
@@ -40,6 +41,8 @@ pub struct AlarmDesk {
     pub owner: Address<Msg>,
     /// The name of the engine.
     pub edge_id: String,
+    /// When drills are held by themselves.
+    pub drill_at: Option<Weekly>,
 }
 
 /// Why nothing was done.

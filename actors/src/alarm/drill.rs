@@ -48,11 +48,32 @@ impl Weekly {
         let is_held = last_began.is_some_and(|began| began >= planned);
         (Duration::zero()..=LATE_MAX).contains(&late) && !is_held
     }
+
+    /// The next one after a time of the barn.
+    #[must_use]
+    pub fn next(&self, now: NaiveDateTime) -> Option<NaiveDateTime> {
+        let ahead = (7 + self.day.num_days_from_monday() - now.weekday().num_days_from_monday()) % 7;
+        let planned = now.date().checked_add_days(Days::new(u64::from(ahead)))?.and_time(self.time);
+        if planned > now { Some(planned) } else { planned.checked_add_days(Days::new(7)) }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_drill_is_within_a_week() {
+        let weekly: Weekly = "mon 10:00".parse().unwrap();
+        let at = |text: &str| NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M").unwrap();
+        for (now, next) in [
+            ("2026-11-30 09:59", "2026-11-30 10:00"),
+            ("2026-11-30 10:00", "2026-12-07 10:00"),
+            ("2026-12-06 23:00", "2026-12-07 10:00"),
+        ] {
+            assert_eq!(weekly.next(at(now)), Some(at(next)), "{now}");
+        }
+    }
 
     #[test]
     fn a_drill_is_due_once_a_week_and_not_long_after() {

@@ -1,9 +1,11 @@
 //! The pages of the alarms: what stands, what happened, drills, and one alarm with what to do.
 
+use std::collections::BTreeMap;
+
 use actors::alarm::desk::{AlarmError, RuleInForce};
 use actors::alarm::house::{ActError, SHELF_MINUTES_CRITICAL_MAX, SHELF_MINUTES_MAX};
 use actors::alarm::rule::{Mode, Test};
-use actors::alarm::starting::DRILL;
+use actors::alarm::starting::{self, DRILL};
 use actors::alarm::state::Side;
 use actors::alarm::way::{Class, Words};
 use askama::Template;
@@ -64,6 +66,8 @@ pub(crate) struct Alarms {
     pub(crate) shows_drills: bool,
     /// Whether none was answered for too long.
     pub(crate) is_overdue: bool,
+    /// When the next one is held or due, in words.
+    pub(crate) next_drill: Option<String>,
     pub(crate) drills: Vec<Drill>,
     pub(crate) mode: Option<ModeView>,
     pub(crate) rules: Vec<Line>,
@@ -166,6 +170,29 @@ fn shelves(t: &Texts, row: &AlarmRow) -> Vec<(u32, String)> {
     offered.map(|minutes| (minutes, span(t, f64::from(minutes) * 60.0))).collect()
 }
 
+/// The rules of a barn by their ids.
+pub(crate) type Rules = BTreeMap<String, RuleInForce>;
+
+/// What a rule is called: as it is in force here, else as the program brings it, else by its id.
+fn title_of(lang: Lang, rules: Option<&Rules>, id: &str) -> String {
+    if let Some(rule) = rules.and_then(|rules| rules.get(id)) {
+        return said(lang, &rule.rule.title);
+    }
+    let ours = starting::rules().into_iter().find(|rule| rule.id == id);
+    ours.map_or_else(|| id.replace('_', " "), |rule| said(lang, &rule.title))
+}
+
+/// A value with its unit, as people say it.
+fn measured(t: &Texts, value: f64, unit: &str) -> String {
+    match unit {
+        "d" => format!("{} {}", number(value, 0), t.days_unit),
+        "h" => format!("{} {}", number(value, 1), t.unit_h),
+        "min" => format!("{} {}", number(value, 0), t.unit_min),
+        "s" => span(t, value),
+        unit => format!("{} {unit}", number(value, 1)),
+    }
+}
+
 /// The words of a language.
 fn said(lang: Lang, words: &Words) -> String {
     match lang {
@@ -197,17 +224,17 @@ fn class_of(class: &str) -> &'static str {
 
 impl AlarmView {
     /// An alarm as it stands now, with the words of its rule.
-    pub(crate) fn of(f: &Frame, row: &AlarmRow, rule: Option<&RuleInForce>, now: Timestamp) -> Self {
+    pub(crate) fn of(f: &Frame, row: &AlarmRow, rules: Option<&Rules>, now: Timestamp) -> Self {
         let t = f.t;
+        let rule = rules.and_then(|rules| rules.get(&row.rule_id));
         let words =
             |pick: fn(&RuleInForce) -> &Words| rule.map(|rule| said(f.lang, pick(rule))).unwrap_or_default();
-        let title = words(|rule| &rule.rule.title);
-        let title = if title.is_empty() { row.rule_id.clone() } else { title };
+        let title = title_of(f.lang, rules, &row.rule_id);
         let title = if row.place.is_empty() { title } else { format!("{title} · {}", row.place) };
         let unit = row.unit.as_deref().unwrap_or_default();
         let since = row.raised_at.map(|at| format!("{} {} {}", t.since, span(t, seconds(at, now)), t.ago));
-        let value = row.value.map(|value| format!("{} {unit}", number(value, 1)));
-        let limit = row.limit_value.map(|limit| format!("{} {} {unit}", t.limit, number(limit, 1)));
+        let value = row.value.map(|value| measured(t, value, unit));
+        let limit = row.limit_value.map(|limit| format!("{} {}", t.limit, measured(t, limit, unit)));
         let by = row.acknowledged_by.as_ref().filter(|_| !row.is_unacknowledged);
         let by = by.map(|who| format!("{} {}", t.acknowledged_by, person(who)));
         let is_shelved = row.state == "SHLVD";
@@ -216,7 +243,7 @@ impl AlarmView {
         let who = row.shelved_by.as_ref().filter(|_| is_shelved);
         let who = who.map(|who| format!("{} {}", t.shelved_by, person(who)));
         let reason = row.shelf_reason.clone().filter(|_| is_shelved);
-        let hidden = row.suppressed_by.as_deref().map(|cause| because(t, cause));
+        let hidden = row.suppressed_by.as_deref().map(|cause| because(f, rules, cause));
         let parts = [value.clone(), limit.clone(), since, by, who, until, reason, hidden, row.why.clone()];
         Self {
             id: row.id,
@@ -238,10 +265,10 @@ impl AlarmView {
 
 impl EventView {
     /// Something that happened.
-    pub(crate) fn of(f: &Frame, row: &EventRow, rule: Option<&RuleInForce>, when: String) -> Self {
-        let title = rule.map_or_else(|| row.rule_id.clone(), |rule| said(f.lang, &rule.rule.title));
+    pub(crate) fn of(f: &Frame, row: &EventRow, rules: Option<&Rules>, when: String) -> Self {
+        let title = title_of(f.lang, rules, &row.rule_id);
         let title = if row.place.is_empty() { title } else { format!("{title} · {}", row.place) };
-        let why = row.why.as_deref().map(|why| because(f.t, why));
+        let why = row.why.as_deref().map(|why| because(f, rules, why));
         let value = row.value.map(|value| number(value, 1));
         let parts = [Some(when), Some(kind(f.t, &row.kind)), value, Some(person(&row.author)), why];
         let says =
@@ -268,12 +295,13 @@ fn kind(t: &Texts, kind: &str) -> String {
 }
 
 /// Why an alarm is hidden; any other reason stays as it is.
-fn because(t: &Texts, why: &str) -> String {
+fn because(f: &Frame, rules: Option<&Rules>, why: &str) -> String {
+    let t = f.t;
     if let Some(mode) = why.strip_prefix("mode:").and_then(Mode::parse) {
         return format!("{}: {}", t.house_mode, mode_word(t, mode));
     }
     match why.strip_prefix("alarm:") {
-        Some(rule) => format!("{}: {}", t.cause_known, rule.replace('_', " ")),
+        Some(rule) => format!("{}: {}", t.cause_known, title_of(f.lang, rules, rule)),
         None => why.to_owned(),
     }
 }
@@ -288,14 +316,15 @@ fn seconds(from: Timestamp, to: Timestamp) -> f64 {
 }
 
 /// Figures of the last time.
-pub(crate) fn figures(t: &Texts, figures: &Figures, now: Timestamp) -> Vec<Fact> {
+pub(crate) fn figures(f: &Frame, rules: &Rules, figures: &Figures, now: Timestamp) -> Vec<Fact> {
+    let t = f.t;
     let longest =
         figures.longest_since.map_or_else(|| t.none.to_owned(), |since| span(t, seconds(since, now)));
     let causes: Vec<String> = figures
         .top_causes
         .iter()
         .take(3)
-        .map(|cause| format!("{} ({})", cause.rule_id.replace('_', " "), cause.raises))
+        .map(|cause| format!("{} ({})", title_of(f.lang, Some(rules), &cause.rule_id), cause.raises))
         .collect();
     vec![
         Fact::new(t.alarms_day, number(figures.raised_today as f64, 0), ""),
@@ -410,48 +439,23 @@ pub(crate) fn wrong(t: &Texts, error: &AlarmError) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use schema::store::alarm::Barn;
+
     use super::*;
 
     fn row(state: &str, class: &str) -> AlarmRow {
         let is_active = matches!(state, "UNACK" | "ACKED" | "SHLVD");
         let is_unacknowledged = matches!(state, "UNACK" | "RTNUN");
+        let barn =
+            Barn { tenant_id: "t-001".to_owned(), farm_id: "f-001".to_owned(), barn_id: "b-001".to_owned() };
         AlarmRow {
-            id: Uuid::nil(),
-            tenant_id: "t-001".to_owned(),
-            farm_id: "f-001".to_owned(),
-            barn_id: "b-001".to_owned(),
-            rule_id: "house_hot".to_owned(),
-            place: String::new(),
             class: class.to_owned(),
             state: state.to_owned(),
             is_active,
             is_unacknowledged,
-            is_latching: false,
             occurrence: 1,
             rounds: 1,
-            value: None,
-            limit_value: None,
-            unit: None,
-            why: None,
-            raised_at: None,
-            ended_at: None,
-            acknowledged_at: None,
-            acknowledged_by: None,
-            turning_since: None,
-            looked_until: None,
-            shelved_until: None,
-            shelved_by: None,
-            shelf_reason: None,
-            suppressed_by: None,
-            out_of_service_reason: None,
-            raised_lately: Vec::new(),
-            chatters_until: None,
-            tellings: 0,
-            round_first: 0,
-            round_began_at: None,
-            state_since: Timestamp::UNIX_EPOCH,
-            revision: 0,
-            updated_at: Timestamp::UNIX_EPOCH,
+            ..AlarmRow::unraised(&barn, "house_hot", "", Timestamp::UNIX_EPOCH)
         }
     }
 
@@ -491,10 +495,22 @@ mod tests {
     }
 
     #[test]
-    fn what_hides_an_alarm_is_said_in_words() {
-        let t = Lang::En.texts();
-        assert_eq!(because(t, "mode:pre_heat"), "The house is: being heated");
-        assert_eq!(because(t, "alarm:mains_lost"), "Its cause is known: mains lost");
-        assert_eq!(because(t, "the house is washed"), "the house is washed");
+    fn a_rule_is_called_by_its_title() {
+        let check = |lang, id: &str, expected: &str| assert_eq!(title_of(lang, None, id), expected);
+        check(Lang::En, "mains_lost", "Mains lost");
+        check(Lang::Th, "mains_lost", "ไฟฟ้าดับ");
+        check(Lang::En, "somebody_s_own", "somebody s own");
+    }
+
+    #[test]
+    fn a_value_has_a_unit_that_people_know() {
+        let check = |lang: Lang, value, unit: &str, expected: &str| {
+            assert_eq!(measured(lang.texts(), value, unit), expected);
+        };
+        check(Lang::En, 2.0, "d", "2 days");
+        check(Lang::Th, 2.0, "d", "2 วัน");
+        check(Lang::En, 31.04, "ppm", "31.0 ppm");
+        check(Lang::En, 600.0, "s", "10 min");
+        check(Lang::Th, 5.5, "h", "5.5 ชม.");
     }
 }

@@ -9,8 +9,10 @@ use actors::alarm::starting::DRILL_OVERDUE;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use chrono::Duration;
 use schema::id::Uuid;
 use schema::store::StoreError;
+use schema::store::alarm::telling::DrillRow;
 use schema::store::alarm::{Barn, Filter};
 use serde::Deserialize;
 
@@ -20,7 +22,8 @@ use super::answer::{page, see};
 use super::form::Typed;
 use super::visit::Visit;
 use crate::console::alarms::{
-    AlarmPage, AlarmView, Alarms, AlarmsPage, EventView, STANDING, drill, figures, mode, rule, urgency, wrong,
+    AlarmPage, AlarmView, Alarms, AlarmsPage, EventView, Rules, STANDING, drill, figures, mode, rule,
+    urgency, wrong,
 };
 use crate::console::frame::{Frame, Tab};
 use crate::console::words::date;
@@ -29,6 +32,8 @@ use crate::console::words::date;
 const ALARMS_MAX: i64 = 200;
 /// Events of a list.
 const EVENTS_MAX: i64 = 100;
+/// How long after a drill that somebody answered the next one is due.
+const DRILL_EVERY: Duration = Duration::days(7);
 /// Drills of a list.
 const DRILLS_MAX: i64 = 20;
 /// States of what is put aside.
@@ -83,9 +88,7 @@ async fn view(state: &AppState, visit: &Visit, f: &Frame, show: &str) -> Result<
             let rules = rules_of_barn(state, visit).await?;
             v.events = events
                 .iter()
-                .map(|event| {
-                    EventView::of(f, event, rules.get(&event.rule_id), when(visit, event.happened_at))
-                })
+                .map(|event| EventView::of(f, event, Some(&rules), when(visit, event.happened_at)))
                 .collect();
         }
         "drill" => {
@@ -97,6 +100,7 @@ async fn view(state: &AppState, visit: &Visit, f: &Frame, show: &str) -> Result<
                     .iter()
                     .map(|(row, results)| drill(t, row, results, when(visit, row.started_at)))
                     .collect();
+                v.next_drill = next_drill(state, visit, f, drills.iter().map(|(row, _)| row));
                 let filter = Filter { rule_id: Some(DRILL_OVERDUE), ..filter };
                 let overdue = state.alarms.list(filter, &STANDING, None, ALARMS_MAX).await?;
                 v.is_overdue = overdue.iter().any(|row| row.is_active && row.tenant_id == place.tenant_id);
@@ -114,18 +118,17 @@ async fn view(state: &AppState, visit: &Visit, f: &Frame, show: &str) -> Result<
             let mut rows = state.alarms.list(filter, &states, None, ALARMS_MAX).await?;
             rows.sort_by_key(urgency);
             let rules = state.alarms.rules_of(&rows).await?;
-            let rule = |row| rules.get(&barn_of(row)).and_then(|rules| rules.get(&row.rule_id));
+            let rules_of = |row| rules.get(&barn_of(row));
             v.shows_alarms = true;
-            v.alarms = rows.iter().map(|row| AlarmView::of(f, row, rule(row), visit.now)).collect();
+            v.alarms = rows.iter().map(|row| AlarmView::of(f, row, rules_of(row), visit.now)).collect();
             if show == "now" {
-                v.figures = Some(figures(t, &state.alarms.figures(filter).await?, visit.now));
+                let known = state.alarms.figures(filter).await?;
+                v.figures = Some(figures(f, &rules_of_barn(state, visit).await?, &known, visit.now));
             }
         }
     }
     Ok(v)
 }
-
-type Rules = std::collections::BTreeMap<String, actors::alarm::desk::RuleInForce>;
 
 /// The rules of the barn, and those of the box.
 async fn rules_of_barn(state: &AppState, visit: &Visit) -> Result<Rules, StoreError> {
@@ -144,8 +147,25 @@ fn barn(visit: &Visit) -> Option<Barn> {
     Some(Barn { tenant_id, farm_id, barn_id })
 }
 
+/// When the next drill is: by the schedule, else so long after the last that somebody answered.
+fn next_drill<'a>(
+    state: &AppState,
+    visit: &Visit,
+    f: &Frame,
+    mut drills: impl Iterator<Item = &'a DrillRow>,
+) -> Option<String> {
+    let planned = state.alarms.drill_at.and_then(|weekly| weekly.next(visit.local(visit.now)));
+    if let Some(planned) = planned {
+        let day = date(f.lang, planned.date());
+        return Some(format!("{} {day} {}", f.t.drill_planned, planned.format("%H:%M")));
+    }
+    let last = drills.find_map(|drill| drill.acknowledged_at)?;
+    let due = last.checked_add_signed(DRILL_EVERY)?;
+    Some(format!("{} {}", f.t.drill_due, date(f.lang, visit.local(due).date())))
+}
+
 /// When something was, by the clocks of the barn.
-fn when(visit: &Visit, at: schema::clock::Timestamp) -> String {
+pub(super) fn when(visit: &Visit, at: schema::clock::Timestamp) -> String {
     let local = visit.local(at);
     format!("{} {}", date(visit.lang, local.date()), local.format("%H:%M"))
 }
@@ -177,12 +197,12 @@ async fn one(
         Ok(read) => read,
         Err(error) => return visit.words().failed(Error::from(error)),
     };
-    let rule = rules.get(&barn_of(&shown.row)).and_then(|rules| rules.get(&shown.row.rule_id));
-    let a = AlarmView::of(&f, &shown.row, rule, visit.now);
+    let rules = rules.get(&barn_of(&shown.row));
+    let a = AlarmView::of(&f, &shown.row, rules, visit.now);
     let events = shown
         .events
         .iter()
-        .map(|event| EventView::of(&f, event, rule, when(visit, event.happened_at)))
+        .map(|event| EventView::of(&f, event, rules, when(visit, event.happened_at)))
         .collect();
     page(status, &AlarmPage { f, a, wrong, events })
 }

@@ -100,8 +100,7 @@ async fn alarms(state: &AppState, visit: &Visit, f: &Frame) -> Result<Vec<AlarmV
     let rows = visit.standing.as_deref().unwrap_or_default();
     let rows = &rows[..rows.len().min(ALARMS_FIRST)];
     let rules = state.alarms.rules_of(rows).await?;
-    let rule = |row| rules.get(&barn_of(row)).and_then(|rules| rules.get(&row.rule_id));
-    Ok(rows.iter().map(|row| AlarmView::of(f, row, rule(row), visit.now)).collect())
+    Ok(rows.iter().map(|row| AlarmView::of(f, row, rules.get(&barn_of(row)), visit.now)).collect())
 }
 
 /// What is said of rows that wait for the cloud; nothing while only a few do.
