@@ -3,6 +3,7 @@
 use actors::flock::book::DayFacts;
 use actors::flock::growth::Forecast;
 use actors::flock::sample::{Bin, Summary};
+use actors::flock::scales::Scale;
 use actors::flock::standard::Standard;
 use askama::Template;
 use chrono::{Days, NaiveDate};
@@ -89,8 +90,35 @@ pub(crate) struct Weights {
     pub(crate) spread: Option<String>,
     pub(crate) spread_says: String,
     pub(crate) bars: Vec<(String, usize)>,
+    /// Scales beside each other, where there are several.
+    pub(crate) scales: Vec<ScaleRow>,
     pub(crate) csv: String,
     pub(crate) days: Vec<DayRow>,
+}
+
+/// A scale in a line.
+pub(crate) struct ScaleRow {
+    pub(crate) name: String,
+    pub(crate) n: String,
+    /// Against the others, percent.
+    pub(crate) apart: String,
+    pub(crate) tag: Tag,
+}
+
+impl ScaleRow {
+    fn of(t: &Texts, scale: &Scale) -> Self {
+        let (class, name, text) = match (scale.apart_percent, scale.is_apart()) {
+            (None, _) => ("", "wait", t.too_few),
+            (Some(_), false) => ("good", "ok", t.scale_agrees),
+            (Some(_), true) => ("look", "look", t.scale_apart),
+        };
+        Self {
+            name: scale.station_id.clone(),
+            n: number(scale.n as f64, 0),
+            apart: scale.apart_percent.map_or_else(|| maybe(None, 1), |apart| signed(apart, 1)),
+            tag: Tag { class, icon: icon::svg(name), text: text.to_owned() },
+        }
+    }
 }
 
 /// What is known of a flock's weights.
@@ -107,6 +135,8 @@ pub(crate) struct Known<'a> {
     pub(crate) target_g: Option<f64>,
     /// How the weights of the day on show are spread.
     pub(crate) spread: Option<(&'a Summary, &'a [Bin])>,
+    /// The scales beside each other.
+    pub(crate) scales: &'a [Scale],
     /// Today in the barn.
     pub(crate) today: NaiveDate,
 }
@@ -147,6 +177,10 @@ impl Weights {
             spread,
             spread_says: shown.map(|day| spread_says(t, day)).unwrap_or_default(),
             bars,
+            scales: match known.scales {
+                [] | [_] => Vec::new(),
+                scales => scales.iter().map(|scale| ScaleRow::of(t, scale)).collect(),
+            },
             csv: format!(
                 "/api/v1/flocks/{}/days.csv?tenant_id={}",
                 known.flock.id,

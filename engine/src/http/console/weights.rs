@@ -83,6 +83,10 @@ pub(super) async fn view(
         Some(day) => Some(state.book.histogram(&flock.tenant_id, flock.id, day.day).await?),
         None => None,
     };
+    let scales = match day_on_show(&days) {
+        Some(day) => state.book.scales(&flock.tenant_id, flock.id, day.day).await?,
+        None => Vec::new(),
+    };
     let known = Known {
         flock,
         days: &days,
@@ -90,6 +94,7 @@ pub(super) async fn view(
         forecast: told.and_then(|(_, told)| told).filter(|_| flock.ended_on.is_none()),
         target_g: told.map(|(target_g, _)| target_g),
         spread: spread.as_ref().and_then(|DayHistogram { summary, bins }| Some((summary.as_ref()?, &**bins))),
+        scales: &scales,
         today: visit.today(),
     };
     Ok(Weights::of(f, &known))
