@@ -42,6 +42,8 @@ function open() {
       tabs.postMessage(what);
     });
   }
+  // Who is put out sees nothing of the barn any more: the page asks who is there.
+  source.addEventListener("end", ({ data }) => { if (JSON.parse(data).reason === "removed") location.reload(); });
   source.onmessage = alive;
   source.onerror = () => {
     if (source && source.readyState === EventSource.CLOSED) { close(); retry = setTimeout(open, RETRY_MS); }
