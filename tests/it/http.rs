@@ -23,6 +23,7 @@ use tower::ServiceExt;
 mod chart;
 mod climate;
 mod console;
+mod console_walk;
 mod credentials;
 mod device;
 mod flock;

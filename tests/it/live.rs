@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use actors::console::{ConsoleDesk, Guest, Role};
 use schema::clock::Clock;
+use schema::store::audit::Author;
 use serde_json::{Value, json};
 use tests::barn::{Barn, admit};
 use tests::device::{Device, at_least_once, new_event_id, temperature_topic};
@@ -19,6 +21,8 @@ const SOON: Duration = Duration::from_secs(4);
 /// Metrics of a device that says much, and readings of one call.
 const METRICS: usize = 4000;
 const EVENTS_MAX: usize = 1000;
+/// Credentials are judged once a second; with time to tell.
+const REMOVED_WITHIN: Duration = Duration::from_secs(2);
 /// What the engine may take to end.
 const END_MAX: Duration = Duration::from_secs(10);
 
@@ -141,6 +145,62 @@ async fn who_reads_nothing_is_hung_up_on() {
     // Nobody takes the last event, so the connection is ended.
     until("its place is free", async || barn.metric("stream_open", "") == 0.0).await;
     drop(slow);
+    barn.finish().await;
+}
+
+/// A browser that logs in with the code of an invitation; its cookie.
+async fn log_in(settings: &Settings, code: &str) -> String {
+    let mut stream = TcpStream::connect(settings.http).await.expect("somebody listens");
+    let head = "POST /login HTTP/1.1\r\ncontent-type: application/x-www-form-urlencoded";
+    let answer = exchange(&mut stream, head, &format!("code={code}")).await.expect("an answer");
+    assert_eq!(answer.status, 303, "{answer:?}");
+    let cookie = answer.head.lines().find_map(|line| line.strip_prefix("set-cookie: "));
+    cookie.and_then(|cookie| cookie.split(';').next()).expect("a cookie").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_open_ends_with_the_login_of_whoever_looks_at_it() {
+    let barn = Barn::start_with(|settings| settings.set("auth.mode", "jwt")).await;
+    let desk = ConsoleDesk { store: tests::postgres::store(&barn.db.url), clock: Clock::system() };
+    let author = Author { actor: "shell:0".to_owned(), origin: "box".to_owned() };
+    let invite = async |name: &str| {
+        let tenants = vec!["t-001".to_owned()];
+        let guest = Guest { name: name.to_owned(), role: Role::Viewer, tenants, key_mark: None };
+        desk.invite(&guest, chrono::Duration::minutes(10), &author).await.expect("an invitation")
+    };
+    let leaver = log_in(&barn.settings, &invite("Somchai").await).await;
+    let stayer = log_in(&barn.settings, &invite("Malee").await).await;
+    let path = "/api/v1/stream?tenant_id=t-001&barn_id=b-001";
+    let mut left = Events::open(barn.settings.http, path, &[("cookie", &*leaver)]).await;
+    let mut stayed = Events::open(barn.settings.http, path, &[("cookie", &*stayer)]).await;
+    left.named("board").await;
+    stayed.named("board").await;
+
+    let ended_at = Instant::now();
+    assert_eq!(desk.end_all("Somchai", &author).await.expect("the database answers"), 1);
+    assert_eq!(left.named("end").await.data["reason"], "removed");
+    assert!(ended_at.elapsed() < REMOVED_WITHIN, "{:?}", ended_at.elapsed());
+    assert_eq!(left.next().await, None);
+    let status = async |cookie: &str| {
+        let mut stream = TcpStream::connect(barn.settings.http).await.expect("somebody listens");
+        let head = format!("GET {path} HTTP/1.1\r\ncookie: {cookie}");
+        exchange(&mut stream, &head, "").await.expect("an answer").status
+    };
+    assert_eq!(status(&leaver).await, 401, "and no other is opened");
+
+    // Who was not meant goes on, and hears nothing of another tenant.
+    let mut device = barn.device("d-1").await;
+    publish(&mut device, "d-1", 27.5).await;
+    until("the reading is told", async || {
+        let event = stayed.named("board").await;
+        event.data["entries"][0]["device_id"] == "d-1"
+    })
+    .await;
+    let mut foreign = TcpStream::connect(barn.settings.http).await.expect("somebody listens");
+    let head = format!("GET /api/v1/stream?tenant_id=t-002 HTTP/1.1\r\ncookie: {stayer}");
+    let answer = exchange(&mut foreign, &head, "").await.expect("an answer");
+    assert_eq!(answer.status, 403, "{answer:?}");
+    drop((device, stayed));
     barn.finish().await;
 }
 

@@ -17,22 +17,22 @@ use tower::ServiceExt;
 use super::{Face, config, key, request};
 
 /// Whose rows are to stay unseen and untouched, and who looks for them.
-const OWNER: &str = "t-001";
-const STRANGER: &str = "t-002";
+pub(super) const OWNER: &str = "t-001";
+pub(super) const STRANGER: &str = "t-002";
 /// In every row of the owner, beside the names by which a stranger asks for it.
-const SECRET: &str = "s3cr3t";
+pub(super) const SECRET: &str = "s3cr3t";
 /// A count of the owner's that nobody else has.
 const SECRET_COUNT: &str = "987654";
 
 /// Names under which rows are asked for: those of the owner's rows, or those that nobody has.
-struct Names {
-    session_id: &'static str,
-    id: &'static str,
-    device_id: &'static str,
+pub(super) struct Names {
+    pub(super) session_id: &'static str,
+    pub(super) id: &'static str,
+    pub(super) device_id: &'static str,
     object_key: &'static str,
 }
 
-const FOREIGN: Names = Names {
+pub(super) const FOREIGN: Names = Names {
     session_id: "session-of-the-owner",
     id: "0198a6f2-7c1e-7d2a-9f35-00000000aaaa",
     device_id: "s3cr3t-device",
@@ -46,7 +46,7 @@ const UNKNOWN: Names = Names {
 };
 
 /// A row of the owner in every table that a path leads to.
-async fn furnish(face: &Face) {
+pub(super) async fn furnish(face: &Face) {
     let Names { session_id, id, object_key, .. } = FOREIGN;
     let place = "'t-001', 's3cr3t-farm', 's3cr3t-barn', 's3cr3t-device'";
     let mut sql = String::new();
@@ -117,7 +117,7 @@ async fn furnish(face: &Face) {
 }
 
 /// Every row of the owner, as text.
-async fn rows_of_owner(face: &Face) -> Vec<(String, String)> {
+pub(super) async fn rows_of_owner(face: &Face) -> Vec<(String, String)> {
     let tables = "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
          WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND NOT c.relispartition ORDER BY 1";
     let mut found = Vec::new();
