@@ -17,7 +17,7 @@ MACHINE := $(shell uname -m)
 STATIC := $(MACHINE)-unknown-linux-$(if $(wildcard $(shell rustc --print sysroot 2>/dev/null)/lib/rustlib/$(MACHINE)-unknown-linux-musl/lib),musl,gnu)
 STATIC_ENV := $(if $(findstring musl,$(STATIC)),CC_$(subst -,_,$(STATIC))=musl-gcc,RUSTFLAGS="-C target-feature=+crt-static")
 
-.PHONY: $(STATIC) help up test test-large test-console two-months lint advisories deploy-check documents image package bundle bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model to-open to-run to-test to-browse
+.PHONY: $(STATIC) help up test test-large test-console test-console-large walk-console two-months lint advisories deploy-check documents image package bundle bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model to-open to-run to-test to-browse
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -39,6 +39,14 @@ test-large: to-test ## Run what is too large for every day: 5,000 encrypted conn
 test-console: to-browse $(CONSOLE_NODE)/.ready ## Look at the console in a real browser, offline: accessible, fast, in both languages
 	cargo build --workspace --all-targets
 	NODE_MODULES=$(CURDIR)/$(CONSOLE_NODE) tests/console/scene node tests/console/check.mjs
+
+test-console-large: to-browse ## Measure each screen of the console: 60 days, 50 devices, a million events that wait; at most 50 ms
+	cargo build --release -p farmiq-edge -p farmiq-loadtest
+	PROFILE=release DAYS=60 WEIGHINGS=2000 DEVICES=50 OUTBOX=1000000 tests/console/scene node tests/console/times.mjs
+
+walk-console: to-browse $(CONSOLE_NODE)/.ready ## Walk through the console as a newcomer beside `make up`, and count clicks
+	cargo build --workspace --all-targets
+	NODE_MODULES=$(CURDIR)/$(CONSOLE_NODE) tests/console/walk
 
 two-months: to-test ## Live two months of a barn in an hour, with wrong clocks, outages and a restore; the judge looks
 	cargo build --release -p farmiq-edge -p farmiq-loadtest

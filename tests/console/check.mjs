@@ -1,17 +1,19 @@
 // The console in a real browser, offline: what is measured, and when it passes, is said beside each check. Needs a barn, which
-// tests/console/scene makes. With --pictures DIRECTORY it takes the pictures of the documents besides.
-import { execFileSync } from "node:child_process";
+// tests/console/scene makes. With --pictures DIRECTORY it takes the pictures of the documents besides; with --keep-looks the pictures
+// that looks are compared with are taken anew.
+import { execFileSync, spawn } from "node:child_process";
 import { createRequire } from "node:module";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { networkInterfaces, tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
 const require = createRequire(join(process.env.NODE_MODULES ?? join(process.cwd(), "target/console"), "package.json"));
 const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const { CONSOLE_URL: origin, CONSOLE_KEY: key, CONSOLE_DATABASE: database, CONSOLE_EDGE: edge, CONSOLE_DATA: data,
-  CONSOLE_PID: pid, CONSOLE_MQTT_PORT: mqttPort, CONSOLE_FLOCK: flock } = process.env;
+  CONSOLE_PID_FILE: pidFile, CONSOLE_START: start, CONSOLE_MQTT_PORT: mqttPort, CONSOLE_FLOCK: flock } = process.env;
 const pictures = process.argv.includes("--pictures") ? process.argv[process.argv.indexOf("--pictures") + 1] : null;
 const only = process.argv.includes("--only") ? new RegExp(process.argv[process.argv.indexOf("--only") + 1]) : /./;
 
@@ -21,6 +23,8 @@ const SCREENS = JSON.parse(process.env.CONSOLE_SCREENS ?? "null") ?? [
   ["devices", "/devices"], ["delivery", "/delivery"], ["flock", `/flocks/${flock}`],
 ];
 const MORE = [["flocks", "/flocks"], ["new flock", "/flocks/new"], ["sheet", `/flocks/${flock}/sheet`], ["places", "/places"], ["more", "/more"],
+  ["standards", "/standards"], ["import", `/flocks/${flock}/import`],
+  ["new device", "/devices/new"], ["device", "/devices/d-001"], ["label", "/devices/d-001/label"],
   ["put aside", "/alarms?show=aside"], ["alarm history", "/alarms?show=history"], ["drills", "/alarms?show=drill"], ["rules", "/alarms?show=rules"]];
 const PHONE = { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
 const THAI = { locale: "th-TH" }, ENGLISH = { locale: "en-GB" };
@@ -231,11 +235,12 @@ await check(8, "live: a reading is seen without a look at the page", async () =>
   return `after ${Math.round(performance.now() - begun)} ms`;
 });
 
-await check(9, "death of the engine: told within 25 s, and over within 8 s", async () => {
+await check(9, "death of the engine: told within 25 s, over within 8 s; killed and started again, the same page goes on", async () => {
   const page = await visitor(ENGLISH);
   await logIn(page);
   await page.waitForFunction(() => document.documentElement.classList.contains("is-live"));
-  process.kill(Number(pid), "SIGSTOP");
+  const pid = Number(readFileSync(pidFile, "utf8"));
+  process.kill(pid, "SIGSTOP");
   const begun = performance.now();
   let told, back;
   try {
@@ -243,14 +248,27 @@ await check(9, "death of the engine: told within 25 s, and over within 8 s", asy
     told = performance.now() - begun;
     must((await page.locator(".lost").isVisible()) && Number(await page.locator("main").evaluate(one => getComputedStyle(one).opacity)) < 1, "the page is not greyed");
   } finally {
-    process.kill(Number(pid), "SIGCONT");
+    process.kill(pid, "SIGCONT");
   }
   const again = performance.now();
   await page.waitForFunction(() => document.documentElement.classList.contains("is-live"), null, { timeout: 8000 });
   back = performance.now() - again;
-  await page.context().close();
   must(told <= 25_000, `told after ${Math.round(told)} ms`);
-  return `told after ${(told / 1000).toFixed(1)} s, back after ${(back / 1000).toFixed(1)} s`;
+
+  process.kill(pid, "SIGKILL");
+  await page.waitForFunction(() => document.documentElement.classList.contains("is-lost"), null, { timeout: 28_000 });
+  const log = openSync(join(data, "log"), "a");
+  const [program, ...words] = start.split("\n");
+  const engine = spawn(program, words, { detached: true, stdio: ["ignore", log, log] });
+  engine.unref();
+  writeFileSync(pidFile, String(engine.pid));
+  const started = performance.now();
+  await page.waitForFunction(() => document.documentElement.classList.contains("is-live"), null, { timeout: 60_000 });
+  const restarted = performance.now() - started;
+  must((await page.locator("main").evaluate(one => getComputedStyle(one).opacity)) === "1", "the page is still grey");
+  await page.context().close();
+  const seconds = ms => (ms / 1000).toFixed(1);
+  return `told after ${seconds(told)} s, back after ${seconds(back)} s; started again, live after ${seconds(restarted)} s`;
 });
 
 await check(10, "seven tabs", async () => {
@@ -307,7 +325,7 @@ await check(12, "slow phone: 400 kbit/s, 400 ms, a sixth of the speed", async ()
   return `largest paint after ${Math.round(seen.lcp)} ms, longest task ${Math.round(seen.long)} ms`;
 });
 
-await check(13, "keys only: the login and the menu", async () => {
+await check(13, "keys only: the login, the menu, an alarm is acknowledged", async () => {
   const page = await visitor({ ...ENGLISH, viewport: { width: 1280, height: 800 }, isMobile: false, hasTouch: false });
   await page.goto(`${origin}/login`);
   await page.locator("summary").focus();
@@ -320,6 +338,23 @@ await check(13, "keys only: the login and the menu", async () => {
   must((await page.evaluate(() => document.activeElement.className)) === "skip", "the skip link is not first");
   const outlines = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
   must(outlines !== "none", "focus is not visible");
+  // On by Tab and Enter alone: the alarm of the barn, then its button.
+  const tabTo = async (what, is) => {
+    for (let i = 0; i < 60; i += 1) {
+      await page.keyboard.press("Tab");
+      if (await page.evaluate(is)) return;
+    }
+    throw new Error(`Tab does not lead to ${what}`);
+  };
+  await tabTo("the alarm", () => /^\/alarms\/.+/.test(document.activeElement.getAttribute("href") ?? ""));
+  await page.keyboard.press("Enter");
+  await page.waitForURL(/\/alarms\/.+/);
+  await tabTo("its button", () => document.activeElement.matches("form[action$='/ack'] button"));
+  must((await page.evaluate(() => document.activeElement.textContent)).includes("·"), "the button does not say whose name is written down");
+  await page.keyboard.press("Enter");
+  await page.waitForURL(/said=done/);
+  must((await page.locator("[role=status].note").count()) === 1, "nothing is said of it");
+  must(Number(sql("SELECT count(*) FROM alarm_events WHERE kind = 'acknowledged' AND author LIKE 'operator:%'")) > 0, "nobody is written down");
   await page.context().close();
 });
 
@@ -358,9 +393,17 @@ await check(15, "rights: a viewer writes nothing, another tenant sees nothing, w
     must(answer.status === 401, `a wrong code: ${answer.status}`);
   }
   const took = performance.now() - begun;
+  // Whoever is put out is sent away from a page that is open.
+  await viewer.goto(`${origin}/`);
+  await viewer.waitForFunction(() => document.documentElement.classList.contains("is-live"));
+  const putOut = performance.now();
+  execFileSync(edge, ["console", "end", "--name", "check-viewer"], { env: { ...process.env, FARMIQ_EDGE__DATA_DIR: data } });
+  await viewer.waitForURL(url => url.pathname === "/login", { timeout: 10_000 });
+  const sentAway = performance.now() - putOut;
+  must(sentAway < 4000, `sent away after ${Math.round(sentAway)} ms`);
   must(took > 1000, `ten wrong codes took ${Math.round(took)} ms`);
   for (const page of [viewer, other]) await page.context().close();
-  return `ten wrong codes took ${(took / 1000).toFixed(1)} s`;
+  return `ten wrong codes took ${(took / 1000).toFixed(1)} s, who was put out was sent away after ${(sentAway / 1000).toFixed(1)} s`;
 });
 
 await check(17, "print: the sheet has one or two pages, with Thai that can be read", async () => {
@@ -375,6 +418,84 @@ await check(17, "print: the sheet has one or two pages, with Thai that can be re
   must(/ไก่ตาย/.test(text.normalize("NFC")), text.slice(0, 400));
   await page.context().close();
   return `${count} pages`;
+});
+
+await check(18, "pictures: twenty cards are small and come when they are seen", async () => {
+  const page = await visitor(ENGLISH);
+  await logIn(page);
+  await page.goto(`${origin}/review?show=all`);
+  const cards = await page.locator(".shot").count();
+  const images = await page.evaluate(() => [...document.querySelectorAll(".shot img")].map(one => [one.src, one.loading]));
+  must(cards === 20 && images.length >= 15, `${cards} cards, ${images.length} pictures`);
+  must(images.every(([, loading]) => loading === "lazy"), "not all pictures wait until they are seen");
+  const sizes = await page.evaluate(async urls => {
+    const bytes = [];
+    for (const url of urls) bytes.push((await (await fetch(url)).arrayBuffer()).byteLength);
+    return bytes;
+  }, images.map(([url]) => url));
+  const sum = sizes.reduce((a, b) => a + b, 0);
+  await page.context().close();
+  must(sum < 400_000, `${sum} bytes of pictures`);
+  return `${images.length} pictures, ${Math.round(sum / 1000)} kB`;
+});
+
+/// Pixels that may differ from a kept picture, as a share: edges of letters.
+const LOOKS_SHARE_MAX = 0.001;
+/// Pages without a figure or a time, and what is theirs to be the same everywhere.
+const LOOKS = [["login", "/login"], ["more", "/more"], ["new-device", "/devices/new"], ["standards", "/standards"]];
+await check(19, `looks: no more than ${LOOKS_SHARE_MAX * 100} % of the pixels differ from kept pictures`, async () => {
+  const folder = join(dirname(fileURLToPath(import.meta.url)), "looks");
+  const font = execFileSync("fc-match", ["system-ui"]).toString().trim();
+  const fontFile = join(folder, "font");
+  if (process.argv.includes("--keep-looks")) {
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(fontFile, `${font}\n`);
+  } else if (!existsSync(fontFile) || readFileSync(fontFile, "utf8").trim() !== font) {
+    return `skipped: kept with another font than ${font}`;
+  }
+  const differ = [];
+  let compared = 0, worst = 0;
+  for (const [suffix, options] of [["th-light", { ...THAI, colorScheme: "light" }], ["en-dark", { ...ENGLISH, colorScheme: "dark" }]]) {
+    const page = await visitor({ ...options, deviceScaleFactor: 1, bypassCSP: true });
+    await logIn(page);
+    for (const [name, path] of LOOKS) {
+      await page.goto(origin + path);
+      // The clock, whether the barn is well, and who looks: the only things that change on these pages.
+      await page.addStyleTag({ content: "#clock, #status, .contact, .foot, .top .where b { visibility: hidden !important } *, ::before, ::after { transition: none !important; caret-color: transparent !important }" });
+      await page.evaluate(() => document.fonts.ready);
+      const taken = await page.screenshot();
+      const file = join(folder, `${name}-${suffix}.png`);
+      if (process.argv.includes("--keep-looks")) writeFileSync(file, taken);
+      const share = await page.evaluate(async ([kept, now]) => {
+        const pixels = async base64 => {
+          const image = new Image();
+          image.src = `data:image/png;base64,${base64}`;
+          await image.decode();
+          const canvas = Object.assign(document.createElement("canvas"), { width: image.width, height: image.height });
+          const context = canvas.getContext("2d");
+          context.drawImage(image, 0, 0);
+          return context.getImageData(0, 0, image.width, image.height);
+        };
+        const [a, b] = [await pixels(kept), await pixels(now)];
+        if (a.width !== b.width || a.height !== b.height) return 1;
+        let count = 0;
+        for (let i = 0; i < a.data.length; i += 4) {
+          if (Math.max(...[0, 1, 2].map(c => Math.abs(a.data[i + c] - b.data[i + c]))) > 16) count += 1;
+        }
+        return count / (a.width * a.height);
+      }, [readFileSync(file).toString("base64"), taken.toString("base64")]);
+      compared += 1;
+      worst = Math.max(worst, share);
+      if (share > LOOKS_SHARE_MAX) {
+        const shown = join(tmpdir(), `${name}-${suffix}.png`);
+        writeFileSync(shown, taken);
+        differ.push(`${name}-${suffix}: ${(share * 100).toFixed(2)} % differ; now ${shown}`);
+      }
+    }
+    await page.context().close();
+  }
+  must(differ.length === 0, differ.join("\n"));
+  return `${compared} pictures, ${(worst * 100).toFixed(3)} % at most`;
 });
 
 await check(20, "chart truth: dots lie where the table says", async () => {
