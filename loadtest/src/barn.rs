@@ -85,6 +85,8 @@ pub struct Settings {
     pub edge: Option<String>,
     /// The flock whose past is played first.
     pub flock: Option<FlockSettings>,
+    /// Sensors, the last ones, that now and then write a time that nobody can read.
+    pub confused: usize,
     /// Share of weighings in which a station has its bad habits, 0 to 1.
     pub bad_share: f64,
     /// Where weighings of stations with pictures are appended, one JSON object a line.

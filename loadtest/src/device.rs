@@ -121,6 +121,14 @@ impl Reading<'_> {
         )
     }
 
+    /// The same with a time as a display shows it, which nobody can read: it is refused.
+    #[must_use]
+    pub fn confused_message(&self, place: &Place) -> Message {
+        let shown = self.at.format("%d/%m/%y %H:%M").to_string();
+        let body = self.body(place, Dialect::Canonical).replace(&zulu(self.at), &shown);
+        Message { publish: at_least_once(self.topic(place), body), expected: None }
+    }
+
     /// The reading as a message at QoS 1, expected in the cloud.
     #[must_use]
     pub fn message(&self, place: &Place, dialect: Dialect) -> Message {

@@ -62,7 +62,8 @@ await want("get in by the QR of make up", 1, async () => {
 await want("is my barn well?", 0, async () => `${await sees("#status")}: ${await sees(".alarm b")}`);
 await want("which scale drifts?", 1, async () => {
   await click("nav a[href='/weights']");
-  return sees("#scales tr:has(.tag.look)", 120);
+  await sees("#scales tr:has(.tag.look)", 120);
+  return (await page.locator("#scales tr:has(.tag.look)").allInnerTexts()).join(" | ").replace(/\s+/g, " ");
 });
 await want("acknowledge the alarm", 2, async () => {
   await click("#status");
@@ -92,7 +93,7 @@ await want("let a new sensor in, with its QR", 5, async () => {
 await want("why was a message refused?", 3, async () => {
   await click("nav a[href='/more']");
   await click("main a[href='/devices']");
-  await click("a[href='/devices/d-102']");
+  await click("main .item:has(.tag:text('messages refused'))");
   return sees("section[aria-labelledby=refused-h] .body", 30);
 });
 await want("have what was given up sent again", 5, async () => {

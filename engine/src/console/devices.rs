@@ -5,6 +5,7 @@ use askama::Template;
 use schema::clock::Timestamp;
 use schema::store::credential::Known;
 use schema::store::place::{Place, Role};
+use schema::wire::topic::readings_of;
 
 use super::air::Probe;
 use super::climate::ProbeRow;
@@ -298,13 +299,18 @@ fn facts(t: &Texts, device: &OneDevice<'_>) -> Vec<Fact> {
     let seen = known.last_seen_at.map(|at| span(t, (device.now - at).num_seconds() as f64));
     let usual = known.signs.usual_seconds.map(|seconds| span(t, seconds as f64));
     let firmware = known.signs.firmware_version.clone();
-    vec![
+    let mut facts = vec![
         Fact::new(t.last_seen, seen.unwrap_or_else(|| t.none.to_owned()), t.ago),
         Fact::new(t.usual_interval, usual.unwrap_or_else(|| t.none.to_owned()), ""),
         Fact::new(t.refusals_day, number(known.signs.refusals as f64, 0), ""),
         Fact::new(t.firmware, firmware.unwrap_or_else(|| t.none.to_owned()), ""),
         Fact::new(t.station, known.station_id.clone().unwrap_or_else(|| t.none.to_owned()), ""),
-    ]
+    ];
+    if let (Some(farm), Some(barn)) = (&known.farm_id, &known.barn_id) {
+        let topic = readings_of([&known.tenant_id, farm, barn], &known.device_id);
+        facts.push(Fact::new(t.topic, topic, ""));
+    }
+    facts
 }
 
 fn credential_facts(t: &Texts, device: &OneDevice<'_>) -> Vec<Fact> {

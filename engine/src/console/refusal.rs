@@ -116,8 +116,8 @@ fn remedy(reason: Reason) -> Both {
             "ตั้งค่าผู้เช่า ฟาร์ม โรงเรือน และรหัสอุปกรณ์ให้ตรงกับป้าย หัวข้อและข้อความต้องตรงกัน",
         ),
         Reason::TopicInvalid | Reason::EventTypeNotTelemetry | Reason::NoRoute => (
-            "Correct the topic in the device's settings: iot/telemetry/tenant/farm/barn/device/metric for a reading.",
-            "แก้หัวข้อในการตั้งค่า เช่น iot/telemetry/ผู้เช่า/ฟาร์ม/โรงเรือน/อุปกรณ์/ค่าที่วัด",
+            "Correct the topic in the device's settings: that of its readings stands on this page.",
+            "แก้หัวข้อ (topic) ในการตั้งค่าอุปกรณ์ หัวข้อที่ถูกต้องอยู่ในหน้านี้",
         ),
         Reason::BodyNotJson
         | Reason::BodyNotObject

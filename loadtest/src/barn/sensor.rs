@@ -18,6 +18,9 @@ use crate::ids::new_event_id;
 use crate::mqtt::{Publish, Refused, Will};
 use crate::publisher::{Source, Turn};
 
+/// Polls between two times that nobody can read.
+const CONFUSED_EVERY: u64 = 12;
+
 /// A sensor that polls in real time and publishes what it reads.
 pub(super) struct Sensor {
     place: Place,
@@ -32,6 +35,9 @@ pub(super) struct Sensor {
     queue: VecDeque<Message>,
     /// When what is in the queue was to be sent.
     due_at: Instant,
+    /// Whether it now and then writes a time that nobody can read.
+    is_confused: bool,
+    polls: u64,
     /// Whether this sensor's storms are the ones that the report shows.
     is_first: bool,
     storms: Storms,
@@ -64,6 +70,8 @@ impl Sensor {
             time: time.clone(),
             queue: VecDeque::with_capacity(Metric::ALL.len()),
             due_at: time.started,
+            is_confused: index + settings.confused >= settings.devices,
+            polls: 0,
             is_first: index == 0,
             storms: Storms::new(settings.storm_every, time.started),
             books,
@@ -93,6 +101,14 @@ impl Sensor {
             let reading = Reading { device: &self.device, metric, value, at, event_id: &event_id };
             self.queue.push_back(reading.message(&self.place, self.dialect));
         }
+        if self.is_confused && self.polls.is_multiple_of(CONFUSED_EVERY) {
+            let event_id = new_event_id(&mut self.random);
+            let value = self.climate.read(Metric::Humidity, at);
+            let reading =
+                Reading { device: &self.device, metric: Metric::Humidity, value, at, event_id: &event_id };
+            self.queue.push_back(reading.confused_message(&self.place));
+        }
+        self.polls += 1;
         self.due_at = self.poll_at;
         // Polls missed during an outage are not made up for.
         self.poll_at = (self.poll_at + self.interval).max(now);

@@ -146,6 +146,9 @@ pub(crate) struct BarnArgs {
     /// HTTP API of the engine, http://host:port; with it stations upload pictures.
     #[arg(long)]
     edge: Option<String>,
+    /// Sensors, the last ones, that now and then write a time that nobody can read: it is refused.
+    #[arg(long, default_value_t = 0)]
+    confused: usize,
     /// Share of weighings in which stations have bad habits, 0 to 1.
     #[arg(long, default_value_t = 0.2, value_parser = parse_share)]
     bad_share: f64,
@@ -210,6 +213,7 @@ impl BarnArgs {
             ids_file: self.ids_file.clone(),
             edge: self.edge.clone(),
             flock: self.flock()?,
+            confused: self.confused,
             bad_share: self.bad_share,
             sessions_file: self.sessions_file.clone(),
             ledger: self.ledger.clone(),

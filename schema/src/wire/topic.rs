@@ -42,6 +42,12 @@ pub const FILTERS: [&str; 4] = [
 /// What the engine itself publishes, as filters; nobody else may.
 pub const OWN_FILTERS: [&str; 2] = ["iot/command/+/+/+/+/+", "iot/engine/+/heartbeat"];
 
+/// Where a device publishes its readings, for a person who sets it up: the metric is left open.
+#[must_use]
+pub fn readings_of([tenant_id, farm_id, barn_id]: [&str; 3], device_id: &str) -> String {
+    format!("{ROOT}telemetry/{tenant_id}/{farm_id}/{barn_id}/{device_id}/{{metric}}")
+}
+
 /// The topic of what the engine tells a device to do, retained: `iot/command/{tenant}/{farm}/{barn}/{device}/{command}`.
 #[must_use]
 pub fn command_topic(place: &Place, device_id: &DeviceId, command: &str) -> String {
@@ -336,6 +342,13 @@ mod tests {
             Ok(Kind::WeighVision)
         );
         assert_eq!(kind("iot/status/t/f/b/d"), Ok(Kind::Status));
+    }
+
+    #[test]
+    fn who_sets_a_device_up_is_told_a_topic_that_is_read() {
+        let topic = readings_of(["t-001", "f-001", "b-001"], "d-001").replace("{metric}", "temperature");
+        assert_eq!(topic, EXAMPLE);
+        assert!(Topic::parse(&topic).is_ok());
     }
 
     #[test]

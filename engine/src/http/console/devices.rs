@@ -14,6 +14,7 @@ use schema::store::credential::Known;
 use schema::store::place::{Place as Spot, Role};
 use schema::store::reject::{self as rejects, Recorded, Wanted};
 use schema::store::{Conn, StoreError};
+use schema::wire::topic::readings_of;
 
 use super::super::AppState;
 use super::super::error::Error;
@@ -181,7 +182,7 @@ fn show_issued(visit: &Visit, place: &Place, id: &str, issued: Issued) -> Respon
     let Issued { username, password, old_is_good_until } = issued;
     let old_is_good = old_is_good_until.map(|until| span(f.t, (until - visit.now).num_seconds() as f64));
     let Place { tenant_id, farm_id, barn_id, .. } = place;
-    let topic = format!("iot/telemetry/{tenant_id}/{farm_id}/{barn_id}/{id}/…");
+    let topic = readings_of([tenant_id, farm_id, barn_id], id);
     let (name, href) = (id.to_owned(), encoded(id));
     page(StatusCode::OK, &IssuedPage { f, name, href, username, password, topic, old_is_good })
 }
