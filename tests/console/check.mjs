@@ -122,7 +122,9 @@ for (const [language, locale] of [["Thai", THAI], ["English", ENGLISH]]) {
       };
       await judge("login");
       await logIn(page);
-      for (const [name, path] of [...SCREENS, ...MORE]) {
+      // The screens in each language and scheme; what is made of the same parts in each once.
+      const more = (language === "Thai") === (scheme === "light") ? MORE : [];
+      for (const [name, path] of [...SCREENS, ...more]) {
         await page.goto(origin + path);
         await page.evaluate(() => document.querySelectorAll("details").forEach(one => (one.open = true)));
         await judge(name);
@@ -139,7 +141,7 @@ await check(4, "fits: 320 to 1280 pixels, text at 200 %, targets of 44 pixels", 
     for (const locale of [THAI, ENGLISH]) {
       const page = await visitor({ ...locale, viewport: { width, height: 740 }, bypassCSP: true });
       await logIn(page);
-      for (const [name, path] of [...SCREENS, ...MORE]) {
+      for (const [name, path] of [...SCREENS, ...(width === 320 ? MORE : [])]) {
         await page.goto(origin + path);
         for (const size of ["100%", "200%"]) {
           if (size === "200%" && width > 400) continue;
@@ -265,7 +267,7 @@ await check(9, "death of the engine: told within 25 s, over within 8 s; killed a
   const started = performance.now();
   await page.waitForFunction(() => document.documentElement.classList.contains("is-live"), null, { timeout: 60_000 });
   const restarted = performance.now() - started;
-  must((await page.locator("main").evaluate(one => getComputedStyle(one).opacity)) === "1", "the page is still grey");
+  await page.waitForFunction(() => getComputedStyle(document.querySelector("main")).opacity === "1", null, { timeout: 2000 });
   await page.context().close();
   const seconds = ms => (ms / 1000).toFixed(1);
   return `told after ${seconds(told)} s, back after ${seconds(back)} s; started again, live after ${seconds(restarted)} s`;
