@@ -85,10 +85,10 @@ pub fn read(text: &str, flock: &Flock, today: NaiveDate) -> Result<Vec<NewRecord
 }
 
 fn why_not(error: &csv::Error) -> String {
-    match error.kind() {
-        csv::ErrorKind::Deserialize { err, .. } => err.kind().to_string(),
-        _ => "cannot be read".to_owned(),
+    if let csv::ErrorKind::Deserialize { err, .. } = error.kind() {
+        return err.kind().to_string();
     }
+    "cannot be read".to_owned()
 }
 
 fn record_of(line: Line, flock: &Flock, today: NaiveDate) -> Result<NewRecord, String> {
