@@ -262,6 +262,7 @@ impl Actor for AlarmOwner {
             Msg::Tick => state.tick(&myself),
             Msg::Heard(heard, looked) => {
                 state.hear(&heard);
+                state.follow_up();
                 // Whoever listens for us may have ended.
                 let _ = looked.send(());
             }

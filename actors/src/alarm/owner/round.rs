@@ -14,7 +14,7 @@ use super::book::{Op, Waiter};
 use super::{BARNS_EVERY, Done, LOOK_EVERY, Msg, SCENE_EVERY, SLOW_EVERY, State, Told};
 use crate::alarm::drill::ANSWER_MAX;
 use crate::alarm::guard;
-use crate::alarm::house::{Act, ActError, Due, Key, Said};
+use crate::alarm::house::{Act, ActError, Due, House, Key, Said};
 use crate::alarm::starting::{DRILL, ENGINE_DATABASE, ENGINE_WAY};
 use crate::alarm::state::State as Shown;
 use crate::alarm::trouble::Condition;
@@ -49,6 +49,15 @@ impl State {
         self.tell();
         self.silence();
         self.show();
+    }
+
+    /// What a commit did to an alarm does not wait for the next second.
+    pub(super) fn follow_up(&mut self) {
+        if self.houses.values().any(House::has_changed) {
+            self.look();
+            self.tell();
+            self.silence();
+        }
     }
 
     /// The right to the alarms ends with its connection. Until it is back, what is known goes on to ring.
@@ -97,7 +106,7 @@ impl State {
 
     fn look(&mut self) {
         let moment = self.moment();
-        let causes = self.houses.get(&Barn::of_box()).map(crate::alarm::house::House::causes);
+        let causes = self.houses.get(&Barn::of_box()).map(House::causes);
         for house in self.houses.values_mut() {
             if let Some(causes) = causes.as_ref().filter(|_| !house.barn.is_box()) {
                 house.box_causes.clone_from(causes);
