@@ -398,7 +398,7 @@ impl Drop for Conn {
 impl Conn {
     /// A statement, prepared once per connection.
     pub(crate) async fn prepare(&self, sql: &str) -> Result<Statement, StoreError> {
-        self.raw().prepare_cached(sql).await.map_err(at(name_of(sql)))
+        self.raw().prepare_cached(sql).await.map_err(|error| failed(sql, error))
     }
 
     pub(crate) async fn query(
@@ -407,7 +407,7 @@ impl Conn {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, StoreError> {
         let statement = self.prepare(sql).await?;
-        self.raw().query(&statement, params).await.map_err(at(name_of(sql)))
+        self.raw().query(&statement, params).await.map_err(|error| failed(sql, error))
     }
 
     pub(crate) async fn query_one(
@@ -416,7 +416,7 @@ impl Conn {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Row, StoreError> {
         let statement = self.prepare(sql).await?;
-        self.raw().query_one(&statement, params).await.map_err(at(name_of(sql)))
+        self.raw().query_one(&statement, params).await.map_err(|error| failed(sql, error))
     }
 
     pub(crate) async fn query_opt(
@@ -425,12 +425,12 @@ impl Conn {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Option<Row>, StoreError> {
         let statement = self.prepare(sql).await?;
-        self.raw().query_opt(&statement, params).await.map_err(at(name_of(sql)))
+        self.raw().query_opt(&statement, params).await.map_err(|error| failed(sql, error))
     }
 
     pub(crate) async fn execute(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, StoreError> {
         let statement = self.prepare(sql).await?;
-        self.raw().execute(&statement, params).await.map_err(at(name_of(sql)))
+        self.raw().execute(&statement, params).await.map_err(|error| failed(sql, error))
     }
 
     /// Asks the server whether it answers.
@@ -501,8 +501,13 @@ impl Conn {
     }
 }
 
+/// Names the statement an error came from. The name is looked for among all of them, which only a failure is worth.
+fn failed(sql: &str, error: tokio_postgres::Error) -> StoreError {
+    at(name_of(sql))(error)
+}
+
 /// The name in a statement's first line, `-- name`.
-pub(crate) fn name_of(sql: &str) -> &'static str {
+fn name_of(sql: &str) -> &'static str {
     let name = sql.lines().next().and_then(|line| line.strip_prefix("-- ")).unwrap_or("statement");
     STATEMENTS
         .iter()
