@@ -116,6 +116,7 @@ pub const STATEMENTS: &[&[&str]] = &[
     sync_state::STATEMENTS,
     tally::STATEMENTS,
     telemetry::STATEMENTS,
+    telemetry::copy::STATEMENTS,
 ];
 
 /// Seconds to wait for a free pooled connection, and for a new one to be made.

@@ -3,8 +3,10 @@
 use chrono::{DateTime, Duration, Utc};
 use schema::clock::Timestamp;
 use schema::store::aggregate::Scope;
+use schema::store::ledger::Arrivals;
+use schema::store::telemetry::copy::COPY_ROWS_MIN;
 use schema::store::telemetry::{self, Reading, Replays, TimeRange, WriteContext};
-use schema::store::{Store, StoreSettings, aggregate, dedupe, device, partition};
+use schema::store::{Conn, Store, StoreError, StoreSettings, aggregate, dedupe, device, partition};
 use tests::postgres::{Database, connect, store};
 use tests::wait::until;
 
@@ -12,8 +14,28 @@ fn at(text: &str) -> Timestamp {
     DateTime::parse_from_rfc3339(text).expect("a time").with_timezone(&Utc)
 }
 
-fn context(now: Timestamp) -> WriteContext {
-    WriteContext { now, dedupe_ttl: Duration::hours(72), shard: 0, replays: Replays::PassOver }
+/// How a batch of readings gets in. What is in the tables afterwards is the same.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// The statement that looks for what was stored before.
+    Looking,
+    /// The statement that does not, as for a small batch.
+    Blind,
+    /// COPY, as for a large one.
+    Copied,
+}
+
+const WAYS: [Way; 3] = [Way::Looking, Way::Blind, Way::Copied];
+
+impl Way {
+    fn at(self, now: Timestamp) -> WriteContext {
+        let (replays, copy_rows_min) = match self {
+            Self::Looking => (Replays::PassOver, COPY_ROWS_MIN),
+            Self::Blind => (Replays::Fail, usize::MAX),
+            Self::Copied => (Replays::Fail, 1),
+        };
+        WriteContext { now, dedupe_ttl: Duration::hours(72), shard: 0, replays, copy_rows_min }
+    }
 }
 
 fn reading(event_id: &str, value: f64, occurred_at: Timestamp) -> Reading {
@@ -35,12 +57,30 @@ fn reading(event_id: &str, value: f64, occurred_at: Timestamp) -> Reading {
     }
 }
 
-async fn put(database: &Database, readings: &[Reading], now: Timestamp) -> usize {
+async fn try_put(
+    store: &Store,
+    readings: &[Reading],
+    came: &[Arrivals<'_>],
+    at: WriteContext,
+) -> Result<Vec<usize>, StoreError> {
     let rows: Vec<&Reading> = readings.iter().collect();
-    let new = database
-        .store
-        .run("test", async |conn| telemetry::store_readings(conn, &rows, &[], context(now)).await);
-    new.await.expect("the readings are stored").len()
+    let work = async |conn: &Conn| telemetry::store_readings(conn, &rows, came, at).await;
+    store.run("test", async |conn| conn.transaction("test", work).await).await
+}
+
+/// Stores readings as a writer does: once more with a look when one of them was stored before.
+async fn put_by(way: Way, database: &Database, readings: &[Reading], now: Timestamp) -> usize {
+    let new = match try_put(&database.store, readings, &[], way.at(now)).await {
+        Err(error) if error.is_replay() => {
+            try_put(&database.store, readings, &[], Way::Looking.at(now)).await
+        }
+        outcome => outcome,
+    };
+    new.expect("the readings are stored").len()
+}
+
+async fn put(database: &Database, readings: &[Reading], now: Timestamp) -> usize {
+    put_by(Way::Looking, database, readings, now).await
 }
 
 #[tokio::test]
@@ -115,46 +155,142 @@ async fn a_transaction_that_is_dropped_half_way_leaves_nothing_behind() {
 #[tokio::test]
 async fn mark_reading_and_outbox_row_are_written_once() {
     let now = at("2026-11-23T10:00:30Z");
-    let database = Database::fresh_at(now).await;
-    let readings = [reading("e-1", 1.0, now), reading("e-2", 2.0, now)];
-    assert_eq!(put(&database, &readings, now).await, 2);
-    let again = [reading("e-2", 2.0, now), reading("e-3", 3.0, now)];
-    assert_eq!(put(&database, &again, now).await, 1);
-    for table in ["telemetry_raw", "ingress_dedupe", "sync_outbox"] {
-        assert_eq!(database.count(&format!("SELECT count(*) FROM {table}")).await, 3, "{table}");
+    for way in WAYS {
+        let database = Database::fresh_at(now).await;
+        let readings = [reading("e-1", 1.0, now), reading("e-2", 2.0, now)];
+        assert_eq!(put_by(way, &database, &readings, now).await, 2, "{way:?}");
+        let again = [reading("e-2", 2.0, now), reading("e-3", 3.0, now)];
+        assert_eq!(put_by(way, &database, &again, now).await, 1, "{way:?}");
+        for table in ["telemetry_raw", "ingress_dedupe", "sync_outbox"] {
+            assert_eq!(database.count(&format!("SELECT count(*) FROM {table}")).await, 3, "{way:?}: {table}");
+        }
+        assert_eq!(database.count("SELECT sum(readings)::bigint FROM telemetry_totals").await, 3, "{way:?}");
     }
-    assert_eq!(database.count("SELECT sum(readings)::bigint FROM telemetry_totals").await, 3);
 }
 
 #[tokio::test]
 async fn after_the_mark_has_expired_the_domain_key_still_holds() {
     let now = at("2026-11-23T10:00:30Z");
-    let database = Database::fresh_at(now).await;
-    put(&database, &[reading("e-1", 1.0, now)], now).await;
-    let a_week_later = now + Duration::days(7);
-    assert_eq!(
-        put(&database, &[reading("e-1", 1.0, now)], a_week_later).await,
-        1,
-        "the mark counts as absent"
-    );
-    assert_eq!(database.count("SELECT count(*) FROM telemetry_raw").await, 1);
-    assert_eq!(database.count("SELECT count(*) FROM sync_outbox").await, 1);
+    for way in WAYS {
+        let database = Database::fresh_at(now).await;
+        put_by(way, &database, &[reading("e-1", 1.0, now)], now).await;
+        let a_week_later = now + Duration::days(7);
+        assert_eq!(
+            put_by(way, &database, &[reading("e-1", 1.0, now)], a_week_later).await,
+            1,
+            "{way:?}: the mark counts as absent"
+        );
+        assert_eq!(database.count("SELECT count(*) FROM telemetry_raw").await, 1, "{way:?}");
+        assert_eq!(database.count("SELECT count(*) FROM sync_outbox").await, 1, "{way:?}");
+    }
 }
 
 #[tokio::test]
 async fn a_replay_that_nobody_expected_fails_whole() {
     let now = at("2026-11-23T10:00:30Z");
-    let database = Database::fresh_at(now).await;
-    put(&database, &[reading("e-1", 1.0, now)], now).await;
-    let later = WriteContext { replays: Replays::Fail, ..context(now + Duration::days(7)) };
-    let rows = [reading("e-0", 1.0, now), reading("e-1", 1.0, now)];
-    let rows: Vec<&Reading> = rows.iter().collect();
-    let outcome = database
-        .store
-        .run("test", async |conn| telemetry::store_readings(conn, &rows, &[], later).await)
-        .await;
-    assert!(outcome.expect_err("the key is there").is_replay());
-    assert_eq!(database.count("SELECT count(*) FROM ingress_dedupe").await, 1);
+    let later = now + Duration::days(7);
+    for way in [Way::Blind, Way::Copied] {
+        let database = Database::fresh_at(now).await;
+        put_by(way, &database, &[reading("e-1", 1.0, now)], now).await;
+        let rows = [reading("e-0", 1.0, now), reading("e-1", 1.0, now)];
+        // The mark is there; then it is gone, and the reading is there.
+        for _ in 0..2 {
+            let error =
+                try_put(&database.store, &rows, &[], way.at(later)).await.expect_err("the key is there");
+            assert!(error.is_replay(), "{way:?}: {error}");
+            for table in ["telemetry_raw", "sync_outbox", "telemetry_totals"] {
+                assert_eq!(
+                    database.count(&format!("SELECT count(*) FROM {table}")).await,
+                    1,
+                    "{way:?}: {table}"
+                );
+            }
+            database.execute("DELETE FROM ingress_dedupe").await;
+        }
+        assert_eq!(database.count("SELECT count(*) FROM ingress_dedupe").await, 0, "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_the_database_refuses_is_to_blame_whichever_way_it_comes() {
+    let now = at("2026-11-23T10:00:30Z");
+    for way in WAYS {
+        let database = Database::fresh_at(now).await;
+        for poison in [
+            Reading { unit: Some("\0".to_owned()), ..reading("e-1", 1.0, now) },
+            reading("e-2", f64::INFINITY, now),
+        ] {
+            let rows = [reading("e-0", 1.0, now), poison];
+            let outcome = try_put(&database.store, &rows, &[], way.at(now)).await;
+            let error = outcome.expect_err("the database does not take it");
+            assert!(error.is_data() && !error.is_replay(), "{way:?}: {error:?}");
+        }
+        assert_eq!(put_by(way, &database, &[reading("e-0", 1.0, now)], now).await, 1, "{way:?}");
+    }
+}
+
+/// What is in the tables that a batch of readings changes, but for what is made anew each time.
+async fn written(database: &Database) -> Vec<String> {
+    let mut written = Vec::new();
+    for (table, left_out, order) in [
+        ("ingress_dedupe", vec![], "event_id"),
+        ("telemetry_raw", vec!["id"], "event_id"),
+        ("sync_outbox", vec!["seq"], "id"),
+        ("telemetry_totals", vec![], "tenant_id"),
+        ("ledger", vec!["shard"], "tenant_id"),
+        ("tallies", vec!["shard"], "counted, kind, tenant_id"),
+    ] {
+        let sql = format!(
+            "SELECT coalesce(jsonb_agg(to_jsonb(t) - $1::text[] #- '{{payload_json,telemetry_raw_id}}' ORDER BY {order}), '[]')::text
+             FROM {table} AS t"
+        );
+        let row = database.client.query_one(&sql, &[&left_out]).await.expect("it can be read");
+        written.push(row.get::<_, String>(0));
+    }
+    written
+}
+
+#[tokio::test]
+async fn every_way_leaves_the_same_rows_and_the_same_ledger() {
+    let now = at("2026-11-23T10:00:30.123456Z");
+    let stray = at("2031-01-01T00:00:00Z");
+    let of = |event_id: &str, tenant_id: &str, value, occurred_at, unit: Option<&str>| Reading {
+        outbox_id: schema::id::outbox_id(tenant_id, event_id),
+        tenant_id: tenant_id.to_owned(),
+        unit: unit.map(str::to_owned),
+        ..reading(event_id, value, occurred_at)
+    };
+    let first = [
+        of("e-2", "t-002", -0.5, now, None),
+        of("e-1", "t-001", f64::MAX, now - Duration::days(20), Some("celsius")),
+        of("\u{e4}-\u{1f414}", "t-001", 1e-300, stray, Some("\"\\")),
+    ];
+    let second = [of("e-3", "t-001", 0.1, now, Some("")), of("e-4", "t-003", 7.0, now, Some("%"))];
+    let came = |tenant_id, received, repeated| Arrivals { tenant_id, received, repeated };
+    let mut found = Vec::new();
+    for way in WAYS {
+        let database = Database::fresh_at(now).await;
+        let batches: [(&[Reading], Vec<Arrivals<'_>>); 2] = [
+            (&first, vec![came("t-001", 4, 2), came("t-002", 1, 0)]),
+            (&second, vec![came("t-001", 1, 0), came("t-003", 2, 1)]),
+        ];
+        for (readings, came) in batches {
+            let new = try_put(&database.store, readings, &came, way.at(now)).await.expect("they are new");
+            assert_eq!(new.len(), readings.len(), "{way:?}");
+        }
+        let ledger = "SELECT sum(received * 100 + stored * 10 + duplicate)::bigint FROM ledger";
+        assert_eq!(database.count(ledger).await, 853, "{way:?}");
+        // Rows of the outbox stand in the order in which they came.
+        let order = "SELECT string_agg(occurred_at::text, ' ' ORDER BY seq) = string_agg(occurred_at::text, ' ' ORDER BY ingested)
+            FROM (SELECT o.seq, o.occurred_at, r.ctid AS ingested FROM sync_outbox AS o JOIN telemetry_raw AS r
+                ON r.tenant_id = o.tenant_id AND r.id = (o.payload_json ->> 'telemetry_raw_id')::uuid
+                WHERE r.tableoid = 'telemetry_raw_202611'::regclass) AS s";
+        let is_in_order: bool = database.client.query_one(order, &[]).await.expect("it can be read").get(0);
+        assert!(is_in_order, "{way:?}");
+        found.push(written(&database).await);
+    }
+    assert_eq!(found[0], found[1]);
+    assert_eq!(found[1], found[2]);
 }
 
 #[tokio::test]
@@ -186,15 +322,16 @@ async fn strays_move_into_their_partition_when_its_time_comes() {
 
 #[tokio::test]
 async fn a_reading_whose_month_gets_a_partition_while_it_waits_is_not_to_blame() {
+    for way in WAYS {
+        a_reading_is_not_to_blame(way).await;
+    }
+}
+
+async fn a_reading_is_not_to_blame(way: Way) {
     let now = at("2026-11-23T10:00:30Z");
     let database = Database::fresh_at(now).await;
-    let row = reading("e-1", 1.0, at("2027-06-15T00:00:00Z"));
-    let try_it = async || {
-        database
-            .store
-            .run("test", async |conn| telemetry::store_readings(conn, &[&row], &[], context(now)).await)
-            .await
-    };
+    let rows = [reading("e-1", 1.0, at("2027-06-15T00:00:00Z"))];
+    let try_it = async || try_put(&database.store, &rows, &[], way.at(now)).await;
     let mut other = connect(&database.url).await;
     let attach = async {
         let making = other.transaction().await.expect("a transaction can begin");
@@ -221,8 +358,8 @@ async fn a_reading_whose_month_gets_a_partition_while_it_waits_is_not_to_blame()
         },
         attach
     );
-    assert!(!outcome.expect_err("it was sent to where it does not belong any more").is_data());
-    assert_eq!(try_it().await.expect("it is stored").len(), 1);
+    assert!(!outcome.expect_err("it was sent to where it does not belong any more").is_data(), "{way:?}");
+    assert_eq!(try_it().await.expect("it is stored").len(), 1, "{way:?}");
     assert_eq!(database.count("SELECT count(*) FROM telemetry_raw_202706").await, 1);
 }
 
@@ -301,12 +438,13 @@ async fn the_largest_numbers_can_be_averaged() {
 }
 
 #[tokio::test]
-async fn two_writers_with_the_same_events_store_each_once() {
+async fn writers_with_the_same_events_store_each_once() {
     let now = at("2026-11-23T10:00:30Z");
     let database = Database::fresh_at(now).await;
     let mut running = tokio::task::JoinSet::new();
-    for writer in 0..4 {
+    for writer in 0..6 {
         let store = store(&database.url);
+        let way = WAYS[writer % 3];
         running.spawn(async move {
             let mut new = 0;
             for round in 0..20 {
@@ -315,11 +453,14 @@ async fn two_writers_with_the_same_events_store_each_once() {
                 if writer % 2 == 0 {
                     readings.reverse();
                 }
-                let rows: Vec<&Reading> = readings.iter().collect();
-                let at = WriteContext { shard: writer, ..context(now) };
-                let stored = store
-                    .run("test", async |conn| telemetry::store_readings(conn, &rows, &[], at).await)
-                    .await;
+                let shard = i32::try_from(writer).expect("a few");
+                let of = |way: Way| WriteContext { shard, ..way.at(now) };
+                let stored = match try_put(&store, &readings, &[], of(way)).await {
+                    Err(error) if error.is_replay() => {
+                        try_put(&store, &readings, &[], of(Way::Looking)).await
+                    }
+                    outcome => outcome,
+                };
                 new += stored.expect("no deadlock").len();
             }
             new

@@ -8,6 +8,7 @@ use schema::store::device::{Seen, StatusReport};
 use schema::store::flock::signal;
 use schema::store::ledger::{self, Arrivals, Inbound};
 use schema::store::reject::Refusal;
+use schema::store::telemetry::copy::COPY_ROWS_MIN;
 use schema::store::telemetry::{self as rows, DeviceEvent, Reading, Replays, WriteContext};
 use schema::store::{self, Conn, Store, StoreError};
 
@@ -106,7 +107,13 @@ impl Committer {
 
     async fn try_write(&self, rows: &Rows<'_>, replays: Replays) -> Result<Written, StoreError> {
         let Self { store, clock, dedupe_ttl, shard, .. } = self;
-        let at = WriteContext { now: clock.now(), dedupe_ttl: *dedupe_ttl, shard: *shard, replays };
+        let at = WriteContext {
+            now: clock.now(),
+            dedupe_ttl: *dedupe_ttl,
+            shard: *shard,
+            replays,
+            copy_rows_min: COPY_ROWS_MIN,
+        };
         store.run("ingest", async |conn| rows.write(conn, at).await).await
     }
 
@@ -227,13 +234,14 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Readings alone are one statement; anything else makes it a transaction.
+    /// Some readings alone are one statement; anything else makes it a transaction.
     async fn write(&self, conn: &mut Conn, at: WriteContext) -> Result<Written, StoreError> {
-        let is_readings_only = self.events_came.is_empty()
+        let is_one_statement = self.events_came.is_empty()
             && self.settled.is_empty()
             && self.seen.is_empty()
+            && !at.is_copied(self.readings.len())
             && !self.readings.iter().any(|(_, reading)| signal::is_of_silo(reading));
-        if is_readings_only {
+        if is_one_statement {
             return self.write_in(conn, at).await;
         }
         conn.transaction("ingest", async |conn| self.write_in(conn, at).await).await

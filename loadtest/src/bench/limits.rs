@@ -1,4 +1,4 @@
-//! The limits the engine is compared with: COPY of the same rows, and its own statement in a bare loop.
+//! The limits the engine is compared with: COPY of the same rows, and the bare unit of work in a loop.
 
 use std::time::Instant;
 
@@ -10,9 +10,10 @@ use tokio::task::JoinSet;
 
 use schema::clock::{Clock, Timestamp};
 use schema::id::{new_id, outbox_id};
-use schema::store::bench::copy_readings;
+use schema::store::bench::{before, copy_readings};
+use schema::store::ledger::Arrivals;
 use schema::store::telemetry::{Reading, Replays, WriteContext, store_readings};
-use schema::store::{Store, StoreError};
+use schema::store::{Conn, Store, StoreError};
 
 use crate::bench::table::Row;
 use crate::bench::{Bench, DEDUPE_HOURS};
@@ -27,10 +28,12 @@ const SQL_BATCH: usize = 1000;
 /// How rows get into the tables.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limit {
-    /// Binary COPY into three tables.
+    /// Binary COPY into three tables, and nothing else.
     Copy,
-    /// The engine's unit of work.
+    /// The bare unit of work as it was when the engine was first measured.
     Statement,
+    /// The engine's unit of work now, so many rows a batch, by its statement or copied.
+    Unit { rows: usize, is_copied: bool },
 }
 
 impl Limit {
@@ -38,6 +41,7 @@ impl Limit {
         match self {
             Self::Copy => COPY_BATCH,
             Self::Statement => SQL_BATCH,
+            Self::Unit { rows, .. } => rows,
         }
     }
 
@@ -45,6 +49,10 @@ impl Limit {
         match self {
             Self::Copy => format!("COPY, {COPY_BATCH} a batch, {writers} connection(s)"),
             Self::Statement => format!("bare SQL, {SQL_BATCH} a batch, {writers} connection(s)"),
+            Self::Unit { rows, is_copied } => {
+                let way = if is_copied { "copied" } else { "statement" };
+                format!("unit of work, {rows} a batch, {way}, {writers} connection(s)")
+            }
         }
     }
 }
@@ -83,14 +91,28 @@ async fn write(
             dedupe_ttl: Duration::hours(DEDUPE_HOURS),
             shard,
             replays: Replays::Fail,
+            copy_rows_min: if matches!(limit, Limit::Unit { is_copied: true, .. }) { 0 } else { usize::MAX },
         };
         match limit {
             Limit::Copy => copy_readings(&mut conn, batch, at).await?,
-            Limit::Statement => {
-                let batch: Vec<_> = batch.iter().collect();
-                store_readings(&conn, &batch, &[], at).await?;
-            }
+            Limit::Statement => before::store_readings(&conn, batch, at).await?,
+            Limit::Unit { .. } => unit(&mut conn, batch, at).await?,
         }
+    }
+    Ok(())
+}
+
+/// The engine's unit of work of one tenant.
+async fn unit(conn: &mut Conn, batch: &[Reading], at: WriteContext) -> Result<(), StoreError> {
+    let batch: Vec<_> = batch.iter().collect();
+    let received = i64::try_from(batch.len()).unwrap_or(i64::MAX);
+    let came = batch.first().map(|first| Arrivals { tenant_id: &first.tenant_id, received, repeated: 0 });
+    let came: Vec<_> = came.into_iter().collect();
+    let work = async |conn: &Conn| store_readings(conn, &batch, &came, at).await;
+    if at.is_copied(batch.len()) {
+        conn.transaction("bench_unit", work).await?;
+    } else {
+        work(conn).await?;
     }
     Ok(())
 }

@@ -1,19 +1,16 @@
 //! What measuring needs of the database: the limits to compare with, a backlog, the server's own figures, and an
 //! operator's script.
 
+pub mod before;
 pub mod locks;
 pub mod past;
 
-use std::pin::pin;
-
 use chrono::Duration;
-use serde_json::value::RawValue;
-use tokio_postgres::binary_copy::BinaryCopyInWriter;
-use tokio_postgres::types::{Json, ToSql, Type};
+use tokio_postgres::types::ToSql;
 
 use crate::clock::Timestamp;
-use crate::store::telemetry::{Reading, WriteContext};
-use crate::store::{Conn, StoreError, at as named};
+use crate::store::telemetry::{Reading, WriteContext, copy};
+use crate::store::{Conn, StoreError};
 use crate::wire::event::TELEMETRY_INGESTED;
 use crate::wire::time;
 
@@ -24,10 +21,9 @@ pub const STATEMENTS: &[&str] = &[
     WAL_POSITION,
     READING_COUNT,
     UNSENT_COUNT,
+    TRANSACTIONS,
     FILL_OUTBOX,
-    COPY_DEDUPE,
-    COPY_READINGS,
-    COPY_OUTBOX,
+    before::STORE_READINGS,
     locks::LOOK,
     past::READINGS,
     past::EVENTS,
@@ -64,6 +60,9 @@ SELECT count(*) FROM telemetry_raw WHERE tenant_id = $1";
 const UNSENT_COUNT: &str = "-- bench_unsent_count
 SELECT count(*) FROM ONLY sync_outbox";
 
+const TRANSACTIONS: &str = "-- bench_transactions
+SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()";
+
 // The columns that storing a reading writes. `OFFSET 0` keeps the payload from being built once for each use.
 const FILL_OUTBOX: &str = "-- bench_fill_outbox
 INSERT INTO sync_outbox (id, tenant_id, farm_id, barn_id, device_id, event_type, occurred_at, trace_id, payload_json,
@@ -82,17 +81,6 @@ FROM (
         'occurred_at', to_char(r.occurred_at, 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')) AS payload
     OFFSET 0
 ) AS p";
-
-const COPY_DEDUPE: &str = "-- bench_copy_dedupe
-COPY ingress_dedupe (tenant_id, event_id, first_seen_at, expires_at, topic, hash) FROM STDIN BINARY";
-
-const COPY_READINGS: &str = "-- bench_copy_readings
-COPY telemetry_raw (id, tenant_id, farm_id, barn_id, device_id, event_id, metric_type, metric_value, unit,
-    occurred_at, ingested_at, trace_id) FROM STDIN BINARY";
-
-const COPY_OUTBOX: &str = "-- bench_copy_outbox
-COPY sync_outbox (id, tenant_id, farm_id, barn_id, device_id, event_type, occurred_at, trace_id, payload_json,
-    payload_size_bytes, next_attempt_at, created_at, updated_at) FROM STDIN BINARY";
 
 /// The server a benchmark ran on.
 #[derive(Clone, Debug)]
@@ -130,6 +118,14 @@ pub async fn server(conn: &Conn) -> Result<Server, StoreError> {
 /// When the database fails.
 pub async fn wal_position(conn: &Conn) -> Result<i64, StoreError> {
     Ok(conn.query_one(WAL_POSITION, &[]).await?.get(0))
+}
+
+/// Transactions of this database so far, as far as its connections have reported them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn transactions(conn: &Conn) -> Result<i64, StoreError> {
+    Ok(conn.query_one(TRANSACTIONS, &[]).await?.get(0))
 }
 
 /// Readings stored for a tenant.
@@ -256,90 +252,8 @@ pub async fn copy_readings(
     readings: &[Reading],
     at: WriteContext,
 ) -> Result<(), StoreError> {
-    conn.transaction("bench_copy", async |conn| {
-        copy_dedupe(conn, readings, at).await?;
-        copy_raw(conn, readings, at).await?;
-        copy_outbox(conn, readings, at).await
-    })
-    .await
-}
-
-async fn copy_dedupe(conn: &Conn, readings: &[Reading], at: WriteContext) -> Result<(), StoreError> {
-    let types = [Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::TIMESTAMPTZ, Type::TEXT, Type::TEXT];
-    let mut copy = pin!(writer(conn, COPY_DEDUPE, &types).await?);
-    let expires_at = at.now + at.dedupe_ttl;
-    for r in readings {
-        let row: [&(dyn ToSql + Sync); 6] =
-            [&r.tenant_id, &r.event_id, &at.now, &expires_at, &r.topic, &r.hash];
-        copy.as_mut().write(&row).await.map_err(named("bench_copy_dedupe"))?;
-    }
-    copy.finish().await.map_err(named("bench_copy_dedupe"))?;
-    Ok(())
-}
-
-async fn copy_raw(conn: &Conn, readings: &[Reading], at: WriteContext) -> Result<(), StoreError> {
-    const TEXT: Type = Type::TEXT;
-    let times = [Type::TIMESTAMPTZ, Type::TIMESTAMPTZ];
-    let types = [Type::UUID, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, Type::FLOAT8, TEXT].into_iter();
-    let types: Vec<_> = types.chain(times).chain([TEXT]).collect();
-    let mut copy = pin!(writer(conn, COPY_READINGS, &types).await?);
-    for r in readings {
-        let row: [&(dyn ToSql + Sync); 12] = [
-            &r.id,
-            &r.tenant_id,
-            &r.farm_id,
-            &r.barn_id,
-            &r.device_id,
-            &r.event_id,
-            &r.metric,
-            &r.value,
-            &r.unit,
-            &r.occurred_at,
-            &at.now,
-            &r.trace_id,
-        ];
-        copy.as_mut().write(&row).await.map_err(named("bench_copy_readings"))?;
-    }
-    copy.finish().await.map_err(named("bench_copy_readings"))?;
-    Ok(())
-}
-
-async fn copy_outbox(conn: &Conn, readings: &[Reading], at: WriteContext) -> Result<(), StoreError> {
-    const TEXT: Type = Type::TEXT;
-    let types = [Type::UUID, TEXT, TEXT, TEXT, TEXT, TEXT, Type::TIMESTAMPTZ, TEXT, Type::JSONB, Type::INT4];
-    let times = [Type::TIMESTAMPTZ, Type::TIMESTAMPTZ, Type::TIMESTAMPTZ];
-    let types: Vec<_> = types.into_iter().chain(times).collect();
-    let mut copy = pin!(writer(conn, COPY_OUTBOX, &types).await?);
-    for r in readings {
-        let payload = r.payload_json();
-        let size = i32::try_from(payload.len()).expect("a payload is far below 2 GiB");
-        let payload = RawValue::from_string(payload).expect("a payload was just serialized");
-        let payload = Json(&*payload);
-        let row: [&(dyn ToSql + Sync); 13] = [
-            &r.outbox_id,
-            &r.tenant_id,
-            &r.farm_id,
-            &r.barn_id,
-            &r.device_id,
-            &TELEMETRY_INGESTED,
-            &r.occurred_at,
-            &r.trace_id,
-            &payload,
-            &size,
-            &at.now,
-            &at.now,
-            &at.now,
-        ];
-        copy.as_mut().write(&row).await.map_err(named("bench_copy_outbox"))?;
-    }
-    copy.finish().await.map_err(named("bench_copy_outbox"))?;
-    Ok(())
-}
-
-async fn writer(conn: &Conn, sql: &'static str, types: &[Type]) -> Result<BinaryCopyInWriter, StoreError> {
-    let statement = conn.prepare(sql).await?;
-    let sink = conn.raw().copy_in(&statement).await.map_err(named("bench_copy"))?;
-    Ok(BinaryCopyInWriter::new(sink, types))
+    let readings: Vec<&Reading> = readings.iter().collect();
+    conn.transaction("bench_copy", async |conn| copy::copy(conn, &readings, at).await).await
 }
 
 /// Devices and stations an operator lets in.

@@ -1,5 +1,7 @@
 //! Readings and generic device events: the one statement that stores them, and the queries over them.
 
+pub mod copy;
+
 use chrono::Duration;
 use serde_json::value::RawValue;
 use tokio_postgres::types::{Json, ToSql};
@@ -63,7 +65,11 @@ impl Reading {
     /// The payload of its `telemetry.ingested` event.
     #[must_use]
     pub fn payload_json(&self) -> String {
-        let payload = TelemetryIngested {
+        serde_json::to_string(&self.payload()).expect("texts and finite numbers always serialize")
+    }
+
+    fn payload(&self) -> TelemetryIngested<'_> {
+        TelemetryIngested {
             telemetry_raw_id: self.id,
             tenant_id: &self.tenant_id,
             device_id: &self.device_id,
@@ -71,8 +77,7 @@ impl Reading {
             metric_value: self.value,
             unit: self.unit.as_deref(),
             occurred_at: self.occurred_at,
-        };
-        serde_json::to_string(&payload).expect("texts and finite numbers always serialize")
+        }
     }
 }
 
@@ -118,6 +123,16 @@ pub struct WriteContext {
     pub shard: i32,
     /// What becomes of readings that were stored before.
     pub replays: Replays,
+    /// New readings from which on they are copied ([`copy::COPY_ROWS_MIN`]), where replays fail.
+    pub copy_rows_min: usize,
+}
+
+impl WriteContext {
+    /// Whether so many readings are copied, which takes a transaction; otherwise storing them is one statement.
+    #[must_use]
+    pub fn is_copied(&self, readings: usize) -> bool {
+        self.replays == Replays::Fail && readings >= self.copy_rows_min
+    }
 }
 
 /// What becomes of a reading that was stored before: one that a client sent again, or a replay after days.
@@ -129,12 +144,21 @@ pub enum Replays {
     PassOver,
 }
 
-// One statement is one transaction: dedupe mark, reading and outbox row stand or fall together. The input is sorted by key,
-// so that two writers cannot wait for each other.
+// A batch's marks, sorted by key.
+macro_rules! marks {
+    () => {
+        "marked AS (
+    INSERT INTO ingress_dedupe AS d (tenant_id, event_id, first_seen_at, expires_at, topic, hash)
+    SELECT tenant_id, event_id, $17, $18, topic, hash FROM input"
+    };
+}
+
+// One statement is one transaction: dedupe mark, reading and outbox row stand or fall together. Marks come first, and in the
+// order of their keys, so that two writers cannot wait for each other.
 macro_rules! store_readings {
     (
-        $name:literal, marks: $marks:literal, fresh: $fresh:literal, on_known_reading: $on_known_reading:literal,
-        stored: $stored:literal, queue_if: $queue_if:literal, on_known_event: $on_known_event:literal
+        $name:literal, first: { $($first:tt)* }, fresh: $fresh:literal, on_known_reading: $on_known_reading:literal,
+        stored: $stored:literal, queue_if: $queue_if:literal, on_known_event: $on_known_event:literal, last: { $($last:tt)* }
     ) => {
         concat!(
             "-- ", $name, "
@@ -143,11 +167,7 @@ WITH input AS MATERIALIZED (
         $9::float8[], $10::text[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], $16::int[])
     AS i (tenant_id, farm_id, barn_id, device_id, event_id, id, outbox_id, metric_type,
         metric_value, unit, occurred_at, trace_id, topic, hash, payload_json, arrival)
-), marked AS (
-    INSERT INTO ingress_dedupe AS d (tenant_id, event_id, first_seen_at, expires_at, topic, hash)
-    SELECT tenant_id, event_id, $17, $18, topic, hash FROM input
-    ", $marks, "
-), stored AS (
+), ", $($first)* "stored AS (
     INSERT INTO telemetry_raw (id, tenant_id, farm_id, barn_id, device_id, event_id, metric_type, metric_value, unit,
         occurred_at, ingested_at, trace_id)
     SELECT id, tenant_id, farm_id, barn_id, device_id, event_id, metric_type, metric_value, unit,
@@ -168,20 +188,22 @@ WITH input AS MATERIALIZED (
         last_reading_at = greatest(t.last_reading_at, excluded.last_reading_at)
 ), counted AS (
     ", count_stored!("$17", "$21", "$22", "$23", $stored), "
-)
+)", $($last)* "
 SELECT arrival FROM ", $fresh
         )
     };
 }
 
+// The server runs parts that nothing reads from the last one to the first.
 const STORE_NEW_READINGS: &str = store_readings!(
     "store_new_readings",
-    marks: "",
+    first: {},
     fresh: "input",
     on_known_reading: "",
     stored: "input",
     queue_if: "",
-    on_known_event: ""
+    on_known_event: "",
+    last: { ", ", marks!(), ")", }
 );
 
 // The server decides which readings are new. `queued` depends on `stored`, so a reading whose domain key exists already
@@ -189,18 +211,24 @@ const STORE_NEW_READINGS: &str = store_readings!(
 // by a loop in a loop.
 const STORE_READINGS: &str = store_readings!(
     "store_readings",
-    marks: "ON CONFLICT (tenant_id, event_id) DO UPDATE
+    first: {
+        marks!(),
+        "
+    ON CONFLICT (tenant_id, event_id) DO UPDATE
     SET first_seen_at = excluded.first_seen_at, expires_at = excluded.expires_at, topic = excluded.topic, hash = excluded.hash
     WHERE d.expires_at <= excluded.first_seen_at
     RETURNING tenant_id, event_id
 ), fresh AS MATERIALIZED (
-    SELECT input.* FROM input JOIN marked USING (tenant_id, event_id)",
+    SELECT input.* FROM input JOIN marked USING (tenant_id, event_id)
+), ",
+    },
     fresh: "fresh",
     on_known_reading: "ON CONFLICT DO NOTHING
     RETURNING id, tenant_id, occurred_at",
     stored: "stored",
     queue_if: "WHERE (id IN (SELECT id FROM stored)) IS TRUE",
-    on_known_event: "ON CONFLICT DO NOTHING"
+    on_known_event: "ON CONFLICT DO NOTHING",
+    last: {}
 );
 
 const STORE_EVENTS: &str = concat!(
@@ -248,7 +276,7 @@ SELECT arrival FROM fresh"
 );
 
 /// Stores readings in one transaction and has the ledger count what `came` of each tenant. The event ids must differ from
-/// each other.
+/// each other. Readings that are copied ([`WriteContext::is_copied`]) are part of the caller's transaction.
 /// Returns the positions (in `readings`) of those that were new; the others had been seen before.
 ///
 /// # Errors
@@ -259,6 +287,10 @@ pub async fn store_readings(
     came: &[Arrivals<'_>],
     at: WriteContext,
 ) -> Result<Vec<usize>, StoreError> {
+    if at.is_copied(readings.len()) {
+        copy::store(conn, readings, came, at).await?;
+        return Ok((0..readings.len()).collect());
+    }
     let order = sorted_by_key(readings, |reading| (&reading.tenant_id, &reading.event_id));
     macro_rules! column {
         ($($field:tt)+) => { order.iter().map(|&i| readings[i].$($field)+).collect::<Vec<_>>() };

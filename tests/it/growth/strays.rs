@@ -7,6 +7,7 @@ use schema::clock::{Clock, Timestamp};
 use schema::id;
 use schema::store::aggregate::{self, Scope};
 use schema::store::partition::{self, ATTACH_PATIENCE};
+use schema::store::telemetry::copy::COPY_ROWS_MIN;
 use schema::store::telemetry::{self, DeviceEvent, Replays, WriteContext};
 use tests::engine::Engine;
 use tests::postgres::{Database, connect};
@@ -116,8 +117,13 @@ async fn store_event(db: &Database) {
         hash: "h".to_owned(),
         is_forwarded: false,
     };
-    let at =
-        WriteContext { now: now(), dedupe_ttl: Duration::hours(72), shard: 0, replays: Replays::PassOver };
+    let at = WriteContext {
+        now: now(),
+        dedupe_ttl: Duration::hours(72),
+        shard: 0,
+        replays: Replays::PassOver,
+        copy_rows_min: COPY_ROWS_MIN,
+    };
     let stored =
         db.store.run("test", async |conn| telemetry::store_events(conn, &[&event], &[], at).await).await;
     assert_eq!(stored.expect("an event can be stored").len(), 1);

@@ -101,6 +101,15 @@ async fn a_thousand_events_are_one_call_and_one_more_is_refused() {
     let (status, answer) = face.post(URI, &[], &json!({"events": events})).await;
     assert_eq!((status, &answer["ingested_count"]), (StatusCode::OK, &json!(1000)), "{answer}");
     assert_eq!(count(&face, "telemetry_raw").await, 1000);
+    let half: Vec<Value> =
+        (500..1000).chain(2000..2500).map(|i| event(&format!("e-{i}"), "d-001", f64::from(i))).collect();
+    let (status, answer) = face.post(URI, &[], &json!({"events": half})).await;
+    assert_eq!((status, &answer["duplicate_count"]), (StatusCode::OK, &json!(500)), "{answer}");
+    assert_eq!(count(&face, "telemetry_raw").await, 1500);
+    assert_eq!(count(&face, "ONLY sync_outbox").await, 1500);
+    let difference = "SELECT sum(received - stored - duplicate - refused - removed)::bigint FROM ledger";
+    assert_eq!(face.db.count(difference).await, 0);
+    assert_eq!(face.db.count("SELECT sum(stored * 10 + duplicate)::bigint FROM ledger").await, 15_500);
     events.push(event("e-1000", "d-001", 0.0));
     let (status, answer) = face.post(URI, &[], &json!({"events": events})).await;
     assert_eq!((status, code(&answer)), (StatusCode::BAD_REQUEST, "VALIDATION_ERROR"));
