@@ -27,13 +27,24 @@ pub struct Aggregation {
     looked_until: Option<Timestamp>,
     /// The same for the stretches of time that a step of the clock has ended since the last pass.
     ended: Vec<(Timestamp, Timestamp)>,
+    /// What the last pass has left for the next one.
+    horizon: Option<i64>,
 }
 
 impl Aggregation {
     /// An aggregation that begins where the last pass of any engine has ended.
     #[must_use]
     pub fn new(store: Store, watch: ClockWatch, is_emitting: bool) -> Self {
-        Self { store, watch, is_emitting, step: STEP_MAX, steps: 0, looked_until: None, ended: Vec::new() }
+        Self {
+            store,
+            watch,
+            is_emitting,
+            step: STEP_MAX,
+            steps: 0,
+            looked_until: None,
+            ended: Vec::new(),
+            horizon: None,
+        }
     }
 
     /// Notes which stretches of time have ended because the clock was set.
@@ -60,6 +71,7 @@ impl Chore for Aggregation {
             newest_seen: self.watch.newest_seen(),
             looked_until: self.looked_until,
             ended: &self.ended,
+            horizon: self.horizon,
             step: self.step,
             is_emitting: self.is_emitting,
             ..Scope::at(now)
@@ -77,6 +89,7 @@ impl Chore for Aggregation {
         self.step = (self.step * 2).min(STEP_MAX);
         self.ended.clear();
         self.looked_until = Some(now);
+        self.horizon = Some(pass.horizon);
         Ok(if pass.is_behind { Duration::ZERO } else { until_the_next_minute(self.watch.now()) })
     }
 }

@@ -19,7 +19,7 @@ pub const STATEMENTS: &[&str] = &[
     FIRST_INGESTED,
     HAS_OCCURRED,
     HAS_INGESTED,
-    CLOSED_MINUTES,
+    CLOSE_MINUTES,
     LATE_MINUTES,
     COMPUTE_MINUTES,
     ROLL_UP,
@@ -44,6 +44,8 @@ pub struct Pass {
     pub buckets: usize,
     /// Whether there is more to close already.
     pub is_behind: bool,
+    /// For the next pass of the process: [`Scope::horizon`].
+    pub horizon: i64,
 }
 
 /// What a pass is to look at, and how.
@@ -57,6 +59,8 @@ pub struct Scope<'a> {
     pub looked_until: Option<Timestamp>,
     /// Stretches of time in which something may have come in before the clock was set.
     pub ended: &'a [(Timestamp, Timestamp)],
+    /// The last pass of this process has seen whatever transactions before this one had written; `None` at its first.
+    pub horizon: Option<i64>,
     /// The stretch of time that the pass covers.
     pub step: Duration,
     /// Whether closed buckets go to the cloud.
@@ -67,7 +71,15 @@ impl Scope<'_> {
     /// A pass under a clock that nobody has set.
     #[must_use]
     pub fn at(now: Timestamp) -> Self {
-        Self { now, newest_seen: None, looked_until: None, ended: &[], step: STEP_MAX, is_emitting: false }
+        Self {
+            now,
+            newest_seen: None,
+            looked_until: None,
+            ended: &[],
+            horizon: None,
+            step: STEP_MAX,
+            is_emitting: false,
+        }
     }
 
     /// Up to which time what came in by this clock was looked at.
@@ -99,7 +111,25 @@ struct Stretch {
     /// The marks that the pass leaves.
     until: Progress,
     /// When the readings came in that may have changed a closed minute.
-    ingested: Vec<(Timestamp, Timestamp)>,
+    ingested: Vec<Window>,
+    /// Transactions before this one have written nothing that is new.
+    horizon: i64,
+}
+
+/// A stretch of time in which readings came in.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    first: Timestamp,
+    /// What came before this was looked at, unless its commit was late.
+    new_from: Timestamp,
+    end: Timestamp,
+}
+
+impl Window {
+    /// One that nobody has looked at.
+    fn new(first: Timestamp, end: Timestamp) -> Self {
+        Self { first, new_from: first, end }
+    }
 }
 
 /// A bucket of a minute: tenant, device, metric, start.
@@ -145,7 +175,7 @@ pub async fn pass(store: &Store, scope: Scope<'_>) -> Result<Option<Pass>, Store
                 conn.execute(SAVE_PROGRESS, &[&until.closed_until, &until.ingested_until]).await?;
                 let is_behind = until.closed_until < truncated_to_minute(now) || until.ingested_until < now;
                 let buckets = minutes.starts.len() + hours.starts.len() + days.starts.len();
-                Ok(Some(Pass { buckets, is_behind }))
+                Ok(Some(Pass { buckets, is_behind, horizon: row.get(2) }))
             })
             .await
         })
@@ -156,9 +186,10 @@ fn truncated_to_minute(time: Timestamp) -> Timestamp {
     time.duration_trunc(Duration::minutes(1)).expect("a minute divides every time of the calendar")
 }
 
-// Whoever holds this row aggregates; another engine skips it.
+// Whoever holds this row aggregates; another engine skips it. All transactions before the third number have ended.
 const LOCK_PROGRESS: &str = "-- lock_aggregation
-SELECT closed_until, ingested_until FROM telemetry_agg_progress WHERE id = 1 FOR UPDATE SKIP LOCKED";
+SELECT closed_until, ingested_until, txid_snapshot_xmin(txid_current_snapshot())
+FROM telemetry_agg_progress WHERE id = 1 FOR UPDATE SKIP LOCKED";
 
 const FIRST_INGESTED: &str = "-- first_ingested
 SELECT min(ingested_at) FROM telemetry_raw";
@@ -173,7 +204,7 @@ async fn progress(conn: &Conn, row: &Row, scope: Scope<'_>) -> Result<Progress, 
     let looked_until = scope.looked_until();
     let in_order = |mark, otherwise| if scope.is_beyond(mark) { otherwise } else { mark };
     Ok(Progress {
-        closed_until: in_order(closed_until, truncated_to_minute(looked_until)),
+        closed_until: truncated_to_minute(in_order(closed_until, looked_until)),
         ingested_until: in_order(ingested_until, looked_until),
     })
 }
@@ -182,26 +213,30 @@ async fn stretch(conn: &Conn, from: Progress, scope: Scope<'_>) -> Result<Stretc
     let Scope { now, step, .. } = scope;
     let closed_from = skip_empty(conn, HAS_OCCURRED, from.closed_until, truncated_to_minute(now)).await?;
     let ingested_from = skip_empty(conn, HAS_INGESTED, from.ingested_until, now).await?;
+    // Whole minutes, since a minute is closed by one look.
+    let closed_until = truncated_to_minute(now.min(closed_from + step));
     let until = Progress {
-        closed_until: truncated_to_minute(now).min(closed_from + step).max(from.closed_until),
+        closed_until: closed_until.max(from.closed_until),
         ingested_until: now.min(ingested_from + step).max(from.ingested_until),
     };
-    let mut ingested: Vec<(Timestamp, Timestamp)> = scope
-        .ended
-        .iter()
-        .map(|(looked_until, end)| (*looked_until - COMMIT_LAG, *end + COMMIT_LAG))
-        .collect();
+    let ended = scope.ended.iter();
+    let ended = ended.map(|(looked_until, end)| Window::new(*looked_until - COMMIT_LAG, *end + COMMIT_LAG));
+    let mut ingested: Vec<Window> = ended.collect();
     if from.ingested_until <= now {
-        ingested.push((ingested_from - COMMIT_LAG, until.ingested_until));
+        let mut window = Window::new(ingested_from - COMMIT_LAG, until.ingested_until);
+        if scope.horizon.is_some() && ingested_from == from.ingested_until {
+            window.new_from = ingested_from;
+        }
+        ingested.push(window);
     } else {
         // The clock is behind the mark.
-        ingested.push((scope.looked_until() - COMMIT_LAG, now));
+        ingested.push(Window::new(scope.looked_until() - COMMIT_LAG, now));
     }
     if scope.looked_until.is_none() {
         // An earlier process may have died while the clock was ahead.
-        ingested.push((now, Timestamp::MAX_UTC));
+        ingested.push(Window::new(now, Timestamp::MAX_UTC));
     }
-    Ok(Stretch { closed_from, until, ingested })
+    Ok(Stretch { closed_from, until, ingested, horizon: scope.horizon.unwrap_or_default() })
 }
 
 const HAS_OCCURRED: &str = "-- has_occurred
@@ -235,57 +270,90 @@ async fn skip_empty(
     Ok(from)
 }
 
-// Two ways a minute becomes dirty: it has closed since the last pass, or a reading of a minute closed before has
-// arrived since then. The block range index over (ingested_at, occurred_at) serves both scans.
-const CLOSED_MINUTES: &str = "-- closed_minutes
-SELECT DISTINCT tenant_id, device_id, metric_type, date_trunc('minute', occurred_at)
-FROM telemetry_raw WHERE occurred_at >= $1 AND occurred_at < $2";
-
-const LATE_MINUTES: &str = "-- late_minutes
-SELECT DISTINCT tenant_id, device_id, metric_type, date_trunc('minute', occurred_at)
-FROM telemetry_raw WHERE ingested_at >= $1 AND ingested_at < $2 AND occurred_at < $3";
-
 // A bucket only ever gains readings. One that would lose some has lost its rows to retention and stays as it is, also when
 // new ones outnumber them: the table of its month is gone, and it was written before today.
 // The mean is computed on values scaled by 2^-64, which is exact and keeps sums of huge values from overflowing.
-const COMPUTE_MINUTES: &str = "-- compute_minutes
+macro_rules! write_minutes {
+    ($name:literal, $now:literal, $readings:literal) => {
+        concat!(
+            "-- ",
+            $name,
+            "
 INSERT INTO telemetry_agg AS a (id, tenant_id, device_id, \"window\", bucket_start_at, bucket_end_at, metric_type,
     avg_value, min_value, max_value, count, created_at)
-SELECT gen_random_uuid(), d.tenant_id, d.device_id, '1m', d.bucket, d.bucket + interval '1 minute', d.metric_type,
-    r.scaled * 18446744073709551616::float8, r.lowest, r.highest, r.readings, $5
-FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS d (tenant_id, device_id, metric_type, bucket)
-CROSS JOIN LATERAL (
-    SELECT least(greatest(sum(metric_value * 5.421010862427522e-20) / count(*),
-            min(metric_value) * 5.421010862427522e-20), max(metric_value) * 5.421010862427522e-20) AS scaled,
-        min(metric_value) AS lowest, max(metric_value) AS highest, count(*)::int AS readings
-    FROM telemetry_raw AS t
-    WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id AND t.metric_type = d.metric_type
-        AND t.occurred_at >= d.bucket AND t.occurred_at < d.bucket + interval '1 minute'
-) AS r
-WHERE r.readings > 0
-ORDER BY d.tenant_id, d.device_id, d.metric_type, d.bucket
+SELECT gen_random_uuid(), r.tenant_id, r.device_id, '1m', r.bucket, r.bucket + interval '1 minute', r.metric_type,
+    least(greatest(r.scaled / r.readings, r.lowest * 5.421010862427522e-20), r.highest * 5.421010862427522e-20)
+        * 18446744073709551616::float8, r.lowest, r.highest, r.readings, ",
+            $now,
+            "
+FROM (",
+            $readings,
+            ") AS r
+ORDER BY r.tenant_id, r.device_id, r.metric_type, r.bucket
 ON CONFLICT (tenant_id, device_id, \"window\", bucket_start_at, metric_type) DO UPDATE
 SET avg_value = excluded.avg_value, min_value = excluded.min_value, max_value = excluded.max_value, count = excluded.count
-WHERE excluded.count > a.count AND (a.created_at > $5 - interval '1 day'
+WHERE excluded.count > a.count AND (a.created_at > ",
+            $now,
+            " - interval '1 day'
     OR to_regclass('telemetry_raw_' || to_char(a.bucket_start_at, 'YYYYMM')) IS NOT NULL)
-RETURNING a.tenant_id, a.device_id, a.metric_type, a.bucket_start_at, CASE WHEN xmax = 0 THEN a.id END";
+RETURNING a.tenant_id, a.device_id, a.metric_type, a.bucket_start_at, CASE WHEN xmax = 0 THEN a.id END"
+        )
+    };
+}
+
+// Two ways a minute becomes dirty. It has closed since the last pass: all of these are computed in one go. Or a reading of a
+// minute closed before has arrived since then: each of those is looked up by itself. The block range index over
+// (ingested_at, occurred_at) serves both scans.
+const CLOSE_MINUTES: &str = write_minutes!(
+    "close_minutes",
+    "$3",
+    "
+    SELECT tenant_id, device_id, metric_type, date_trunc('minute', occurred_at) AS bucket,
+        sum(metric_value * 5.421010862427522e-20) AS scaled, min(metric_value) AS lowest, max(metric_value) AS highest,
+        count(*)::int AS readings
+    FROM telemetry_raw WHERE occurred_at >= $1 AND occurred_at < $2
+    GROUP BY 1, 2, 3, 4"
+);
+
+const COMPUTE_MINUTES: &str = write_minutes!(
+    "compute_minutes",
+    "$5",
+    "
+    SELECT d.tenant_id, d.device_id, d.metric_type, d.bucket, t.scaled, t.lowest, t.highest, t.readings
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS d (tenant_id, device_id, metric_type, bucket)
+    CROSS JOIN LATERAL (
+        SELECT sum(metric_value * 5.421010862427522e-20) AS scaled, min(metric_value) AS lowest,
+            max(metric_value) AS highest, count(*)::int AS readings
+        FROM telemetry_raw AS t
+        WHERE t.tenant_id = d.tenant_id AND t.device_id = d.device_id AND t.metric_type = d.metric_type
+            AND t.occurred_at >= d.bucket AND t.occurred_at < d.bucket + interval '1 minute'
+    ) AS t
+    WHERE t.readings > 0"
+);
+
+// Of what the last pass has looked at, only rows whose transaction had not ended then are new; the others would all be looked
+// up again. Numbers of transactions have 32 bits in rows, and are compared by their age.
+const LATE_MINUTES: &str = "-- late_minutes
+SELECT DISTINCT tenant_id, device_id, metric_type, date_trunc('minute', occurred_at)
+FROM telemetry_raw AS r WHERE ingested_at >= $1 AND ingested_at < $2 AND occurred_at < $3
+    AND (ingested_at >= $4 OR age(r.xmin) <= age(($5::bigint & 4294967295)::text::xid))";
 
 async fn compute_minutes(conn: &Conn, stretch: &Stretch, now: Timestamp) -> Result<Buckets, StoreError> {
-    let Stretch { closed_from, until, ingested } = stretch;
-    let mut dirty: BTreeSet<Minute> =
-        minutes(conn, CLOSED_MINUTES, &[closed_from, &until.closed_until]).await?;
-    for (first, end) in ingested {
-        dirty.extend(minutes(conn, LATE_MINUTES, &[first, end, closed_from]).await?);
+    let Stretch { closed_from, until, ingested, horizon } = stretch;
+    let closed = conn.query(CLOSE_MINUTES, &[closed_from, &until.closed_until, &now]).await?;
+    let mut dirty: BTreeSet<Minute> = BTreeSet::new();
+    for Window { first, new_from, end } in ingested {
+        dirty.extend(minutes(conn, LATE_MINUTES, &[first, end, closed_from, new_from, horizon]).await?);
     }
     if dirty.is_empty() {
-        return Ok(Buckets::default());
+        return Ok(Buckets::of(&closed));
     }
     let tenants: Vec<&str> = dirty.iter().map(|(tenant, ..)| tenant.as_str()).collect();
     let devices: Vec<&str> = dirty.iter().map(|(_, device, ..)| device.as_str()).collect();
     let metrics: Vec<&str> = dirty.iter().map(|(_, _, metric, _)| metric.as_str()).collect();
     let starts: Vec<Timestamp> = dirty.iter().map(|(.., start)| *start).collect();
-    let written = conn.query(COMPUTE_MINUTES, &[&tenants, &devices, &metrics, &starts, &now]).await?;
-    Ok(Buckets::of(&written))
+    let late = conn.query(COMPUTE_MINUTES, &[&tenants, &devices, &metrics, &starts, &now]).await?;
+    Ok(Buckets::of(closed.iter().chain(&late)))
 }
 
 async fn minutes(
@@ -360,14 +428,16 @@ async fn roll_up(
 }
 
 impl Buckets {
-    fn of(rows: &[Row]) -> Self {
-        Self {
-            tenants: rows.iter().map(|row| row.get(0)).collect(),
-            devices: rows.iter().map(|row| row.get(1)).collect(),
-            metrics: rows.iter().map(|row| row.get(2)).collect(),
-            starts: rows.iter().map(|row| row.get(3)).collect(),
-            new_ids: rows.iter().filter_map(|row| row.get(4)).collect(),
+    fn of<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Self {
+        let mut buckets = Self::default();
+        for row in rows {
+            buckets.tenants.push(row.get(0));
+            buckets.devices.push(row.get(1));
+            buckets.metrics.push(row.get(2));
+            buckets.starts.push(row.get(3));
+            buckets.new_ids.extend(row.get::<_, Option<Uuid>>(4));
         }
+        buckets
     }
 }
 

@@ -4,6 +4,7 @@ use chrono::{DateTime, Duration};
 use schema::clock::Timestamp;
 use schema::store::aggregate::{self, STEP_MAX, Scope};
 use tests::postgres::Database;
+use tests::server::Server;
 
 fn at(text: &str) -> Timestamp {
     DateTime::parse_from_rfc3339(text).expect("a time").to_utc()
@@ -171,4 +172,101 @@ async fn a_pass_covers_as_much_as_it_is_told() {
     let whole = Scope { step: STEP_MAX / 4, ..later(now + Duration::minutes(20)) };
     assert!(pass(&db, whole).await >= 8);
     assert_eq!(readings_in(&db, "1m").await, 20);
+}
+
+/// One pass a minute, as a process does it that runs on.
+struct Passes<'a> {
+    db: &'a Database,
+    horizon: Option<i64>,
+}
+
+impl Passes<'_> {
+    async fn at(&mut self, now: Timestamp) {
+        let scope = Scope { horizon: self.horizon, ..later(now) };
+        let pass =
+            aggregate::pass(&self.db.store, scope).await.expect("the pass works").expect("nobody else");
+        self.horizon = Some(pass.horizon);
+    }
+}
+
+/// Minutes whose bucket is not what their readings say.
+const WRONG: &str = "SELECT count(*) FROM (
+        SELECT tenant_id, device_id, metric_type, date_trunc('minute', occurred_at) AS bucket, count(*) AS readings,
+            min(metric_value) AS lowest, max(metric_value) AS highest, avg(metric_value) AS mean
+        FROM telemetry_raw GROUP BY 1, 2, 3, 4
+    ) AS r FULL JOIN (SELECT * FROM telemetry_agg WHERE \"window\" = '1m') AS a
+        ON (a.tenant_id, a.device_id, a.metric_type, a.bucket_start_at) = (r.tenant_id, r.device_id, r.metric_type, r.bucket)
+    WHERE (a.count, a.min_value, a.max_value) IS DISTINCT FROM (r.readings::int, r.lowest, r.highest)
+        OR abs(a.avg_value - r.mean) > 1e-9";
+
+#[tokio::test]
+async fn what_closed_is_computed_at_once_and_what_comes_late_by_itself() {
+    let start = at("2026-11-23T10:00:00Z");
+    let db = Database::fresh_at(start).await;
+    let mut passes = Passes { db: &db, horizon: None };
+    passes.at(start).await;
+    for minute in 0..6 {
+        let came = start + Duration::minutes(minute);
+        // Readings of the minute, of its last second and its first, of devices and metrics side by side; some an hour late.
+        let sql = "INSERT INTO telemetry_raw (id, tenant_id, device_id, event_id, metric_type, metric_value, occurred_at, ingested_at)
+            SELECT gen_random_uuid(), 't-' || i % 2, 'd-' || i % 7, $1::text || '-' || i, 'm-' || i % 3, sin(i) * 100,
+                $2::timestamptz + CASE WHEN i % 50 = 0 THEN interval '-1 hour' ELSE interval '0' END + i * interval '0.3 seconds',
+                $2::timestamptz + i * interval '0.3 seconds'
+            FROM generate_series(0, 199) AS i";
+        db.client.execute(sql, &[&minute.to_string(), &came]).await.expect("they can be stored");
+        passes.at(came + Duration::seconds(62)).await;
+        assert_eq!(db.count(WRONG).await, 0, "minute {minute}");
+    }
+    assert_eq!(readings_in(&db, "1m").await, 1200);
+}
+
+#[tokio::test]
+async fn a_commit_that_comes_after_the_pass_is_found_and_nothing_else_is_looked_at_again() {
+    let start = at("2026-11-23T10:00:00Z");
+    // A server of its own: transactions of all its databases have their numbers in common.
+    let server = Server::start().await;
+    let db = server.database().await;
+    let mut passes = Passes { db: &db, horizon: None };
+    passes.at(start).await;
+    let mut other = server.connect().await;
+    let late = other.transaction().await.expect("a transaction can begin");
+    let of = |device: &str, event_id: &str| {
+        format!(
+            "INSERT INTO telemetry_raw (id, tenant_id, device_id, event_id, metric_type, metric_value, occurred_at, ingested_at)
+             VALUES (gen_random_uuid(), 't-001', '{device}', '{event_id}', 'm', 1, '2026-11-23T10:00:55Z', '2026-11-23T10:00:56Z')"
+        )
+    };
+    db.execute(&of("d-there", "there")).await;
+    late.batch_execute(&of("d-late", "late")).await.expect("it can be stored");
+    passes.at(start + Duration::seconds(62)).await;
+    assert_eq!(readings_in(&db, "1m").await, 1, "the other one is not there yet");
+    late.commit().await.expect("it is committed");
+    passes.at(start + Duration::seconds(122)).await;
+    assert_eq!(readings_in(&db, "1m").await, 2);
+    // An upsert that changes nothing would lock the row.
+    let touched = "SELECT count(*) FROM telemetry_agg WHERE \"window\" = '1m' AND xmax::text <> '0'";
+    assert_eq!(db.count(touched).await, 0);
+    passes.at(start + Duration::seconds(182)).await;
+    assert_eq!((db.count(touched).await, db.count(WRONG).await), (0, 0));
+}
+
+#[tokio::test]
+async fn a_pass_that_covers_half_a_minute_more_leaves_that_minute_whole() {
+    let now = at("2026-11-23T10:00:00Z");
+    let db = Database::fresh_at(now).await;
+    pass(&db, Scope::at(now)).await;
+    for n in 0..60 {
+        let came = now + Duration::seconds(n * 10);
+        put(&db, &format!("e-{n}"), came, came).await;
+    }
+    let scope = Scope { step: STEP_MAX / 4, ..later(now + Duration::minutes(10)) };
+    assert!(pass(&db, scope).await >= 4);
+    assert_eq!(db.count(WRONG).await, 0);
+    // A mark in the middle of a minute, as programs before this one have left it.
+    db.execute(
+        "DELETE FROM telemetry_agg; UPDATE telemetry_agg_progress SET closed_until = '2026-11-23T10:05:30Z'",
+    )
+    .await;
+    pass(&db, later(now + Duration::minutes(10))).await;
+    assert_eq!(db.count("SELECT min(count)::bigint FROM telemetry_agg WHERE \"window\" = '1m'").await, 6);
 }
