@@ -105,6 +105,7 @@ pub const STATEMENTS: &[&[&str]] = &[
     migration::STATEMENTS,
     outbox::STATEMENTS,
     partition::STATEMENTS,
+    partition::tail::STATEMENTS,
     place::STATEMENTS,
     reject::STATEMENTS,
     retention::STATEMENTS,

@@ -4,6 +4,8 @@
 //! the transaction that makes it, many in transactions of their own before it is attached. Nobody needs a partition to
 //! store a row, so whatever is in the way of making one is left in peace, and the next look tries again.
 
+pub mod tail;
+
 use std::time::Duration;
 
 use chrono::{Datelike, Days, Months, NaiveDate};
@@ -134,6 +136,7 @@ pub async fn ensure_ahead(conn: &mut Conn, now: Timestamp) -> Result<Vec<Month>,
             failed.get_or_insert(error);
         }
     }
+    tail::shorten(conn).await?;
     failed.map_or(Ok(crowded), Err)
 }
 
