@@ -2,6 +2,7 @@
 //! waits for housekeeping.
 
 mod children;
+mod hot;
 mod marks;
 mod plans;
 mod strays;

@@ -22,9 +22,7 @@ pub struct Plan {
 /// # Panics
 /// When there is no statement of this name or it fails.
 pub async fn plan(client: &mut Client, name: &str, params: &[&(dyn ToSql + Sync)]) -> Plan {
-    let sql = STATEMENTS.iter().flat_map(|statements| statements.iter());
-    let sql = sql.filter(|sql| sql.lines().next().and_then(|line| line.strip_prefix("-- ")) == Some(name));
-    let sql = sql.copied().next().unwrap_or_else(|| panic!("there is no statement {name}"));
+    let sql = statement(name);
     let transaction = client.transaction().await.expect("a transaction can begin");
     let settings = "SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL jit = off";
     transaction.batch_execute(settings).await.expect("settings can be changed");
@@ -39,6 +37,29 @@ pub async fn plan(client: &mut Client, name: &str, params: &[&(dyn ToSql + Sync)
     plan.indexes.sort();
     plan.indexes.dedup();
     plan
+}
+
+/// Runs a statement and says how many pages of tables and indexes it looked at, each as often as it did, those of its
+/// triggers and of the parts that nothing reads included; what it changed is taken back.
+///
+/// # Panics
+/// When there is no statement of this name or it fails.
+pub async fn pages_touched(client: &mut Client, name: &str, params: &[&(dyn ToSql + Sync)]) -> i64 {
+    let transaction = client.transaction().await.expect("a transaction can begin");
+    let count = "SELECT coalesce(sum(pg_stat_get_xact_blocks_fetched(c.oid)), 0)::bigint FROM pg_class AS c
+        WHERE c.relnamespace = 'public'::regnamespace";
+    let before: i64 = transaction.query_one(count, &[]).await.expect("it can be counted").get(0);
+    transaction.query(statement(name), params).await.expect("the statement runs");
+    let after: i64 = transaction.query_one(count, &[]).await.expect("it can be counted").get(0);
+    transaction.rollback().await.expect("a transaction can end");
+    after - before
+}
+
+fn statement(name: &str) -> &'static str {
+    let sql = STATEMENTS.iter().flat_map(|statements| statements.iter());
+    let mut sql =
+        sql.filter(|sql| sql.lines().next().and_then(|line| line.strip_prefix("-- ")) == Some(name));
+    sql.next().unwrap_or_else(|| panic!("there is no statement {name}"))
 }
 
 impl Plan {
