@@ -16,6 +16,7 @@ use crate::wake::Wake;
 pub mod area;
 pub mod image;
 pub mod model;
+mod network;
 mod output;
 pub mod queue;
 pub mod rabbitmq;

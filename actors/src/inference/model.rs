@@ -2,17 +2,16 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::time::Duration;
 
 use ::image::DynamicImage;
 use sha2::{Digest, Sha256};
-use tract_onnx::pb::tensor_proto::DataLocation;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_hir::infer::Factoid;
 
 use super::image::{self, ImageRefusal};
+use super::network::{Kept, Network};
 use super::output::{self, Numbers, Prediction, View};
-use super::settings::{Input, Output, Overrides, Settings, SettingsError, Thresholds};
+use super::settings::{Output, Overrides, Settings, SettingsError, Thresholds};
 
 /// The version of a model that does not say.
 const VERSION_DEFAULT: &str = "v1.0.0";
@@ -100,6 +99,15 @@ pub enum ModelError {
     /// The network brought down the thread it was tried on.
     #[error("the network panicked while it was tried")]
     Panicked,
+    /// The network was put away and does not come back.
+    #[error("load the network again: {0}")]
+    Away(String),
+    /// No copy of the network can be kept, from which it could come back.
+    #[error("keep a copy of the network")]
+    Keep(#[source] std::io::Error),
+    /// The file is not any more what was loaded.
+    #[error("the file changed while the network was loaded")]
+    Changed,
 }
 
 impl ModelError {
@@ -131,7 +139,7 @@ pub struct Model {
     sha256: String,
     onnx_bytes: usize,
     settings: Settings,
-    network: Arc<TypedRunnableModel>,
+    network: Network,
 }
 
 impl fmt::Debug for Model {
@@ -163,7 +171,7 @@ impl Model {
     fn load_here(source: Source, overrides: &Overrides) -> Result<Self, ModelError> {
         let Package { onnx, settings, self_test_image } = Package::read(&source, overrides)?;
         let network =
-            load_network(&onnx, &settings.input).map_err(|error| ModelError::Network(text(&error)))?;
+            Network::load(&onnx, &settings.input).map_err(|error| ModelError::Network(text(&error)))?;
         let model = Self {
             version: settings.version.clone().unwrap_or_else(|| VERSION_DEFAULT.to_owned()),
             source,
@@ -198,16 +206,18 @@ impl Model {
         image::decode(bytes, self.settings.input.exif_orientation)
     }
 
-    /// Looks at an image. It keeps a processor busy: call it off the runtime.
+    /// Looks at an image, with the network loaded again if it was put away. It keeps a processor busy: call it off the
+    /// runtime.
     ///
     /// # Errors
-    /// When the network fails or gives no finite numbers.
+    /// When the network does not come back, fails or gives no finite numbers.
     pub fn predict(&self, image: &DynamicImage) -> Result<Prediction, ModelError> {
         let input = &self.settings.input;
+        let network = self.network.get().map_err(|error| ModelError::Away(text(&error)))?;
         let numbers = image::tensor(image, input);
         let run = || -> TractResult<Vec<Numbers>> {
             let tensor = Tensor::from_shape(&input.shape(), &numbers)?;
-            let outputs = self.network.run(tvec!(tensor.into_tvalue()))?;
+            let outputs = network.run(tvec!(tensor.into_tvalue()))?;
             outputs.iter().take(self.settings.output.outputs()).map(read_output).collect()
         };
         let outputs = run().map_err(|error| ModelError::Run(text(&error)))?;
@@ -219,6 +229,37 @@ impl Model {
             Output::Yolo(meaning) => output::yolo(&outputs, meaning, &view),
         }
         .map_err(ModelError::Output)
+    }
+
+    /// Lets the network be put away. It comes back as it was, from the program or from a copy of the file in this
+    /// directory, which has no name and goes with the process.
+    ///
+    /// # Errors
+    /// When the copy cannot be made; the network stays then.
+    pub fn keep_in(&self, directory: &Path) -> Result<(), ModelError> {
+        let kept = match &self.source {
+            Source::Bundled => Kept::Bundled(BUNDLED_ONNX),
+            Source::File(path) => {
+                let onnx = read("the network", path)?;
+                if hex::encode(Sha256::digest(&onnx)) != self.sha256 {
+                    return Err(ModelError::Changed);
+                }
+                Kept::copy(&onnx, directory).map_err(ModelError::Keep)?
+            }
+        };
+        self.network.keep(kept);
+        Ok(())
+    }
+
+    /// Puts the network away when no image has needed it for so long; says whether it did.
+    pub fn put_away(&self, idle: Duration) -> bool {
+        self.network.put_away(idle)
+    }
+
+    /// Whether the network is in memory; otherwise the next image loads it.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.network.is_loaded()
     }
 
     /// The version that results carry.
@@ -310,56 +351,6 @@ fn read_output(output: &TValue) -> TractResult<Numbers> {
     Ok(Numbers { shape: output.shape().to_vec(), values })
 }
 
-fn load_network(onnx: &[u8], input: &Input) -> TractResult<Arc<TypedRunnableModel>> {
-    // What the file says of the shapes behind the input is derived again: exporters leave the number of images open.
-    let reader = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
-    let file = reader.proto_model_for_read(&mut &*onnx)?;
-    let graph = file.graph.as_ref().ok_or_else(|| TractError::msg("the file holds none"))?;
-    if graph.initializer.iter().any(|tensor| tensor.data_location() == DataLocation::External) {
-        return Err(TractError::msg(
-            "its numbers are in a file of their own; export it as one file, with PyTorch external_data=False",
-        ));
-    }
-    let is_unknown = |name: &&str| !reader.op_register.0.contains_key(*name);
-    if let Some(name) = graph.node.iter().map(|node| node.op_type.as_str()).find(is_unknown) {
-        return Err(TractError::msg(format!("the operator {name} is not known here; export it without")));
-    }
-    let model = reader.model_for_proto_model(&file)?;
-    check_input(&model, input)?;
-    model
-        .with_input_fact(0, InferenceFact::dt_shape(f32::datum_type(), input.shape()))?
-        .into_optimized()?
-        .into_runnable()
-}
-
-/// Compares what the file says of its input with what the settings say.
-fn check_input(model: &InferenceModel, input: &Input) -> TractResult<()> {
-    let [image] = model.input_outlets()? else {
-        let count = model.input_outlets()?.len();
-        return Err(TractError::msg(format!("it has {count} inputs and must have one, the image")));
-    };
-    let fact = model.outlet_fact(*image)?;
-    if fact.datum_type.concretize().is_some_and(|kind| kind != f32::datum_type()) {
-        let kind = &fact.datum_type;
-        return Err(TractError::msg(format!(
-            "its input is {kind:?} and must be 32-bit floats: export it as such"
-        )));
-    }
-    let sizes: Vec<Option<usize>> =
-        fact.shape.dims().map(|size| usize::try_from(size.concretize()?.as_i64()?).ok()).collect();
-    let shape = input.shape();
-    let fits = |(size, expected): (&Option<usize>, &usize)| size.is_none_or(|size| size == *expected);
-    if fact.shape.is_open() || sizes.len() == shape.len() && sizes.iter().zip(&shape).all(fits) {
-        return Ok(());
-    }
-    let show = |size: &Option<usize>| size.map_or("any".to_owned(), |size| size.to_string());
-    Err(TractError::msg(format!(
-        "its input is {}, and the settings say {}: look at input.width, height, layout and colors",
-        sizes.iter().map(show).collect::<Vec<_>>().join(" x "),
-        shape.map(|size| size.to_string()).join(" x ")
-    )))
-}
-
 /// An error of the network with its causes, on one line.
 fn text(error: &TractError) -> String {
     format!("{error:#}").replace('\n', " ")
@@ -411,6 +402,33 @@ mod tests {
         let weight_kg = model.predict(&image).unwrap().weight_kg.unwrap();
         // Another decoder and another scaler; the self-test itself allows 0.05 kg.
         assert!((weight_kg - trained_kg).abs() < 0.01, "{weight_kg} kg, {trained_kg} kg after training");
+    }
+
+    #[tokio::test]
+    async fn a_network_that_was_put_away_comes_back_as_it_was_whatever_became_of_its_file() {
+        let place = tempfile::tempdir().unwrap();
+        let onnx = place.path().join("model.onnx");
+        std::fs::write(&onnx, BUNDLED_ONNX).unwrap();
+        std::fs::write(place.path().join("model.toml"), settings()).unwrap();
+        std::fs::write(place.path().join("selftest.jpg"), BUNDLED_SELF_TEST_IMAGE).unwrap();
+        for source in [Source::Bundled, Source::File(onnx.clone())] {
+            let model = Model::load_blocking(source.clone(), &Overrides::default()).unwrap();
+            let image = model.decode(BUNDLED_SELF_TEST_IMAGE).unwrap();
+            let before = model.predict(&image).unwrap().to_string();
+            assert!(!model.put_away(Duration::ZERO), "nothing was kept, so it stays");
+            assert!(model.keep_in(Path::new("/nowhere")).is_ok() == (source == Source::Bundled));
+            model.keep_in(place.path()).unwrap();
+            assert!(!model.put_away(Duration::from_secs(3600)), "it was needed a moment ago");
+            if source != Source::Bundled {
+                std::fs::write(&onnx, "no network").unwrap();
+                assert!(matches!(model.keep_in(place.path()), Err(ModelError::Changed)));
+            }
+            assert!(model.is_loaded());
+            assert!(model.put_away(Duration::ZERO));
+            assert!(!model.is_loaded() && !model.put_away(Duration::ZERO));
+            assert_eq!(model.predict(&image).unwrap().to_string(), before);
+            assert!(model.is_loaded());
+        }
     }
 
     #[tokio::test]

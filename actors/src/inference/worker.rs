@@ -442,7 +442,11 @@ impl From<ImageRefusal> for Failure {
 
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
-        Self { code: "MODEL_FAILED", text: error.explanation(), blame: Blame::Job }
+        let is_away = matches!(error, ModelError::Away(_));
+        // It worked before, with other images.
+        let (code, blame) =
+            if is_away { ("MODEL_UNAVAILABLE", Blame::World) } else { ("MODEL_FAILED", Blame::Job) };
+        Self { code, text: error.explanation(), blame }
     }
 }
 

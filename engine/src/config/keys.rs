@@ -283,6 +283,8 @@ settings! {
         attempts_max: u32 = "5" in 1..=100;
         /// How long a worker may hold a job.
         lease_seconds: u64 = "120" in 5..=86400;
+        /// Minutes without an image after which the model leaves memory until the next one comes; 0 keeps it there.
+        idle_unload_minutes: u64 = "10" in 0..=10080;
     }
 
     /// Events on their way to the cloud.

@@ -413,6 +413,9 @@ pub(super) struct ModelBody {
     /// `ready`, `demo` for a demonstration model, `disabled` when this engine looks at no images.
     #[schema(example = "demo")]
     status: &'static str,
+    /// Whether its network is in memory; otherwise the next image brings it back.
+    #[schema(example = true)]
+    is_loaded: bool,
     /// Why the newest package at the path is not in use; left out when it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<String>,
@@ -431,6 +434,7 @@ pub(super) async fn show_model(State(state): State<Arc<AppState>>) -> Json<Model
         confidence_threshold: confidence,
         nms_threshold: nms,
         status: model_status(&state),
+        is_loaded: model.is_loaded(),
         last_error: state.inference.fault().map(|fault| fault.to_string()),
     })
 }

@@ -1,6 +1,7 @@
 //! Inference, as the configuration wants it: the model, and who works with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actors::address::Address;
 use actors::gauges::Measured;
@@ -10,7 +11,7 @@ use actors::inference::queue::QueueMonitor;
 use actors::inference::rabbitmq::link::{self, RabbitLink};
 use actors::inference::rabbitmq::{Orders, RabbitUrl};
 use actors::inference::settings::Overrides;
-use actors::inference::swap::ModelWatch;
+use actors::inference::swap::{ModelWatch, Rest};
 use actors::inference::worker::{Args, InferenceWorker, WorkerContext};
 use actors::supervisor::ChildSpec;
 use anyhow::anyhow;
@@ -22,7 +23,8 @@ use crate::config::{Config, InferenceQueue};
 /// Work orders in hand at most, as long as there are not more workers.
 const PREFETCH: usize = 10;
 
-/// Loads the model. It takes a moment of this thread, before anything runs on it.
+/// Loads the model and tries it. It takes a moment of this thread, before anything runs on it. Then the network rests until
+/// an image needs it.
 pub(super) fn hub(config: &Config) -> anyhow::Result<InferenceHub> {
     let source = Source::of(config.inference.model_path.as_deref());
     let explain = |error: ModelError| anyhow!("inference.model_path: {source}: {}", error.explanation());
@@ -30,6 +32,10 @@ pub(super) fn hub(config: &Config) -> anyhow::Result<InferenceHub> {
     if config.inference.enabled && model.is_demo() {
         let version = model.version();
         tracing::warn!(version, "a demonstration model is in use: its weights are not those of real birds");
+    }
+    if let Some(rest) = rest(config) {
+        rest.allow(&model);
+        model.put_away(Duration::ZERO);
     }
     let orders = (config.inference.queue == InferenceQueue::Rabbitmq).then(Orders::default);
     Ok(InferenceHub::new(model, config.inference.on_complete, orders))
@@ -40,7 +46,7 @@ pub(super) fn hub(config: &Config) -> anyhow::Result<InferenceHub> {
 pub(super) fn children(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
     let (store, clock) = (parts.store.clone(), parts.clock.clone());
     let mut children = vec![
-        chore(parts, ModelWatch::new(parts.inference.clone(), overrides(config))),
+        chore(parts, ModelWatch::new(parts.inference.clone(), overrides(config), rest(config))),
         chore(parts, QueueMonitor { store, clock, gauges: Measured::new("inference") }),
     ];
     children.extend(rabbitmq(config, parts));
@@ -86,6 +92,13 @@ fn workers(config: &Config, parts: &Parts) -> impl Iterator<Item = ChildSpec> {
         let make = move || (InferenceWorker, args.clone());
         ChildSpec::new("inference", &number.to_string(), &Address::default(), make).expendable()
     })
+}
+
+/// When the network rests; `None` when it stays in memory.
+fn rest(config: &Config) -> Option<Rest> {
+    const MINUTE_SECONDS: u64 = 60;
+    let idle = Duration::from_secs(config.inference.idle_unload_minutes * MINUTE_SECONDS);
+    (!idle.is_zero()).then(|| Rest { idle, directory: config.edge.data_dir.clone() })
 }
 
 /// What the configuration says instead of the package.

@@ -72,11 +72,35 @@ async fn without_a_package_the_bundled_demonstration_is_used_and_says_so() {
     let barn = Barn::start().await;
     let shown = model(&barn).await;
     assert_eq!((&shown["status"], &shown["model_path"]), (&"demo".into(), &"bundled".into()), "{shown}");
+    assert_eq!(shown["is_loaded"], false, "it was tried at the start, and rests");
     let root = media_root(&barn.settings);
     let bird = loadtest::render::render(2.0, 7).jpeg;
     put_image_job(&barn.db, &root, &bird, None).await;
     until("the bird is weighed", async || in_status(&barn.db, "completed").await == 1).await;
     let sql = "SELECT count(*) FROM inference_results WHERE (metadata->>'demo')::boolean AND predicted_weight_kg BETWEEN 1.5 AND 2.5";
     assert_eq!(barn.db.count(sql).await, 1);
+    assert_eq!(model(&barn).await["is_loaded"], true);
+    barn.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_rests_weighs_as_before_though_its_file_is_gone() {
+    let place = tempfile::tempdir().unwrap();
+    let first = package(place.path(), "v1", Network::Mean);
+    let path = first.display().to_string();
+    let barn = Barn::start_with(|settings| settings.set("inference.model_path", &path)).await;
+    assert_eq!(model(&barn).await["is_loaded"], false);
+    std::fs::remove_file(first.join("model.onnx")).unwrap();
+    assert_complains(&barn, "model.onnx").await;
+    put_image_job(&barn.db, &media_root(&barn.settings), &picture(51, ImageFormat::Png), None).await;
+    until("the image is weighed", async || in_status(&barn.db, "completed").await == 1).await;
+    assert_eq!(barn.db.count("SELECT max(attempt_count)::bigint FROM inference_jobs").await, 1);
+    barn.finish_after("new model is broken").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_stays_in_memory_where_that_is_wanted() {
+    let barn = Barn::start_with(|settings| settings.set("inference.idle_unload_minutes", "0")).await;
+    assert_eq!(model(&barn).await["is_loaded"], true);
     barn.finish().await;
 }
