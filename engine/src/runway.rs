@@ -26,8 +26,8 @@ const SPAN_MAX: TimeDelta = TimeDelta::days(7);
 const SPAN_MIN: TimeDelta = TimeDelta::minutes(60);
 /// Time between two readings of the counter that are kept.
 const SAMPLE_EVERY: TimeDelta = TimeDelta::hours(1);
-/// What the log of the private server may take, besides a little for everything else.
-const RESERVE_BYTES: u64 = 3 * 1024 * 1024 * 1024;
+/// What stays for everything else, besides what the server's log may take.
+const RESERVE_BYTES: u64 = 1024 * 1024 * 1024;
 /// Rows of which an average is taken.
 const ROWS_MIN: i64 = 1_000;
 /// Bytes with indexes where there are too few rows to tell: of an event that waits, of one that was sent, of a reading, of a
@@ -59,6 +59,9 @@ pub struct Runway {
     pub bytes_per_event: f64,
     /// Free bytes of the volume.
     pub free_bytes: u64,
+    /// Bytes that stay for the server's log.
+    #[serde(default)]
+    pub reserve_bytes: u64,
     /// Bytes of events that the cloud has: they go first when room is needed.
     pub archive_bytes: u64,
     /// Days until the volume is full without the cloud.
@@ -76,7 +79,7 @@ impl Runway {
             events_per_day / DAY_SECONDS,
             events_per_day * bytes_per_event / GB,
             self.free_bytes as f64 / GB,
-            RESERVE_BYTES as f64 / GB,
+            self.reserve_bytes as f64 / GB,
             self.archive_bytes as f64 / GB
         )
     }
@@ -141,9 +144,10 @@ fn forecast(at: Timestamp, extents: &Extents, free_bytes: u64, events_per_day: f
     }
     let bytes_per_event = bytes_per_event(extents);
     let archive_bytes = extents.acked.bytes.unsigned_abs();
-    let room = free_bytes.saturating_sub(RESERVE_BYTES).saturating_add(archive_bytes);
+    let reserve_bytes = RESERVE_BYTES.saturating_add(extents.log_bytes_max.unsigned_abs());
+    let room = free_bytes.saturating_sub(reserve_bytes).saturating_add(archive_bytes);
     let days = room as f64 / (events_per_day * bytes_per_event);
-    Some(Runway { at, events_per_day, bytes_per_event, free_bytes, archive_bytes, days })
+    Some(Runway { at, events_per_day, bytes_per_event, free_bytes, reserve_bytes, archive_bytes, days })
 }
 
 /// Bytes that one event takes while it cannot be sent.
@@ -251,10 +255,11 @@ mod tests {
             acked: extent(2_000_000, 500),
             raw: extent(1_000_000, 300),
             marks: extent(10_000, 150),
+            log_bytes_max: 8 << 30,
             ..Extents::default()
         };
         // 1,100 + 300 + 150 bytes an event.
-        let runway = forecast(at(0), &extents, RESERVE_BYTES + 9_850_000_000, 1_000_000.0).unwrap();
+        let runway = forecast(at(0), &extents, (9 << 30) + 9_850_000_000, 1_000_000.0).unwrap();
         assert!((runway.bytes_per_event - 1_550.0).abs() < 1e-6, "{runway:?}");
         assert!((runway.days - 7.0).abs() < 1e-6 && runway.is_enough(), "{runway:?}");
         let full = forecast(at(0), &extents, 0, 1_000_000.0).unwrap();

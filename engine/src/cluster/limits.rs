@@ -1,4 +1,4 @@
-//! What this machine, or the container around us, has to give.
+//! What this machine, or the container around us, has to give to a cluster.
 
 use std::fs;
 use std::path::Path;
@@ -20,21 +20,47 @@ pub(super) struct Limits {
     pub(super) memory_mib: u64,
     /// Room in `/dev/shm`; 64 MiB in a container, unless somebody thought of it.
     pub(super) shared_memory_mib: u64,
+    /// The volume of the cluster.
+    pub(super) volume: Volume,
+}
+
+/// The size of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Volume {
+    /// All of it.
+    pub(super) size_mib: u64,
+    /// Room that an ordinary user can still fill.
+    pub(super) free_mib: u64,
+}
+
+impl Volume {
+    /// The volume of a directory; nothing when that is not there.
+    fn of(directory: &Path) -> Self {
+        rustix::fs::statvfs(directory).map_or(Self { size_mib: 0, free_mib: 0 }, |volume| {
+            let mib = |blocks: u64| blocks.saturating_mul(volume.f_frsize) / MIB;
+            Self { size_mib: mib(volume.f_blocks), free_mib: mib(volume.f_bavail) }
+        })
+    }
 }
 
 impl Limits {
-    pub(super) fn of_this_process() -> Self {
+    /// What a cluster in this directory may share out.
+    pub(super) fn around(cluster: &Path) -> Self {
         let info = rustix::system::sysinfo();
         let machine = info.totalram * u64::from(info.mem_unit);
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let memory = of_groups(&groups, &UNIFIED.map(Path::new), Path::new(MEMORY)).unwrap_or(u64::MAX);
-        Self { memory_mib: machine.min(memory) / MIB, shared_memory_mib: room_mib(Path::new(SHARED_MEMORY)) }
+        Self {
+            memory_mib: machine.min(memory) / MIB,
+            shared_memory_mib: room_mib(Path::new(SHARED_MEMORY)),
+            volume: Volume::of(cluster),
+        }
     }
 }
 
 /// Room that an ordinary user can still fill; 0 when the directory is not there.
 pub(super) fn room_mib(directory: &Path) -> u64 {
-    rustix::fs::statvfs(directory).map_or(0, |volume| volume.f_bavail.saturating_mul(volume.f_frsize) / MIB)
+    Volume::of(directory).free_mib
 }
 
 /// The least limit of the groups that `/proc/self/cgroup` names and of those around them, in bytes.
@@ -99,7 +125,8 @@ mod tests {
 
     #[test]
     fn this_machine_has_memory() {
-        assert!(Limits::of_this_process().memory_mib > 0);
+        let limits = Limits::around(Path::new("/"));
+        assert!(limits.memory_mib > 0 && limits.volume.size_mib >= limits.volume.free_mib);
         assert_eq!(room_mib(Path::new("/nowhere")), 0);
     }
 }

@@ -202,7 +202,8 @@ WITH tables AS (
     FROM tables
 )
 SELECT kind, sum(bytes)::bigint, sum(row_count)::bigint,
-    coalesce(sum(row_count) FILTER (WHERE is_recent), 0)::bigint FROM kinds GROUP BY kind";
+    coalesce(sum(row_count) FILTER (WHERE is_recent), 0)::bigint FROM kinds GROUP BY kind
+UNION ALL SELECT 'log', pg_size_bytes(current_setting('max_wal_size')), 0, 0";
 
 /// Tables of one kind together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -230,6 +231,8 @@ pub struct Extents {
     pub aggregates: Extent,
     /// All other tables.
     pub others: Extent,
+    /// What the server's log may take between two checkpoints.
+    pub log_bytes_max: i64,
 }
 
 const EVENTS_EVER: &str = "-- survey_events_ever
@@ -260,6 +263,7 @@ pub async fn extents(conn: &Conn, now: Timestamp) -> Result<Extents, StoreError>
             "raw" => extents.raw = extent,
             "marks" => extents.marks = extent,
             "aggregates" => extents.aggregates = extent,
+            "log" => extents.log_bytes_max = extent.bytes,
             _ => extents.others = extent,
         }
     }
