@@ -17,7 +17,7 @@ MACHINE := $(shell uname -m)
 STATIC := $(MACHINE)-unknown-linux-$(if $(wildcard $(shell rustc --print sysroot 2>/dev/null)/lib/rustlib/$(MACHINE)-unknown-linux-musl/lib),musl,gnu)
 STATIC_ENV := $(if $(findstring musl,$(STATIC)),CC_$(subst -,_,$(STATIC))=musl-gcc,RUSTFLAGS="-C target-feature=+crt-static")
 
-.PHONY: $(STATIC) help up test test-large test-console test-console-large walk-console two-months lint advisories deploy-check documents image package bundle bench bench-door bench-weigh bench-inference bench-retention bench-fan-out model to-open to-run to-test to-browse
+.PHONY: $(STATIC) help up test test-large test-console test-console-large walk-console two-months lint advisories deploy-check documents image package bundle bench bench-door bench-weigh bench-inference bench-retention bench-rest bench-fan-out model to-open to-run to-test to-browse
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -80,7 +80,7 @@ package: $(STATIC) ## Build the Debian package into target/debian; needs cargo-d
 bundle: image package ## Pack images, manifests and package into one file for a box without internet
 	@deploy/bin/bundle
 
-bench: to-run ## Measure raw COPY, bare SQL and the engine end to end in one run
+bench: to-run ## Measure raw COPY, bare SQL and the engine end to end in turns, and how a backlog goes to the cloud
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
 	@loadtest/bench
 
@@ -100,6 +100,10 @@ bench-inference: $(MODEL_VENV)/.ready ## Measure what weighing an image costs he
 bench-retention: to-run ## Measure what deleting a million old rows costs those who write
 	cargo build --release -p farmiq-edge -p farmiq-loadtest
 	@loadtest/bench-retention
+
+bench-rest: to-run ## Measure what an engine and its PostgreSQL use at rest, and at 200 readings a second with the cloud up
+	cargo build --release -p farmiq-edge -p farmiq-loadtest
+	@loadtest/bench-rest
 
 bench-fan-out: ## Measure live messages to subscribers, through the router and through the queues
 	cargo run --release -p broker --example fan_out

@@ -4,6 +4,7 @@ pub(crate) mod edge;
 pub(crate) mod engine;
 mod limits;
 pub(crate) mod process;
+mod rounds;
 pub(crate) mod table;
 
 use std::time::Duration;
@@ -22,12 +23,15 @@ use crate::report::{note, say};
 
 use engine::Pace;
 use limits::Limit;
+use rounds::Rounds;
 use table::Row;
 
 /// How long the dedupe marks of the limits live, as in the engine.
 const DEDUPE_HOURS: i64 = 72;
 /// Connections of the pool: two writers and one observer.
 const POOL_MAX: usize = 4;
+/// Connections that write side by side: as many as the engine has writers.
+const WRITERS: usize = 2;
 /// Longest statement: a checkpoint of a busy server.
 const STATEMENT_SECONDS_MAX: u64 = 120;
 
@@ -44,11 +48,13 @@ pub struct Settings {
     pub connections: usize,
     /// Devices they speak for, and idle connections of the memory figure.
     pub devices: usize,
-    /// Events of each limit and of the run at full speed.
+    /// Events of each measurement of a round.
     pub events: usize,
-    /// Messages per second of the paced run.
-    pub rate: f64,
-    /// Length of the paced run.
+    /// Rounds in which COPY, bare SQL and the engine take turns.
+    pub rounds: usize,
+    /// Messages per second of the paced runs.
+    pub rates: Vec<f64>,
+    /// Length of a paced run.
     pub rate_duration: Duration,
     /// Unacknowledged messages of each connection.
     pub window: usize,
@@ -56,6 +62,8 @@ pub struct Settings {
     pub measures_limits: bool,
     /// Whether the engine is measured.
     pub measures_engine: bool,
+    /// Rows of a batch at which the unit of work is measured both ways, beside the rounds.
+    pub batch_rows: Vec<usize>,
 }
 
 impl Settings {
@@ -68,11 +76,13 @@ impl Settings {
             connections: 50,
             devices: 1000,
             events: 0,
-            rate,
+            rounds: 0,
+            rates: vec![rate],
             rate_duration: engine::PUBLISH_ROUND,
             window: 100,
             measures_limits: false,
             measures_engine: true,
+            batch_rows: Vec::new(),
         }
     }
 }
@@ -83,67 +93,59 @@ impl Settings {
 /// When the database or the engine cannot be reached.
 pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> Result<()> {
     let bench = Bench::open(settings).await?;
-    let mut rows = Vec::new();
     let mut memory = Memory { idle_kib: bench.engine_kib(), ..Memory::default() };
-    if bench.settings.measures_limits {
-        measure_limits(&bench, &mut rows, &stop).await?;
+    let mut idle = Vec::new();
+    if bench.settings.measures_engine {
+        let Settings { connections, devices, .. } = bench.settings;
+        engine::admit(&bench).await?;
+        idle = engine::idle_connections(&bench, devices.saturating_sub(connections)).await?;
+        // Every device says something once, so that the engine knows it.
+        engine::run(&bench, "devices", Pace::Max(devices * 7), connections, stop.clone()).await?;
+        memory.devices_kib = bench.engine_kib();
     }
-    if bench.settings.measures_engine && !*stop.borrow() {
-        measure_engine(&bench, &mut rows, &mut memory, &stop).await?;
-    }
+    let mut rows = measure_batches(&bench, &stop).await?;
+    let rounds = Rounds::measure(&bench, &mut memory, &stop).await?;
+    rows.extend(rounds.medians());
+    rows.extend(measure_paced(&bench, &mut memory, &stop).await?);
+    drop(idle);
     say("");
     say(table::render(&rows).trim_end());
+    rounds.tell_ratios();
     if bench.settings.measures_engine {
         memory.print(bench.settings.devices);
     }
     Ok(())
 }
 
-async fn measure_limits(bench: &Bench, rows: &mut Vec<Row>, stop: &watch::Receiver<bool>) -> Result<()> {
-    for (limit, writers) in [(Limit::Copy, 1), (Limit::Copy, 2), (Limit::Statement, 1), (Limit::Statement, 2)]
-    {
-        if *stop.borrow() {
-            break;
+/// The unit of work by batches of some sizes, both ways, in turns.
+async fn measure_batches(bench: &Bench, stop: &watch::Receiver<bool>) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for &batch_rows in &bench.settings.batch_rows {
+        for is_copied in [false, true] {
+            if *stop.borrow() {
+                return Ok(rows);
+            }
+            bench.settle().await;
+            let limit = Limit::Unit { rows: batch_rows, is_copied };
+            rows.push(limits::measure(bench, limit, WRITERS, bench.settings.events).await?);
         }
-        bench.settle().await;
-        let row = limits::measure(bench, limit, writers, bench.settings.events).await?;
-        note(format!("{}: {:.0} events/s", row.name, row.rate()));
-        rows.push(row);
     }
-    Ok(())
+    Ok(rows)
 }
 
-async fn measure_engine(
-    bench: &Bench,
-    rows: &mut Vec<Row>,
-    memory: &mut Memory,
-    stop: &watch::Receiver<bool>,
-) -> Result<()> {
-    let Settings { connections, devices, events, rate, rate_duration, .. } = bench.settings;
-    engine::admit(bench).await?;
-    let idle = engine::idle_connections(bench, devices.saturating_sub(connections)).await?;
-    // Every device says something once, so that the engine knows it.
-    engine::run(bench, "devices", Pace::Max(devices * 7), connections, stop.clone()).await?;
-    memory.devices_kib = bench.engine_kib();
-    let full_speed = format!("engine, {connections} connections, full speed");
-    let paced = format!("engine, {connections} connections, {rate:.0}/s");
-    for (name, pace, peak) in [
-        (paced, Pace::PerSecond(rate, rate_duration), &mut memory.paced_kib),
-        (full_speed, Pace::Max(events), &mut memory.full_speed_kib),
-    ] {
+async fn measure_paced(bench: &Bench, memory: &mut Memory, stop: &watch::Receiver<bool>) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let Settings { connections, rates, rate_duration, measures_engine, .. } = &bench.settings;
+    for rate in rates.iter().filter(|_| *measures_engine) {
         if *stop.borrow() {
             break;
         }
         bench.settle().await;
-        let stored_before = bench.stored().await?;
-        let (row, kib) = engine::run(bench, &name, pace, connections, stop.clone()).await?;
-        let stored = bench.stored().await? - stored_before;
-        note(format!("{name}: {:.0} events/s, {} acknowledged, {stored} stored", row.rate(), row.events));
-        *peak = bench.settings.engine_pid.map(|_| kib);
+        let name = format!("engine, {connections} connections, {rate:.0}/s");
+        let row = engine::measure(bench, &name, Pace::PerSecond(*rate, *rate_duration), memory, stop).await?;
         rows.push(row);
     }
-    drop(idle);
-    Ok(())
+    Ok(rows)
 }
 
 /// What every measurement needs.
@@ -210,7 +212,12 @@ impl Bench {
         reading_count(&conn, &self.engine_place.tenant).await.context("count readings")
     }
 
-    fn engine_kib(&self) -> Option<u64> {
+    /// The server's first process, when it is on this machine.
+    pub(crate) fn postmaster(&self) -> Option<u32> {
+        self.postmaster
+    }
+
+    pub(crate) fn engine_kib(&self) -> Option<u64> {
         self.settings.engine_pid.and_then(|pid| process::resident_kib(pid).ok())
     }
 
@@ -257,27 +264,30 @@ impl Gauge {
     }
 }
 
-/// Resident memory of the engine at four moments, in KiB.
+/// Resident memory of the engine at some moments, in KiB.
 #[derive(Debug, Default)]
-struct Memory {
+pub(crate) struct Memory {
     idle_kib: Option<u64>,
     devices_kib: Option<u64>,
-    paced_kib: Option<u64>,
-    full_speed_kib: Option<u64>,
+    /// The most while it was measured.
+    busy_kib: Option<u64>,
 }
 
 impl Memory {
+    fn note_busy(&mut self, kib: u64) {
+        self.busy_kib = self.busy_kib.max(Some(kib));
+    }
+
     fn print(&self, devices: usize) {
         let show = |kib: Option<u64>| match kib {
             Some(kib) => format!("{:.0} MiB", process::kib_to_mib(kib)),
             None => "-".to_owned(),
         };
         say(format!(
-            "engine memory: idle {}, with {devices} devices {}, paced {}, full speed {}",
+            "engine memory: idle {}, with {devices} devices {}, the most under load {}",
             show(self.idle_kib),
             show(self.devices_kib),
-            show(self.paced_kib),
-            show(self.full_speed_kib),
+            show(self.busy_kib),
         ));
     }
 }

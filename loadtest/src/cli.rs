@@ -3,6 +3,7 @@
 pub(crate) mod barn;
 mod connection;
 mod judge;
+mod measure;
 mod record;
 mod replay;
 mod report;
@@ -16,10 +17,11 @@ use clap::{Args, Parser, Subcommand};
 use loadtest::cloud::{Auth, Mode, Plan};
 use loadtest::device::Place;
 use loadtest::stream::Tls;
-use loadtest::{bench, cloud, door, drain, render, retention, weigh};
+use loadtest::{cloud, door, drain, render, retention, weigh};
 use schema::clock::Clock;
 
 use judge::{ChaosArgs, VerifyArgs};
+use measure::{BenchArgs, RestArgs};
 
 /// A stranger with many devices: simulate a barn, pretend to be the cloud, replay traffic, judge and measure.
 ///
@@ -78,6 +80,8 @@ pub(crate) enum Command {
     Door(DoorArgs),
     /// Measure how fast a backlog goes to the cloud: claims alone, then an engine, then an engine under load.
     Drain(DrainArgs),
+    /// Measure what an engine and its PostgreSQL use at rest, and at the load of a barn with the cloud up.
+    Rest(RestArgs),
     /// Measure what deleting a million old rows costs those who write meanwhile.
     Retention(RetentionArgs),
     /// Measure the way of pictures to weights: latency, and the error against the true weight.
@@ -159,66 +163,6 @@ pub(crate) struct BrokerArgs {
     /// Broker as host:port.
     #[arg(long, default_value = "127.0.0.1:1883")]
     broker: String,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Example:
-  farmiq-loadtest bench --broker 127.0.0.1:1883 --database-url \"$DATABASE_URL\" --engine-pid $(pidof farmiq-edge)
-
-The engine must run on that database and let its devices in anonymously (broker.allow_anonymous = true). The rows of
-the benchmark stay; use a database you can throw away. Build with --release.")]
-pub(crate) struct BenchArgs {
-    #[command(flatten)]
-    broker: BrokerArgs,
-    /// The engine's database.
-    #[arg(long)]
-    database_url: String,
-    /// The engine's process; without it its CPU and memory are not read.
-    #[arg(long)]
-    engine_pid: Option<u32>,
-    /// Connections that publish.
-    #[arg(long, default_value_t = 50)]
-    connections: usize,
-    /// Devices they speak for, and idle connections of the memory figure.
-    #[arg(long, default_value_t = 1000)]
-    devices: usize,
-    /// Events of each limit and of the run at full speed.
-    #[arg(long, default_value_t = 200_000)]
-    events: usize,
-    /// Paced run: messages per second.
-    #[arg(long, default_value_t = 10_000.0)]
-    rate: f64,
-    /// Paced run: seconds.
-    #[arg(long, default_value_t = 10.0)]
-    rate_seconds: f64,
-    /// Unacknowledged messages of each connection.
-    #[arg(long, default_value_t = 100)]
-    window: usize,
-    /// Leave out COPY and bare SQL.
-    #[arg(long)]
-    only_engine: bool,
-    /// Leave out the engine.
-    #[arg(long, conflicts_with = "only_engine")]
-    only_limits: bool,
-}
-
-impl BenchArgs {
-    pub(crate) fn settings(self) -> bench::Settings {
-        bench::Settings {
-            broker: self.broker.broker,
-            database_url: self.database_url,
-            engine_pid: self.engine_pid,
-            connections: self.connections.max(1),
-            devices: self.devices.max(1),
-            events: self.events.max(1000),
-            rate: self.rate.max(1.0),
-            rate_duration: Duration::from_secs_f64(self.rate_seconds.clamp(1.0, 3600.0)),
-            window: self.window.clamp(1, 1000),
-            measures_limits: !self.only_engine,
-            measures_engine: !self.only_limits,
-        }
-    }
 }
 
 #[derive(Debug, Args)]

@@ -230,6 +230,12 @@ impl PretendCloud {
         self.shared.judge().digest.hours(tenant_id)
     }
 
+    /// How old readings were when they came, in milliseconds at this quantile (0 to 1), by the times their devices gave them.
+    #[must_use]
+    pub fn age_ms(&self, quantile: f64) -> u64 {
+        self.shared.judge().ages_ms.value_at_quantile(quantile)
+    }
+
     /// Loses an event that was taken. `false`: it was not there.
     #[must_use]
     pub fn forget(&self, tenant_id: &str, event_id: &str, occurred_at: Timestamp) -> bool {

@@ -26,6 +26,7 @@ pub mod redact;
 pub mod render;
 pub mod replay;
 pub mod report;
+pub mod rest;
 pub mod retention;
 pub mod run;
 pub mod station;

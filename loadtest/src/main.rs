@@ -10,7 +10,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 use loadtest::report::{note, say};
-use loadtest::{barn, bench, chaos, cloud, door, drain, page, record, render, replay, retention, weigh};
+use loadtest::{
+    barn, bench, chaos, cloud, door, drain, page, record, render, replay, rest, retention, weigh,
+};
 use schema::clock::Clock;
 
 use cli::{Cli, Command};
@@ -38,7 +40,7 @@ fn run(cli: Cli) -> Result<bool> {
     // A benchmark shares its cores with what it measures: one thread is enough for fifty sockets and a cloud.
     let mut runtime = if matches!(
         cli.command,
-        Command::Bench(_) | Command::Door(_) | Command::Drain(_) | Command::Retention(_)
+        Command::Bench(_) | Command::Door(_) | Command::Drain(_) | Command::Retention(_) | Command::Rest(_)
     ) {
         tokio::runtime::Builder::new_current_thread()
     } else {
@@ -83,6 +85,7 @@ async fn execute(command: Command, stop: watch::Receiver<bool>) -> Result<bool> 
         Command::Bench(args) => bench::run(args.settings(), stop).await.map(|()| true),
         Command::Door(args) => door::run(args.settings()?, stop).await.map(|()| true),
         Command::Drain(args) => drain::run(args.settings(), stop).await,
+        Command::Rest(args) => rest::run(args.settings(), stop).await,
         Command::Retention(args) => retention::run(args.settings(), stop).await,
         Command::Weigh(args) => weigh::run(args.settings(), stop).await,
         Command::Render(args) => render::folder::run(&args.settings(), stop).await,

@@ -16,13 +16,13 @@ use schema::store::bench::{Allowed, enable_devices, reading_count};
 use schema::wire::envelope::Dialect;
 
 use crate::bench::table::Row;
-use crate::bench::{Bench, process};
+use crate::bench::{Bench, Memory, process};
 use crate::climate::Metric;
 use crate::device::{Place, Reading};
 use crate::ids::new_event_id;
 use crate::mqtt::{self, Login, Publish};
 use crate::publisher::{self, Link, Meter, Source, Turn};
-use crate::report::{self, Live};
+use crate::report::{self, Live, note};
 
 /// How long a change of the allowlist may take; the contract says ten seconds.
 const ALLOWLIST_WAIT_MAX: Duration = Duration::from_secs(20);
@@ -76,6 +76,24 @@ pub(crate) async fn idle_connections(bench: &Bench, count: usize) -> Result<Vec<
         idle.push(mqtt::connect(&bench.settings.broker, &login).await?);
     }
     Ok(idle)
+}
+
+/// Measures the engine, says how it went, and compares what was acknowledged with what was stored.
+pub(crate) async fn measure(
+    bench: &Bench,
+    name: &str,
+    pace: Pace,
+    memory: &mut Memory,
+    stop: &watch::Receiver<bool>,
+) -> Result<Row> {
+    let stored_before = bench.stored().await?;
+    let (row, kib) = run(bench, name, pace, bench.settings.connections, stop.clone()).await?;
+    let stored = bench.stored().await? - stored_before;
+    note(format!("{name}: {:.0} events/s, {} acknowledged, {stored} stored", row.rate(), row.events));
+    if bench.settings.engine_pid.is_some() {
+        memory.note_busy(kib);
+    }
+    Ok(row)
 }
 
 /// Publishes from many connections and returns the measurement with the highest memory seen, in KiB.
@@ -167,7 +185,7 @@ async fn sample_memory(pid: Option<u32>, resident_kib_max: &mut u64) -> Infallib
     }
 }
 
-fn login(client_id: String) -> Login {
+pub(crate) fn login(client_id: String) -> Login {
     Login { client_id, keepalive_seconds: IDLE_KEEPALIVE_SECONDS, ..Login::default() }
 }
 

@@ -61,6 +61,31 @@ pub(crate) fn family_cpu(pid: u32) -> Result<Duration> {
     Ok(total)
 }
 
+/// How often the threads of a process went to sleep of their own accord, and so woke up again. Threads that ended are not
+/// counted.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn wakeups(pid: u32) -> Result<u64> {
+    let tasks =
+        std::fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("list threads of {pid}"))?;
+    let of_task = |task: std::io::Result<std::fs::DirEntry>| {
+        let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse::<u64>().ok()
+    };
+    Ok(tasks.filter_map(of_task).sum())
+}
+
+/// The same of a process and its children together.
+///
+/// # Errors
+/// When the process is gone.
+pub(crate) fn family_wakeups(pid: u32) -> Result<u64> {
+    let children = children(pid)?;
+    Ok(wakeups(pid)? + children.into_iter().filter_map(|child| wakeups(child).ok()).sum::<u64>())
+}
+
 /// Memory of a process and its children in KiB. What they share is counted once where the system tells how much that
 /// is, and with each of them elsewhere.
 ///
@@ -156,6 +181,8 @@ mod tests {
         assert!(parent(me).unwrap() > 0);
         assert!(!name(me).unwrap().is_empty());
         assert!(family_cpu(parent(me).unwrap()).is_ok());
+        let before = wakeups(me).unwrap();
+        assert!(family_wakeups(me).unwrap() >= before);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io::Write;
 
 use bytes::Bytes;
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -25,6 +26,9 @@ const VIOLATIONS_KEPT_MAX: usize = 1000;
 const EVENTS_KEPT_MAX: usize = 1000;
 /// Entries the dedupe diagnostics can show.
 const FIRST_SEEN_KEPT_MAX: usize = 200;
+
+/// The greatest age that is told apart, milliseconds: an hour.
+const AGE_MS_MAX: u64 = 3_600_000;
 
 /// Something that must not happen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +91,8 @@ pub(crate) struct Judge {
     pub(crate) weighings: Weighings,
     /// Of what was taken since the start.
     pub(crate) digest: Digest,
+    /// How old readings were when they came, milliseconds.
+    pub(crate) ages_ms: Histogram<u64>,
     lanes: HashMap<String, Lane>,
     /// Events that were refused or forgotten once: the lane went on without them, so they may come late.
     refused_before: HashSet<String>,
@@ -123,6 +129,7 @@ impl Judge {
             seen,
             weighings: Weighings::default(),
             digest: Digest::default(),
+            ages_ms: Histogram::new_with_bounds(1, AGE_MS_MAX, 3).expect("the bounds are in order"),
             lanes: HashMap::new(),
             refused_before: HashSet::new(),
             events: VecDeque::new(),
@@ -347,6 +354,9 @@ impl Judge {
         let event_type = text(event.event_type);
         if let Some(at) = wire_time(&text(event.occurred_at)) {
             self.digest.add(tenant_id, event_id, at);
+            if event_type == TELEMETRY_INGESTED {
+                self.ages_ms.saturating_record((now - at).num_milliseconds().max(0).unsigned_abs());
+            }
         }
         if !name.is_empty() {
             self.advance(&name, key, &event_type, event_id);
