@@ -28,7 +28,8 @@ impl Scale {
     }
 }
 
-/// The scales of some days, by their names. Of two that differ, both are apart: nobody can say which is wrong.
+/// The scales of some days, by their names. Of three, the one that drifts is apart; of two that differ both are, since nobody can
+/// say which is wrong.
 #[must_use]
 pub fn compare(days: &[ScaleDay]) -> Vec<Scale> {
     let mut stations: Vec<&str> = days.iter().map(|day| day.station_id.as_str()).collect();
@@ -42,16 +43,37 @@ fn scale(station: &str, days: &[ScaleDay]) -> Scale {
     let n: i64 = own.clone().map(|day| day.n).sum();
     let (mut compared, mut sum) = (0, 0.0);
     for day in own {
-        let others = days.iter().filter(|other| other.day == day.day && other.station_id != station);
-        let (n, weighed) =
-            others.fold((0, 0.0), |(n, sum), other| (n + other.n, sum + other.n as f64 * other.median_kg));
-        if n > 0 && weighed > 0.0 {
-            let apart = day.median_kg / (weighed / n as f64) - 1.0;
+        if let Some(usual_kg) = usual_kg(day, days) {
+            let apart = day.median_kg / usual_kg - 1.0;
             (compared, sum) = (compared + day.n, sum + day.n as f64 * apart);
         }
     }
     let apart_percent = (compared >= WEIGHINGS_MIN).then(|| 100.0 * sum / compared as f64);
     Scale { station_id: station.to_owned(), n, apart_percent }
+}
+
+/// What a scale of this day is compared with: of three or more the median of them all, which one that drifts does not move;
+/// of two the other.
+fn usual_kg(day: &ScaleDay, days: &[ScaleDay]) -> Option<f64> {
+    let mut medians: Vec<f64> =
+        days.iter().filter(|other| other.day == day.day).map(|other| other.median_kg).collect();
+    if medians.len() == 2 {
+        medians = days
+            .iter()
+            .filter(|other| other.day == day.day && *other != day)
+            .map(|other| other.median_kg)
+            .collect();
+    } else if medians.len() < 2 {
+        return None;
+    }
+    medians.sort_by(f64::total_cmp);
+    let middle = medians.len() / 2;
+    let usual = if medians.len() % 2 == 1 {
+        medians[middle]
+    } else {
+        f64::midpoint(medians[middle - 1], medians[middle])
+    };
+    (usual > 0.0).then_some(usual)
 }
 
 #[cfg(test)]
@@ -83,7 +105,7 @@ mod tests {
             day(2, "st-02", 50, 1.188),
             day(2, "st-03", 50, 1.10),
         ];
-        let expected = [("st-01", -4, false), ("st-02", 8, true), ("st-03", -4, false)];
+        let expected = [("st-01", 0, false), ("st-02", 8, true), ("st-03", 0, false)];
         let expected = expected.map(|(name, percent, is)| (name.to_owned(), Some(percent), is));
         assert_eq!(apart(&days), expected);
     }
