@@ -224,6 +224,8 @@ pub(crate) struct DeviceView {
     pub(crate) probes: Vec<ProbeRow>,
     pub(crate) facts: Vec<Fact>,
     pub(crate) refusals: Vec<RefusalRow>,
+    /// Where it publishes its readings.
+    pub(crate) topic: Option<String>,
     pub(crate) credential: Vec<Fact>,
     /// Whether it can get another password.
     pub(crate) is_rotatable: bool,
@@ -251,6 +253,7 @@ impl DeviceView {
             probes: device.probes.iter().map(|probe| ProbeRow::of(t, probe)).collect(),
             facts: facts(t, device),
             refusals,
+            topic: topic(known),
             credential: credential_facts(t, device),
             is_rotatable: credential.is_some_and(|credential| credential.is_enabled),
             is_outside: known.is_allowed != Some(true) || credential.is_none_or(|one| !one.is_enabled),
@@ -299,18 +302,20 @@ fn facts(t: &Texts, device: &OneDevice<'_>) -> Vec<Fact> {
     let seen = known.last_seen_at.map(|at| span(t, (device.now - at).num_seconds() as f64));
     let usual = known.signs.usual_seconds.map(|seconds| span(t, seconds as f64));
     let firmware = known.signs.firmware_version.clone();
-    let mut facts = vec![
-        Fact::new(t.last_seen, seen.unwrap_or_else(|| t.none.to_owned()), t.ago),
+    let seen = seen.map_or_else(|| (t.none.to_owned(), ""), |seen| (seen, t.ago));
+    vec![
+        Fact::new(t.last_seen, seen.0, seen.1),
         Fact::new(t.usual_interval, usual.unwrap_or_else(|| t.none.to_owned()), ""),
         Fact::new(t.refusals_day, number(known.signs.refusals as f64, 0), ""),
         Fact::new(t.firmware, firmware.unwrap_or_else(|| t.none.to_owned()), ""),
         Fact::new(t.station, known.station_id.clone().unwrap_or_else(|| t.none.to_owned()), ""),
-    ];
-    if let (Some(farm), Some(barn)) = (&known.farm_id, &known.barn_id) {
-        let topic = readings_of([&known.tenant_id, farm, barn], &known.device_id);
-        facts.push(Fact::new(t.topic, topic, ""));
-    }
-    facts
+    ]
+}
+
+/// Where a device publishes its readings, where its barn is known.
+fn topic(known: &Known) -> Option<String> {
+    let (farm, barn) = (known.farm_id.as_ref()?, known.barn_id.as_ref()?);
+    Some(readings_of([&known.tenant_id, farm, barn], &known.device_id))
 }
 
 fn credential_facts(t: &Texts, device: &OneDevice<'_>) -> Vec<Fact> {
