@@ -232,7 +232,8 @@ fn dead_row(t: &Texts, dead: &Dead, now: Timestamp) -> DeadRow {
     // What the cloud said, for people first; the reason is the engine's.
     let message = dead.last_error_message.as_ref().or(dead.last_error_code.as_ref()).cloned();
     let when = format!("{} {}", span(t, seconds_since(since, now)), t.ago);
-    let parts = [message, dead.dlq_reason.clone(), Some(when)];
+    let reason = dead.dlq_reason.clone().filter(|reason| message.as_ref() != Some(reason));
+    let parts = [message, reason, Some(when)];
     DeadRow {
         id: dead.id,
         what: format!("{} · {}", dead.event_type, dead.source),
