@@ -80,3 +80,54 @@ async fn a_worker_for_both_needs_no_engine_to_be_ready_and_one_without_a_cloud_s
     until("it ends", async || !none.is_alive()).await;
     assert!(none.log().contains("a worker for sync would send nothing"), "{}", none.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forwarder_and_a_program_that_claims_row_by_row_share_the_outbox_and_take_over_from_each_other() {
+    let db = Database::fresh().await;
+    admit(&db).await;
+    let cloud = PretendCloud::start(cloud::Settings::default()).await.expect("a free port");
+    let settings = Settings::of(&db.url)
+        .set("cloud.url", &cloud.url())
+        .set("outbox.lease_seconds", LEASE_SECONDS)
+        .set("outbox.batch_events_max", "20")
+        .set("outbox.backoff_seconds_max", "1");
+    let Some(mut old) = Engine::previous(settings.elsewhere().set("edge.id", "old")) else {
+        eprintln!("SKIPPED: the previous program is not built, see tests/previous-program");
+        return;
+    };
+    let mut engine = Engine::start(settings.clone().set("outbox.mode", "noop")).await;
+    let mut new = Engine::stopped(settings.elsewhere().set("edge.id", "new"));
+    old.start_again().await;
+    new.spawn_as("worker --for sync");
+    let load =
+        Load::start(engine.settings.mqtt, LoadSettings { per_second: 50.0, ..LoadSettings::default() });
+    let senders = "SELECT count(DISTINCT claimed_by) FROM sync_outbox WHERE status = 'acked'";
+    until("both send", async || db.count(senders).await == 2).await;
+    cloud.mode(Mode::Slow { latency_ms: 3000 }).await;
+    let sent_by = async |name: &str| {
+        let sent =
+            format!("SELECT count(*) FROM sync_outbox WHERE claimed_by = '{name}' AND status = 'sent'");
+        held_by(&db, name).await > 0 && db.count(&sent).await > 0
+    };
+    until("the old one has batches on the line", async || sent_by("old").await).await;
+    old.kill().await;
+    until("the new one has batches on the line", async || sent_by("new").await).await;
+    new.kill().await;
+    assert!(held_by(&db, "new").await > 0, "it was killed between two batches");
+    cloud.mode(Mode::Ok).await;
+    // What is left of both is the old one's, and then the new one's.
+    old.start_again().await;
+    load.progress(100).await;
+    until("the leases of the new one are over", async || held_by(&db, "new").await == 0).await;
+    old.kill().await;
+    new.spawn_as("worker --for sync");
+    load.progress(200).await;
+    let ledger = load.stop().await;
+    ledger.check_kept(&db.client).await;
+    until("everything is sent", async || db.count("SELECT count(*) FROM ONLY sync_outbox").await == 0).await;
+    until("no group is leased", async || db.count("SELECT count(*) FROM sync_lane_groups").await == 0).await;
+    assert_eq!(new.terminate().await.code, Some(0));
+    assert_eq!(engine.terminate().await.code, Some(0));
+    check_idle(&db).await;
+    assert_eq!(cloud.judge().violations, []);
+}

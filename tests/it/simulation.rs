@@ -13,6 +13,7 @@ use rand::{Rng, SeedableRng};
 use schema::clock::{Clock, Timestamp};
 use schema::id;
 use schema::store::outbox::claim::{self, Batch, ClaimRequest, ClaimedEvent};
+use schema::store::outbox::lease;
 use schema::store::outbox::settle::{self, Failure, Fate, Rejection, Settlement};
 use schema::wire::event::TELEMETRY_INGESTED;
 use tests::postgres::Database;
@@ -69,7 +70,9 @@ fn a_seed_lives_the_same_life_twice() {
 
 #[test]
 fn a_planted_flaw_is_found() {
-    for flaw in [Flaw::SettleWithoutFence, Flaw::ClaimWithoutLease, Flaw::RejectionHoldsNothing] {
+    let flaws =
+        [Flaw::SettleWithoutFence, Flaw::SettleByPlace, Flaw::ClaimWithoutLease, Flaw::RejectionHoldsNothing];
+    for flaw in flaws {
         let found =
             (0..FLAW_SEEDS_MAX).find_map(|seed| live(seed, Some(flaw)).err().map(|fault| (seed, fault)));
         let (seed, fault) =
@@ -162,9 +165,11 @@ impl Pair {
         };
         let fates: Vec<u8> = ours.events.iter().map(|_| self.random.random_range(0..4)).collect();
         let is_last = self.random.random_ratio(4, 5);
+        let has_failed = self.random.random_ratio(2, 3);
         let (now, at) = (self.now, self.now + TimeDelta::seconds(self.random.random_range(0..100)));
         let rejection = |i: usize, event: &ClaimedEvent| Rejection {
             id: event.id,
+            lane_group: event.lane_group,
             attempt_count: event.attempt_count,
             code: "NO",
             message: "no".to_owned(),
@@ -183,7 +188,7 @@ impl Pair {
                 acked: of(0).map(|(_, event)| event).collect(),
                 rejected: of(2).map(|(i, event)| rejection(i, event)).collect(),
                 returned: of(1).map(|(_, event)| event).collect(),
-                failure: Some(Failure { code: "NO", message: "no" }),
+                failure: has_failed.then_some(Failure { code: "NO", message: "no" }),
                 is_last,
                 change: None,
             };
@@ -203,14 +208,23 @@ impl Pair {
         let Some((ours, theirs)) = self.batches.choose(&mut self.random) else { return };
         let expires_at = self.now + TimeDelta::seconds(30);
         let renewed =
-            self.db.store.run("test", async |conn| claim::renew(conn, theirs, expires_at).await).await;
+            self.db.store.run("test", async |conn| lease::renew(conn, theirs, expires_at).await).await;
         assert_eq!(self.model.renew(ours, expires_at), renewed.expect("a renewal"));
+    }
+
+    async fn mark(&mut self) {
+        let Some((ours, theirs)) = self.batches.choose(&mut self.random) else { return };
+        let events: Vec<&ClaimedEvent> = theirs.events.iter().collect();
+        let now = self.now;
+        let work = async |conn: &mut _| lease::mark_sent(conn, theirs, &events, now).await;
+        let marked = self.db.store.run("test", work).await.expect("a mark");
+        assert_eq!(self.model.mark_sent(ours, &ours.events.iter().collect::<Vec<_>>()), marked);
     }
 
     async fn release(&mut self) {
         let groups: Vec<i16> = (0..16).collect();
         let theirs =
-            self.db.store.run("test", async |conn| claim::release_mine(conn, "one", &groups).await).await;
+            self.db.store.run("test", async |conn| lease::release_mine(conn, "one", &groups).await).await;
         assert_eq!(self.model.release_mine("one", &groups), theirs.expect("a release"));
     }
 
@@ -244,7 +258,7 @@ async fn the_model_does_what_the_statements_do() {
         println!("seed {seed}");
         let mut pair = Pair::of(seed).await;
         for _ in 0..60 {
-            match pair.random.random_range(0..10) {
+            match pair.random.random_range(0..11) {
                 0..4 => {
                     for _ in 0..pair.random.random_range(1..6) {
                         pair.queue().await;
@@ -253,6 +267,7 @@ async fn the_model_does_what_the_statements_do() {
                 4..6 => pair.claim().await,
                 6..8 => pair.settle().await,
                 8 => pair.renew().await,
+                9 => pair.mark().await,
                 _ if pair.random.random_ratio(1, 3) => pair.release().await,
                 _ => pair.now += TimeDelta::seconds(pair.random.random_range(0..45)),
             }

@@ -278,7 +278,7 @@ async fn a_request_under_way_is_given_back_when_the_engine_stops() {
 async fn a_request_under_way_is_finished_when_there_is_time() {
     let mut site = Site::with(Settings::default(), |settings| settings.drain_ms = 20_000).await;
     site.readings(100, 10).await;
-    site.cloud.mode(Mode::Slow { latency_ms: 300 }).await;
+    site.cloud.mode(Mode::Slow { latency_ms: 3_000 }).await;
     site.start().await;
     site.until_at_once("status = 'sent'", 100).await;
     site.stop().await;

@@ -38,8 +38,10 @@ const LEASE_SECONDS: u64 = 30;
 /// A fault that is planted, to see that it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// An acknowledged row is deleted by its place alone, whoever lies there by now.
+    /// A row is settled by its id alone, whoever has its group by now and whatever has become of it.
     SettleWithoutFence,
+    /// An acknowledged row is deleted by its place alone, whoever lies there by now.
+    SettleByPlace,
     /// Rows are claimed although they are under way.
     ClaimWithoutLease,
     /// A row that waits after a rejection does not hold its lane.

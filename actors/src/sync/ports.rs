@@ -9,7 +9,8 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use schema::clock::Timestamp;
 use schema::id::Uuid;
-use schema::store::outbox::claim::{self, Batch, ClaimRequest, Claimed, DueTenant};
+use schema::store::outbox::claim::{self, Batch, ClaimRequest, Claimed, ClaimedEvent, DueTenant};
+use schema::store::outbox::lease;
 use schema::store::outbox::settle::{self, Settled, Settlement};
 use schema::store::outbox::slot::Slot;
 use schema::store::{Store, StoreError};
@@ -27,7 +28,7 @@ pub type FromRows<'a, T> = Later<'a, Result<T, StoreError>>;
 pub trait Rows: Debug + Send + Sync {
     /// The name under which this engine holds leases, which no other living engine has.
     fn holder(&self) -> FromRows<'_, Arc<str>>;
-    /// See [`claim::release_mine`].
+    /// See [`lease::release_mine`].
     fn release_mine<'a>(&'a self, holder: &'a str, groups: &'a [i16]) -> FromRows<'a, u64>;
     /// See [`claim::due_tenants`].
     fn due_tenants<'a>(
@@ -38,8 +39,15 @@ pub trait Rows: Debug + Send + Sync {
     ) -> FromRows<'a, Vec<DueTenant>>;
     /// See [`claim::claim`].
     fn claim<'a>(&'a self, request: &'a ClaimRequest<'a>) -> FromRows<'a, Claimed>;
-    /// See [`claim::renew`].
+    /// See [`lease::renew`].
     fn renew<'a>(&'a self, batch: &'a Batch, lease_expires_at: Timestamp) -> FromRows<'a, bool>;
+    /// See [`lease::mark_sent`].
+    fn mark_sent<'a>(
+        &'a self,
+        batch: &'a Batch,
+        events: &'a [&'a ClaimedEvent],
+        now: Timestamp,
+    ) -> FromRows<'a, u64>;
     /// See [`settle::settle`].
     fn settle<'a>(
         &'a self,
@@ -98,7 +106,7 @@ impl Rows for Database {
 
     fn release_mine<'a>(&'a self, holder: &'a str, groups: &'a [i16]) -> FromRows<'a, u64> {
         Box::pin(async move {
-            let work = async |conn: &mut _| claim::release_mine(conn, holder, groups).await;
+            let work = async |conn: &mut _| lease::release_mine(conn, holder, groups).await;
             self.store.run("release_mine", work).await
         })
     }
@@ -123,8 +131,20 @@ impl Rows for Database {
 
     fn renew<'a>(&'a self, batch: &'a Batch, lease_expires_at: Timestamp) -> FromRows<'a, bool> {
         Box::pin(async move {
-            let work = async |conn: &mut _| claim::renew(conn, batch, lease_expires_at).await;
+            let work = async |conn: &mut _| lease::renew(conn, batch, lease_expires_at).await;
             self.store.run("renew", work).await
+        })
+    }
+
+    fn mark_sent<'a>(
+        &'a self,
+        batch: &'a Batch,
+        events: &'a [&'a ClaimedEvent],
+        now: Timestamp,
+    ) -> FromRows<'a, u64> {
+        Box::pin(async move {
+            let work = async |conn: &mut _| lease::mark_sent(conn, batch, events, now).await;
+            self.store.run("mark_sent", work).await
         })
     }
 

@@ -8,6 +8,7 @@
 
 pub mod choose;
 pub mod claim;
+pub mod lease;
 pub mod measure;
 pub mod put;
 pub mod queries;
@@ -20,19 +21,23 @@ pub const STATEMENTS: &[&str] = &[
     put::PUT,
     claim::CANDIDATES,
     claim::PRIORITY_LANES,
-    claim::TAKE_GROUPS,
-    claim::CLAIM_ROWS,
-    claim::DROP_GROUPS,
-    claim::RELEASE_MINE,
-    slot::TAKE_SLOT,
-    claim::RENEW_GROUPS,
-    claim::RENEW_ROWS,
+    claim::READ_ROWS,
+    claim::UNLOCKED_ROWS,
+    claim::TAKE_OVER_ROWS,
     claim::DUE_TENANTS,
+    lease::TAKE_GROUPS,
+    lease::DROP_GROUPS,
+    lease::RELEASE_MINE,
+    lease::HOLD_GROUPS,
+    lease::RELEASE_GROUPS,
+    lease::RENEW_GROUPS,
+    lease::RENEW_ROWS,
+    lease::MARK_SENT,
+    slot::TAKE_SLOT,
     settle::ACK_BY_PLACE,
     settle::ACK_BY_KEY,
     settle::RETURN_ROWS,
     settle::REJECT_ROWS,
-    settle::RELEASE_GROUPS,
     queries::OLDEST_PENDING,
     queries::LIST_PENDING,
     queries::LIST_FAILED,

@@ -64,9 +64,25 @@ struct Row {
     next_attempt_at: Timestamp,
     claimed_by: Option<String>,
     lease_expires_at: Option<Timestamp>,
+    batch_id: Option<Uuid>,
 }
 
 impl Row {
+    /// Puts it on the line of a batch, which counts.
+    fn send(&mut self, batch_id: Uuid, holder: &str, expires_at: Timestamp) {
+        self.status = Status::Sent;
+        self.attempt_count += 1;
+        self.claimed_by = Some(holder.to_owned());
+        self.lease_expires_at = Some(expires_at);
+        self.batch_id = Some(batch_id);
+    }
+
+    /// Takes it off the line.
+    fn wait(&mut self) {
+        self.status = Status::Pending;
+        (self.claimed_by, self.lease_expires_at, self.batch_id) = (None, None, None);
+    }
+
     fn lane(&self) -> String {
         match &self.new.session {
             Some(session) => format!("s/{session}"),
@@ -116,9 +132,42 @@ impl Inner {
         })
     }
 
-    fn by_fence(&self, id: Uuid, attempt_count: i32) -> Option<u64> {
-        let is_it = |row: &&Row| row.new.id == id && row.attempt_count == attempt_count;
+    /// The groups that are still those of a batch.
+    fn held(&self, batch: &Batch) -> HashSet<i16> {
+        let held = self.leases.iter().filter(|(_, lease)| lease.batch_id == batch.id);
+        held.map(|(group, _)| *group).collect()
+    }
+
+    /// A row as it was read, or as its batch has marked it.
+    fn as_read(&self, id: Uuid, attempt_count: i32, batch: &Batch) -> Option<u64> {
+        let is_it = |row: &&Row| {
+            let is_marked = row.attempt_count == attempt_count + 1 && row.batch_id == Some(batch.id);
+            row.new.id == id && (row.attempt_count == attempt_count || is_marked)
+        };
         self.rows.values().find(is_it).map(|row| row.seq)
+    }
+
+    /// A row that a settlement may change.
+    fn to_settle(
+        &self,
+        (id, group, attempt_count): (Uuid, i16, i32),
+        batch: &Batch,
+        held: &HashSet<i16>,
+        flaw: Option<Flaw>,
+    ) -> Option<u64> {
+        if flaw == Some(Flaw::SettleWithoutFence) {
+            return self.rows.values().find(|row| row.new.id == id).map(|row| row.seq);
+        }
+        held.contains(&group).then(|| self.as_read(id, attempt_count, batch)).flatten()
+    }
+
+    /// Gives a row version a place of its own.
+    fn write(&mut self, seq: u64) -> &mut Row {
+        let place = self.place();
+        let row = self.rows.get_mut(&seq).expect("it was found");
+        let freed = std::mem::replace(&mut row.place, place);
+        self.free_places.push(freed);
+        self.rows.get_mut(&seq).expect("it was found")
     }
 }
 
@@ -161,6 +210,7 @@ impl ModelOutbox {
             next_attempt_at: now,
             claimed_by: None,
             lease_expires_at: None,
+            batch_id: None,
         };
         inner.rows.insert(seq, row);
     }
@@ -233,7 +283,7 @@ impl ModelOutbox {
         Ok(value)
     }
 
-    /// See `claim::release_mine`.
+    /// See `lease::release_mine`.
     pub fn release_mine(&self, holder: &str, groups: &[i16]) -> u64 {
         release_mine(&mut self.inner(), holder, groups)
     }
@@ -243,7 +293,12 @@ impl ModelOutbox {
         claim(&mut self.inner(), request, self.flaw)
     }
 
-    /// See `claim::renew`.
+    /// See `lease::mark_sent`.
+    pub fn mark_sent(&self, batch: &Batch, events: &[&ClaimedEvent]) -> u64 {
+        mark_sent(&mut self.inner(), batch, events)
+    }
+
+    /// See `lease::renew`.
     pub fn renew(&self, batch: &Batch, expires_at: Timestamp) -> bool {
         renew(&mut self.inner(), batch, expires_at)
     }
@@ -311,21 +366,18 @@ fn claim(inner: &mut Inner, request: &ClaimRequest<'_>, flaw: Option<Flaw>) -> C
         let (candidate, seq) = (&candidates[i], seqs[i]);
         let lease = Lease { batch_id: request.batch_id, holder: request.holder.to_owned(), expires_at };
         inner.leases.insert(candidate.lane_group, lease);
-        let place = inner.place();
-        let row = inner.rows.get_mut(&seq).expect("a candidate is a row");
-        let freed = std::mem::replace(&mut row.place, place);
-        row.status = Status::Sent;
-        row.attempt_count += 1;
-        row.claimed_by = Some(request.holder.to_owned());
-        row.lease_expires_at = Some(expires_at);
-        let row = row.clone();
-        inner.free_places.push(freed);
+        // What waits is only read.
+        if inner.rows[&seq].status == Status::Sent {
+            inner.write(seq).send(request.batch_id, request.holder, expires_at);
+        }
+        let row = inner.rows[&seq].clone();
         let start = text.len();
         batch::write_event(&mut text, &event_row(&row, &format!("{{\"number\":{seq}}}")))
             .expect("it lacks nothing");
         events.push(ClaimedEvent {
             id: row.new.id,
             place: row.place.to_string(),
+            lane_group: row.new.group,
             attempt_count: row.attempt_count,
             reject_count: row.reject_count,
             lane: row.lane(),
@@ -333,7 +385,8 @@ fn claim(inner: &mut Inner, request: &ClaimRequest<'_>, flaw: Option<Flaw>) -> C
             span: start..text.len(),
         });
     }
-    let batch = Batch { id: request.batch_id, tenant_id: request.tenant_id.to_owned(), events, text };
+    let (tenant_id, claimed_at) = (request.tenant_id.to_owned(), request.now);
+    let batch = Batch { id: request.batch_id, tenant_id, claimed_at, events, text };
     Claimed { batch: Some(batch), is_window_short, ..Claimed::default() }
 }
 
@@ -417,15 +470,31 @@ fn renew(inner: &mut Inner, batch: &Batch, expires_at: Timestamp) -> bool {
         lease.expires_at = expires_at;
         groups += 1;
     }
-    for event in &batch.events {
-        if let Some(seq) = inner.by_fence(event.id, event.attempt_count) {
-            let row = inner.rows.get_mut(&seq).expect("it was found");
-            if row.status == Status::Sent {
-                row.lease_expires_at = Some(expires_at);
-            }
+    let is_marked = |row: &&mut Row| row.batch_id == Some(batch.id) && row.status == Status::Sent;
+    inner.rows.values_mut().filter(is_marked).for_each(|row| row.lease_expires_at = Some(expires_at));
+    groups > 0
+}
+
+fn mark_sent(inner: &mut Inner, batch: &Batch, events: &[&ClaimedEvent]) -> u64 {
+    let mut marked = 0;
+    for event in events {
+        let Some(lease) = inner.leases.get(&event.lane_group).filter(|lease| lease.batch_id == batch.id)
+        else {
+            continue;
+        };
+        let (holder, expires_at) = (lease.holder.clone(), lease.expires_at);
+        let is_it = |row: &&Row| {
+            row.place.to_string() == event.place
+                && row.new.id == event.id
+                && row.attempt_count == event.attempt_count
+                && row.status == Status::Pending
+        };
+        if let Some(seq) = inner.rows.values().find(is_it).map(|row| row.seq) {
+            inner.write(seq).send(batch.id, &holder, expires_at);
+            marked += 1;
         }
     }
-    groups > 0
+    marked
 }
 
 fn settle(
@@ -436,11 +505,12 @@ fn settle(
     (cloud, flaw): (Option<&ModelCloud>, Option<Flaw>),
 ) -> Settled {
     let mut settled = Settled::default();
+    let held = inner.held(batch);
     for event in &settlement.acked {
-        let seq = if flaw == Some(Flaw::SettleWithoutFence) {
+        let seq = if flaw == Some(Flaw::SettleByPlace) {
             inner.rows.values().find(|row| row.place.to_string() == event.place).map(|row| row.seq)
         } else {
-            inner.by_fence(event.id, event.attempt_count)
+            inner.to_settle((event.id, event.lane_group, event.attempt_count), batch, &held, flaw)
         };
         let Some(row) = seq.and_then(|seq| inner.rows.remove(&seq)) else { continue };
         inner.free_places.push(row.place);
@@ -455,25 +525,35 @@ fn settle(
         settled.acked.insert(row.new.id);
     }
     for rejection in &settlement.rejected {
-        let Some(seq) = inner.by_fence(rejection.id, rejection.attempt_count) else { continue };
-        let row = inner.rows.get_mut(&seq).expect("it was found");
-        // A settlement whose answer was lost is made again.
-        if row.status != Status::Sent {
+        let found = (rejection.id, rejection.lane_group, rejection.attempt_count);
+        let Some(seq) = inner.to_settle(found, batch, &held, flaw) else { continue };
+        if inner.rows[&seq].status == Status::Failed {
             continue;
         }
+        let row = inner.write(seq);
         row.reject_count += i32::from(rejection.is_counted);
-        (row.claimed_by, row.lease_expires_at) = (None, None);
+        row.attempt_count = rejection.attempt_count + 1;
+        row.wait();
         match rejection.fate {
-            Fate::Retry { at } => (row.status, row.next_attempt_at) = (Status::Pending, at),
+            Fate::Retry { at } => row.next_attempt_at = at,
             Fate::Failed { .. } => row.status = Status::Failed,
         }
     }
     for event in &settlement.returned {
-        let Some(seq) = inner.by_fence(event.id, event.attempt_count) else { continue };
-        let row = inner.rows.get_mut(&seq).expect("it was found");
-        if row.status == Status::Sent {
-            row.status = Status::Pending;
-            (row.claimed_by, row.lease_expires_at) = (None, None);
+        let found = (event.id, event.lane_group, event.attempt_count);
+        let Some(seq) = inner.to_settle(found, batch, &held, flaw) else { continue };
+        let has_failed = settlement.failure.is_some();
+        let is_touched = match inner.rows[&seq].status {
+            Status::Pending => has_failed,
+            Status::Sent => true,
+            Status::Failed => false,
+        };
+        if is_touched {
+            let row = inner.write(seq);
+            row.wait();
+            if has_failed {
+                row.attempt_count = event.attempt_count + 1;
+            }
         }
     }
     if settlement.is_last {
@@ -525,6 +605,15 @@ impl Rows for View {
 
     fn renew<'a>(&'a self, batch: &'a Batch, lease_expires_at: Timestamp) -> FromRows<'a, bool> {
         Box::pin(self.outbox.transact(move |inner| renew(inner, batch, lease_expires_at)))
+    }
+
+    fn mark_sent<'a>(
+        &'a self,
+        batch: &'a Batch,
+        events: &'a [&'a ClaimedEvent],
+        _: Timestamp,
+    ) -> FromRows<'a, u64> {
+        Box::pin(self.outbox.transact(move |inner| mark_sent(inner, batch, events)))
     }
 
     fn settle<'a>(

@@ -20,6 +20,8 @@ use crate::sync::answer::{
 use crate::sync::course::{Course, Refusal, Step};
 use crate::sync::{SETTLE_GRACE, Shared};
 
+/// How long a request may take before its rows say that they are on the line.
+const SLOW: Duration = Duration::from_secs(1);
 /// Why an event waits for a person: it was rejected too often.
 const MAX_REJECTIONS: &str = "max_rejections";
 /// Why an event waits for a person: it lacks a field, which no waiting brings.
@@ -62,6 +64,8 @@ pub(super) struct Delivery<'a> {
     course: Course,
     started: Instant,
     renew_at: Instant,
+    /// When the rows are told that they are on the line; `None` once they know.
+    mark_at: Option<Instant>,
     ends_at: watch::Receiver<Option<Instant>>,
 }
 
@@ -82,6 +86,7 @@ impl<'a> Delivery<'a> {
             course: Course::new(lanes),
             started: now,
             renew_at: now + half_lease(shared),
+            mark_at: Some(now + SLOW),
             ends_at,
         }
     }
@@ -145,14 +150,32 @@ impl<'a> Delivery<'a> {
             }
         };
         let mut ended = std::pin::pin!(ended);
+        // A quick request of a batch whose first one was slow tells nothing new.
+        self.mark_at = self.mark_at.map(|_| Instant::now() + SLOW);
         loop {
+            let mark_at = self.mark_at.unwrap_or(self.renew_at);
             tokio::select! {
                 biased;
                 answer = &mut answer => return Waited::Answered(answer),
                 () = &mut ended => return Waited::Stopped,
+                () = tokio::time::sleep_until(mark_at), if self.mark_at.is_some() => self.mark().await,
                 () = tokio::time::sleep_until(self.renew_at) => self.renew().await,
             }
         }
+    }
+
+    /// Has the rows say that they are on the line, since this lasts.
+    async fn mark(&mut self) {
+        let (shared, batch) = (self.shared, self.batch);
+        let events: Vec<&ClaimedEvent> =
+            self.course.unsettled().into_iter().map(|i| &batch.events[i]).collect();
+        self.mark_at = match shared.ports.rows.mark_sent(batch, &events, shared.clock.now()).await {
+            Ok(_) => None,
+            Err(error) => {
+                tracing::debug!(batch_id = %batch.id, %error, cause = cause(&error), "batch not marked");
+                Some(Instant::now() + RETRY_DELAY_MAX)
+            }
+        };
     }
 
     async fn renew(&mut self) {
@@ -254,6 +277,7 @@ impl<'a> Delivery<'a> {
         };
         Rejection {
             id: event.id,
+            lane_group: event.lane_group,
             attempt_count: event.attempt_count,
             code,
             message: text.to_owned(),

@@ -1,4 +1,5 @@
-//! Claiming: one transaction that takes free lane groups and the rows at their heads, and makes the batch of them.
+//! Claiming: one transaction that takes free lane groups, reads the rows at their heads, and makes the batch of them. The rows
+//! stay as they are.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -10,15 +11,19 @@ use uuid::Uuid;
 
 use super::choose::{Candidate, Limits, Stage, choose};
 use super::settle::{Fate, Rejection, reject_rows, return_rows};
-use super::{in_order, lane};
+use super::{in_order, lane, lease};
 use crate::clock::Timestamp;
-use crate::clock::deadline::{due, farthest, waits};
+use crate::clock::deadline::{farthest, waits};
 use crate::store::{Conn, StoreError};
 use crate::wire::batch::{self, EventRow};
 use crate::wire::event::SESSION_CREATED;
 
 /// Error code of a row that the cloud would refuse.
 pub const EVENT_INCOMPLETE: &str = "EVENT_INCOMPLETE";
+/// Where [`READ_ROWS`] says that a row waits.
+const IS_PENDING: usize = 11;
+/// Where it says that somebody holds the row locked, or did.
+const WAS_LOCKED: usize = 12;
 /// Lanes with a priority of their own that are looked at in one claim.
 const PRIORITY_LANES_MAX: i64 = 1000;
 
@@ -94,19 +99,33 @@ WHERE o.tenant_id = $1 AND o.priority <> 0 AND o.status <> 'failed' AND o.lane_g
 GROUP BY 1 ORDER BY 2 DESC LIMIT $3"
 );
 
-pub(super) const TAKE_GROUPS: &str = concat!(
-    "-- take_lane_groups
-INSERT INTO sync_lane_groups AS l (tenant_id, lane_group, batch_id, claimed_by, lease_expires_at)
-SELECT $1, g.lane_group, $3, $4, $5 FROM unnest($2::smallint[]) AS g (lane_group) ORDER BY g.lane_group
-ON CONFLICT (tenant_id, lane_group) DO UPDATE
-SET batch_id = excluded.batch_id, claimed_by = excluded.claimed_by, lease_expires_at = excluded.lease_expires_at
-WHERE ",
-    due!("l.lease_expires_at", "$6", "$7")
+// The columns of a row that an event is made of.
+macro_rules! read {
+    () => {
+        "o.id, o.ctid::text, o.attempt_count, o.farm_id, o.barn_id, o.device_id, o.station_id, o.session_id,
+    coalesce(o.occurred_at, o.created_at), o.trace_id, o.payload_json::text"
+    };
+}
+
+// The rows are found where they lay a moment ago, and by nothing else, so that no plan reads the whole tenant instead. One
+// that changed since does not come back, which the caller sees. Nothing is written: the lease of the group is the claim.
+// Whether somebody holds a row locked stands in it, as long as nobody else has locked it since.
+pub(super) const READ_ROWS: &str = concat!(
+    "-- read_rows
+SELECT ",
+    read!(),
+    ", o.status = 'pending', o.xmax <> '0'::xid
+FROM ONLY sync_outbox AS o WHERE o.ctid = ANY ($1::text[]::tid[])"
 );
 
-// The rows are found where they lay a moment ago, and by nothing else, so that no plan reads the whole tenant instead.
-// One that changed since, or that somebody holds locked, does not come back, which the caller sees. The request follows at once, so the row is `sent` right away: one update, not two.
-pub(super) const CLAIM_ROWS: &str = "-- claim_rows
+// For the few rows that look as if somebody held them locked.
+pub(super) const UNLOCKED_ROWS: &str = "-- unlocked_rows
+SELECT o.id FROM ONLY sync_outbox AS o WHERE o.ctid = ANY ($1::text[]::tid[]) FOR UPDATE SKIP LOCKED";
+
+// Rows of a batch whose sender was lost, or of a program that claims row by row: that attempt counts, and what may still be
+// answered to it finds another number.
+pub(super) const TAKE_OVER_ROWS: &str = concat!(
+    "-- take_over_rows
 WITH free AS MATERIALIZED (
     SELECT o.ctid AS place FROM ONLY sync_outbox AS o
     WHERE o.ctid = ANY ($1::text[]::tid[])
@@ -117,23 +136,9 @@ SET status = 'sent', attempt_count = o.attempt_count + 1, claimed_by = $2, claim
     batch_id = $5, last_attempt_at = $3, updated_at = $3
 FROM free
 WHERE o.ctid = free.place
-RETURNING o.id, o.ctid::text, o.attempt_count, o.farm_id, o.barn_id, o.device_id, o.station_id, o.session_id,
-    coalesce(o.occurred_at, o.created_at), o.trace_id, o.payload_json::text";
-
-pub(super) const DROP_GROUPS: &str = "-- drop_lane_groups
-DELETE FROM sync_lane_groups WHERE tenant_id = $1 AND batch_id = $2 AND lane_group <> ALL ($3)";
-
-pub(super) const RELEASE_MINE: &str = "-- release_my_lane_groups
-DELETE FROM sync_lane_groups WHERE claimed_by = $1 AND lane_group = ANY ($2)";
-
-pub(super) const RENEW_GROUPS: &str = "-- renew_lane_groups
-UPDATE sync_lane_groups SET lease_expires_at = $3 WHERE tenant_id = $1 AND batch_id = $2";
-
-pub(super) const RENEW_ROWS: &str = "-- renew_rows
-UPDATE ONLY sync_outbox AS o SET lease_expires_at = $2
-FROM unnest($1::text[], $3::uuid[], $4::int[]) AS mine (tenant_id, id, attempt_count)
-WHERE o.tenant_id = mine.tenant_id AND o.id = mine.id AND o.attempt_count = mine.attempt_count
-    AND o.status IN ('claimed', 'sent')";
+RETURNING ",
+    read!()
+);
 
 // Jumps from tenant to tenant along the index instead of reading every row.
 pub(super) const DUE_TENANTS: &str = concat!(
@@ -193,9 +198,11 @@ pub struct ClaimRequest<'a> {
 pub struct ClaimedEvent {
     /// Row id, the cloud's event id.
     pub id: Uuid,
-    /// Where the claimed row version lies in the table.
+    /// Where the row version lay in the table when it was read.
     pub place: String,
-    /// The fence: only who still finds this number may settle the row.
+    /// Its group of lanes, whose lease is the fence.
+    pub lane_group: i16,
+    /// Slow and failed attempts when it was read: a row that has had another one since is not settled.
     pub attempt_count: i32,
     /// Rejections before this attempt.
     pub reject_count: i32,
@@ -214,6 +221,8 @@ pub struct Batch {
     pub id: Uuid,
     /// Tenant.
     pub tenant_id: String,
+    /// When it was claimed.
+    pub claimed_at: Timestamp,
     /// The events.
     pub events: Vec<ClaimedEvent>,
     /// The events as JSON, one after the other.
@@ -273,14 +282,6 @@ pub async fn due_tenants(
     Ok(rows.iter().map(tenant).collect())
 }
 
-/// Frees the groups that an earlier life of this engine left behind; their rows may be claimed at once.
-///
-/// # Errors
-/// When the database fails.
-pub async fn release_mine(conn: &Conn, holder: &str, groups: &[i16]) -> Result<u64, StoreError> {
-    conn.execute(RELEASE_MINE, &[&holder, &groups]).await
-}
-
 /// Claims a batch: one transaction.
 ///
 /// # Errors
@@ -313,22 +314,12 @@ async fn claim_in_transaction(
     let mut groups: Vec<i16> = chosen.iter().map(|row| row.lane_group).collect();
     groups.sort_unstable();
     groups.dedup();
-    let lease_expires_at = request.now + request.lease;
-    let params: [&(dyn ToSql + Sync); 7] = [
-        &request.tenant_id,
-        &groups,
-        &request.batch_id,
-        &request.holder,
-        &lease_expires_at,
-        &request.now,
-        &farthest(request.now, request.lease),
-    ];
-    let taken = conn.execute(TAKE_GROUPS, &params).await?;
-    if usize::try_from(taken).ok() != Some(groups.len()) {
+    let (owner, term) = ((request.batch_id, request.holder), (request.now, request.lease));
+    if !lease::take(conn, (request.tenant_id, &groups), owner, term).await? {
         // Another engine was faster; its lease keeps the group away from the second look.
         return Ok(None);
     }
-    let Some(rows) = claim_rows(conn, request, &chosen, lease_expires_at, locked).await? else {
+    let Some(rows) = rows_of(conn, request, &chosen, locked).await? else {
         return Ok(None);
     };
     let packed = pack(request, &chosen, &rows);
@@ -337,6 +328,7 @@ async fn claim_in_transaction(
     let batch = (!packed.events.is_empty()).then(|| Batch {
         id: request.batch_id,
         tenant_id: request.tenant_id.to_owned(),
+        claimed_at: request.now,
         events: packed.events,
         text: packed.text,
     });
@@ -440,29 +432,52 @@ fn has_full_group(candidates: &[Candidate], window_rows: i64) -> bool {
     counts.values().any(|count| *count >= window_rows)
 }
 
-/// The chosen rows by id, each claimed. `None` when one of them could not be had.
-async fn claim_rows(
+/// The chosen rows by id, as they are now that nobody else may have their groups. `None` when one of them could not be had.
+async fn rows_of(
     conn: &Conn,
     request: &ClaimRequest<'_>,
     chosen: &[&Candidate],
-    lease_expires_at: Timestamp,
     locked: &mut HashSet<Uuid>,
 ) -> Result<Option<HashMap<Uuid, Row>>, StoreError> {
-    let places: Vec<&str> = chosen.iter().map(|row| row.place.as_str()).collect();
-    let params: [&(dyn ToSql + Sync); 5] =
-        [&places, &request.holder, &request.now, &lease_expires_at, &request.batch_id];
-    let rows = conn.query(CLAIM_ROWS, &params).await?;
-    let rows: HashMap<Uuid, Row> = rows.into_iter().map(|row| (row.get(0), row)).collect();
-    let is_mine = |candidate: &&Candidate| {
-        let found = rows.get(&candidate.id);
-        found.is_some_and(|row| row.get::<_, i32>(2) == candidate.attempt_count + 1)
+    let places = |is_left: bool| -> Vec<&str> {
+        let of_kind = chosen.iter().filter(move |row| (row.stage == Stage::InFlight) == is_left);
+        of_kind.map(|row| row.place.as_str()).collect()
     };
-    let missed: Vec<Uuid> = chosen.iter().filter(|row| !is_mine(row)).map(|row| row.id).collect();
+    let mut rows = read_rows(conn, &places(false)).await?;
+    let left = places(true);
+    if !left.is_empty() {
+        let lease_expires_at = request.now + request.lease;
+        let params: [&(dyn ToSql + Sync); 5] =
+            [&left, &request.holder, &request.now, &lease_expires_at, &request.batch_id];
+        let taken = conn.query(TAKE_OVER_ROWS, &params).await?;
+        rows.extend(taken.into_iter().map(|row| (row.get(0), row)));
+    }
+    let is_had = |candidate: &&Candidate| {
+        let step = i32::from(candidate.stage == Stage::InFlight);
+        let found = rows.get(&candidate.id);
+        found.is_some_and(|row| row.get::<_, i32>(2) == candidate.attempt_count + step)
+    };
+    let missed: Vec<Uuid> = chosen.iter().filter(|row| !is_had(row)).map(|row| row.id).collect();
     if missed.is_empty() && rows.len() == chosen.len() {
         return Ok(Some(rows));
     }
     locked.extend(missed);
     Ok(None)
+}
+
+/// The waiting rows at these places, without those that somebody holds locked.
+async fn read_rows(conn: &Conn, places: &[&str]) -> Result<HashMap<Uuid, Row>, StoreError> {
+    let found = conn.query(READ_ROWS, &[&places]).await?;
+    let waiting = found.into_iter().filter(|row| row.get(IS_PENDING));
+    let mut rows: HashMap<Uuid, Row> = waiting.map(|row| (row.get(0), row)).collect();
+    let marked = rows.values().filter(|row| row.get(WAS_LOCKED));
+    let marked: Vec<String> = marked.map(|row| row.get(1)).collect();
+    if !marked.is_empty() {
+        let unlocked = conn.query(UNLOCKED_ROWS, &[&marked]).await?;
+        let unlocked: HashSet<Uuid> = unlocked.iter().map(|row| row.get(0)).collect();
+        rows.retain(|id, row| !row.get::<_, bool>(WAS_LOCKED) || unlocked.contains(id));
+    }
+    Ok(rows)
 }
 
 /// The rows of a claim, told apart by what becomes of them.
@@ -471,7 +486,7 @@ struct Packed {
     events: Vec<ClaimedEvent>,
     text: String,
     /// Rows that fail, with the text of their lack.
-    incomplete: Vec<(Uuid, i32, &'static str)>,
+    incomplete: Vec<(Uuid, i16, i32, &'static str)>,
     /// Rows that wait for another batch.
     released: Vec<(Uuid, i32)>,
 }
@@ -482,7 +497,7 @@ fn pack(request: &ClaimRequest<'_>, chosen: &[&Candidate], rows: &HashMap<Uuid, 
     let mut room = request.bytes_max.saturating_sub(batch::frame_bytes(request.tenant_id, request.edge_id));
     let mut is_full = false;
     for candidate in chosen {
-        let row = rows.get(&candidate.id).expect("every chosen row was claimed");
+        let row = rows.get(&candidate.id).expect("every chosen row was read");
         let attempt_count: i32 = row.get(2);
         if is_full || held.contains(candidate.lane.as_str()) {
             packed.released.push((candidate.id, attempt_count));
@@ -490,7 +505,7 @@ fn pack(request: &ClaimRequest<'_>, chosen: &[&Candidate], rows: &HashMap<Uuid, 
         }
         let start = packed.text.len();
         if let Err(lack) = batch::write_event(&mut packed.text, &event_row(request, candidate, row)) {
-            packed.incomplete.push((candidate.id, attempt_count, lack));
+            packed.incomplete.push((candidate.id, candidate.lane_group, attempt_count, lack));
             if candidate.event_type == SESSION_CREATED {
                 held.insert(&candidate.lane);
             }
@@ -508,6 +523,7 @@ fn pack(request: &ClaimRequest<'_>, chosen: &[&Candidate], rows: &HashMap<Uuid, 
         packed.events.push(ClaimedEvent {
             id: candidate.id,
             place: row.get(1),
+            lane_group: candidate.lane_group,
             attempt_count,
             reject_count: candidate.reject_count,
             lane: candidate.lane.clone(),
@@ -547,8 +563,9 @@ async fn settle_leftovers(
     let failures: Vec<Rejection> = packed
         .incomplete
         .iter()
-        .map(|(id, attempt_count, lack)| Rejection {
+        .map(|(id, lane_group, attempt_count, lack)| Rejection {
             id: *id,
+            lane_group: *lane_group,
             attempt_count: *attempt_count,
             code: EVENT_INCOMPLETE,
             message: (*lack).to_owned(),
@@ -556,29 +573,14 @@ async fn settle_leftovers(
             fate: Fate::Failed { reason: "event_incomplete" },
         })
         .collect();
-    reject_rows(conn, request.tenant_id, &failures, request.now).await?;
-    return_rows(conn, request.tenant_id, &packed.released, None, request.now).await?;
+    let batch = (request.tenant_id, request.batch_id);
+    reject_rows(conn, batch, &failures.iter().collect::<Vec<_>>(), request.now).await?;
+    return_rows(conn, batch, &packed.released, None, request.now).await?;
     let travelling: HashSet<Uuid> = packed.events.iter().map(|event| event.id).collect();
     let groups: Vec<i16> =
         chosen.iter().filter(|row| travelling.contains(&row.id)).map(|row| row.lane_group).collect();
-    conn.execute(DROP_GROUPS, &[&request.tenant_id, &request.batch_id, &groups]).await?;
+    conn.execute(lease::DROP_GROUPS, &[&request.tenant_id, &request.batch_id, &groups]).await?;
     Ok(())
-}
-
-/// Keeps the batch for longer. Returns `false` when the lease has gone to somebody else meanwhile.
-///
-/// # Errors
-/// When the database fails.
-pub async fn renew(conn: &mut Conn, batch: &Batch, lease_expires_at: Timestamp) -> Result<bool, StoreError> {
-    let ids: Vec<Uuid> = batch.events.iter().map(|event| event.id).collect();
-    let attempts: Vec<i32> = batch.events.iter().map(|event| event.attempt_count).collect();
-    with_plans(conn, "renew", async |conn| {
-        let groups = conn.execute(RENEW_GROUPS, &[&batch.tenant_id, &batch.id, &lease_expires_at]).await?;
-        let tenants = vec![batch.tenant_id.as_str(); ids.len()];
-        conn.execute(RENEW_ROWS, &[&tenants, &lease_expires_at, &ids, &attempts]).await?;
-        Ok(groups > 0)
-    })
-    .await
 }
 
 /// Runs work in a transaction whose plans follow the indexes.

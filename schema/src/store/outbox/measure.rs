@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 
-use super::claim::{CANDIDATES, CLAIM_ROWS, ClaimRequest, claim, with_plans};
+use super::claim::{CANDIDATES, ClaimRequest, READ_ROWS, claim, with_plans};
 use super::groups_of;
 use super::settle::{Settlement, settle};
 use crate::clock::Clock;
@@ -80,8 +80,7 @@ pub async fn drain_unsent(
     Ok(cycles)
 }
 
-/// Pages that a claim reads to find its rows and then to take them: what must not grow with the backlog. The rows stay
-/// taken until the lease is over.
+/// Pages that a claim reads to find its rows and then to read them: what must not grow with the backlog.
 ///
 /// # Errors
 /// When the database fails.
@@ -106,10 +105,7 @@ async fn explain_claim(conn: &Conn, request: &ClaimRequest<'_>) -> Result<(i64, 
     let looking = pages(conn, CANDIDATES, &look).await?;
     let rows = conn.query(CANDIDATES, &look).await?;
     let places: Vec<&str> = rows.iter().map(|row| row.get("place")).collect();
-    let expires_at = request.now + request.lease;
-    let take: [&(dyn ToSql + Sync); 5] =
-        [&places, &request.holder, &request.now, &expires_at, &request.batch_id];
-    Ok((looking, pages(conn, CLAIM_ROWS, &take).await?))
+    Ok((looking, pages(conn, READ_ROWS, &[&places]).await?))
 }
 
 async fn pages(conn: &Conn, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<i64, StoreError> {

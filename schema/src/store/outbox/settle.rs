@@ -7,6 +7,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::claim::{ClaimedEvent, with_plans};
+use super::lease;
 use crate::clock::Timestamp;
 use crate::store::{Conn, StoreError, partition, sync_state};
 
@@ -26,8 +27,20 @@ macro_rules! gone {
     () => {
         "id, tenant_id, farm_id, barn_id, device_id, station_id, session_id, event_type, occurred_at, order_at, seq,
         trace_id, payload_json, payload_size_bytes, 'acked', priority, attempt_count, reject_count, last_attempt_at,
-        next_attempt_at, claimed_by, claimed_at, NULL, batch_id, last_error_code, last_error_message,
+        next_attempt_at, coalesce(claimed_by, $6), claimed_at, NULL, $5, last_error_code, last_error_message,
         NULL, NULL, $2, created_at, $2"
+    };
+}
+// The lease of the group is asked before any of these: what is left to ask is whether a row is as it was read, or as its
+// batch has marked it. A settlement whose answer was lost and that is made again finds another number.
+macro_rules! is_as_read {
+    ($batch:literal) => {
+        concat!(
+            "o.tenant_id = mine.tenant_id AND o.id = mine.id AND (o.attempt_count = mine.attempt_count
+        OR (o.attempt_count = mine.attempt_count + 1 AND o.batch_id = ",
+            $batch,
+            "))"
+        )
     };
 }
 
@@ -39,8 +52,10 @@ pub(super) const ACK_BY_PLACE: &str = concat!(
     "-- ack_by_place
 WITH gone AS (
     DELETE FROM ONLY sync_outbox AS o
-    USING unnest($1::text[], $3::uuid[], $4::int[], $5::text[]::tid[]) AS mine (tenant_id, id, attempt_count, place)
-    WHERE o.ctid = mine.place AND o.tenant_id = mine.tenant_id AND o.id = mine.id AND o.attempt_count = mine.attempt_count
+    USING unnest($1::text[], $3::uuid[], $4::int[], $7::text[]::tid[]) AS mine (tenant_id, id, attempt_count, place)
+    WHERE o.ctid = mine.place AND ",
+    is_as_read!("$5"),
+    "
     RETURNING o.*
 )
 INSERT INTO sync_outbox (",
@@ -51,13 +66,15 @@ SELECT ",
     " FROM gone RETURNING id"
 );
 
-// For the few rows that were written again since the claim, by a renewed lease or by an operator.
+// For rows that were written again since the claim: those of a request that lasted, or that an operator changed.
 pub(super) const ACK_BY_KEY: &str = concat!(
     "-- ack_by_key
 WITH gone AS (
     DELETE FROM ONLY sync_outbox AS o
     USING unnest($1::text[], $3::uuid[], $4::int[]) AS mine (tenant_id, id, attempt_count)
-    WHERE o.tenant_id = mine.tenant_id AND o.id = mine.id AND o.attempt_count = mine.attempt_count
+    WHERE ",
+    is_as_read!("$5"),
+    "
     RETURNING o.*
 )
 INSERT INTO sync_outbox (",
@@ -68,30 +85,37 @@ SELECT ",
     " FROM gone RETURNING id"
 );
 
-pub(super) const RETURN_ROWS: &str = "-- return_rows
+// A failed attempt counts, unless it counted as a slow one already. Without a failure only rows change that say they are on
+// the line.
+pub(super) const RETURN_ROWS: &str = concat!(
+    "-- return_rows
 UPDATE ONLY sync_outbox AS o
 SET status = 'pending', claimed_by = NULL, claimed_at = NULL, lease_expires_at = NULL, batch_id = NULL,
-    last_error_code = coalesce($4, o.last_error_code), last_error_message = coalesce($5, o.last_error_message),
-    updated_at = $6
+    attempt_count = CASE WHEN $5::text IS NULL THEN o.attempt_count ELSE mine.attempt_count + 1 END,
+    last_attempt_at = CASE WHEN $5::text IS NULL THEN o.last_attempt_at ELSE $7 END,
+    last_error_code = coalesce($5, o.last_error_code), last_error_message = coalesce($6, o.last_error_message),
+    updated_at = $7
 FROM unnest($1::text[], $2::uuid[], $3::int[]) AS mine (tenant_id, id, attempt_count)
-WHERE o.tenant_id = mine.tenant_id AND o.id = mine.id AND o.attempt_count = mine.attempt_count
-    AND o.status IN ('claimed', 'sent')";
+WHERE ",
+    is_as_read!("$4"),
+    " AND (o.status IN ('claimed', 'sent') OR (o.status = 'pending' AND $5::text IS NOT NULL))"
+);
 
-// A row that is not on its way has been settled: a settlement whose answer was lost is made again, and its rejection counts once.
-pub(super) const REJECT_ROWS: &str = "-- reject_rows
+pub(super) const REJECT_ROWS: &str = concat!(
+    "-- reject_rows
 UPDATE ONLY sync_outbox AS o
-SET status = CASE WHEN mine.dlq_reason IS NULL THEN 'pending' ELSE 'failed' END,
+SET status = CASE WHEN mine.dlq_reason IS NULL THEN 'pending' ELSE 'failed' END, attempt_count = mine.attempt_count + 1,
     reject_count = o.reject_count + mine.step, next_attempt_at = coalesce(mine.next_attempt_at, o.next_attempt_at),
+    last_attempt_at = CASE WHEN mine.step > 0 THEN $2::timestamptz ELSE o.last_attempt_at END,
     failed_at = CASE WHEN mine.dlq_reason IS NULL THEN NULL ELSE $2::timestamptz END, dlq_reason = mine.dlq_reason,
     last_error_code = mine.code, last_error_message = mine.message,
     claimed_by = NULL, claimed_at = NULL, lease_expires_at = NULL, batch_id = NULL, updated_at = $2
 FROM unnest($1::text[], $3::uuid[], $4::int[], $5::text[], $6::text[], $7::int[], $8::timestamptz[], $9::text[])
     AS mine (tenant_id, id, attempt_count, code, message, step, next_attempt_at, dlq_reason)
-WHERE o.tenant_id = mine.tenant_id AND o.id = mine.id AND o.attempt_count = mine.attempt_count
-    AND o.status IN ('claimed', 'sent')";
-
-pub(super) const RELEASE_GROUPS: &str = "-- release_lane_groups
-DELETE FROM sync_lane_groups WHERE tenant_id = $1 AND batch_id = $2";
+WHERE ",
+    is_as_read!("$10"),
+    " AND o.status IN ('pending', 'claimed', 'sent')"
+);
 
 /// What becomes of a rejected row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +137,9 @@ pub enum Fate {
 pub struct Rejection {
     /// Row.
     pub id: Uuid,
-    /// Fence.
+    /// Its group of lanes, whose lease is the fence.
+    pub lane_group: i16,
+    /// Slow and failed attempts when it was read.
     pub attempt_count: i32,
     /// `last_error_code`.
     pub code: &'static str,
@@ -158,7 +184,9 @@ pub struct Settled {
     pub acked: HashSet<Uuid>,
 }
 
-/// Applies a settlement.
+/// Applies a settlement to the rows whose lane groups are still leased to the batch, whether the lease is over or not. Rows of
+/// groups that went to somebody else stay as they are: whoever has them now sends them again, and the cloud knows them by
+/// their ids.
 ///
 /// # Errors
 /// When the database fails; nothing is settled then.
@@ -178,22 +206,27 @@ pub async fn settle(
     }
 }
 
-async fn settle_once(
+async fn settle_once<'a>(
     conn: &mut Conn,
     tenant_id: &str,
     batch_id: Uuid,
-    settlement: &Settlement<'_>,
+    settlement: &Settlement<'a>,
     now: Timestamp,
 ) -> Result<Settled, StoreError> {
     with_plans(conn, "settle", async |conn| {
-        let acked = ack_rows(conn, tenant_id, &settlement.acked, now).await?;
-        reject_rows(conn, tenant_id, &settlement.rejected, now).await?;
+        // First, so that nobody takes a group over meanwhile.
+        let held = lease::hold(conn, tenant_id, batch_id, settlement.is_last).await?;
+        let batch = (tenant_id, batch_id);
+        let of = |events: &[&'a ClaimedEvent]| -> Vec<&'a ClaimedEvent> {
+            events.iter().filter(|event| held.has(event.lane_group)).copied().collect()
+        };
+        let acked = ack_rows(conn, batch, &of(&settlement.acked), held.claimed_by.as_deref(), now).await?;
+        let rejected: Vec<&Rejection> =
+            settlement.rejected.iter().filter(|rejection| held.has(rejection.lane_group)).collect();
+        reject_rows(conn, batch, &rejected, now).await?;
         let returned: Vec<(Uuid, i32)> =
-            settlement.returned.iter().map(|event| (event.id, event.attempt_count)).collect();
-        return_rows(conn, tenant_id, &returned, settlement.failure, now).await?;
-        if settlement.is_last {
-            conn.execute(RELEASE_GROUPS, &[&tenant_id, &batch_id]).await?;
-        }
+            of(&settlement.returned).iter().map(|event| (event.id, event.attempt_count)).collect();
+        return_rows(conn, batch, &returned, settlement.failure, now).await?;
         // Last, since every batch of the tenant writes this one row.
         if let Some(change) = &settlement.change {
             sync_state::record(conn, tenant_id, change, now).await?;
@@ -205,8 +238,9 @@ async fn settle_once(
 
 async fn ack_rows(
     conn: &Conn,
-    tenant_id: &str,
+    (tenant_id, batch_id): (&str, Uuid),
     events: &[&ClaimedEvent],
+    claimed_by: Option<&str>,
     now: Timestamp,
 ) -> Result<HashSet<Uuid>, StoreError> {
     if events.is_empty() {
@@ -218,11 +252,11 @@ async fn ack_rows(
     let attempts: Vec<i32> = events.iter().map(|event| event.attempt_count).collect();
     let places: Vec<&str> = events.iter().map(|event| event.place.as_str()).collect();
     let tenants = vec![tenant_id; events.len()];
-    let params: [&(dyn ToSql + Sync); 5] = [&tenants, &now, &ids, &attempts, &places];
+    let params: [&(dyn ToSql + Sync); 7] = [&tenants, &now, &ids, &attempts, &batch_id, &claimed_by, &places];
     let rows = conn.query(&into_table(ACK_BY_PLACE), &params).await?;
     let mut acked: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
     if acked.len() < events.len() {
-        let rows = conn.query(&into_table(ACK_BY_KEY), &params[..4]).await?;
+        let rows = conn.query(&into_table(ACK_BY_KEY), &params[..6]).await?;
         acked.extend(rows.iter().map(|row| row.get::<_, Uuid>(0)));
     }
     Ok(acked)
@@ -230,7 +264,7 @@ async fn ack_rows(
 
 pub(super) async fn return_rows(
     conn: &Conn,
-    tenant_id: &str,
+    (tenant_id, batch_id): (&str, Uuid),
     rows: &[(Uuid, i32)],
     failure: Option<Failure<'_>>,
     now: Timestamp,
@@ -242,14 +276,14 @@ pub(super) async fn return_rows(
     let code = failure.map(|failure| failure.code);
     let message = failure.map(|failure| storable(failure.message));
     let tenants = vec![tenant_id; rows.len()];
-    conn.execute(RETURN_ROWS, &[&tenants, &ids, &attempts, &code, &message, &now]).await?;
+    conn.execute(RETURN_ROWS, &[&tenants, &ids, &attempts, &batch_id, &code, &message, &now]).await?;
     Ok(())
 }
 
 pub(super) async fn reject_rows(
     conn: &Conn,
-    tenant_id: &str,
-    rejections: &[Rejection],
+    (tenant_id, batch_id): (&str, Uuid),
+    rejections: &[&Rejection],
     now: Timestamp,
 ) -> Result<(), StoreError> {
     if rejections.is_empty() {
@@ -269,7 +303,7 @@ pub(super) async fn reject_rows(
         Fate::Failed { reason } => Some(reason),
     });
     let tenants = vec![tenant_id; rejections.len()];
-    let params: [&(dyn ToSql + Sync); 9] = [
+    let params: [&(dyn ToSql + Sync); 10] = [
         &tenants,
         &now,
         &column!(|rejection| rejection.id),
@@ -279,6 +313,7 @@ pub(super) async fn reject_rows(
         &column!(|rejection| i32::from(rejection.is_counted)),
         &next_attempt_at,
         &dlq_reason,
+        &batch_id,
     ];
     conn.execute(REJECT_ROWS, &params).await?;
     Ok(())
