@@ -16,6 +16,7 @@ pub mod sign;
 pub mod status;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -61,7 +62,8 @@ pub struct SyncSettings {
     pub rejections_max: u32,
     /// Longest wait between two attempts.
     pub backoff_seconds_max: u64,
-    /// How often the outbox is looked at when nothing wakes the senders.
+    /// How often the outbox is looked at when nothing wakes the senders; those that are woken look less and less often while
+    /// they find nothing.
     pub poll_ms: u64,
     /// How long a request under way may take when the engine stops.
     pub drain_ms: u64,
@@ -92,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) cloud: Option<Arc<Cloud>>,
     pub(crate) status: SyncStatus,
     seats: Vec<Seat>,
+    /// Whether those who write rows ever said so.
+    is_woken: AtomicBool,
     /// Counts the attempts that were asked for.
     wanted: watch::Sender<u64>,
 }
@@ -127,11 +131,11 @@ pub struct SyncWake {
 }
 
 impl SyncWake {
-    /// Rows may be due. A lost call costs one poll interval.
+    /// Rows may be due. A lost call costs one interval between two looks.
     pub fn wake(&self) {
-        for seat in self.shared.iter().flat_map(|shared| &shared.seats) {
-            seat.wake.notify_one();
-        }
+        let Some(shared) = &self.shared else { return };
+        shared.is_woken.store(true, Ordering::Relaxed);
+        shared.seats.iter().for_each(|seat| seat.wake.notify_one());
     }
 }
 
@@ -177,6 +181,7 @@ impl SyncHub {
             status: SyncStatus::new(ports.line.is_some()),
             ports,
             seats: (0..partitions).map(seat).collect(),
+            is_woken: AtomicBool::new(false),
             wanted: watch::Sender::new(0),
             settings,
             store,
@@ -269,6 +274,11 @@ impl SyncHub {
 impl Shared {
     pub(crate) fn seat(&self, partition: usize) -> &Seat {
         &self.seats[partition]
+    }
+
+    /// Whether those who write rows say so in this process; then senders need not look all the time.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.is_woken.load(Ordering::Relaxed)
     }
 
     /// The name under which leases are held.

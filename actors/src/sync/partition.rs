@@ -17,9 +17,13 @@ use tokio::time::Instant;
 use super::{Seat, Shared};
 use delivery::{Delivery, Outcome};
 
-/// The shortest time between two looks at the outbox that do not follow a full batch. While events trickle in, this
-/// gathers them into batches instead of sending each alone.
-const GATHER: Duration = Duration::from_millis(100);
+/// The shortest time between two looks at the outbox that do not follow a full batch.
+const GATHER_MIN: Duration = Duration::from_millis(100);
+/// The longest time for which a sender gathers events: what trickles in costs few batches, and each is on its way within a
+/// second.
+const GATHER_MAX: Duration = Duration::from_millis(800);
+/// How often a sender that is woken looks by itself when it has found nothing for a while.
+const IDLE_POLL: Duration = Duration::from_secs(10);
 /// Turns that tenants take before it is looked up again who has something to send.
 const TURNS_MAX: usize = 64;
 /// Rows per lane group that a claim looks at when those before them may not go.
@@ -40,6 +44,12 @@ pub(super) struct Partition {
     window_rows: i64,
     /// The tenant that had its turn last.
     last_tenant: String,
+    /// When the round before this one began.
+    last_round_at: Option<Instant>,
+    /// Looks in a row that found nothing.
+    empty_looks: u32,
+    /// When the first of the events that were rejected may go again, as far as this sender knows.
+    retry_at: Option<Instant>,
     wanted: watch::Receiver<u64>,
     ends_at: watch::Receiver<Option<Instant>>,
 }
@@ -49,6 +59,8 @@ pub(super) struct Partition {
 struct Round {
     /// Something was sent or settled: more may be due now.
     has_progress: bool,
+    /// Full batches that were sent; one that was not full is a part of one.
+    batches: f64,
     /// When the first of the tenants that pause may go again, if all do.
     resumes_at: Option<Instant>,
 }
@@ -68,8 +80,18 @@ impl Partition {
     pub(super) fn new(shared: Arc<Shared>, number: usize) -> Self {
         let groups = groups_of(number, shared.seats.len());
         let (wanted, ends_at) = (shared.wanted(), shared.seat(number).ends_at.subscribe());
-        let mut partition =
-            Self { shared, number, groups, window_rows: 0, last_tenant: String::new(), wanted, ends_at };
+        let mut partition = Self {
+            shared,
+            number,
+            groups,
+            window_rows: 0,
+            last_tenant: String::new(),
+            last_round_at: None,
+            empty_looks: 0,
+            retry_at: None,
+            wanted,
+            ends_at,
+        };
         partition.window_rows = partition.window_rows_min();
         partition
     }
@@ -97,6 +119,7 @@ impl Partition {
             delay = RETRY_DELAY;
             self.seat().tried.send_replace(wanted);
             self.rest_after(round, started).await;
+            self.last_round_at = Some(started);
         }
     }
 
@@ -130,6 +153,7 @@ impl Partition {
 
     /// Gives every tenant with due rows a turn, and those with much to send many.
     async fn round(&mut self, ignores_pauses: bool) -> Result<Round, StoreError> {
+        self.retry_at = self.retry_at.filter(|at| *at > Instant::now());
         let now = self.shared.clock.now();
         let (groups, lease_max, pause_max) = (&self.groups, self.shared.lease(), self.shared.wait_max());
         let found = self.shared.ports.rows.due_tenants(groups, now, lease_max).await?;
@@ -153,7 +177,7 @@ impl Partition {
                     return Ok(round);
                 }
                 self.last_tenant.clone_from(&tenant.tenant_id);
-                let turn = self.turn(&mut tenant).await?;
+                let turn = self.turn(&mut tenant, &mut round).await?;
                 round.has_progress |= turn != Turn::Idle;
                 if turn == Turn::More {
                     remaining.push(tenant);
@@ -169,7 +193,7 @@ impl Partition {
     }
 
     /// Claims one batch of a tenant and delivers it.
-    async fn turn(&mut self, tenant: &mut DueTenant) -> Result<Turn, StoreError> {
+    async fn turn(&mut self, tenant: &mut DueTenant, round: &mut Round) -> Result<Turn, StoreError> {
         let claimed = self.claim(&tenant.tenant_id).await?;
         if claimed.incomplete > 0 {
             metrics::outbox_dead_lettered(claim::EVENT_INCOMPLETE).increment(claimed.incomplete);
@@ -183,13 +207,17 @@ impl Partition {
         let Some(batch) = claimed.batch else {
             return Ok(if claimed.incomplete > 0 { Turn::Done } else { Turn::Idle });
         };
-        let is_full = batch.events.len() >= self.shared.settings.batch_events_max
-            || batch.text.len() * 2 > self.shared.settings.batch_bytes_max;
+        let settings = &self.shared.settings;
+        let is_full = batch.events.len() >= settings.batch_events_max
+            || batch.text.len() * 2 > settings.batch_bytes_max;
+        round.batches += share(batch.events.len(), settings.batch_events_max)
+            .max(share(batch.text.len(), settings.batch_bytes_max));
         let delivery = Delivery::new(&self.shared, &batch, tenant.consecutive_failures, self.ends_at.clone());
         let outcome = delivery.run().await;
         Ok(match outcome {
-            Outcome::Delivered => {
+            Outcome::Delivered { retry_at } => {
                 tenant.consecutive_failures = 0;
+                self.retry_at = [self.retry_at, retry_at].into_iter().flatten().min();
                 if is_full { Turn::More } else { Turn::Done }
             }
             Outcome::Postponed | Outcome::Stopped => Turn::Idle,
@@ -238,18 +266,31 @@ impl Partition {
     /// Waits until another look may find something.
     async fn rest_after(&mut self, round: Round, started: Instant) {
         let poll = Duration::from_millis(self.shared.settings.poll_ms);
-        let gathered = started + GATHER;
         if round.has_progress {
-            return self.rest_until(gathered, false).await;
+            self.empty_looks = 0;
+            let since_last = self.last_round_at.map_or(GATHER_MAX, |at| started - at);
+            return self.rest_until(started + gather(round.batches, since_last), false).await;
         }
         match round.resumes_at {
             // While everybody pauses, wake-ups have nothing to say.
             Some(resumes_at) => self.rest_until(resumes_at.min(started + poll), false).await,
             None => {
-                self.rest_until(started + poll, true).await;
-                self.rest_until(gathered, false).await;
+                self.empty_looks = self.empty_looks.saturating_add(1);
+                let next = started + self.poll_after(poll);
+                self.rest_until(self.retry_at.map_or(next, |at| at.min(next)), true).await;
+                self.rest_until(started + poll.clamp(GATHER_MIN, GATHER_MAX), false).await;
             }
         }
+    }
+
+    /// The wait for a look of its own accord: longer and longer while those who write wake this sender.
+    fn poll_after(&self, poll: Duration) -> Duration {
+        if !self.shared.is_woken() {
+            return poll;
+        }
+        let doubled =
+            poll.saturating_mul(1_u32.checked_shl(self.empty_looks.saturating_sub(1)).unwrap_or(u32::MAX));
+        doubled.min(IDLE_POLL.max(poll))
     }
 
     /// Waits for the database, whatever anybody asks for.
@@ -294,8 +335,47 @@ impl Partition {
     }
 }
 
+/// How long to gather events after a round, from its beginning: as long as they take to fill a batch, at the pace at which
+/// they came since the round before. `batches` is how many batches the round has filled.
+///
+/// | since the last round came | the next one begins after |
+/// |---|---|
+/// | nothing that was sent | [`GATHER_MIN`] |
+/// | less than would fill a batch in [`GATHER_MAX`] | [`GATHER_MAX`] |
+/// | more | what a batch takes, and [`GATHER_MIN`] at least |
+fn gather(batches: f64, since_last: Duration) -> Duration {
+    if batches <= 0.0 {
+        return GATHER_MIN;
+    }
+    let seconds = since_last.as_secs_f64() / batches;
+    Duration::try_from_secs_f64(seconds).unwrap_or(GATHER_MAX).clamp(GATHER_MIN, GATHER_MAX)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "events and bytes of one batch")]
+fn share(part: usize, whole: usize) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
 /// Exports the difference of the clocks.
 pub(super) fn tell_skew(skew_ms: i64) {
     #[expect(clippy::cast_precision_loss, reason = "a difference of clocks stays far below 2^52 ms")]
     metrics::sync_clock_skew_ms().set(skew_ms as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_gathered_for_as_long_as_a_batch_takes_to_fill() {
+        let ms =
+            |batches: f64, since_last_ms| gather(batches, Duration::from_millis(since_last_ms)).as_millis();
+        assert_eq!(ms(0.0, 800), 100);
+        assert_eq!(ms(0.08, 800), 800, "50 a second fill no batch of 500");
+        assert_eq!(ms(0.99, 800), 800);
+        assert_eq!(ms(2.0, 800), 400, "1,250 a second fill one in 400 ms");
+        assert_eq!(ms(64.0, 800), 100);
+        assert_eq!(ms(0.002, 3_600_000), 800);
+        assert_eq!(ms(f64::MIN_POSITIVE, 3_600_000), 800);
+    }
 }

@@ -31,7 +31,10 @@ const MISSING_FIELD: &str = "missing_field";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// The cloud has answered for every event that could go.
-    Delivered,
+    Delivered {
+        /// When the first of those that it rejected may go again.
+        retry_at: Option<Instant>,
+    },
     /// There was trouble; the rest is pending again and the tenant pauses.
     Postponed,
     /// The engine stops.
@@ -66,6 +69,7 @@ pub(super) struct Delivery<'a> {
     renew_at: Instant,
     /// When the rows are told that they are on the line; `None` once they know.
     mark_at: Option<Instant>,
+    retry_at: Option<Instant>,
     ends_at: watch::Receiver<Option<Instant>>,
 }
 
@@ -87,6 +91,7 @@ impl<'a> Delivery<'a> {
             started: now,
             renew_at: now + half_lease(shared),
             mark_at: Some(now + SLOW),
+            retry_at: None,
             ends_at,
         }
     }
@@ -113,7 +118,7 @@ impl<'a> Delivery<'a> {
                 },
             }
         }
-        Outcome::Delivered
+        Outcome::Delivered { retry_at: self.retry_at }
     }
 
     async fn send(&mut self, part: &[usize]) -> Waited<Answer> {
@@ -263,7 +268,7 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    fn rejection(&self, event: &ClaimedEvent, code: &'static str, text: &str) -> Rejection {
+    fn rejection(&mut self, event: &ClaimedEvent, code: &'static str, text: &str) -> Rejection {
         let settings = &self.shared.settings;
         let count = u32::try_from(event.reject_count).unwrap_or(0).saturating_add(1);
         let is_missing = code == CLOUD_EVENT_REJECTED && text.starts_with(MISSING_PREFIX);
@@ -273,6 +278,8 @@ impl<'a> Delivery<'a> {
             Fate::Failed { reason: MAX_REJECTIONS }
         } else {
             let wait = self.shared.backoff(count);
+            let retry_at = Instant::now() + wait;
+            self.retry_at = Some(self.retry_at.map_or(retry_at, |at| at.min(retry_at)));
             Fate::Retry { at: self.shared.clock.now() + wait }
         };
         Rejection {
