@@ -30,10 +30,9 @@ const SAMPLE_EVERY: TimeDelta = TimeDelta::hours(1);
 const RESERVE_BYTES: u64 = 1024 * 1024 * 1024;
 /// Rows of which an average is taken.
 const ROWS_MIN: i64 = 1_000;
-/// Bytes with indexes where there are too few rows to tell: of an event that waits, of one that was sent, of a reading, of a
-/// mark. docs/growth.md has the measurement.
-const WAITING_BYTES: f64 = 1_100.0;
-const SENT_BYTES: f64 = 500.0;
+/// Bytes with indexes where there are too few rows to tell: of an event that waits, of a reading, of a mark. docs/growth.md
+/// has the measurement.
+const WAITING_BYTES: f64 = 600.0;
 const RAW_BYTES: f64 = 350.0;
 const MARK_BYTES: f64 = 200.0;
 /// The most that a waiting event is believed to take: a table that was emptied is larger than what is in it.
@@ -155,9 +154,7 @@ fn bytes_per_event(extents: &Extents) -> f64 {
     let measured = |extent: Extent, otherwise: f64| {
         if extent.rows < ROWS_MIN { otherwise } else { extent.bytes as f64 / extent.rows as f64 }
     };
-    let sent = measured(extents.acked, SENT_BYTES);
-    let otherwise = WAITING_BYTES / SENT_BYTES * sent;
-    let waiting = measured(extents.outbox, otherwise).clamp(sent, WAITING_BYTES_MAX.max(sent));
+    let waiting = measured(extents.outbox, WAITING_BYTES).min(WAITING_BYTES_MAX);
     waiting + measured(extents.raw, RAW_BYTES) + measured(extents.marks, MARK_BYTES)
 }
 
@@ -258,16 +255,16 @@ mod tests {
             log_bytes_max: 8 << 30,
             ..Extents::default()
         };
-        // 1,100 + 300 + 150 bytes an event.
-        let runway = forecast(at(0), &extents, (9 << 30) + 9_850_000_000, 1_000_000.0).unwrap();
-        assert!((runway.bytes_per_event - 1_550.0).abs() < 1e-6, "{runway:?}");
+        // 600 + 300 + 150 bytes an event.
+        let runway = forecast(at(0), &extents, (9 << 30) + 6_350_000_000, 1_000_000.0).unwrap();
+        assert!((runway.bytes_per_event - 1_050.0).abs() < 1e-6, "{runway:?}");
         assert!((runway.days - 7.0).abs() < 1e-6 && runway.is_enough(), "{runway:?}");
         let full = forecast(at(0), &extents, 0, 1_000_000.0).unwrap();
-        assert!(!full.is_enough() && full.days < 0.7, "{full:?}");
-        assert!(full.arithmetic().contains("11.6 events/s of 1550 bytes are 1.55 GB a day"), "{full:?}");
+        assert!(!full.is_enough() && full.days < 1.0, "{full:?}");
+        assert!(full.arithmetic().contains("11.6 events/s of 1050 bytes are 1.05 GB a day"), "{full:?}");
         assert_eq!(forecast(at(0), &extents, 1, 0.0), None);
         let waiting = Extents { outbox: extent(5_000, 1_300), ..extents };
         assert!((bytes_per_event(&waiting) - 1_750.0).abs() < 1e-6);
-        assert!((bytes_per_event(&Extents::default()) - 1_650.0).abs() < 1e-6);
+        assert!((bytes_per_event(&Extents::default()) - 1_150.0).abs() < 1e-6);
     }
 }

@@ -3,6 +3,7 @@
 mod abuse;
 mod access;
 mod alarms;
+mod archive;
 mod attack;
 mod backup;
 mod chaos;

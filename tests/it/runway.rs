@@ -21,7 +21,7 @@ async fn a_disk_that_does_not_keep_the_promise_is_told_with_the_arithmetic() {
     until("the runway is told", async || engine.log().contains("fewer than seven days")).await;
     let log = engine.log();
     let line = log.lines().find(|line| line.contains("fewer than seven days")).expect("it was told");
-    assert!(line.contains("events/s of 1650 bytes are") && line.contains("GB are free"), "{line}");
+    assert!(line.contains("events/s of 1150 bytes are") && line.contains("GB are free"), "{line}");
     let (_, metrics) = tests::engine::get(engine.settings.http, "/metrics").await;
     let days = metrics.lines().find_map(|line| line.strip_prefix("disk_runway_days "));
     assert!(days.and_then(|days| days.parse::<f64>().ok()).is_some_and(|days| days < 7.0), "{days:?}");

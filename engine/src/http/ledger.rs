@@ -293,7 +293,7 @@ impl Resend {
 /// What goes again.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({"acked_count": 3600, "found_count": 3600, "resent_count": 3600, "gone_count": 0,
-    "message": "3600 events go again"}))]
+    "without_reading_count": 0, "message": "3600 events go again"}))]
 pub(super) struct ResendAnswer {
     /// Events of these hours that the cloud has acknowledged, by the digest.
     acked_count: i64,
@@ -303,6 +303,8 @@ pub(super) struct ResendAnswer {
     resent_count: i64,
     /// Events that the cloud has acknowledged and that are kept here no more: they cannot be resent.
     gone_count: i64,
+    /// Events that are kept, but whose reading is deleted, and with it what they said: they cannot be resent.
+    without_reading_count: i64,
     /// The same in words.
     message: String,
 }
@@ -328,7 +330,7 @@ pub(super) async fn resend(
         let hours = ledger::hours(conn, &tenant_id, (from, to)).await?;
         Ok((hours, resend::resend(conn, &range, dry_run, now).await?))
     };
-    let (hours, Resent { found, resent }) = state.store.run("resend", write).await?;
+    let (hours, Resent { found, without_reading, resent }) = state.store.run("resend", write).await?;
     if found > EVENTS_MAX {
         return Err(Error::validation(format!(
             "to: these hours have {found} events, and one call puts back at most {EVENTS_MAX}: name fewer hours"
@@ -337,16 +339,18 @@ pub(super) async fn resend(
     state.sync.wake();
     let acked: i64 = hours.iter().map(|hour| hour.events).sum();
     let gone = (acked - found).max(0);
-    let message = match (dry_run, gone) {
-        (true, _) => format!("{found} events would go again, {gone} are kept no more"),
+    let lost = gone + without_reading;
+    let message = match (dry_run, lost) {
+        (true, _) => format!("{} events would go again, {lost} are kept no more", found - without_reading),
         (false, 0) => format!("{resent} events go again"),
-        (false, _) => format!("{resent} events go again, {gone} are kept no more and cannot"),
+        (false, _) => format!("{resent} events go again, {lost} are kept no more and cannot"),
     };
     Ok(Json(ResendAnswer {
         acked_count: acked,
         found_count: found,
         resent_count: resent,
         gone_count: gone,
+        without_reading_count: without_reading,
         message,
     }))
 }

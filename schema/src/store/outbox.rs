@@ -54,6 +54,7 @@ pub const STATEMENTS: &[&str] = &[
     queries::UNCLAIM_GROUPS,
     queries::TENANTS,
     resend::COUNT,
+    resend::READINGS,
     resend::RESEND,
 ];
 

@@ -23,10 +23,12 @@ macro_rules! columns {
     };
 }
 pub(super) use columns;
+// A reading is kept in `telemetry_raw`; its event is kept without what is said there (`resend` makes it again).
 macro_rules! gone {
     () => {
         "id, tenant_id, farm_id, barn_id, device_id, station_id, session_id, event_type, occurred_at, order_at, seq,
-        trace_id, payload_json, payload_size_bytes, 'acked', priority, attempt_count, reject_count, last_attempt_at,
+        trace_id, CASE WHEN event_type = 'telemetry.ingested' AND payload_size_bytes > 2 AND payload_json ? 'telemetry_raw_id'
+            THEN '{}' ELSE payload_json END, payload_size_bytes, 'acked', priority, attempt_count, reject_count, last_attempt_at,
         next_attempt_at, coalesce(claimed_by, $6), claimed_at, NULL, $5, last_error_code, last_error_message,
         NULL, NULL, $2, created_at, $2"
     };
