@@ -15,8 +15,9 @@ pub mod ports;
 pub mod sign;
 pub mod status;
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -38,6 +39,8 @@ use status::{CloudView, SyncStatus};
 
 /// How long a trigger waits for its attempt at most.
 const TRIGGER_WAIT_MAX: Duration = Duration::from_secs(50);
+/// How often a tenant's low-water marks are moved after something was settled for it: a mark takes three moves.
+const MOVES_AFTER_WORK: u32 = 4;
 /// What is left of the drain for writing down where the batch stands.
 const SETTLE_GRACE: Duration = Duration::from_secs(1);
 
@@ -96,6 +99,10 @@ pub(crate) struct Shared {
     seats: Vec<Seat>,
     /// Whether those who write rows ever said so.
     is_woken: AtomicBool,
+    /// Counts what was written and sent in this process.
+    stirs: AtomicU64,
+    /// Tenants for which something was sent, and how often their low-water marks are still to be moved.
+    at_work: std::sync::Mutex<HashMap<String, u32>>,
     /// Counts the attempts that were asked for.
     wanted: watch::Sender<u64>,
 }
@@ -135,6 +142,7 @@ impl SyncWake {
     pub fn wake(&self) {
         let Some(shared) = &self.shared else { return };
         shared.is_woken.store(true, Ordering::Relaxed);
+        shared.stirs.fetch_add(1, Ordering::Relaxed);
         shared.seats.iter().for_each(|seat| seat.wake.notify_one());
     }
 }
@@ -182,6 +190,8 @@ impl SyncHub {
             ports,
             seats: (0..partitions).map(seat).collect(),
             is_woken: AtomicBool::new(false),
+            stirs: AtomicU64::new(0),
+            at_work: std::sync::Mutex::default(),
             wanted: watch::Sender::new(0),
             settings,
             store,
@@ -279,6 +289,34 @@ impl Shared {
     /// Whether those who write rows say so in this process; then senders need not look all the time.
     pub(crate) fn is_woken(&self) -> bool {
         self.is_woken.load(Ordering::Relaxed)
+    }
+
+    /// How often something was written or sent in this process.
+    pub(crate) fn stirs(&self) -> u64 {
+        self.stirs.load(Ordering::Relaxed)
+    }
+
+    /// Something was settled for a tenant.
+    pub(crate) fn settled(&self, tenant_id: &str) {
+        self.stirs.fetch_add(1, Ordering::Relaxed);
+        let mut at_work = self.at_work.lock().expect("nothing panics while it holds the lock");
+        match at_work.get_mut(tenant_id) {
+            Some(moves) => *moves = MOVES_AFTER_WORK,
+            None => {
+                at_work.insert(tenant_id.to_owned(), MOVES_AFTER_WORK);
+            }
+        }
+    }
+
+    /// Tenants whose low-water marks are to be moved now. There are no more of them than tenants with rows.
+    pub(crate) fn tenants_at_work(&self) -> Vec<String> {
+        let mut at_work = self.at_work.lock().expect("nothing panics while it holds the lock");
+        let tenants = at_work.keys().cloned().collect();
+        at_work.retain(|_, moves| {
+            *moves -= 1;
+            *moves > 0
+        });
+        tenants
     }
 
     /// The name under which leases are held.

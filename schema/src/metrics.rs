@@ -150,6 +150,8 @@ catalog! {
     histogram db_query_duration_seconds(transaction: &'static str) = "db.query_duration_seconds";
     /// Connections in use, by what they are for: work, reads, and those kept for a lock.
     gauge db_pool_in_use(pool: &'static str) = "db.pool_in_use";
+    /// Age of the oldest snapshot that somebody else holds, seconds: nothing deleted since is removed.
+    gauge db_oldest_snapshot_age_seconds() = "db.oldest_snapshot_age_seconds";
     /// 1 while the engine can do its work: what `/api/ready` says.
     gauge engine_ready() = "engine.ready";
     /// Days that the certificate of a file has left, by the setting that names the file; below zero it is over.

@@ -28,6 +28,7 @@ mod ledger;
 mod limits;
 mod live;
 mod logins;
+mod low_water;
 mod made_flock;
 mod majors;
 mod media;

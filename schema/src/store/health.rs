@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::store::{Conn, Store, StoreError};
 
 /// Every statement of this module.
-pub const STATEMENTS: &[&str] = &[SERVER_VERSION, DATA_DIRECTORY, SERVER, PROBE];
+pub const STATEMENTS: &[&str] = &[SERVER_VERSION, DATA_DIRECTORY, SERVER, OLDEST_SNAPSHOT, PROBE];
 
 const SERVER_VERSION: &str = "-- server_version
 SELECT current_setting('server_version')";
@@ -26,12 +26,23 @@ SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean, l
     (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
     (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()))";
 
+// Of other roles only a superuser and members of pg_read_all_stats see this.
+const OLDEST_SNAPSHOT: &str = "-- oldest_snapshot
+SELECT a.pid, coalesce(a.application_name, ''), coalesce(a.state, ''),
+    extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, a.backend_start))::float8
+FROM pg_stat_activity AS a
+WHERE a.backend_xmin IS NOT NULL AND a.pid <> pg_backend_pid() AND a.backend_type IN ('client backend', 'walsender')
+ORDER BY age(a.backend_xmin) DESC, a.xact_start LIMIT 1";
+
 const PROBE: &str = "-- probe
 INSERT INTO database_probe (id, written_at) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET written_at = excluded.written_at";
 
 // About a megabyte of new pages, which vanish with the transaction.
 const ROOM: &str =
     "CREATE TEMPORARY TABLE farmiq_room ON COMMIT DROP AS SELECT generate_series(1, 30000) AS number";
+
+/// From which age on a snapshot is worth a word.
+const OLD_SNAPSHOT_SECONDS: f64 = 600.0;
 
 /// Something about the database that somebody should change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +143,27 @@ pub async fn problems(store: &Store) -> Result<Vec<Problem>, StoreError> {
         let text = format!("the engine may open {wanted} connections, the server lets in {room}");
         problems.push(Problem::warning(text, advice));
     }
+    let snapshot = store.run("oldest_snapshot", async |conn| oldest_snapshot(conn).await).await?;
+    problems.extend(snapshot.as_ref().and_then(old_snapshot));
     Ok(problems)
+}
+
+fn old_snapshot(snapshot: &Snapshot) -> Option<Problem> {
+    let Snapshot { pid, application, state, seconds } = snapshot;
+    if *seconds < OLD_SNAPSHOT_SECONDS {
+        return None;
+    }
+    let advice = "what was deleted since cannot be removed: let it end, or end it with SELECT pg_terminate_backend(pid)";
+    let (application, state) = (named(application), named(state));
+    let minutes = (seconds / 60.0).floor();
+    let text = format!(
+        "process {pid} of the server (application {application}, {state}) holds a snapshot of {minutes} minutes ago"
+    );
+    Some(Problem::warning(text, advice))
+}
+
+fn named(text: &str) -> &str {
+    if text.is_empty() { "unnamed" } else { text }
 }
 
 /// Whether two transactions of one connection may run on two of the server's, or two connections of ours share one of them.
@@ -153,6 +184,33 @@ async fn server_process(conn: &Conn) -> Result<Option<String>, StoreError> {
     Ok(answers.iter().find_map(|answer| {
         let SimpleQueryMessage::Row(row) = answer else { return None };
         row.get(0).map(str::to_owned)
+    }))
+}
+
+/// The oldest snapshot that somebody holds: nothing that was deleted since is removed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// The process of the server.
+    pub pid: i32,
+    /// Who is connected.
+    pub application: String,
+    /// Whether it works, waits, or holds a transaction open.
+    pub state: String,
+    /// Its age.
+    pub seconds: f64,
+}
+
+/// The oldest snapshot of all that this role may see.
+///
+/// # Errors
+/// When the database fails.
+pub async fn oldest_snapshot(conn: &Conn) -> Result<Option<Snapshot>, StoreError> {
+    let row = conn.query_opt(OLDEST_SNAPSHOT, &[]).await?;
+    Ok(row.map(|row| Snapshot {
+        pid: row.get(0),
+        application: row.get(1),
+        state: row.get(2),
+        seconds: row.get(3),
     }))
 }
 
@@ -190,6 +248,21 @@ pub async fn probe(conn: &mut Conn, needs_room: bool, now: Timestamp) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_holds_an_old_snapshot_is_named() {
+        let of = |seconds| {
+            let (application, state) = ("pg_dump".to_owned(), String::new());
+            old_snapshot(&Snapshot { pid: 4711, application, state, seconds })
+        };
+        assert_eq!(of(599.0), None);
+        let problem = of(3_601.0).expect("an hour is long");
+        assert!(!problem.is_fatal);
+        assert_eq!(
+            problem.text,
+            "process 4711 of the server (application pg_dump, unnamed) holds a snapshot of 60 minutes ago"
+        );
+    }
 
     #[test]
     fn a_server_that_does_not_keep_what_it_commits_is_told_so() {

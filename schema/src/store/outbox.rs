@@ -9,6 +9,7 @@
 pub mod choose;
 pub mod claim;
 pub mod lease;
+pub mod low_water;
 pub mod measure;
 pub mod put;
 pub mod queries;
@@ -33,6 +34,9 @@ pub const STATEMENTS: &[&str] = &[
     lease::RENEW_GROUPS,
     lease::RENEW_ROWS,
     lease::MARK_SENT,
+    low_water::ADD_MARKS,
+    low_water::LOCK_MARKS,
+    low_water::ADVANCE,
     slot::TAKE_SLOT,
     settle::ACK_BY_PLACE,
     settle::ACK_BY_KEY,

@@ -376,7 +376,10 @@ impl<'a> Delivery<'a> {
         loop {
             let now = shared.clock.now();
             let error = match shared.ports.rows.settle(batch, settlement, now).await {
-                Ok(settled) => return Some(settled.acked.len() as u64),
+                Ok(settled) => {
+                    shared.settled(&batch.tenant_id);
+                    return Some(settled.acked.len() as u64);
+                }
                 Err(error) => error,
             };
             tracing::warn!(batch_id = %batch.id, %error, cause = cause(&error), "batch not settled");

@@ -10,6 +10,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::choose::{Candidate, Limits, Stage, choose};
+use super::low_water::{low, tenants};
 use super::settle::{Fate, Rejection, reject_rows, return_rows};
 use super::{in_order, lane, lease};
 use crate::clock::Timestamp;
@@ -49,7 +50,12 @@ WITH held AS MATERIALIZED (
 )
 SELECT o.*, EXISTS (
     SELECT FROM ONLY sync_outbox AS p WHERE p.tenant_id = $1 AND p.priority <> 0) AS has_priority
-FROM unnest($2::smallint[]) WITH ORDINALITY AS g (lane_group, turn)
+FROM (
+    SELECT u.lane_group, ",
+    low!("$1", "u.lane_group"),
+    " AS low_at
+    FROM unnest($2::smallint[]) AS u (lane_group) OFFSET 0
+) AS g
 CROSS JOIN LATERAL (
     SELECT o.id, o.ctid::text AS place, o.attempt_count, o.reject_count, o.lane_group, ",
     lane!(),
@@ -62,6 +68,7 @@ CROSS JOIN LATERAL (
             OFFSET 0) AS is_barred
     FROM ONLY sync_outbox AS o
     WHERE o.tenant_id = $1 AND o.lane_group = g.lane_group AND o.failed_at IS NULL
+        AND coalesce(o.order_at, o.occurred_at, o.created_at) >= g.low_at
         AND o.status IN ('pending', 'claimed', 'sent')
         AND ",
     lane!(),
@@ -140,29 +147,30 @@ RETURNING ",
     read!()
 );
 
-// Jumps from tenant to tenant along the index instead of reading every row.
+// In the groups of each tenant it looks from the mark on. `OFFSET 0` keeps the planner from reading a tenant as a whole.
 pub(super) const DUE_TENANTS: &str = concat!(
     "-- due_tenants
-WITH RECURSIVE tenants AS (
-    (SELECT o.tenant_id FROM ONLY sync_outbox AS o WHERE o.failed_at IS NULL ORDER BY o.tenant_id LIMIT 1)
-    UNION ALL
-    SELECT (
-        SELECT o.tenant_id FROM ONLY sync_outbox AS o
-        WHERE o.failed_at IS NULL AND o.tenant_id > t.tenant_id ORDER BY o.tenant_id LIMIT 1)
-    FROM tenants AS t WHERE t.tenant_id IS NOT NULL
-)
+WITH RECURSIVE ",
+    tenants!("o.failed_at IS NULL AND"),
+    "
 SELECT t.tenant_id, s.paused_until, coalesce(s.consecutive_failures, 0)
 FROM tenants AS t LEFT JOIN sync_state AS s ON s.tenant_id = t.tenant_id
 WHERE t.tenant_id IS NOT NULL AND EXISTS (
-    SELECT FROM unnest($1::smallint[]) AS g (lane_group)
+    SELECT FROM (
+        SELECT u.lane_group, ",
+    low!("t.tenant_id", "u.lane_group"),
+    " AS low_at
+        FROM unnest($1::smallint[]) AS u (lane_group) OFFSET 0
+    ) AS g
     WHERE EXISTS (
         SELECT FROM ONLY sync_outbox AS o
-        WHERE o.tenant_id = t.tenant_id AND o.lane_group = g.lane_group AND o.failed_at IS NULL)
+        WHERE o.tenant_id = t.tenant_id AND o.lane_group = g.lane_group AND o.failed_at IS NULL
+            AND coalesce(o.order_at, o.occurred_at, o.created_at) >= g.low_at OFFSET 0)
     AND NOT EXISTS (
         SELECT FROM sync_lane_groups AS l
         WHERE l.tenant_id = t.tenant_id AND l.lane_group = g.lane_group AND ",
     waits!("l.lease_expires_at", "$2", "$3"),
-    "))
+    " OFFSET 0))
 ORDER BY t.tenant_id"
 );
 

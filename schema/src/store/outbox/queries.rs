@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::claim::with_plans;
 use super::in_order;
+use super::low_water::{low, tenants};
 use crate::clock::Timestamp;
 use crate::store::page::{Place, behind};
 use crate::store::tally::{self, Counted, Tally};
@@ -32,11 +33,16 @@ const HEAD_ROWS: i64 = 16;
 // is among the heads.
 pub(super) const OLDEST_PENDING: &str = concat!(
     "-- outbox_oldest_pending
-SELECT min(o.created_at) FROM unnest($1::text[]) AS t (tenant_id)
-CROSS JOIN generate_series(0, 15) AS g (lane_group)
+SELECT min(o.created_at) FROM (
+    SELECT t.tenant_id, u.lane_group::smallint AS lane_group, ",
+    low!("t.tenant_id", "u.lane_group"),
+    " AS low_at
+    FROM unnest($1::text[]) AS t (tenant_id) CROSS JOIN generate_series(0, 15) AS u (lane_group) OFFSET 0
+) AS g
 CROSS JOIN LATERAL (
     SELECT o.created_at FROM ONLY sync_outbox AS o
-    WHERE o.tenant_id = t.tenant_id AND o.lane_group = g.lane_group::smallint AND o.failed_at IS NULL AND o.status = 'pending'
+    WHERE o.tenant_id = g.tenant_id AND o.lane_group = g.lane_group AND o.failed_at IS NULL AND o.status = 'pending'
+        AND coalesce(o.order_at, o.occurred_at, o.created_at) >= g.low_at
     ORDER BY ",
     in_order!(),
     " LIMIT $2
@@ -238,16 +244,16 @@ pub(super) const UNCLAIM: &str = unclaim!("unclaim", "");
 pub(super) const UNCLAIM_GROUPS: &str = "-- unclaim_lane_groups
 DELETE FROM sync_lane_groups WHERE lease_expires_at < $1 AND ($2::text[] IS NULL OR tenant_id = ANY ($2))";
 
-// Every tenant with an unacknowledged row, found by jumping along the primary key.
-pub(super) const TENANTS: &str = "-- outbox_tenants
-WITH RECURSIVE tenants AS (
-    (SELECT o.tenant_id FROM ONLY sync_outbox AS o ORDER BY o.tenant_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT o.tenant_id FROM ONLY sync_outbox AS o WHERE o.tenant_id > t.tenant_id ORDER BY o.tenant_id LIMIT 1)
-    FROM tenants AS t WHERE t.tenant_id IS NOT NULL
-)
+// Every tenant with an unacknowledged row, and those that had some.
+pub(super) const TENANTS: &str = concat!(
+    "-- outbox_tenants
+WITH RECURSIVE ",
+    tenants!(""),
+    "
 SELECT t.tenant_id FROM tenants AS t
-WHERE t.tenant_id IS NOT NULL AND ($1::text[] IS NULL OR t.tenant_id = ANY ($1))";
+WHERE t.tenant_id IS NOT NULL AND ($1::text[] IS NULL OR t.tenant_id = ANY ($1))
+    AND (t.tenant_id <> '' OR EXISTS (SELECT FROM ONLY sync_outbox AS o WHERE o.tenant_id = ''))"
+);
 
 /// Rows by what they are doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -464,7 +470,7 @@ async fn in_flight(conn: &Conn, tenants: Option<&[String]>) -> Result<Option<Vec
     Ok(is_all.then(|| found.iter().map(|row| row.get(0)).collect()))
 }
 
-/// The tenants, all or of these, with a row that the cloud has not acknowledged.
+/// The tenants, all or of these, with a row that the cloud has not acknowledged, and some that had one.
 pub(in crate::store) async fn tenants(
     conn: &Conn,
     among: Option<&[String]>,
@@ -633,12 +639,12 @@ pub async fn unclaim_stuck(
     now: Timestamp,
 ) -> Result<u64, StoreError> {
     with_plans(conn, "unclaim", async |conn| {
-        let rows = match in_flight(conn, tenants).await? {
-            Some(places) => conn.execute(UNCLAIM_AT, &[&now, &before, &tenants, &places]).await?,
-            None => conn.execute(UNCLAIM, &[&now, &before, &tenants]).await?,
-        };
+        // Groups before rows, as whoever settles.
         conn.execute(UNCLAIM_GROUPS, &[&before, &tenants]).await?;
-        Ok(rows)
+        match in_flight(conn, tenants).await? {
+            Some(places) => conn.execute(UNCLAIM_AT, &[&now, &before, &tenants, &places]).await,
+            None => conn.execute(UNCLAIM, &[&now, &before, &tenants]).await,
+        }
     })
     .await
 }
