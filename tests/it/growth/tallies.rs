@@ -198,7 +198,8 @@ async fn what_is_polled_costs_the_same_with_a_hundred_times_the_rows() {
         db.execute("SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off").await;
         let present = vec![T_1.to_owned()];
         let oldest = plan(&mut db.client, "outbox_oldest_pending", &[&present, &16_i64]).await;
-        assert_eq!(oldest.indexes, ["sync_outbox_order"]);
+        assert!(oldest.indexes.iter().any(|index| index == "sync_outbox_order"), "{oldest:?}");
+        assert_eq!(oldest.scanned, [""; 0]);
         db.execute("RESET ALL").await;
         pages.push((tallies.pages, oldest.pages));
     }
