@@ -18,6 +18,7 @@ use schema::store::outbox::settle::{self, Failure, Fate, Rejection, Settlement};
 use schema::wire::event::TELEMETRY_INGESTED;
 use tests::postgres::Database;
 use tests::simulation::outbox::{ModelOutbox, NewRow, Status};
+use tests::simulation::pace::pace;
 use tests::simulation::{Flaw, Life, TENANT, live};
 use uuid::Uuid;
 
@@ -273,5 +274,19 @@ async fn the_model_does_what_the_statements_do() {
             }
             pair.compare().await;
         }
+    }
+}
+
+#[test]
+fn what_trickles_in_travels_together_and_whoever_has_nothing_to_send_rests() {
+    let idle = pace(0, 600);
+    println!("idle for ten minutes: {idle:?}");
+    assert!(idle.requests == 0 && idle.looks < 4 * (600 / 10 + 10), "{idle:?}");
+    for (per_second, events_per_request_min) in [(2, 1), (10, 2), (200, 35), (1_000, 150)] {
+        let found = pace(per_second, 60);
+        println!("{per_second} events/s for a minute: {found:?}");
+        assert!(found.events >= found.requests * events_per_request_min, "{found:?}");
+        assert!(found.slowest_seconds < 1.5, "{found:?}");
+        assert!(found.looks <= 4 * 60 * 2, "each sender looks twice a second at most: {found:?}");
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod cloud;
 pub mod outbox;
+pub mod pace;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -120,6 +120,8 @@ struct Inner {
     consecutive_failures: i32,
     acked: HashSet<Uuid>,
     queued: u64,
+    /// How often somebody looked for something to send.
+    looks: u64,
     fault: Option<String>,
 }
 
@@ -227,6 +229,15 @@ impl ModelOutbox {
         self.inner().acked.clone()
     }
 
+    pub(super) fn looks(&self) -> u64 {
+        self.inner().looks
+    }
+
+    /// When the oldest row was queued that is not acknowledged.
+    pub(super) fn oldest_at(&self) -> Option<Timestamp> {
+        self.inner().rows.values().map(|row| row.occurred_at).min()
+    }
+
     pub(super) fn is_at_rest(&self) -> bool {
         self.inner().rows.values().all(|row| row.status == Status::Failed)
     }
@@ -329,7 +340,8 @@ fn free_groups(
     groups.iter().filter(is_free).copied().collect()
 }
 
-fn due_tenants(inner: &Inner, groups: &[i16], now: Timestamp, lease_max: TimeDelta) -> Vec<DueTenant> {
+fn due_tenants(inner: &mut Inner, groups: &[i16], now: Timestamp, lease_max: TimeDelta) -> Vec<DueTenant> {
+    inner.looks += 1;
     let free = free_groups(inner, groups, now, lease_max, None);
     let is_due = |row: &Row| row.status != Status::Failed && free.contains(&row.new.group);
     if !inner.rows.values().any(is_due) {
