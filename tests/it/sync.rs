@@ -340,7 +340,11 @@ async fn a_cloud_that_answers_a_greeting_is_sent_to_at_once_unless_it_asked_for_
     let away = ("CLOUD_REQUEST_FAILED", Mode::Unavailable);
     let busy = ("CLOUD_THROTTLED", Mode::Throttled { retry_after: Some("300".to_owned()) });
     for (code, trouble) in [away, busy] {
-        let mut site = Site::new().await;
+        // One batch: a sender that comes to its rows when their tenant pauses already does not try them.
+        let one_batch = |settings: &mut SyncSettings| {
+            (settings.partitions, settings.batch_events_max) = (1, 2_000);
+        };
+        let mut site = Site::with(Settings::default(), one_batch).await;
         site.readings(100, 10).await;
         site.cloud.mode(trouble).await;
         site.start().await;
