@@ -108,10 +108,10 @@ const HOURS: &str = points!(
         AND ($3::text IS NULL OR metric_type = $3) AND bucket_start_at <> ALL ($8)
     UNION ALL
     SELECT m.device_id, m.metric_type, m.bucket_start_at, m.min_value, m.avg_value, m.max_value, m.count
-    FROM unnest($8::timestamptz[]) AS h (hour) CROSS JOIN unnest($2::text[]) AS d (device_id) CROSS JOIN LATERAL (
+    FROM unnest($8::timestamptz[]) AS h (hour) CROSS JOIN LATERAL (
         SELECT a.device_id, a.metric_type, a.bucket_start_at, a.min_value, a.avg_value, a.max_value, a.count
         FROM telemetry_agg AS a
-        WHERE a.tenant_id = $1 AND a.device_id = d.device_id AND a.\"window\" = '1m' AND a.bucket_start_at >= greatest(h.hour, $5)
+        WHERE a.tenant_id = $1 AND a.device_id = ANY ($2) AND a.\"window\" = '1m' AND a.bucket_start_at >= greatest(h.hour, $5)
             AND a.bucket_start_at < least(h.hour + interval '1 hour', $6) AND ($3::text IS NULL OR a.metric_type = $3)) AS m"
 );
 

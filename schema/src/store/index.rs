@@ -11,21 +11,28 @@ const LOCK: i64 = 0x0069_6e64_6578_6573;
 /// Whoever writes to the table waits behind the wait for a lock.
 const LOCK_MS: u32 = 500;
 
+/// Aggregates with their values.
+const AGGREGATE_VALUES: &str = "telemetry_agg_values";
 /// Expired dedupe marks.
 pub const DEDUPE_EXPIRES: &str = "ingress_dedupe_expires";
 
 /// An index.
-struct Index {
-    name: &'static str,
-    table: &'static str,
-    columns: &'static str,
+#[derive(Clone, Copy)]
+struct Index<'a> {
+    name: &'a str,
+    table: &'a str,
+    columns: &'a str,
     /// Whether the table is partitioned.
     is_partitioned: bool,
+    /// Whether it keeps keys apart.
+    is_unique: bool,
     /// The index whose work it does, which goes.
-    replaces: Option<&'static str>,
+    replaces: Option<&'a str>,
+    /// The same of an index that belongs to a constraint.
+    replaces_constraint: Option<&'a str>,
 }
 
-const INDEXES: [Index; 12] = [
+const INDEXES: [Index<'static>; 13] = [
     Index {
         replaces: Some("ingress_dedupe_expiry"),
         ..Index::of(DEDUPE_EXPIRES, "ingress_dedupe", "(expires_at)")
@@ -63,6 +70,16 @@ const INDEXES: [Index; 12] = [
         )
     },
     Index::of("inference_results_time", "inference_results", "(tenant_id, occurred_at DESC)"),
+    // The key with its values: charts read it, and not the table.
+    Index {
+        is_unique: true,
+        replaces_constraint: Some("telemetry_agg_tenant_id_device_id_window_bucket_start_at_me_key"),
+        ..Index::of(
+            AGGREGATE_VALUES,
+            "telemetry_agg",
+            "(tenant_id, device_id, \"window\", bucket_start_at, metric_type) INCLUDE (min_value, avg_value, max_value, count)",
+        )
+    },
 ];
 
 const TRY_LOCK: &str = "-- index_lock
@@ -101,10 +118,15 @@ pub async fn ensure(conn: &mut Conn) -> Result<(), StoreError> {
         if index.is_partitioned {
             index.ensure_on_partitions(conn).await?;
         } else {
-            make(conn, index.name, index.table, index.columns).await?;
+            index.make(conn).await?;
         }
         if let Some(old) = index.replaces {
             conn.batch("drop_index", &format!("DROP INDEX CONCURRENTLY IF EXISTS {old}")).await?;
+        }
+        if let Some(old) = index.replaces_constraint
+            && state(conn, old).await? != State::Missing
+        {
+            define(conn, &format!("ALTER TABLE {} DROP CONSTRAINT {old}", index.table)).await?;
         }
     }
     Ok(())
@@ -118,9 +140,29 @@ pub async fn is_valid(conn: &Conn, name: &str) -> Result<bool, StoreError> {
     Ok(state(conn, name).await? == State::Valid)
 }
 
-impl Index {
-    const fn of(name: &'static str, table: &'static str, columns: &'static str) -> Self {
-        Self { name, table, columns, is_partitioned: false, replaces: None }
+impl<'a> Index<'a> {
+    const fn of(name: &'a str, table: &'a str, columns: &'a str) -> Self {
+        Self {
+            name,
+            table,
+            columns,
+            is_partitioned: false,
+            is_unique: false,
+            replaces: None,
+            replaces_constraint: None,
+        }
+    }
+
+    async fn make(&self, conn: &Conn) -> Result<(), StoreError> {
+        let Self { name, table, columns, is_unique, .. } = self;
+        match state(conn, name).await? {
+            State::Valid => return Ok(()),
+            State::Invalid => conn.batch("drop_index", &format!("DROP INDEX CONCURRENTLY {name}")).await?,
+            State::Missing => {}
+        }
+        let unique = if *is_unique { "UNIQUE " } else { "" };
+        let sql = format!("CREATE {unique}INDEX CONCURRENTLY {name} ON {table} {columns}");
+        conn.batch("create_index", &sql).await
     }
 
     /// The index of the parent becomes valid by itself with that of the last partition.
@@ -136,20 +178,11 @@ impl Index {
         for row in conn.query(PARTITIONS_WITHOUT, &[table, name]).await? {
             let partition: &str = row.get(0);
             let part = format!("{partition}_by_{name}");
-            make(conn, &part, partition, columns).await?;
+            Index { name: &part, table: partition, ..*self }.make(conn).await?;
             define(conn, &format!("ALTER INDEX {name} ATTACH PARTITION {part}")).await?;
         }
         Ok(())
     }
-}
-
-async fn make(conn: &Conn, name: &str, table: &str, columns: &str) -> Result<(), StoreError> {
-    match state(conn, name).await? {
-        State::Valid => return Ok(()),
-        State::Invalid => conn.batch("drop_index", &format!("DROP INDEX CONCURRENTLY {name}")).await?,
-        State::Missing => {}
-    }
-    conn.batch("create_index", &format!("CREATE INDEX CONCURRENTLY {name} ON {table} {columns}")).await
 }
 
 async fn define(conn: &mut Conn, sql: &str) -> Result<(), StoreError> {

@@ -65,7 +65,7 @@ async fn each_list_answers_within_a_tenth_of_a_second_over_sixty_days_of_a_barn(
     ] {
         let first = slowest(&face, path).await;
         let separator = if path.contains('?') { '&' } else { '?' };
-        // The page in the middle of the list costs what the first does.
+        // The second page costs what the first does: it begins in the index, and not at the beginning of the list.
         let deep = match first.1 {
             Some(next) => Some(slowest(&face, &format!("{path}{separator}after={next}")).await.0),
             None => None,
