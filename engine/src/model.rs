@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use actors::flock::sample::quantile;
 use actors::inference::area::AreaLaw;
 use actors::inference::model::{Model, ModelError, Source};
 use actors::inference::settings::{Colors, Fit, Input, Layout, Output};
@@ -212,14 +213,8 @@ fn run(model: &Model, pictures: &[(PathBuf, Vec<u8>)], workers: u8) -> Run {
     }
 }
 
-#[expect(
-    clippy::cast_sign_loss,
-    clippy::cast_possible_truncation,
-    reason = "a share of a length is an index"
-)]
 fn quantile_ms(sorted: &[Duration], share: f64) -> f64 {
-    let index = (sorted.len().saturating_sub(1) as f64 * share).round() as usize;
-    sorted.get(index).copied().map_or(0.0, ms)
+    quantile(sorted, share).map_or(0.0, ms)
 }
 
 fn ms(time: Duration) -> f64 {

@@ -29,14 +29,14 @@ use crate::flock::Book;
 use crate::flock::play::{self, History};
 use crate::flock::truth::{Flock, Wish};
 use crate::mqtt::{Login, refusal};
-use crate::publisher::{self, Link, Meter, Source};
+use crate::publisher::{self, Link, Meter};
 use crate::report::{self, Live};
 use crate::run::{Refusal, Run, Verdict};
 use crate::station::{Access, Tally};
 use crate::threshold::{self, Threshold};
 use crate::watched::{self, Watched};
 
-use books::{Books, Lines};
+use books::{Books, Lines, Speaker, Spoken};
 pub use subscriber::Subscribers;
 
 /// Messages a device keeps in flight.
@@ -432,11 +432,11 @@ impl Life<'_> {
 
 async fn publish(
     link: Link,
-    mut source: impl Source,
+    speaker: impl Speaker,
     meter: Arc<Meter>,
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
-    publisher::publish_patiently(&link, &mut source, &meter, stop).await
+    publisher::publish_patiently(&link, &mut Spoken(speaker), &meter, stop).await
 }
 
 /// The line of a report about refusals of one device.

@@ -90,9 +90,14 @@ pub(super) fn median(values: &[f64]) -> f64 {
     }
 }
 
-fn half_width(deviation: f64, n: usize) -> Option<f64> {
-    let t = StudentsT::new(0.0, 1.0, count(n.checked_sub(1)?)).ok()?;
-    Some(t.inverse_cdf(0.975) * deviation / count(n).sqrt())
+/// Half of the width of a mean's 95 % interval; `None` of fewer than two.
+pub(super) fn half_width(deviation: f64, n: usize) -> Option<f64> {
+    Some(student_t_95(n.checked_sub(1)?)? * deviation / count(n).sqrt())
+}
+
+/// The two-sided 95 % point of Student's t; `None` without a degree of freedom.
+pub(crate) fn student_t_95(degrees: usize) -> Option<f64> {
+    Some(StudentsT::new(0.0, 1.0, count(degrees)).ok()?.inverse_cdf(0.975))
 }
 
 fn uniformity_percent(weights: &[f64], mean: f64) -> f64 {
@@ -110,6 +115,18 @@ pub fn uniformity_expected_percent(cv_percent: f64) -> f64 {
 /// The share of a standard normal distribution below `z`.
 pub(super) fn below(z: f64) -> f64 {
     Normal::standard().cdf(z)
+}
+
+/// The value below which this share of sorted values lies: one of them, the nearest. `None` of none.
+#[must_use]
+#[expect(
+    clippy::cast_sign_loss,
+    clippy::cast_possible_truncation,
+    reason = "a share of a length is an index"
+)]
+pub fn quantile<T: Copy>(sorted: &[T], share: f64) -> Option<T> {
+    let index = (count(sorted.len().saturating_sub(1)) * share).round() as usize;
+    sorted.get(index).copied()
 }
 
 /// How many weighings give a mean within ±`error_percent` at 95 %, from a flock of `birds` (all of them, if there are

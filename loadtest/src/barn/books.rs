@@ -17,8 +17,8 @@ use schema::clock::Clock;
 use super::{Settings, refused};
 use crate::device::Message;
 use crate::ledger::{Entry, Ledger, Outcome, sha256};
-use crate::mqtt::Publish;
-use crate::publisher::Turn;
+use crate::mqtt::{Publish, Refused};
+use crate::publisher::{Source, Turn};
 use crate::run::Refusal;
 use crate::timeline::Timeline;
 use crate::traffic::Said;
@@ -138,7 +138,7 @@ impl Outbound {
         Turn::Publish(self.last_tag, publish)
     }
 
-    pub(super) fn acknowledged(&mut self, tags: &[u64]) -> Result<()> {
+    fn acknowledged(&mut self, tags: &[u64]) -> Result<()> {
         let now = Instant::now();
         let sent: Vec<_> = tags.iter().filter_map(|tag| self.open.remove(tag)).collect();
         for message in &sent {
@@ -150,7 +150,7 @@ impl Outbound {
         self.write(&sent, Outcome::Acknowledged, 0)
     }
 
-    pub(super) fn refused(&mut self, tag: u64, code: u8) -> Result<()> {
+    fn refused(&mut self, tag: u64, code: u8) -> Result<()> {
         let Some(sent) = self.open.remove(&tag) else { return Ok(()) };
         self.books.timeline.refused(1);
         let mut refusals = self.books.refusals.lock().expect("no writer panics");
@@ -159,7 +159,7 @@ impl Outbound {
         self.write(&[sent], Outcome::Refused, code)
     }
 
-    pub(super) fn left_open(&mut self, tags: &[u64]) -> Result<()> {
+    fn left_open(&mut self, tags: &[u64]) -> Result<()> {
         let sent: Vec<_> = tags.iter().filter_map(|tag| self.open.remove(tag)).collect();
         self.books.unanswered.fetch_add(sent.len() as u64, Ordering::Relaxed);
         self.write(&sent, Outcome::Unknown, 0)
@@ -186,6 +186,65 @@ impl Outbound {
             }
         };
         self.books.ledger.append(&sent.iter().map(entry).collect::<Vec<_>>())
+    }
+}
+
+/// A device of the barn: what it says next. What becomes of it is written down alike for all of them.
+pub(super) trait Speaker: Send {
+    /// The next step; called only while the window has room.
+    fn turn(&mut self, now: Instant) -> Turn;
+
+    /// What it has in flight.
+    fn outbound(&mut self) -> &mut Outbound;
+
+    /// Published first on every new connection.
+    fn hello(&mut self) -> Option<Publish> {
+        None
+    }
+
+    /// Published last before a clean good-bye.
+    fn farewell(&mut self) -> Option<Publish> {
+        None
+    }
+}
+
+/// A device as a source of messages, which gives up when it is not let in.
+#[derive(Debug)]
+pub(super) struct Spoken<S>(pub(super) S);
+
+impl<S: Speaker> Source for Spoken<S> {
+    fn turn(&mut self, now: Instant) -> Turn {
+        self.0.turn(now)
+    }
+
+    fn acknowledged(&mut self, tags: &[u64]) -> Result<()> {
+        self.0.outbound().acknowledged(tags)
+    }
+
+    fn refused(&mut self, tag: u64, code: u8) -> Result<()> {
+        self.0.outbound().refused(tag, code)
+    }
+
+    fn left_open(&mut self, tags: &[u64]) -> Result<()> {
+        self.0.outbound().left_open(tags)
+    }
+
+    fn connected(&mut self, took: Duration) {
+        self.0.outbound().books.timeline.connected(took);
+    }
+
+    fn gives_up(&mut self, refused: Refused) -> bool {
+        let outbound = self.0.outbound();
+        outbound.books.shut_out(&outbound.device, refused.code);
+        true
+    }
+
+    fn hello(&mut self) -> Option<Publish> {
+        self.0.hello()
+    }
+
+    fn farewell(&mut self) -> Option<Publish> {
+        self.0.farewell()
     }
 }
 

@@ -1,14 +1,11 @@
 //! What a scale weighed on the days that are over, as fast as it is taken.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::Result;
-
-use crate::barn::books::{Books, Outbound};
+use crate::barn::books::{Books, Outbound, Speaker};
 use crate::flock::play::History;
-use crate::mqtt::Refused;
-use crate::publisher::{Source, Turn};
+use crate::publisher::Turn;
 use crate::report;
 
 /// Days of the past between two lines about it.
@@ -17,8 +14,6 @@ const TOLD_EVERY_DAYS: usize = 5;
 /// The past of one scale.
 pub(super) struct Past {
     history: History,
-    device: String,
-    books: Arc<Books>,
     outbound: Outbound,
     /// Whether this scale tells how far the past is.
     is_teller: bool,
@@ -27,9 +22,8 @@ pub(super) struct Past {
 
 impl Past {
     pub(super) fn new(history: History, device: &str, books: Arc<Books>, is_teller: bool) -> Self {
-        let outbound = Outbound::new(device, Arc::clone(&books));
         let days_left = history.days_left();
-        Self { history, device: device.to_owned(), books, outbound, is_teller, days_left }
+        Self { history, outbound: Outbound::new(device, books), is_teller, days_left }
     }
 
     fn tell(&mut self) {
@@ -41,7 +35,7 @@ impl Past {
     }
 }
 
-impl Source for Past {
+impl Speaker for Past {
     fn turn(&mut self, now: Instant) -> Turn {
         let message = self.history.message();
         self.tell();
@@ -51,24 +45,7 @@ impl Source for Past {
         }
     }
 
-    fn acknowledged(&mut self, tags: &[u64]) -> Result<()> {
-        self.outbound.acknowledged(tags)
-    }
-
-    fn refused(&mut self, tag: u64, code: u8) -> Result<()> {
-        self.outbound.refused(tag, code)
-    }
-
-    fn left_open(&mut self, tags: &[u64]) -> Result<()> {
-        self.outbound.left_open(tags)
-    }
-
-    fn connected(&mut self, took: Duration) {
-        self.books.timeline.connected(took);
-    }
-
-    fn gives_up(&mut self, refused: Refused) -> bool {
-        self.books.shut_out(&self.device, refused.code);
-        true
+    fn outbound(&mut self) -> &mut Outbound {
+        &mut self.outbound
     }
 }

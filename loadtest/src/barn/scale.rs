@@ -4,19 +4,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use schema::clock::Timestamp;
 
-use crate::barn::books::{Books, Outbound};
+use crate::barn::books::{Books, Outbound, Speaker};
 use crate::barn::{Settings, SimulatedTime};
 use crate::climate::{Climate, Metric};
 use crate::device::{Message, Station, Weighing};
 use crate::ids::new_event_id;
-use crate::mqtt::Refused;
-use crate::publisher::{Source, Turn};
+use crate::publisher::Turn;
 
 /// The scale and camera of a station.
 pub(super) struct Scale {
@@ -31,7 +29,6 @@ pub(super) struct Scale {
     queue: VecDeque<Message>,
     /// When what is in the queue was to be sent.
     due_at: Instant,
-    books: Arc<Books>,
     outbound: Outbound,
 }
 
@@ -44,7 +41,7 @@ impl Scale {
         time: &SimulatedTime,
         books: Arc<Books>,
     ) -> Self {
-        let outbound = Outbound::new(&device, Arc::clone(&books));
+        let outbound = Outbound::new(&device, books);
         Self {
             station: Station { place: settings.place.clone(), station, device },
             index,
@@ -56,7 +53,6 @@ impl Scale {
             last_second: i64::MIN,
             queue: VecDeque::new(),
             due_at: time.started,
-            books,
             outbound,
         }
     }
@@ -85,7 +81,7 @@ impl Scale {
     }
 }
 
-impl Source for Scale {
+impl Speaker for Scale {
     fn turn(&mut self, now: Instant) -> Turn {
         if self.queue.is_empty() {
             if self.time.is_over(now) {
@@ -101,24 +97,7 @@ impl Source for Scale {
         }
     }
 
-    fn acknowledged(&mut self, tags: &[u64]) -> Result<()> {
-        self.outbound.acknowledged(tags)
-    }
-
-    fn refused(&mut self, tag: u64, code: u8) -> Result<()> {
-        self.outbound.refused(tag, code)
-    }
-
-    fn left_open(&mut self, tags: &[u64]) -> Result<()> {
-        self.outbound.left_open(tags)
-    }
-
-    fn connected(&mut self, took: Duration) {
-        self.books.timeline.connected(took);
-    }
-
-    fn gives_up(&mut self, refused: Refused) -> bool {
-        self.books.shut_out(&self.station.device, refused.code);
-        true
+    fn outbound(&mut self) -> &mut Outbound {
+        &mut self.outbound
     }
 }

@@ -4,19 +4,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use schema::wire::envelope::Dialect;
 
-use crate::barn::books::{Books, Outbound, Storms};
+use crate::barn::books::{Books, Outbound, Speaker, Storms};
 use crate::barn::{Settings, SimulatedTime};
 use crate::climate::{Climate, Metric};
 use crate::device::{self, Message, Place, Reading, State};
 use crate::ids::new_event_id;
-use crate::mqtt::{Publish, Refused, Will};
-use crate::publisher::{Source, Turn};
+use crate::mqtt::{Publish, Will};
+use crate::publisher::Turn;
 
 /// Polls between two times that nobody can read.
 const CONFUSED_EVERY: u64 = 12;
@@ -115,7 +114,7 @@ impl Sensor {
     }
 }
 
-impl Source for Sensor {
+impl Speaker for Sensor {
     fn turn(&mut self, now: Instant) -> Turn {
         if self.queue.is_empty() {
             if self.time.is_over(now) {
@@ -136,25 +135,8 @@ impl Source for Sensor {
         self.outbound.publish(message, self.due_at, now)
     }
 
-    fn acknowledged(&mut self, tags: &[u64]) -> Result<()> {
-        self.outbound.acknowledged(tags)
-    }
-
-    fn refused(&mut self, tag: u64, code: u8) -> Result<()> {
-        self.outbound.refused(tag, code)
-    }
-
-    fn left_open(&mut self, tags: &[u64]) -> Result<()> {
-        self.outbound.left_open(tags)
-    }
-
-    fn connected(&mut self, took: Duration) {
-        self.books.timeline.connected(took);
-    }
-
-    fn gives_up(&mut self, refused: Refused) -> bool {
-        self.books.shut_out(&self.device, refused.code);
-        true
+    fn outbound(&mut self) -> &mut Outbound {
+        &mut self.outbound
     }
 
     fn hello(&mut self) -> Option<Publish> {

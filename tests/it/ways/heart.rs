@@ -91,7 +91,10 @@ async fn the_script_of_a_second_box_rings_when_the_engine_is_gone_and_when_nobod
         .kill_on_drop(true)
         .spawn()
         .expect("a shell can be started");
-    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    // As often as beats may be missing, and more.
+    let asked = || barn.metric("http_requests_total", "/api/v1/heartbeat");
+    let before = asked();
+    until("the script has looked often enough to ring", async || asked() >= before + 6.0).await;
     assert!(!rang.exists(), "all is well");
     barn.finish().await;
     until("it rings", async || rang.exists()).await;

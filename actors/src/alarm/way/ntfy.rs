@@ -9,7 +9,7 @@ use reqwest::{Method, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::post::{Call, Carriage, send};
+use super::post::{Call, Carriage, attempts_max, send, timeout_seconds};
 use super::{Class, Failure, Language, Message, Receipt, Way, WayError, secret};
 
 /// What ntfy is set to.
@@ -38,14 +38,6 @@ pub struct NtfySettings {
     /// Tries before it is a failure.
     #[serde(default = "attempts_max")]
     pub attempts_max: u32,
-}
-
-fn timeout_seconds() -> u64 {
-    10
-}
-
-fn attempts_max() -> u32 {
-    3
 }
 
 /// An ntfy server and a topic of it.

@@ -15,6 +15,16 @@ use super::{DETAIL_BYTES_MAX, Failure, WayError, bounded};
 /// The wait before the second try; it doubles with each further one.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 
+/// Longest time of one try, unless it is set.
+pub(super) fn timeout_seconds() -> u64 {
+    10
+}
+
+/// Tries before it is a failure, unless they are set.
+pub(super) fn attempts_max() -> u32 {
+    3
+}
+
 /// What is sent where.
 pub(in crate::alarm) struct Call<'a> {
     /// For words.

@@ -11,7 +11,7 @@ use schema::clock::Clock;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use super::post::{Call, Carriage, send};
+use super::post::{Call, Carriage, attempts_max, send, timeout_seconds};
 use super::{Failure, Message, Receipt, Way, WayError, secret};
 
 /// Milliseconds since 1970 at which a try was signed.
@@ -39,14 +39,6 @@ pub struct WebhookSettings {
     /// Tries before it is a failure.
     #[serde(default = "attempts_max")]
     pub attempts_max: u32,
-}
-
-fn timeout_seconds() -> u64 {
-    10
-}
-
-fn attempts_max() -> u32 {
-    3
 }
 
 /// A webhook.

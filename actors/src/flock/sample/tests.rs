@@ -92,6 +92,24 @@ fn four_bins_of_a_histogram_are_the_uniform_birds() {
     );
 }
 
+#[test]
+fn the_points_of_student_are_those_of_the_tables() {
+    for (degrees, table) in [(1, 12.706), (8, 2.306), (10, 2.228), (20, 2.086), (60, 2.000), (1000, 1.962)] {
+        let found = student_t_95(degrees).unwrap();
+        assert!((found - table).abs() < 0.001, "{degrees}: {found}");
+    }
+    assert_eq!(student_t_95(0), None);
+}
+
+#[test]
+fn a_quantile_is_one_of_the_values() {
+    assert_eq!(
+        [0.0, 0.5, 0.95, 1.0].map(|share| quantile(&[1, 2, 3, 4, 5], share)),
+        [Some(1), Some(3), Some(5), Some(5)]
+    );
+    assert_eq!(quantile::<f64>(&[], 0.5), None);
+}
+
 fn samples() -> impl Strategy<Value = Vec<f64>> {
     proptest::collection::vec(0.5..5.0_f64, 2..200)
 }
