@@ -4,6 +4,7 @@
 //! inputs change. Everything else is pure functions, without a clock and without I/O. Weights are kilograms and ages are
 //! days unless a name says otherwise. No function makes a verdict of too few weighings: what cannot be said is `None`.
 
+pub mod agreement;
 pub mod book;
 pub mod breeds;
 pub mod calendar;
@@ -14,6 +15,7 @@ pub mod feed;
 pub mod growth;
 pub mod house;
 pub mod keeper;
+pub mod own;
 pub mod sample;
 pub mod scales;
 pub mod sexes;

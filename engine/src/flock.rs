@@ -14,6 +14,7 @@ use crate::cli::flock::{FlockAdd, FlockCommand, FlockName, RecordArgs};
 use crate::config::Config;
 use crate::days::{csv_of, pairs};
 use crate::device::with_database;
+use crate::http::ComparisonLine;
 use crate::tree;
 
 /// Rows that a list shows.
@@ -81,6 +82,7 @@ pub async fn run(wish: FlockCommand, config: &Config) -> anyhow::Result<String> 
             }
         }
         FlockCommand::Forecast { flock: name, target_g } => forecast(&desk, &name, target_g).await?,
+        FlockCommand::Compare(name) => compare(&desk, &name).await?,
     })
 }
 
@@ -170,6 +172,45 @@ async fn forecast(desk: &FlockDesk, name: &FlockName, target_g: Option<f64>) -> 
             found.latest,
         )
     })
+}
+
+async fn compare(desk: &FlockDesk, name: &FlockName) -> anyhow::Result<String> {
+    let (_, lines) = desk.comparison(&name.tenant, name.flock).await?;
+    if name.json {
+        return Ok(lines
+            .into_iter()
+            .map(|line| format!("{}\n", json!(ComparisonLine::from(line))))
+            .collect());
+    }
+    if lines.is_empty() {
+        return Ok("no weighing has both a scale's weight and a camera's\n".to_owned());
+    }
+    let mut text = String::from(
+        "DAY         CAMERA            MODEL                     N  BIAS KG       ±  LOWER KG  UPPER KG  BIAS %  LOWER %  UPPER %\n",
+    );
+    let number = |value: Option<f64>, digits: usize| {
+        value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+    };
+    for line in lines {
+        let (kilograms, percent) = (line.kilograms, line.percent);
+        let _ = writeln!(
+            text,
+            "{:<10}  {:<16}  {:<18}  {:>7}  {:>7.3} {:>7}  {:>8}  {:>8}  {:>6.2}  {:>7}  {:>7}{}",
+            line.day.map_or_else(|| "all".to_owned(), |day| day.to_string()),
+            line.device_id.as_deref().unwrap_or("all"),
+            line.model_version,
+            line.n,
+            kilograms.bias,
+            number(kilograms.bias_half_width, 3),
+            number(kilograms.lower, 3),
+            number(kilograms.upper, 3),
+            percent.bias,
+            number(percent.lower, 2),
+            number(percent.upper, 2),
+            if line.is_n_too_small { "  too few" } else { "" },
+        );
+    }
+    Ok(text)
 }
 
 fn line(flock: &Flock) -> String {

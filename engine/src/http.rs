@@ -51,6 +51,7 @@ mod board;
 mod body;
 mod chart;
 mod climate;
+mod comparison;
 mod connections;
 mod console;
 mod cursor;
@@ -85,6 +86,7 @@ mod time;
 pub(crate) mod tls;
 mod way;
 
+pub(crate) use comparison::ComparisonLine;
 pub use connections::Connections;
 pub(crate) use connections::RESERVED_MAX as CONNECTIONS_RESERVED;
 pub use server::serve;
@@ -390,6 +392,7 @@ fn table() -> Vec<Route> {
         row(Write, "/api/v1/barns", routes!(flock::put_barn)),
         row(Read, "/api/v1/standards", routes!(standard::list_standards)),
         row(Write, "/api/v1/standards/import", routes!(standard::import_standard)),
+        row(Write, "/api/v1/standards/derive", routes!(standard::derive_standard)),
         row(Read, "/api/v1/standards/{id}", routes!(standard::show_standard)),
         row(Read, "/api/v1/flocks", routes!(flock::list_flocks)),
         row(Write, "/api/v1/flocks", routes!(flock::create_flock)),
@@ -402,6 +405,7 @@ fn table() -> Vec<Route> {
         row(Read, "/api/v1/flocks/{id}/days.csv", routes!(flock::days_csv)),
         row(Read, "/api/v1/flocks/{id}/forecast", routes!(flock::show_forecast)),
         row(Read, "/api/v1/flocks/{id}/histogram", routes!(flock::show_histogram)),
+        row(Read, "/api/v1/flocks/{id}/comparison", routes!(comparison::show_comparison)),
         row(Read, "/api/v1/alarms", routes!(alarm::list_alarms)),
         row(Read, "/api/v1/alarms/history", routes!(alarm::alarm_history)),
         row(Read, "/api/v1/alarms/figures", routes!(alarm::alarm_figures)),

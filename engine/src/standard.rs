@@ -1,6 +1,9 @@
 //! `farmiq-edge standard`: what birds are expected to weigh.
 
+use std::fmt::Write;
+
 use actors::flock::desk::NewStandard;
+use actors::flock::desk::own::OwnStandard;
 use actors::flock::standard::Sex;
 use anyhow::Context;
 use serde_json::json;
@@ -57,6 +60,27 @@ pub async fn run(wish: StandardCommand, config: &Config) -> anyhow::Result<Strin
             } else {
                 format!("{}  {days} days\n", set.id)
             })
+        }
+        StandardCommand::Derive(args) => {
+            let wish = OwnStandard {
+                tenant_id: args.tenant,
+                farm_id: args.farm,
+                barn_id: args.barn,
+                name: args.name,
+                genetic_line_code: args.line,
+                sex: Sex::parse(&args.sex).unwrap_or(Sex::AsHatched),
+                flocks_min: usize::from(args.flocks_min),
+            };
+            let (set, standard) = desk.derive_standard(&wish, args.dry_run, &author()).await?;
+            let mut text = format!("{}\nDAY  GRAMS   FEED  FLOCKS\n", set.source);
+            for day in standard.days() {
+                let feed = day.cum_feed_intake_g.map_or_else(|| "-".to_owned(), |feed| format!("{feed:.0}"));
+                let flocks = day.flocks.unwrap_or_default();
+                let _ =
+                    writeln!(text, "{:>3}  {:>5.0}  {feed:>5}  {flocks:>6}", day.age_day, day.body_weight_g);
+            }
+            text += &if args.dry_run { "nothing was written\n".to_owned() } else { format!("{}\n", set.id) };
+            Ok(text)
         }
     }
 }

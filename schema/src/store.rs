@@ -94,6 +94,7 @@ pub const STATEMENTS: &[&[&str]] = &[
     fault::STATEMENTS,
     flock::STATEMENTS,
     flock::record::STATEMENTS,
+    flock::pair::STATEMENTS,
     flock::signal::STATEMENTS,
     flock::standard::STATEMENTS,
     health::STATEMENTS,

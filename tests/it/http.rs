@@ -22,6 +22,7 @@ use tower::ServiceExt;
 
 mod chart;
 mod climate;
+mod compare;
 mod console;
 mod console_walk;
 mod credentials;

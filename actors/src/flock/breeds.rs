@@ -84,7 +84,7 @@ struct BreedRow {
 impl BreedRow {
     fn day(&self) -> Day {
         let Self { age_day, body_weight_g, cum_feed_intake_g, .. } = *self;
-        Day { age_day, body_weight_g, cum_feed_intake_g }
+        Day { age_day, body_weight_g, cum_feed_intake_g, flocks: None }
     }
 }
 
@@ -129,6 +129,7 @@ pub fn rows(standard: &Standard) -> Vec<StandardRow> {
         age_day: i32::from(day.age_day),
         body_weight_g: day.body_weight_g,
         cum_feed_intake_g: day.cum_feed_intake_g,
+        flocks: day.flocks,
     };
     standard.days().iter().map(row).collect()
 }
@@ -141,6 +142,7 @@ pub fn of_rows(rows: &[StandardRow]) -> Option<Standard> {
             age_day: u16::try_from(row.age_day).ok()?,
             body_weight_g: row.body_weight_g,
             cum_feed_intake_g: row.cum_feed_intake_g,
+            flocks: row.flocks,
         })
     };
     Standard::new(rows.iter().map(day).collect::<Option<_>>()?).ok()

@@ -1,10 +1,12 @@
 //! A day of a flock from its own inputs: the weighings of that day, what was written down, the air of the barn, and the
 //! weight that was expected by the day before.
 
+use schema::store::flock::pair::Pair;
 use schema::store::flock::record::{Kind, Record};
 use schema::store::flock::{AirHour, Weighing};
 use serde::{Deserialize, Serialize};
 
+use super::agreement::{CameraDay, compare};
 use super::climate::heat_index;
 use super::sample::{Summary, VERDICT_WEIGHINGS_MIN, count, robust_limits, without_outliers};
 use super::sexes;
@@ -38,6 +40,8 @@ pub struct DaySummary {
     pub water_meter_l: Option<f64>,
     /// The air, where it was measured.
     pub air: Option<Air>,
+    /// How each camera differs from the scales.
+    pub cameras: Vec<CameraDay>,
 }
 
 /// The weighings of a day: of sessions that ended, the last weight of each.
@@ -131,6 +135,8 @@ pub struct Air {
 pub struct Inputs {
     /// Weighings of the day.
     pub weighings: Vec<Weighing>,
+    /// Those that a camera has seen as well.
+    pub pairs: Vec<Pair>,
     /// What holds of the book.
     pub records: Vec<Record>,
     /// The air, hour by hour.
@@ -143,6 +149,17 @@ pub struct Inputs {
     pub is_mixed: bool,
     /// By how much a cock is heavier than a hen, where that is known.
     pub male_to_female: Option<f64>,
+}
+
+impl Inputs {
+    /// What stood on the scale.
+    fn step(&self, weight_kg: f64) -> Step {
+        match self.expected_kg {
+            Some(expected_kg) => step::judge(weight_kg, expected_kg, self.is_mixed),
+            None if weight_kg > 0.0 => Step::Bird,
+            None => Step::Implausible,
+        }
+    }
 }
 
 /// Sums a day up.
@@ -170,6 +187,7 @@ pub fn summarize(inputs: &Inputs) -> DaySummary {
         feed_intake_kg: book.sum(Kind::FeedIntake),
         water_meter_l: book.last(Kind::WaterMeter),
         air: breathe(&inputs.air, inputs.hours),
+        cameras: compare(inputs.pairs.iter().filter(|pair| inputs.step(pair.scale_kg) == Step::Bird)),
     }
 }
 
@@ -189,12 +207,7 @@ fn weigh(inputs: &Inputs) -> (Weighings, Vec<f64>) {
         if weighing.is_excluded {
             continue;
         }
-        let step = match inputs.expected_kg {
-            Some(expected_kg) => step::judge(weighing.weight_kg, expected_kg, inputs.is_mixed),
-            None if weighing.weight_kg > 0.0 => Step::Bird,
-            None => Step::Implausible,
-        };
-        match step {
+        match inputs.step(weighing.weight_kg) {
             Step::Bird => birds.push(weighing.weight_kg),
             Step::TwoBirds => weighings.two_birds += 1,
             Step::Implausible => weighings.implausible += 1,

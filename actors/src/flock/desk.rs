@@ -1,4 +1,7 @@
-//! Where the flock's book is written and asked: barns, standards, flocks, records, and what they come to.
+//! Where the flock's book is written and asked: barns, standards, flocks, records, and what they come to. Standards of a
+//! site's own are in [`own`].
+
+pub mod own;
 
 use chrono::{Days, NaiveDate};
 use schema::clock::{Clock, Timestamp};
@@ -10,11 +13,13 @@ use schema::store::{Conn, Store, StoreError};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::agreement::{Comparison, comparisons};
 use super::book::{DayFacts, Frame, outlook, reckon};
 use super::breeds::{self, NotReadable};
 use super::calendar::{Zone, age_days};
 use super::day::believed;
 use super::growth::Forecast;
+use super::own::NotOwn;
 use super::sample::{Bin, Summary, histogram};
 use super::scales::{Scale, compare};
 use super::source::{self, find_standard, summary_of, zone_of};
@@ -72,6 +77,9 @@ pub enum BookError {
     /// A text is no standard.
     #[error(transparent)]
     NotReadable(#[from] NotReadable),
+    /// Flocks make no standard.
+    #[error(transparent)]
+    NotOwn(#[from] NotOwn),
     /// A time zone is not known.
     #[error("{0:?} is not a time zone of the IANA database, such as Asia/Bangkok")]
     Zone(String),
@@ -259,20 +267,29 @@ impl FlockDesk {
         if is_dry_run {
             return Ok((set, standard));
         }
-        let days = breeds::rows(&standard);
+        let detail = json!({"name": set.name, "sex": set.sex, "days": standard.days().len()});
+        self.keep_standard(&set, &standard, (Action::StandardImport, detail), author).await?;
+        Ok((set, standard))
+    }
+
+    async fn keep_standard(
+        &self,
+        set: &StandardSet,
+        standard: &Standard,
+        (action, detail): (Action, Value),
+        author: &Author,
+    ) -> Result<(), BookError> {
+        let days = breeds::rows(standard);
         let write = async |conn: &Conn| {
-            let is_new = sets::put(conn, &set, &days).await?;
+            let is_new = sets::put(conn, set, &days).await?;
             if is_new {
-                let detail = json!({"name": set.name, "sex": set.sex, "days": days.len()});
                 let target = set.id.to_string();
-                note(conn, author, Action::StandardImport, (&set.tenant_id, &target), detail, now).await?;
+                note(conn, author, action, (&set.tenant_id, &target), detail, set.created_at).await?;
             }
             Ok(is_new)
         };
-        if !self.transaction("standard_import", write).await? {
-            return Err(BookError::StandardTaken);
-        }
-        Ok((set, standard))
+        let is_new = self.transaction("standard_put", write).await?;
+        if is_new { Ok(()) } else { Err(BookError::StandardTaken) }
     }
 
     /// Places a flock. Without a standard named, it is compared with the breeder's of its line and sex, where there is one.
@@ -605,6 +622,23 @@ impl FlockDesk {
             .collect();
         let read = async |conn: &mut Conn| rows::scales(conn, &flock, &days).await;
         Ok(compare(&self.reads.run("flock_scales", read).await?))
+    }
+
+    /// How the cameras of a flock agree with its scales.
+    ///
+    /// # Errors
+    /// [`BookError::NoFlock`], and when the database fails.
+    pub async fn comparison(
+        &self,
+        tenant_id: &str,
+        flock_id: Uuid,
+    ) -> Result<(Flock, Vec<Comparison>), BookError> {
+        let flock = self.flock(tenant_id, flock_id).await?;
+        let span = (flock.placed_on, flock.ended_on.unwrap_or(NaiveDate::MAX));
+        let read = async |conn: &mut Conn| rows::days(conn, tenant_id, flock_id, span).await;
+        let days = self.reads.run("flock_comparison", read).await?;
+        let days: Vec<_> = days.into_iter().map(|day| (day.day, summary_of(day.summary).cameras)).collect();
+        Ok((flock, comparisons(&days)))
     }
 
     /// The time zone of a flock's barn.

@@ -83,6 +83,7 @@ pub(super) async fn inputs(conn: &Conn, flock: &Flock, day: NaiveDate) -> Result
     let (age_f, hours) = (age as f64, (span.1 - span.0).num_minutes() as f64 / 60.0);
     Ok(Inputs {
         weighings: rows::weights(conn, flock, span).await?,
+        pairs: rows::pair::pairs(conn, flock, span).await?,
         records: record::of_day(conn, &flock.tenant_id, flock.id, day).await?,
         air: air(conn, flock, span).await?,
         hours,

@@ -41,6 +41,9 @@ pub struct Day {
     pub body_weight_g: f64,
     /// Expected feed eaten since day 0, grams a bird; not every breeder says so of the first days.
     pub cum_feed_intake_g: Option<f64>,
+    /// Of a standard that was made of flocks: how many have this day; 0 lies on the line between its neighbors.
+    #[serde(skip)]
+    pub flocks: Option<i32>,
 }
 
 /// A standard: its days from the first to the last without a gap, each heavier than the one before.

@@ -18,6 +18,7 @@ Examples:
   farmiq-edge flock correct --tenant t-001 --flock ID --record ID --kind MORTALITY --value 10
   farmiq-edge flock days --tenant t-001 --flock ID --csv > days.csv
   farmiq-edge flock forecast --tenant t-001 --flock ID
+  farmiq-edge flock compare --tenant t-001 --flock ID
 
 Days begin at the barn's midnight. What was written down is never changed: a correction is a
 row of its own. Days are made anew by the engine that runs on the database. docs/flock.md has
@@ -30,8 +31,10 @@ Examples:
   farmiq-edge standard list
   farmiq-edge standard import own.csv --tenant t-001 --name 'Own target 2026' --line ROSS308 \\
     --source 'our last six flocks' --year 2026 --dry-run
+  farmiq-edge standard derive --tenant t-001 --name 'Own target 2026' --line ROSS308 --dry-run
 
 The file has the columns age_day, body_weight_g and cum_feed_intake_g, one line a day.
+What is derived is the mean of the site's own finished flocks on days with 30 weighings and more.
 Exit codes: 0 it is done, 1 it is not and the text says why.";
 
 /// What can be done about flocks.
@@ -111,6 +114,8 @@ pub enum FlockCommand {
         #[arg(long, value_name = "G")]
         target_g: Option<f64>,
     },
+    /// Compare what cameras saw with what the scales said.
+    Compare(FlockName),
 }
 
 /// Which barn, and what is to be known of it.
@@ -229,6 +234,8 @@ pub enum StandardCommand {
     },
     /// Bring a standard.
     Import(StandardImport),
+    /// Make one of a site's own finished flocks.
+    Derive(StandardDerive),
 }
 
 /// A standard to bring.
@@ -259,6 +266,35 @@ pub struct StandardImport {
     #[arg(long, value_name = "YEAR", value_parser = clap::value_parser!(i32).range(1900..=2200))]
     pub year: i32,
     /// Only say whether it could be brought.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Which finished flocks a standard is made of.
+#[derive(Debug, Args)]
+pub struct StandardDerive {
+    /// Whose flocks, and whose it will be.
+    #[arg(long, value_name = "ID", value_parser = id)]
+    pub tenant: String,
+    /// Only flocks of this farm.
+    #[arg(long, value_name = "ID", value_parser = id)]
+    pub farm: Option<String>,
+    /// Only flocks of this barn.
+    #[arg(long, value_name = "ID", value_parser = id)]
+    pub barn: Option<String>,
+    /// What people will call it.
+    #[arg(long, value_name = "TEXT")]
+    pub name: String,
+    /// Breed.
+    #[arg(long, value_name = "CODE", value_parser = id)]
+    pub line: String,
+    /// AS_HATCHED, MALE or FEMALE.
+    #[arg(long, value_name = "SEX", default_value = "AS_HATCHED", value_parser = ["AS_HATCHED", "MALE", "FEMALE"])]
+    pub sex: String,
+    /// Fewest flocks that a day is made of.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=50))]
+    pub flocks_min: u8,
+    /// Only say what it would be.
     #[arg(long)]
     pub dry_run: bool,
 }

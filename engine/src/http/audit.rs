@@ -63,7 +63,7 @@ pub(super) struct AuditRow {
     actor: String,
     /// From where: an address, or the name of a machine.
     origin: String,
-    /// What: `device.add`, `device.rotate`, `device.revoke`, `station.add`, `station.revoke`, `barn.put`, `standard.import`, `flock.create`, `flock.end`,
+    /// What: `device.add`, `device.rotate`, `device.revoke`, `station.add`, `station.revoke`, `barn.put`, `standard.import`, `standard.derive`, `flock.create`, `flock.end`,
     /// `console.invite`, `console.login`, `console.logout`, `console.end`, `flock.record`, `flock.correct`, `session.exclude`, `session.include`, `redrive`, `discard`, `unclaim`, `janitor.run`,
     /// `sync.resend`, `sync.trigger`, `restore`.
     action: String,

@@ -730,6 +730,7 @@ impl From<BookError> for Error {
             BookError::OtherDay(..)
             | BookError::Value(_)
             | BookError::NotReadable(_)
+            | BookError::NotOwn(_)
             | BookError::Zone(_) => Self::validation(error.to_string()),
         }
     }

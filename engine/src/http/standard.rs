@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use actors::flock::desk::NewStandard;
+use actors::flock::desk::own::OwnStandard;
+use actors::flock::own::{FLOCKS_MAX, FLOCKS_MIN};
 use actors::flock::standard::{Day, Sex, Standard};
 use axum::Json;
 use axum::extract::{Path, State};
@@ -83,6 +85,9 @@ pub(super) struct DayBody {
     body_weight_g: f64,
     /// Null where the standard does not say.
     cum_feed_intake_g: Option<f64>,
+    /// Of a standard that was made of a site's own flocks: how many have this day; 0 lies on the line between its neighbors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flocks: Option<i32>,
 }
 
 /// A standard and its days.
@@ -101,6 +106,7 @@ impl StandardBody {
             age_day: day.age_day,
             body_weight_g: day.body_weight_g,
             cum_feed_intake_g: day.cum_feed_intake_g,
+            flocks: day.flocks,
         };
         Self { set: set.into(), days: standard.days().iter().map(day).collect(), is_dry_run }
     }
@@ -173,6 +179,62 @@ pub(super) async fn import_standard(
     fields.finish()?;
     let new = NewStandard { tenant_id: call.tenant(tenant_id.as_deref())?, ..new };
     let found = state.book.import_standard(&new, is_dry_run, &call.author()).await?;
+    let status = if is_dry_run { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Json(StandardBody::of(found, is_dry_run))))
+}
+
+/// Which finished flocks a standard is to be made of.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "documents the body that is read by hand")]
+#[schema(example = json!({"tenant_id": "t-001", "farm_id": "f-001", "genetic_line_code": "ROSS308", "sex": "AS_HATCHED",
+    "name": "Own target 2026", "flocks_min": 3, "dry_run": true}))]
+pub(super) struct DeriveStandard {
+    /// Tenant; `x-tenant-id` may say it instead.
+    tenant_id: Option<String>,
+    /// Only flocks of this farm.
+    farm_id: Option<String>,
+    /// Only flocks of this barn.
+    barn_id: Option<String>,
+    name: String,
+    genetic_line_code: String,
+    /// `AS_HATCHED` unless given, or `MALE` or `FEMALE`.
+    sex: Option<String>,
+    /// Fewest flocks that a day is made of, 2 unless given.
+    #[schema(minimum = 1, maximum = 50)]
+    flocks_min: Option<i32>,
+    /// `true`: only says what it would be.
+    dry_run: Option<bool>,
+}
+
+/// Makes a standard of a site's own finished flocks: the mean of those with 30 weighings and more, day by day.
+#[utoipa::path(post, path = "/api/v1/standards/derive", tag = "flocks", request_body = DeriveStandard,
+    responses((status = 200, description = "What it would be", body = StandardBody),
+        (status = 201, description = "The standard", body = StandardBody),
+        (status = 409, description = "BOOK_CONFLICT: there is one of this name and sex")))]
+pub(super) async fn derive_standard(
+    State(state): State<Arc<AppState>>,
+    call: Call,
+    body: JsonBody,
+) -> Result<(StatusCode, Json<StandardBody>), Error> {
+    let mut fields = Fields::of(&body)?;
+    let tenant_id = fields.optional_id("tenant_id");
+    let sex = fields.optional_word("sex", &SEXES);
+    let wish = OwnStandard {
+        tenant_id: String::new(),
+        farm_id: fields.optional_id("farm_id"),
+        barn_id: fields.optional_id("barn_id"),
+        name: fields.text("name"),
+        genetic_line_code: fields.id("genetic_line_code"),
+        sex: sex.as_deref().and_then(Sex::parse).unwrap_or(Sex::AsHatched),
+        flocks_min: fields
+            .whole("flocks_min", 1, i32::try_from(FLOCKS_MAX).unwrap_or(i32::MAX))
+            .and_then(|flocks| usize::try_from(flocks).ok())
+            .unwrap_or(FLOCKS_MIN),
+    };
+    let is_dry_run = fields.flag("dry_run");
+    fields.finish()?;
+    let wish = OwnStandard { tenant_id: call.tenant(tenant_id.as_deref())?, ..wish };
+    let found = state.book.derive_standard(&wish, is_dry_run, &call.author()).await?;
     let status = if is_dry_run { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(StandardBody::of(found, is_dry_run))))
 }

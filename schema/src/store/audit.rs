@@ -57,6 +57,8 @@ pub enum Action {
     BarnPut,
     /// A standard is brought.
     StandardImport,
+    /// A standard is made of own flocks.
+    StandardDerive,
     /// A flock is placed.
     FlockCreate,
     /// A flock ends.
@@ -119,6 +121,7 @@ impl Action {
             Self::FlockCorrect => "flock.correct",
             Self::SessionExclude => "session.exclude",
             Self::SessionInclude => "session.include",
+            Self::StandardDerive => "standard.derive",
             Self::ConsoleInvite => "console.invite",
             Self::ConsoleLogin => "console.login",
             Self::ConsoleLogout => "console.logout",

@@ -1,6 +1,7 @@
 //! Barns, flocks and the days of flocks. What is written down of a flock is in [`record`], standards that somebody brought
-//! are in [`standard`], and what came in by itself is in [`signal`].
+//! are in [`standard`], what came in by itself is in [`signal`], and what scales and cameras both have seen in [`pair`].
 
+pub mod pair;
 pub mod record;
 pub mod signal;
 pub mod standard;
@@ -23,6 +24,7 @@ pub const STATEMENTS: &[&str] = &[
     AT,
     LIST,
     BY_BATCH,
+    FINISHED,
     END,
     DAYS,
     PUT_DAY,
@@ -284,6 +286,39 @@ pub async fn by_batch(
         [only] => Some(Flock::from(only)),
         _ => None,
     })
+}
+
+const FINISHED: &str = concat!("-- flock_finished\nSELECT ", flock_columns!(), " FROM flocks AS f
+WHERE tenant_id = $1 AND genetic_line_code = $2 AND sex = $3 AND ended_on <= $4 AND ($5::text IS NULL OR farm_id = $5)
+    AND ($6::text IS NULL OR barn_id = $6)
+ORDER BY placed_on DESC, id DESC LIMIT $7");
+
+/// Which finished flocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Finished<'a> {
+    /// Tenant.
+    pub tenant_id: &'a str,
+    /// Only of this farm.
+    pub farm_id: Option<&'a str>,
+    /// Only of this barn.
+    pub barn_id: Option<&'a str>,
+    /// Breed.
+    pub genetic_line_code: &'a str,
+    /// `AS_HATCHED`, `MALE` or `FEMALE`.
+    pub sex: &'a str,
+    /// Their last day is this or an earlier one.
+    pub today: NaiveDate,
+}
+
+/// Flocks that have ended, the newest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn finished(conn: &Conn, which: &Finished<'_>, limit: i64) -> Result<Vec<Flock>, StoreError> {
+    let Finished { tenant_id, farm_id, barn_id, genetic_line_code, sex, today } = which;
+    let rows =
+        conn.query(FINISHED, &[tenant_id, genetic_line_code, sex, today, farm_id, barn_id, &limit]).await?;
+    Ok(rows.iter().map(Flock::from).collect())
 }
 
 const END: &str = "-- flock_end

@@ -13,16 +13,16 @@ use tower::ServiceExt;
 
 use super::{Face, code, config, key, request};
 
-const ONE: (&str, &str) = ("x-api-key", "one");
-const PLACED_ON: &str = "2026-01-05";
+pub(super) const ONE: (&str, &str) = ("x-api-key", "one");
+pub(super) const PLACED_ON: &str = "2026-01-05";
 
 /// Has everything done that is due.
-async fn keep(face: &Face) {
+pub(super) async fn keep(face: &Face) {
     let mut keeper = face.keeper.clone();
     while keeper.run().await.expect("the database answers") < Duration::from_secs(1) {}
 }
 
-async fn flock(face: &Face, header: (&str, &str), tenant_id: &str) -> String {
+pub(super) async fn flock(face: &Face, header: (&str, &str), tenant_id: &str) -> String {
     let barn =
         json!({"tenant_id": tenant_id, "farm_id": "f-001", "barn_id": "b-001", "time_zone": "Asia/Bangkok"});
     let (status, body) = face.post("/api/v1/barns", &[header], &barn).await;
@@ -35,7 +35,7 @@ async fn flock(face: &Face, header: (&str, &str), tenant_id: &str) -> String {
 }
 
 /// Forty weighings around a mean at noon in the barn, through the table that sessions are kept in.
-async fn weigh(face: &Face, name: &str, day: &str, mean_kg: f64) {
+pub(super) async fn weigh(face: &Face, name: &str, day: &str, mean_kg: f64) {
     face.db
         .execute(&format!(
             "INSERT INTO weight_sessions (id, tenant_id, farm_id, barn_id, device_id, session_id, station_id, status, start_at,

@@ -17,6 +17,7 @@ fn standard() -> Standard {
         age_day,
         body_weight_g,
         cum_feed_intake_g: Some(body_weight_g),
+        flocks: None,
     });
     Standard::new(days.collect()).unwrap()
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 fn day(age_day: u16, body_weight_g: f64, cum_feed_intake_g: f64) -> Day {
-    Day { age_day, body_weight_g, cum_feed_intake_g: Some(cum_feed_intake_g) }
+    Day { age_day, body_weight_g, cum_feed_intake_g: Some(cum_feed_intake_g), flocks: None }
 }
 
 #[test]

@@ -170,7 +170,7 @@ pub(super) fn refusal(t: &Texts, error: &BookError) -> Option<&'static str> {
         BookError::Value(_) => t.wrong_number,
         BookError::Zone(_) => t.wrong_zone,
         BookError::StandardTaken => t.wrong_standard_taken,
-        BookError::ReferenceTaken | BookError::NotReadable(_) => t.wrong_fields,
+        BookError::ReferenceTaken | BookError::NotReadable(_) | BookError::NotOwn(_) => t.wrong_fields,
         BookError::NoFlock | BookError::NoRecord | BookError::NoStandard | BookError::Store(_) => {
             return None;
         }

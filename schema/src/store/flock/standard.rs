@@ -42,17 +42,19 @@ pub struct StandardRow {
     pub body_weight_g: f64,
     /// Eaten since day 0, grams a bird, where the standard says so.
     pub cum_feed_intake_g: Option<f64>,
+    /// Of a standard that was made of flocks: how many have this day; none of one that lies between its neighbors.
+    pub flocks: Option<i32>,
 }
 
-row_of!(StandardRow, standard_row_columns as "r": age_day, body_weight_g, cum_feed_intake_g);
+row_of!(StandardRow, standard_row_columns as "r": age_day, body_weight_g, cum_feed_intake_g, flocks);
 
 const PUT: &str = "-- standard_put
 INSERT INTO standard_sets (id, tenant_id, name, kind, genetic_line_code, sex, source, year, created_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
 
 const PUT_ROWS: &str = "-- standard_put_rows
-INSERT INTO standard_rows (set_id, age_day, body_weight_g, cum_feed_intake_g)
-SELECT $1, * FROM unnest($2::int[], $3::float8[], $4::float8[])";
+INSERT INTO standard_rows (set_id, age_day, body_weight_g, cum_feed_intake_g, flocks)
+SELECT $1, * FROM unnest($2::int[], $3::float8[], $4::float8[], $5::int[])";
 
 /// Writes a set as part of the caller's transaction; `false` if its tenant has one of the same name and sex.
 ///
@@ -80,7 +82,8 @@ pub async fn put(conn: &Conn, set: &StandardSet, rows: &[StandardRow]) -> Result
         let ages: Vec<i32> = rows.iter().map(|row| row.age_day).collect();
         let weights: Vec<f64> = rows.iter().map(|row| row.body_weight_g).collect();
         let feed: Vec<Option<f64>> = rows.iter().map(|row| row.cum_feed_intake_g).collect();
-        conn.execute(PUT_ROWS, &[&s.id, &ages, &weights, &feed]).await?;
+        let flocks: Vec<Option<i32>> = rows.iter().map(|row| row.flocks).collect();
+        conn.execute(PUT_ROWS, &[&s.id, &ages, &weights, &feed, &flocks]).await?;
     }
     Ok(made == 1)
 }

@@ -1,0 +1,19 @@
+-- Cameras beside scales, and standards of a site's own.
+
+-- What a camera read of a weighing may come after the session has ended: the day of the weighing is made anew then, too.
+-- A trigger waits for the writers of its table, and they wait behind it.
+SET LOCAL lock_timeout = '1200ms';
+
+-- Of a standard that was made of a site's own flocks: how many each day is of; 0 lies between its neighbors.
+ALTER TABLE standard_rows ADD COLUMN flocks int CHECK (flocks >= 0);
+
+CREATE FUNCTION farmiq_signal_picture() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO flock_signals (kind, tenant_id, farm_id, barn_id, device_id, event_id, batch_id, occurred_at)
+    SELECT 'WEIGHING', s.tenant_id, s.farm_id, s.barn_id, s.device_id, s.session_id, s.batch_id, least(s.start_at, s.created_at)
+    FROM weight_sessions AS s
+    WHERE s.tenant_id = NEW.tenant_id AND s.session_id = NEW.session_id AND s.final_weight_kg IS NOT NULL;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER signal_picture AFTER INSERT OR UPDATE OF session_id ON inference_results
+    FOR EACH ROW WHEN (NEW.session_id IS NOT NULL AND NEW.predicted_weight_kg IS NOT NULL) EXECUTE FUNCTION farmiq_signal_picture();
