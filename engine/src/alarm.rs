@@ -60,6 +60,10 @@ pub async fn run(wish: &AlarmCommand, config: &Config) -> anyhow::Result<Outcome
             act(&engine, *alarm, "shelve", body, of).await?
         }
         AlarmCommand::Unshelve { alarm, of } => act(&engine, *alarm, "unshelve", json!({}), of).await?,
+        AlarmCommand::OutOfService { alarm, reason, of } => {
+            act(&engine, *alarm, "out-of-service", json!({"reason": reason}), of).await?
+        }
+        AlarmCommand::InService { alarm, of } => act(&engine, *alarm, "in-service", json!({}), of).await?,
         AlarmCommand::Rules(of) => {
             let found = engine.get("/api/v1/alarms/rules", &of.asked()).await?;
             shown(&found["rules"], of.json, rule_line, "there is no rule\n")

@@ -421,6 +421,8 @@ fn table() -> Vec<Route> {
         row(Write, "/api/v1/alarms/{id}/ack", routes!(alarm::acknowledge)),
         row(Write, "/api/v1/alarms/{id}/shelve", routes!(alarm::shelve)),
         row(Write, "/api/v1/alarms/{id}/unshelve", routes!(alarm::unshelve)),
+        row(Act, "/api/v1/alarms/{id}/out-of-service", routes!(alarm::take_out_of_service)),
+        row(Act, "/api/v1/alarms/{id}/in-service", routes!(alarm::put_in_service)),
         row(Box, "/api/v1/alarms/ways", routes!(way::list_ways)),
         row(Box, "/api/v1/alarms/ways/{name}", routes!(way::reach_way)),
         row(Act, "/api/v1/alarms/ways/{name}/try", routes!(way::try_way)),

@@ -1,4 +1,13 @@
--- Cameras beside scales, and standards of a site's own.
+-- Cameras beside scales, standards of a site's own, and what reaches engines that do not own the alarms.
+
+-- Since when an engine that does not own the alarms has stored something of a barn: whoever owns them reads the rows.
+CREATE TABLE alarm_unheard (
+    tenant_id text NOT NULL,
+    farm_id text NOT NULL,
+    barn_id text NOT NULL,
+    since timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, farm_id, barn_id)
+);
 
 -- What a camera read of a weighing may come after the session has ended: the day of the weighing is made anew then, too.
 -- A trigger waits for the writers of its table, and they wait behind it.

@@ -79,6 +79,7 @@ pub const STATEMENTS: &[&[&str]] = &[
     alarm::rule::STATEMENTS,
     alarm::scene::STATEMENTS,
     alarm::telling::STATEMENTS,
+    alarm::unheard::STATEMENTS,
     audit::STATEMENTS,
     bench::STATEMENTS,
     board::STATEMENTS,

@@ -5,6 +5,8 @@ mod chain;
 mod killed;
 mod pages;
 mod people;
+mod two;
+mod weekly;
 
 use actors::alarm::rule::{Mode, Rule, Test};
 use actors::alarm::starting;

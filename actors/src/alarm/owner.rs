@@ -13,6 +13,7 @@
 mod book;
 mod round;
 mod sounder;
+mod unheard;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use uuid::Uuid;
 
 use self::book::{Book, Op};
 use self::sounder::Sounder;
+use self::unheard::{Unheard, Word};
 use super::drill::Weekly;
 use super::escalation::Plans;
 use super::feed::{AlarmFeed, Notice};
@@ -41,7 +43,7 @@ use super::heartbeat::{Heart, Vital};
 use super::house::{Act, ActError, House, Key, Moment, Said};
 use super::probe::counted_at;
 use super::rule::{OUTSIDE_TEMPERATURE, SlowMeasure, TEMPERATURE};
-use super::scene::{self, LastDrill, Loaded, Recent};
+use super::scene::{self, LastDrill, Loaded, Recent, Wanted};
 use super::starting::{DRILL, ENGINE_WAY};
 use super::trouble::{Condition, Troubles};
 use super::way::{Acknowledgment, Class, Receipt, WayError, Ways};
@@ -122,6 +124,10 @@ pub enum Msg {
     Slow(Barn, Result<BTreeMap<SlowMeasure, f64>, StoreError>),
     /// A transaction of so many rows has ended.
     Written(usize, Result<(), StoreError>),
+    /// The owner of the alarms was told what this engine has stored, or could not be.
+    Noted(Word, Result<(), StoreError>),
+    /// What engines have stored that do not own the alarms.
+    Unheard(Result<Vec<(Barn, Timestamp)>, StoreError>),
     /// A telling by a way has ended.
     Told(Box<Told>),
     /// A person does something about an alarm.
@@ -163,6 +169,8 @@ impl std::fmt::Debug for Msg {
             Self::Read(..) => "Read",
             Self::Slow(..) => "Slow",
             Self::Written(..) => "Written",
+            Self::Noted(..) => "Noted",
+            Self::Unheard(_) => "Unheard",
             Self::Told(_) => "Told",
             Self::Act { .. } => "Act",
             Self::Drill { .. } => "Drill",
@@ -197,6 +205,9 @@ pub struct State {
     loading: BTreeSet<Barn>,
     /// Barns of which something was missed.
     missed: BTreeSet<Barn>,
+    /// Barns of which other engines have stored something, and since when.
+    since: BTreeMap<Barn, Timestamp>,
+    unheard: Unheard,
     reading: BTreeSet<Barn>,
     conditions: watch::Receiver<Arc<[Condition]>>,
     book: Book,
@@ -233,6 +244,7 @@ impl Actor for AlarmOwner {
         let now = Instant::now();
         Ok(State {
             steady: Clock::following(args.clock.now()),
+            unheard: Unheard::since(args.clock.now()),
             conditions: args.troubles.subscribe(),
             vital: args.heart.vital("alarms"),
             sounders: sounders(&args.ways),
@@ -241,6 +253,7 @@ impl Actor for AlarmOwner {
             houses: BTreeMap::new(),
             loading: BTreeSet::new(),
             missed: BTreeSet::new(),
+            since: BTreeMap::new(),
             reading: BTreeSet::new(),
             book: Book::default(),
             broken_ways: BTreeMap::new(),
@@ -276,6 +289,8 @@ impl Actor for AlarmOwner {
                     state.args.feed.tell(notice(row));
                 }
             }
+            Msg::Noted(word, outcome) => state.noted(word, outcome),
+            Msg::Unheard(outcome) => state.take_unheard(outcome),
             Msg::Told(told) => state.note_told(*told),
             Msg::Act { tenant_id, id, act, author, reply } => {
                 state.act(tenant_id.as_deref(), id, &act, &author, reply);
@@ -342,6 +357,7 @@ impl State {
             Ok(Some(ownership)) => {
                 tracing::info!("this engine owns the alarms");
                 (self.ownership, self.refused_since) = (Some(ownership), None);
+                self.missed.extend(self.unheard.take_barns());
                 self.look_for_barns(myself);
             }
             // It may be our own connection of before, which the server has not missed yet.
@@ -428,6 +444,7 @@ impl State {
 
     fn hear(&mut self, heard: &Heard) {
         let moment = self.moment();
+        self.unheard.hear(heard, self.ownership.is_some());
         let fresh = match heard {
             Heard::Fresh(fresh) => fresh,
             Heard::Missed(batches) => {
@@ -440,9 +457,8 @@ impl State {
             let Some(barn) = barn_of(unit) else { continue };
             match self.houses.get_mut(&barn) {
                 Some(house) => hear_unit(house, unit, fresh.stored_at, &self.args.places, moment),
-                None => {
-                    self.missed.insert(barn);
-                }
+                None if self.ownership.is_some() => drop(self.missed.insert(barn)),
+                None => {}
             }
         }
         let lag = moment.wall.signed_duration_since(fresh.stored_at).to_std().unwrap_or_default();
@@ -451,7 +467,7 @@ impl State {
 
     /// Reads again what is known of each barn, and of those of which something was missed, what their devices said.
     fn reread(&mut self, myself: &ActorRef<Msg>, is_scene_due: bool) {
-        let missed = std::mem::take(&mut self.missed);
+        let (missed, since) = (std::mem::take(&mut self.missed), std::mem::take(&mut self.since));
         for barn in missed.iter().filter(|_| self.ownership.is_some()).cloned().collect::<Vec<_>>() {
             let has_room = self.houses.len() + self.loading.len() < HOUSES_MAX;
             if !self.houses.contains_key(&barn) && has_room {
@@ -460,13 +476,19 @@ impl State {
         }
         let barns: Vec<_> = self.houses.keys().cloned().collect();
         for barn in barns {
-            let is_missed = missed.contains(&barn);
-            if !is_missed && !is_scene_due {
+            let wanted = match since.get(&barn) {
+                _ if missed.contains(&barn) => Wanted::Last,
+                Some(since) => Wanted::Since(*since),
+                None => Wanted::Nothing,
+            };
+            if matches!(wanted, Wanted::Nothing) && !is_scene_due {
                 continue;
             }
             if !self.reading.insert(barn.clone()) {
-                if is_missed {
-                    self.missed.insert(barn);
+                match wanted {
+                    Wanted::Nothing => {}
+                    Wanted::Since(at) => drop(self.since.insert(barn, at)),
+                    Wanted::Last => drop(self.missed.insert(barn)),
                 }
                 continue;
             }
@@ -474,7 +496,7 @@ impl State {
                 (self.args.store.clone(), self.args.edge_id.clone(), self.args.clock.now());
             self.begin(myself, async move {
                 let read = async |conn: &mut schema::store::Conn| {
-                    scene::reread(conn, &barn, &edge_id, is_missed, now).await
+                    scene::reread(conn, &barn, &edge_id, wanted, now).await
                 };
                 let found = store.run("alarm_scene", read).await;
                 Msg::Read(barn, Box::new(found))

@@ -198,6 +198,17 @@ pub async fn load(conn: &Conn, barn: Barn, edge_id: &str, now: Timestamp) -> Res
     Ok(Loaded { barn, scene, alarms, recent, cut_off, drills, last_drill })
 }
 
+/// What devices said is read again, or not.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted {
+    /// Everything was heard.
+    Nothing,
+    /// What came in since then.
+    Since(Timestamp),
+    /// The last of each device.
+    Last,
+}
+
 /// Reads again what is known of a barn; where something was missed, also what its devices said.
 ///
 /// # Errors
@@ -206,11 +217,15 @@ pub async fn reread(
     conn: &Conn,
     barn: &Barn,
     edge_id: &str,
-    was_missed: bool,
+    wanted: Wanted,
     now: Timestamp,
 ) -> Result<Reread, StoreError> {
     let scene = scene_of(conn, barn, edge_id, now).await?;
-    let recent = if was_missed { recent(conn, barn, &scene, now).await? } else { Recent::default() };
+    let recent = match wanted {
+        Wanted::Nothing => Recent::default(),
+        Wanted::Since(since) => recent_since(conn, barn, &scene, since, now).await?,
+        Wanted::Last => recent(conn, barn, &scene, now).await?,
+    };
     let last_drill = last_drill(conn, barn).await?;
     Ok(Reread { scene, recent, last_drill })
 }
@@ -231,16 +246,43 @@ async fn told_by(conn: &Conn, row: &AlarmRow) -> Result<BTreeSet<String>, StoreE
 /// # Errors
 /// When the database fails.
 pub async fn recent(conn: &Conn, barn: &Barn, scene: &Scene, now: Timestamp) -> Result<Recent, StoreError> {
-    const EVENTS_FOR: Duration = Duration::days(7);
-    let Some(devices) = &scene.devices else { return Ok(Recent::default()) };
-    let devices: Vec<String> = devices.iter().cloned().collect();
-    let before = |passed: Duration| now.checked_sub_signed(passed).unwrap_or(now);
-    let to = now.checked_add_signed(Duration::days(1)).unwrap_or(now);
-    let window = before(Duration::minutes(i64::from(WINDOW_MINUTES_MAX)));
-    let readings = scene::last_readings(conn, barn, &devices, (window, to)).await?;
-    let types = House::event_types(scene);
-    let events = scene::last_events(conn, barn, &devices, &types, (before(EVENTS_FOR), to)).await?;
+    let devices: Vec<String> = scene.devices.iter().flatten().cloned().collect();
+    let (from, to) = (window_begins_at(now), now.checked_add_signed(Duration::days(1)).unwrap_or(now));
+    let readings = scene::last_readings(conn, barn, &devices, (from, to)).await?;
+    let events = last_events(conn, barn, scene, now).await?;
     Ok(Recent { readings, events })
+}
+
+/// The same of what came in since a moment; of too much, the last of each device.
+async fn recent_since(
+    conn: &Conn,
+    barn: &Barn,
+    scene: &Scene,
+    since: Timestamp,
+    now: Timestamp,
+) -> Result<Recent, StoreError> {
+    let since = since.max(window_begins_at(now));
+    match scene::readings_since(conn, barn, since).await? {
+        Some(readings) => Ok(Recent { readings, events: last_events(conn, barn, scene, now).await? }),
+        None => recent(conn, barn, scene, now).await,
+    }
+}
+
+fn window_begins_at(now: Timestamp) -> Timestamp {
+    now.checked_sub_signed(Duration::minutes(i64::from(WINDOW_MINUTES_MAX))).unwrap_or(now)
+}
+
+async fn last_events(
+    conn: &Conn,
+    barn: &Barn,
+    scene: &Scene,
+    now: Timestamp,
+) -> Result<Vec<scene::DeviceEventRow>, StoreError> {
+    const EVENTS_FOR: Duration = Duration::days(7);
+    let devices: Vec<String> = scene.devices.iter().flatten().cloned().collect();
+    let from = now.checked_sub_signed(EVENTS_FOR).unwrap_or(now);
+    let to = now.checked_add_signed(Duration::days(1)).unwrap_or(now);
+    scene::last_events(conn, barn, &devices, &House::event_types(scene), (from, to)).await
 }
 
 /// What takes hours and days to see.

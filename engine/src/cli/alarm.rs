@@ -14,6 +14,8 @@ Examples:
   farmiq-edge alarm ack ID                      I know: the siren falls silent
   farmiq-edge alarm shelve ID --minutes 30 --reason 'the house is washed'
   farmiq-edge alarm unshelve ID
+  farmiq-edge alarm out-of-service ID --reason 'the probe is at the workshop'
+  farmiq-edge alarm in-service ID
   farmiq-edge alarm rules --tenant t-001 --farm f-001 --barn b-001
   farmiq-edge alarm rule show ammonia --tenant t-001 --farm f-001 --barn b-001 > ammonia.json
   farmiq-edge alarm rule set ammonia.json --tenant t-001 --farm f-001 --barn b-001 \\
@@ -80,6 +82,25 @@ pub enum AlarmCommand {
     },
     /// Take one up again before its time.
     Unshelve {
+        /// Its id, as `alarm list` shows it.
+        alarm: Uuid,
+        /// Whose.
+        #[command(flatten)]
+        of: OfTenant,
+    },
+    /// Take the sensor of one out of service: it is listed and never heard, until it is put back.
+    OutOfService {
+        /// Its id, as `alarm list` shows it.
+        alarm: Uuid,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Whose.
+        #[command(flatten)]
+        of: OfTenant,
+    },
+    /// Put the sensor of one back into service; what stands rings.
+    InService {
         /// Its id, as `alarm list` shows it.
         alarm: Uuid,
         /// Whose.

@@ -427,6 +427,8 @@ pub(crate) fn wrong(t: &Texts, error: &AlarmError) -> Option<&'static str> {
             ActError::IsDrill => Some(t.wrong_is_drill),
             ActError::DrillGoesOn => Some(t.wrong_drill_goes_on),
             ActError::NotOwner => Some(t.wrong_not_owner),
+            // What no page offers.
+            ActError::OutOfService | ActError::InService => None,
             ActError::NoAlarm | ActError::NoBarn => None,
         },
         AlarmError::Rule(_)

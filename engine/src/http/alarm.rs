@@ -51,7 +51,7 @@ impl From<&Words> for AlarmWords {
     "barn_id": "b-001", "rule_id": "house_hot", "place": "", "class": "critical", "state": "UNACK", "is_active": true,
     "is_unacknowledged": true, "is_latching": false, "occurrence": 3, "value": 35.2, "limit": 35.0, "unit": "°C",
     "why": null, "raised_at": "2026-02-12T09:32:15.052Z", "ended_at": null, "acknowledged_at": null,
-    "acknowledged_by": null, "shelved_until": null, "shelved_by": null, "shelf_reason": null, "suppressed_by": null,
+    "acknowledged_by": null, "shelved_until": null, "shelved_by": null, "shelf_reason": null, "suppressed_by": null, "out_of_service_reason": null,
     "tellings": 1, "state_since": "2026-02-12T09:32:15.052Z", "title": {"en": "House too hot", "th": "โรงเรือนร้อนเกินไป"},
     "cause": {"en": "", "th": ""}, "first_action": {"en": "", "th": ""}}))]
 pub(super) struct AlarmBody {
@@ -89,6 +89,8 @@ pub(super) struct AlarmBody {
     shelf_reason: Option<String>,
     /// `mode:` and what the house is doing, or `alarm:` and the rule that is the cause.
     suppressed_by: Option<String>,
+    /// Why its sensor is out of service.
+    out_of_service_reason: Option<String>,
     /// Tellings of this occurrence.
     tellings: i32,
     state_since: Time,
@@ -129,6 +131,7 @@ impl AlarmBody {
             shelved_by: row.shelved_by,
             shelf_reason: row.shelf_reason,
             suppressed_by: row.suppressed_by,
+            out_of_service_reason: row.out_of_service_reason,
             tellings: row.tellings,
             state_since: row.state_since.into(),
             title: words(|rule| &rule.rule.title),
@@ -566,6 +569,51 @@ pub(super) async fn unshelve(
     do_it(&state, &call, tenant_id, &id, Act::Unshelve).await
 }
 
+/// Whose sensor is taken out of service.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "documents the body that is read by hand")]
+#[schema(example = json!({"tenant_id": "t-001", "reason": "the probe is at the workshop"}))]
+pub(super) struct RetireAlarm {
+    /// Its tenant; `x-tenant-id` may say it instead.
+    tenant_id: Option<String>,
+    /// Why.
+    reason: String,
+}
+
+/// Takes the sensor of an alarm out of service: it is listed, and never heard, until somebody puts it back.
+#[utoipa::path(post, path = "/api/v1/alarms/{id}/out-of-service", tag = "alarms", request_body = RetireAlarm,
+    params(("id" = Uuid, Path, description = "The alarm")),
+    responses((status = 200, description = "The alarm", body = AlarmDone), (status = 404, description = "NOT_FOUND"),
+        (status = 409, description = "ALARM_CONFLICT: it is out of service already")))]
+pub(super) async fn take_out_of_service(
+    State(state): State<Arc<AppState>>,
+    call: Call,
+    Path(id): Path<String>,
+    body: JsonBody,
+) -> Result<Json<AlarmDone>, Error> {
+    let mut fields = Fields::of(&body)?;
+    let (tenant_id, reason) = (fields.optional_id("tenant_id"), fields.text("reason"));
+    fields.finish()?;
+    do_it(&state, &call, tenant_id, &id, Act::OutOfService { reason }).await
+}
+
+/// Puts the sensor of an alarm back into service. What stands rings.
+#[utoipa::path(post, path = "/api/v1/alarms/{id}/in-service", tag = "alarms", request_body = OfAlarm,
+    params(("id" = Uuid, Path, description = "The alarm")),
+    responses((status = 200, description = "The alarm", body = AlarmDone), (status = 404, description = "NOT_FOUND"),
+        (status = 409, description = "ALARM_CONFLICT: it is in service")))]
+pub(super) async fn put_in_service(
+    State(state): State<Arc<AppState>>,
+    call: Call,
+    Path(id): Path<String>,
+    body: JsonBody,
+) -> Result<Json<AlarmDone>, Error> {
+    let mut fields = Fields::of(&body)?;
+    let tenant_id = fields.optional_id("tenant_id");
+    fields.finish()?;
+    do_it(&state, &call, tenant_id, &id, Act::InService).await
+}
+
 async fn do_it(
     state: &AppState,
     call: &Call,
@@ -591,6 +639,8 @@ impl From<AlarmError> for Error {
                 ActError::ShelfTooLong(_) => Self::validation(text),
                 ActError::NotOwner => Self::new(Code::NotReady, text),
                 ActError::NothingToAcknowledge(_)
+                | ActError::OutOfService
+                | ActError::InService
                 | ActError::OtherOccurrence(..)
                 | ActError::NothingToShelve
                 | ActError::NotShelved

@@ -1,11 +1,12 @@
 //! Alarms: one row for each rule and place, and everything that happened to it. Edited rules and the modes of houses are in
-//! [`rule`], tellings and drills in [`telling`], what the owner of a barn starts from is in [`scene`], and which engine that is
-//! in [`owner`].
+//! [`rule`], tellings and drills in [`telling`], what the owner of a barn starts from is in [`scene`], which engine that is
+//! in [`owner`], and what reaches the others in [`unheard`].
 
 pub mod owner;
 pub mod rule;
 pub mod scene;
 pub mod telling;
+pub mod unheard;
 
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;

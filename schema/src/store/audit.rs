@@ -85,6 +85,10 @@ pub enum Action {
     AlarmShelve,
     /// An alarm is taken up again.
     AlarmUnshelve,
+    /// The sensor of an alarm is taken out of service.
+    AlarmOutOfService,
+    /// The sensor of an alarm is put back into service.
+    AlarmInService,
     /// A rule of alarms is edited.
     AlarmRule,
     /// What a house is doing changes.
@@ -131,6 +135,8 @@ impl Action {
             Self::AlarmUnshelve => "alarm.unshelve",
             Self::AlarmRule => "alarm.rule",
             Self::AlarmMode => "alarm.mode",
+            Self::AlarmOutOfService => "alarm.out_of_service",
+            Self::AlarmInService => "alarm.in_service",
             Self::AlarmDrill => "alarm.drill",
             Self::Restore => "restore",
         }

@@ -152,6 +152,32 @@ async fn people_acknowledge_put_aside_and_look_on_as_far_as_they_may() {
         let (status, answer) = engineer.post(&format!("/{id}/{path}"), body).await;
         assert_eq!((status, &answer["alarm"]["state"]), (200, &json!(state)), "{path}: {answer}");
     }
+    // And takes a sensor out of service, which holds until he puts it back.
+    let retire = format!("/{id}/out-of-service");
+    let reason = json!({"reason": "at the workshop"});
+    for caller in [&writer, &viewer, &stranger] {
+        assert_eq!(caller.post(&retire, reason.clone()).await.0, 403);
+        assert_eq!(caller.post(&format!("/{id}/in-service"), json!({})).await.0, 403);
+    }
+    assert_eq!(engineer.post(&format!("/{id}/in-service"), json!({})).await.0, 409);
+    assert_eq!(engineer.post(&retire, json!({})).await.0, 400, "without a reason");
+    let (status, answer) = engineer.post(&retire, reason).await;
+    assert_eq!(
+        (status, &answer["alarm"]["state"], &answer["alarm"]["out_of_service_reason"]),
+        (200, &json!("OOSRV"), &json!("at the workshop")),
+        "{answer}"
+    );
+    engine.kill().await;
+    engine.start_again().await;
+    until("the engine owns the alarms", async || {
+        engine.log().matches("this engine owns the alarms").count() >= 2
+    })
+    .await;
+    assert_eq!(state_of(&db, "d-2").await, "OOSRV");
+    until("it is put back", async || shell(&engine.settings, &["in-service", id]).await.0).await;
+    assert_eq!(state_of(&db, "d-2").await, "UNACK", "it stands still");
+    let (is_ok, text) = shell(&engine.settings, &["out-of-service", id, "--reason", "again"]).await;
+    assert!(is_ok && text.contains("OOSRV"), "{text}");
     assert_eq!(engine.terminate().await.code, Some(0));
 }
 

@@ -33,6 +33,13 @@ pub enum Act {
     },
     /// Takes it up again.
     Unshelve,
+    /// Takes its sensor out of service, until somebody puts it back.
+    OutOfService {
+        /// Why.
+        reason: String,
+    },
+    /// Puts its sensor back into service.
+    InService,
 }
 
 /// Why nothing was done.
@@ -56,6 +63,12 @@ pub enum ActError {
     /// It is not put aside.
     #[error("it is not put aside")]
     NotShelved,
+    /// Its sensor is out of service.
+    #[error("it is out of service already")]
+    OutOfService,
+    /// Its sensor is in service.
+    #[error("it is in service")]
+    InService,
     /// The rule of exercises.
     #[error("a drill is not put aside: answer it")]
     IsDrill,
@@ -121,6 +134,22 @@ impl House {
                     return Err(ActError::NotShelved);
                 }
                 (Event::Unshelve, Action::AlarmUnshelve, None)
+            }
+            Act::OutOfService { reason } => {
+                if key.rule == DRILL {
+                    return Err(ActError::IsDrill);
+                }
+                if alarm.is_out_of_service {
+                    return Err(ActError::OutOfService);
+                }
+                detail["reason"] = reason.as_str().into();
+                (Event::OutOfService(true), Action::AlarmOutOfService, Some(reason.clone()))
+            }
+            Act::InService => {
+                if !alarm.is_out_of_service {
+                    return Err(ActError::InService);
+                }
+                (Event::OutOfService(false), Action::AlarmInService, None)
             }
         };
         let deed = Some(Deed { author: author.clone(), action, detail });

@@ -248,7 +248,7 @@ impl House {
 
     /// Ends alarms whose rule is switched off, or whose device is gone: nothing would ever say that they are over.
     pub(super) fn end_what_has_no_rule(&mut self, moment: Moment) {
-        let is_live = |alarm: &Alarm| alarm.is_active || alarm.is_unacknowledged;
+        let is_live = |alarm: &Alarm| alarm.is_active || alarm.is_unacknowledged || alarm.is_out_of_service;
         let orphans: Vec<_> = self
             .alarms
             .iter()
@@ -260,6 +260,7 @@ impl House {
             let at = after_all.map_or(moment.steady, |newest| newest.max(moment.steady));
             self.step(&key, None, Event::Reading(Place::Inside, at), Cause::because(why), moment);
             self.step(&key, None, Event::Acknowledge, Cause::because(why), moment);
+            self.step(&key, None, Event::OutOfService(false), Cause::because(why), moment);
         }
     }
 
@@ -297,6 +298,9 @@ fn note(kept: &mut Kept, kinds: &[&str], cause: &Cause, moment: Moment) {
             "shelved" => (row.shelved_by, row.shelf_reason) = (cause.author.clone(), cause.why.clone()),
             "unshelved" => (row.shelved_by, row.shelf_reason) = (None, None),
             "unsuppressed" => row.suppressed_by = None,
+            // Without a reason it would be in service again after a restart.
+            "out_of_service" => row.out_of_service_reason = Some(cause.why.clone().unwrap_or_default()),
+            "in_service" => row.out_of_service_reason = None,
             _ => {}
         }
     }

@@ -281,6 +281,41 @@ fn a_person_is_told_why_nothing_was_done() {
 }
 
 #[test]
+fn what_is_out_of_service_is_never_heard_survives_a_restart_and_rings_when_it_is_back() {
+    let mut house = house_of([level()]);
+    let key = Key::new(RULE, "d-1");
+    let act = |house: &mut House, act: Act| house.act(&key, &act, &somebody(), moment(100)).map(|_| ());
+    let retire = || Act::OutOfService { reason: "at the workshop".to_owned() };
+    assert_eq!(act(&mut house, retire()), Err(ActError::NoAlarm));
+    for second in [0, 60] {
+        house.hear_reading("d-1", TEMPERATURE, (33.0, at(second)), moment(second));
+    }
+    assert_eq!(act(&mut house, Act::InService), Err(ActError::InService));
+    assert_eq!(act(&mut house, retire()), Ok(()));
+    assert_eq!(act(&mut house, retire()), Err(ActError::OutOfService));
+    assert_eq!(state(&house, RULE, "d-1"), State::Oosrv);
+    let row = house.alarm(&key).unwrap().row.clone();
+    assert_eq!(row.out_of_service_reason.as_deref(), Some("at the workshop"));
+
+    let mut again = house_of([level()]);
+    again.take_up(row, BTreeSet::new(), moment(200));
+    assert_eq!(state(&again, RULE, "d-1"), State::Oosrv);
+    assert!(again.causes().is_empty(), "it hides nothing");
+    again.hear_reading("d-1", TEMPERATURE, (34.0, at(260)), moment(260));
+    assert_eq!(act(&mut again, Act::InService), Ok(()));
+    assert_eq!(state(&again, RULE, "d-1"), State::Unack, "it stands, so it rings");
+    assert_eq!(again.alarm(&key).unwrap().row.out_of_service_reason, None);
+
+    // Of a device that is let in no more nothing is listed.
+    assert_eq!(act(&mut again, retire()), Ok(()));
+    let mut scene = again.scene.clone();
+    scene.devices = Some(BTreeSet::from(["d-9".to_owned()]));
+    again.set_scene(scene);
+    again.look(moment(300));
+    assert_eq!(state(&again, RULE, "d-1"), State::Norm);
+}
+
+#[test]
 fn a_house_remembers_so_many_probes_and_no_more() {
     let mut house = house_of([level()]);
     for device in 0..PROBES_MAX + 10 {

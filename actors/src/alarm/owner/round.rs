@@ -29,6 +29,7 @@ impl State {
         self.vital.lives();
         let now = Instant::now();
         self.see_to_ownership(myself, now);
+        self.see_to_unheard(myself);
         if self.ownership.is_some() && now >= self.due.barns {
             self.due.barns = now + BARNS_EVERY;
             self.look_for_barns(myself);

@@ -94,9 +94,9 @@ pub async fn last_readings(
 }
 
 const READINGS_SINCE: &str = concat!("-- alarm_readings_since\nSELECT ", reading_columns!(), " FROM telemetry_raw AS r
-WHERE ingested_at >= $4 AND tenant_id = $1 AND farm_id = $2 AND barn_id = $3 ORDER BY ingested_at, id OFFSET $5 LIMIT $6");
+WHERE ingested_at >= $4 AND tenant_id = $1 AND farm_id = $2 AND barn_id = $3 ORDER BY occurred_at, id LIMIT $5");
 
-/// What came in since a moment, in the order of its coming: a page of it behind the first `skip`.
+/// What came in since a moment, in the order of its own time; `None` when it is more than [`READINGS_SINCE_MAX`].
 ///
 /// # Errors
 /// When the database fails.
@@ -104,13 +104,12 @@ pub async fn readings_since(
     conn: &Conn,
     barn: &Barn,
     since: Timestamp,
-    skip: i64,
-) -> Result<Vec<ReadingRow>, StoreError> {
+) -> Result<Option<Vec<ReadingRow>>, StoreError> {
     let Barn { tenant_id, farm_id, barn_id } = barn;
-    let rows = conn
-        .query(READINGS_SINCE, &[tenant_id, farm_id, barn_id, &since, &skip, &READINGS_SINCE_MAX])
-        .await?;
-    Ok(rows.iter().map(ReadingRow::from).collect())
+    let limit = READINGS_SINCE_MAX + 1;
+    let rows = conn.query(READINGS_SINCE, &[tenant_id, farm_id, barn_id, &since, &limit]).await?;
+    let is_all = i64::try_from(rows.len()).is_ok_and(|rows| rows <= READINGS_SINCE_MAX);
+    Ok(is_all.then(|| rows.iter().map(ReadingRow::from).collect()))
 }
 
 /// An event of a device, as far as alarms need it.
