@@ -22,7 +22,9 @@ pub mod queue;
 pub mod rabbitmq;
 mod redrive;
 pub mod settings;
+mod stored;
 pub mod swap;
+pub mod trial;
 pub mod worker;
 
 pub use output::{Found, Prediction};

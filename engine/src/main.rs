@@ -213,6 +213,9 @@ async fn execute(
         Command::Station(wish) => Ok(say(&station::run(wish, &loaded.config).await?)),
         Command::Model(ModelCommand::Check(wish)) => Ok(check_model(&wish, &loaded.config)),
         Command::Model(ModelCommand::Calibrate(wish)) => Ok(calibrate_model(&wish, &loaded.config)),
+        Command::Model(ModelCommand::Candidate(wish)) => {
+            Ok(say(&model::candidate::run(wish, &loaded.config).await?))
+        }
         Command::Backup(wish) if wish.list => Ok(say(&backup::list(&wish.wish(), &loaded.config).await?)),
         Command::Backup(wish) => {
             let report = backup::run(&wish.wish(), &loaded).await?;

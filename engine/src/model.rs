@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::tree;
 
 pub mod calibrate;
+pub mod candidate;
 mod plot;
 
 /// How long the time is taken with each number of workers.

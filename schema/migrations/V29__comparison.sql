@@ -1,4 +1,5 @@
--- Cameras beside scales, standards of a site's own, and what reaches engines that do not own the alarms.
+-- Cameras beside scales, standards of a site's own, models that are tried on stored pictures, and what reaches engines that do
+-- not own the alarms.
 
 -- Since when an engine that does not own the alarms has stored something of a barn: whoever owns them reads the rows.
 CREATE TABLE alarm_unheard (
@@ -7,6 +8,48 @@ CREATE TABLE alarm_unheard (
     barn_id text NOT NULL,
     since timestamptz NOT NULL,
     PRIMARY KEY (tenant_id, farm_id, barn_id)
+);
+
+-- A model that is tried on stored pictures, the newest first, before it is used.
+CREATE TABLE model_trials (
+    id uuid PRIMARY KEY,
+    -- Whose pictures; NULL means everybody's.
+    tenant_id text,
+    -- Where its package lies.
+    path text NOT NULL,
+    model_version text NOT NULL,
+    -- Of its network, and of network and settings.
+    model_sha256 text NOT NULL,
+    package_sha256 text NOT NULL,
+    state text NOT NULL CHECK (state IN ('reading', 'done', 'broken', 'ended')),
+    -- Why it is broken.
+    fault text,
+    pictures_max int NOT NULL CHECK (pictures_max > 0),
+    -- Pictures that were looked at.
+    pictures int NOT NULL DEFAULT 0,
+    -- The last of them: the next one is older.
+    captured_at timestamptz,
+    media_id uuid,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL
+);
+-- What it says, beside what the model in use says. None of it is a result of inference.
+CREATE TABLE model_trial_pictures (
+    trial_id uuid NOT NULL REFERENCES model_trials (id) ON DELETE CASCADE,
+    tenant_id text NOT NULL,
+    media_id uuid NOT NULL,
+    device_id text NOT NULL,
+    session_id text,
+    captured_at timestamptz NOT NULL,
+    candidate_kg double precision CHECK (abs(candidate_kg) < 'Infinity'::float8),
+    candidate_birds int,
+    -- Why the candidate said nothing.
+    failure text,
+    -- The version that was in use, when it had looked at the picture.
+    present_version text,
+    present_kg double precision CHECK (abs(present_kg) < 'Infinity'::float8),
+    present_birds int,
+    PRIMARY KEY (trial_id, tenant_id, media_id)
 );
 
 -- What a camera read of a weighing may come after the session has ended: the day of the weighing is made anew then, too.

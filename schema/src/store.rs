@@ -102,6 +102,7 @@ pub const STATEMENTS: &[&[&str]] = &[
     house::STATEMENTS,
     index::STATEMENTS,
     inference::STATEMENTS,
+    inference::trial::STATEMENTS,
     ledger::STATEMENTS,
     media::STATEMENTS,
     migration::STATEMENTS,

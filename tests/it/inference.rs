@@ -18,6 +18,7 @@ mod detector;
 mod jobs;
 mod model;
 mod rabbitmq;
+mod trial;
 mod workers;
 mod yolo;
 

@@ -9,7 +9,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use chrono::TimeDelta;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use schema::clock::{Clock, Timestamp};
@@ -25,11 +24,12 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use super::image::{IMAGE_BYTES_MAX, ImageRefusal};
+use super::image::ImageRefusal;
 use super::model::{Model, ModelError};
 use super::rabbitmq::{Orders, Outgoing, Taken, WorkOrder};
+use super::stored::{self, BytesError};
 use super::{Employed, InferenceHub, Prediction};
-use crate::media::store::{MediaStore, MediaStoreError, ObjectRef, Part};
+use crate::media::store::{MediaStore, ObjectRef};
 use crate::sync::{SyncHub, backoff};
 
 /// How often rows are looked at when nothing wakes a worker.
@@ -342,32 +342,9 @@ impl WorkerContext {
             text: error.to_string(),
             blame: Blame::World,
         })?;
-        let gone = || Failure {
-            code: "OBJECT_NOT_FOUND",
-            text: "the image is not in the store".to_owned(),
-            blame: Blame::Job,
-        };
         let object = found.map(|image| ObjectRef { object_key: image.object_key, path: image.path });
-        let object = object.ok_or_else(gone)?;
-        let mut open = self.media.open(&object, Part::Whole).await?.ok_or_else(gone)?;
-        let bytes_max = IMAGE_BYTES_MAX as u64;
-        let too_large = |bytes| Failure::from(ImageRefusal::TooManyBytes { bytes });
-        if open.meta.size_bytes > bytes_max {
-            return Err(too_large(open.meta.size_bytes));
-        }
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = open.body.chunk().await? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > IMAGE_BYTES_MAX {
-                return Err(too_large(bytes.len() as u64));
-            }
-        }
-        if bytes.len() as u64 != open.meta.size_bytes {
-            // Half an answer says nothing of the image.
-            let text = format!("{} of {} bytes came", bytes.len(), open.meta.size_bytes);
-            return Err(Failure { code: "STORAGE_UNAVAILABLE", text, blame: Blame::World });
-        }
-        Ok(bytes.into())
+        let object = object.ok_or(BytesError::Gone)?;
+        Ok(stored::read(&*self.media, &object).await?)
     }
 
     /// Stores what the model said.
@@ -450,9 +427,16 @@ impl From<ModelError> for Failure {
     }
 }
 
-impl From<MediaStoreError> for Failure {
-    fn from(error: MediaStoreError) -> Self {
-        Self { code: "STORAGE_UNAVAILABLE", text: error.to_string(), blame: Blame::World }
+impl From<BytesError> for Failure {
+    fn from(error: BytesError) -> Self {
+        let text = error.to_string();
+        match error {
+            BytesError::Gone => Self { code: "OBJECT_NOT_FOUND", text, blame: Blame::Job },
+            BytesError::Refused(refusal) => refusal.into(),
+            BytesError::Cut { .. } | BytesError::Store(_) => {
+                Self { code: "STORAGE_UNAVAILABLE", text, blame: Blame::World }
+            }
+        }
     }
 }
 

@@ -41,6 +41,21 @@ It prints the line of model.toml, with the error that a single bird and the mean
 will have. Fifty birds from small to large are good, ten are the least.
 Exit codes: 0 there is a law, 1 there is none and the text says why.";
 
+const MODEL_CANDIDATE_EXAMPLES: &str = "\
+Examples:
+  farmiq-edge model candidate set ./barn-8                 try it on stored pictures
+  farmiq-edge model candidate state                        how far that is
+  farmiq-edge model candidate report                       how it differs from the model in use
+  farmiq-edge model candidate switch                       use it from now on
+  farmiq-edge model candidate back                         use the one of before again
+
+The engine reads the pictures one at a time while no job waits, the newest first. What the
+candidate says is kept apart from all results. To switch, inference.model_path names a link to
+a package; the command turns it, and <link>.before keeps where it pointed. docs/models.md has
+more. The database is that of the configuration; without one, the private one of a
+`farmiq-edge up` that runs on this machine.
+Exit codes: 0 it is done, 1 it is not and the text says why.";
+
 /// What can be asked about model packages.
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
@@ -48,6 +63,51 @@ pub enum ModelCommand {
     Check(ModelCheck),
     /// Find the law by which birds weigh what they cover in a picture, from pictures of birds whose weight is known.
     Calibrate(ModelCalibrate),
+    /// Try a model on stored pictures before it is used, switch to it, and back.
+    #[command(subcommand, after_help = MODEL_CANDIDATE_EXAMPLES)]
+    Candidate(CandidateCommand),
+}
+
+/// What can be done about a candidate.
+#[derive(Debug, Subcommand)]
+pub enum CandidateCommand {
+    /// Begin to try a package; one that is being tried ends.
+    Set {
+        /// An ONNX file with its settings beside it, or a directory with both, where the engine sees it, too.
+        #[arg(value_name = "PACKAGE")]
+        package: PathBuf,
+        /// Pictures to read at most.
+        #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(i32).range(1..=50_000))]
+        pictures: i32,
+        /// Only pictures of this tenant.
+        #[arg(long, value_name = "ID", value_parser = super::id)]
+        tenant: Option<String>,
+    },
+    /// Say how far its trial is.
+    State {
+        /// Say it for a program.
+        #[arg(long)]
+        json: bool,
+    },
+    /// End its trial; what was found stays.
+    Stop,
+    /// Say how it differs from the model in use, and from the scale.
+    Report {
+        /// Pictures to name in which they differ most.
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
+        worst: u8,
+        /// Say it for a program.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Use it from now on.
+    Switch {
+        /// Although its trial is not done.
+        #[arg(long)]
+        now: bool,
+    },
+    /// Use the model of before again.
+    Back,
 }
 
 /// Which package to look at, and how.

@@ -65,7 +65,7 @@ pub(super) struct AuditRow {
     origin: String,
     /// What: `device.add`, `device.rotate`, `device.revoke`, `station.add`, `station.revoke`, `barn.put`, `standard.import`, `standard.derive`, `flock.create`, `flock.end`,
     /// `console.invite`, `console.login`, `console.logout`, `console.end`, `flock.record`, `flock.correct`, `session.exclude`, `session.include`, `redrive`, `discard`, `unclaim`, `janitor.run`,
-    /// `sync.resend`, `sync.trigger`, `restore`.
+    /// `sync.resend`, `sync.trigger`, `model.switch`, `restore`.
     action: String,
     /// Whose rows; null means the whole box, or all tenants.
     tenant_id: Option<String>,

@@ -12,6 +12,7 @@ use actors::inference::rabbitmq::link::{self, RabbitLink};
 use actors::inference::rabbitmq::{Orders, RabbitUrl};
 use actors::inference::settings::Overrides;
 use actors::inference::swap::{ModelWatch, Rest};
+use actors::inference::trial::TrialReader;
 use actors::inference::worker::{Args, InferenceWorker, WorkerContext};
 use actors::supervisor::ChildSpec;
 use anyhow::anyhow;
@@ -51,6 +52,7 @@ pub(super) fn children(config: &Config, parts: &Parts) -> Vec<ChildSpec> {
     ];
     children.extend(rabbitmq(config, parts));
     if config.inference.enabled {
+        children.push(chore(parts, trial_reader(config, parts)));
         children.extend(workers(config, parts));
     }
     children
@@ -72,6 +74,18 @@ fn rabbitmq(config: &Config, parts: &Parts) -> Option<ChildSpec> {
         name: format!("farmiq-edge {}", config.edge.id),
     };
     Some(ChildSpec::new("rabbitmq", "", &Address::default(), move || (RabbitLink, args.clone())))
+}
+
+/// Reads stored pictures with a candidate, when there is one.
+fn trial_reader(config: &Config, parts: &Parts) -> TrialReader {
+    TrialReader {
+        store: parts.store.clone(),
+        clock: parts.clock.clone(),
+        media: Arc::clone(&parts.media),
+        hub: parts.inference.clone(),
+        overrides: overrides(config),
+        candidate: None,
+    }
 }
 
 /// The workers. What kills one is its image, and the tries of an image are bounded: their deaths never end the engine.

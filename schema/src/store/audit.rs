@@ -95,6 +95,8 @@ pub enum Action {
     AlarmMode,
     /// A drill is begun or answered.
     AlarmDrill,
+    /// Another model is used from then on.
+    ModelSwitch,
     /// A backup is restored: what came in after it is not there.
     Restore,
 }
@@ -138,6 +140,7 @@ impl Action {
             Self::AlarmOutOfService => "alarm.out_of_service",
             Self::AlarmInService => "alarm.in_service",
             Self::AlarmDrill => "alarm.drill",
+            Self::ModelSwitch => "model.switch",
             Self::Restore => "restore",
         }
     }

@@ -1,6 +1,7 @@
-//! Inference: jobs that wait for a worker, and their results.
+//! Inference: jobs that wait for a worker, and their results. Models that are tried before they are used are in [`trial`].
 
 pub mod claim;
+pub mod trial;
 
 use serde_json::Value;
 use tokio_postgres::types::ToSql;
