@@ -26,6 +26,7 @@ use crate::connection::provision::{Api, Newcomer};
 use crate::connection::{Connection, Device};
 use crate::device::{Place, Station};
 use crate::flock::Book;
+use crate::flock::air;
 use crate::flock::play::{self, History};
 use crate::flock::truth::{Flock, Wish};
 use crate::mqtt::{Login, refusal};
@@ -103,6 +104,14 @@ pub struct Settings {
     pub told: BTreeMap<String, String>,
 }
 
+impl Settings {
+    /// Sensors, and the probes of a barn whose air is played.
+    fn device_ids(&self) -> impl Iterator<Item = String> {
+        let has_air = self.flock.as_ref().is_some_and(|flock| flock.air_hours.is_some());
+        device_ids(self.devices).chain(air::probe_ids().filter(move |_| has_air))
+    }
+}
+
 /// A flock whose past is played.
 #[derive(Clone, Debug)]
 pub struct FlockSettings {
@@ -118,6 +127,8 @@ pub struct FlockSettings {
     pub birds: u32,
     /// Weighings of a day, of all stations together.
     pub weighings_per_day: u32,
+    /// Hours of the air of its barn, up to now; `None` plays none.
+    pub air_hours: Option<u16>,
     /// Where its truth is written.
     pub truth_file: Option<PathBuf>,
 }
@@ -151,7 +162,7 @@ pub fn station_ids(count: usize) -> impl Iterator<Item = (String, String)> {
 pub fn allowlist_sql(settings: &Settings, now: Timestamp) -> String {
     let stations: Vec<_> = station_ids(settings.stations).collect();
     let devices: Vec<_> =
-        device_ids(settings.devices).chain(stations.iter().map(|(_, device)| device.clone())).collect();
+        settings.device_ids().chain(stations.iter().map(|(_, device)| device.clone())).collect();
     let stations: Vec<_> = stations.into_iter().map(|(station, _)| station).collect();
     let Place { tenant, farm, barn } = &settings.place;
     allowlist_script(&Allowed { tenant, farm, barn, devices: &devices, stations: &stations }, now)
@@ -177,12 +188,13 @@ pub async fn run(mut settings: Settings, stop: watch::Receiver<bool>) -> Result<
 }
 
 async fn let_in(api: &Api, settings: &Settings, file: Option<PathBuf>) -> Result<Logins> {
-    let ids = device_ids(settings.devices)
-        .chain(station_ids(settings.stations).map(|(_, device)| device))
-        .map(|id| Newcomer {
-            device: Device { tenant: settings.place.tenant.clone(), id },
-            farm: settings.place.farm.clone(),
-            barn: settings.place.barn.clone(),
+    let ids =
+        settings.device_ids().chain(station_ids(settings.stations).map(|(_, device)| device)).map(|id| {
+            Newcomer {
+                device: Device { tenant: settings.place.tenant.clone(), id },
+                farm: settings.place.farm.clone(),
+                barn: settings.place.barn.clone(),
+            }
         });
     let newcomers: Vec<_> = ids.collect();
     let mut live = Live::start(Some(newcomers.len() as u64));
@@ -256,7 +268,7 @@ impl Life<'_> {
         let Some(book) = &settings.book else { return Ok(()) };
         let wish = self.wish(settings);
         let placed_on = wish.placed_on;
-        let placed = play::place(book, &self.settings.place, wish, |_| {}).await?;
+        let mut placed = play::place(book, &self.settings.place, wish, |_| {}).await?;
         report::note(format!(
             "placed flock {} of {} birds on {placed_on}",
             placed.truth.flock_id, settings.birds
@@ -283,6 +295,14 @@ impl Life<'_> {
         }
         while let Some(ended) = scales.join_next().await {
             ended.context("a scale's task broke")??;
+        }
+        if let Some(hours) = settings.air_hours {
+            let (place, now) = (&self.settings.place, Clock::system().now());
+            placed.truth.air = Some(air::play(book, place, self.settings.seed, hours, now).await?);
+            report::note(format!("played {hours} hours of air by {} probes", air::probe_ids().count()));
+            if let Some(file) = &settings.truth_file {
+                placed.truth.write(file)?;
+            }
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! The truth is of the flock, not of the sample: what the engine says comes from some two thousand weighings a day, of which some
 //! are of two birds or of half a bird, and must agree with the birds in the barn.
 
+pub mod air;
 pub mod judge;
 pub mod play;
 pub mod truth;

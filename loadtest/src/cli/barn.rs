@@ -11,7 +11,7 @@ use loadtest::barn::{self, Subscribers};
 use loadtest::connection::Connection;
 use loadtest::connection::logins::Logins;
 use loadtest::device::Place;
-use loadtest::flock::Book;
+use loadtest::flock::{Book, air};
 use loadtest::mqtt::Version;
 use loadtest::threshold::Threshold;
 use schema::wire::envelope::Dialect;
@@ -47,7 +47,7 @@ Examples:
   farmiq-loadtest barn --subscribers 20 --subscriber-user operator:admin --subscriber-password-file operator-key
   farmiq-loadtest barn --stations 2 --edge http://127.0.0.1:3000 --ids-file ids.txt --sessions-file sessions.txt
   farmiq-loadtest barn --flock --history 42d --stations 3 --edge http://127.0.0.1:3000 --key-file operator-key \\
-      --truth-file truth.json --duration-seconds 0
+      --air-hours 12 --truth-file truth.json --duration-seconds 0
   farmiq-loadtest barn --flock --beside --drift 0.08 --stations 2 --edge http://127.0.0.1:3000
   farmiq-loadtest barn --devices 0 --stations 8 --edge http://127.0.0.1:3000 --weigh-seconds 15 --bad-share 0.5
 
@@ -176,6 +176,10 @@ pub(crate) struct BarnArgs {
     /// Weighings of a day, of all stations together.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=20_000), help_heading = "Flock")]
     weighings_per_day: u32,
+    /// Then play so many hours of the air of its barn, up to now, by the probes air-01 to air-06, each with a fault, and with a
+    /// heat wave at the end.
+    #[arg(long, requires = "flock", value_parser = clap::value_parser!(u16).range(air::HOURS), help_heading = "Flock")]
+    air_hours: Option<u16>,
     /// Write what is true of the flock, for verify.
     #[arg(long, requires = "flock", help_heading = "Flock")]
     truth_file: Option<PathBuf>,
@@ -241,6 +245,7 @@ impl BarnArgs {
             days: self.history,
             birds: self.birds,
             weighings_per_day: self.weighings_per_day,
+            air_hours: self.air_hours,
             truth_file: self.truth_file.clone(),
         }))
     }

@@ -91,6 +91,11 @@ pub async fn judge(book: &Book, truth: &Truth, weighings: u32, wait: Duration) -
         }
         _ => judgment.wrong.push("there is no forecast".to_owned()),
     }
+    if let Some(air) = &truth.air {
+        let of_air = super::air::judge(book, air, until.saturating_duration_since(Instant::now())).await?;
+        judgment.wrong.extend(of_air.wrong);
+        judgment.seen.extend(of_air.seen);
+    }
     Ok(judgment)
 }
 
@@ -251,6 +256,7 @@ mod tests {
             target_weight_g: 2_500.0,
             target_age_days: 36.0,
             days,
+            air: None,
         };
         (truth, said)
     }

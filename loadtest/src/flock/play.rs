@@ -85,6 +85,7 @@ pub async fn place(book: &Book, place: &Place, wish: Wish, mut progress: impl Fn
         target_weight_g,
         target_age_days,
         days: true_days,
+        air: None,
     };
     Ok(Placed { flock, truth, batch_id, placed_on })
 }

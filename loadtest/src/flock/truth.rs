@@ -10,6 +10,7 @@ use schema::id::Uuid;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, Normal};
 
+use super::air::TrueAir;
 use crate::render;
 
 /// Growth of a Ross 308 as hatched by Gompertz' curve, `weight = A · exp(−b · exp(−k · age))`: within 2 % of the breeder's
@@ -244,6 +245,9 @@ pub struct Truth {
     pub target_age_days: f64,
     /// Its days.
     pub days: Vec<TrueDay>,
+    /// The air of its barn, where that was played, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub air: Option<TrueAir>,
 }
 
 impl Truth {
