@@ -91,6 +91,8 @@ async fn days_are_those_of_the_zone_over_every_change_of_the_clocks() {
         series["count"].as_array().expect("counts").iter().filter_map(Value::as_i64).collect();
     // Whole hours count two, and each minute of the hour that is cut counts two as well.
     assert_eq!(counts[1], 2 * 23 + 2 * 60);
+    // The last minute before its edge is the 2,595th, and no later one of that hour is in it.
+    assert_eq!(series["max"][1], 2595.0);
     let hours = chart(&face, "device_id=d-1&bucket=1h&tz=Asia/Kathmandu&start_time=2026-03-28T00:00:00Z&end_time=2026-03-28T02:00:00Z").await;
     assert_eq!(hours["series"][0]["t"][0], "2026-03-27T23:15:00.000Z");
     assert_eq!(hours["series"][0]["count"], json!([120, 120, 120]));
@@ -214,7 +216,7 @@ async fn what_is_charted_is_found_by_an_index() {
         ),
         (
             "chart_hours",
-            vec![&"t-001", &devices, &metric, &edges, &day_ago, &soon, &limit, &hours],
+            vec![&"t-001", &devices, &metric, &edges, &day_ago, &soon, &limit, &hours, &15_i32],
             aggregates,
             1000,
         ),
