@@ -46,7 +46,13 @@ fn readings(count: usize, at: Timestamp) -> Vec<Reading> {
 
 async fn store(db: &Database, readings: &[Reading], now: Timestamp) {
     let rows: Vec<&Reading> = readings.iter().collect();
-    let at = WriteContext { now, dedupe_ttl: Duration::hours(72), shard: 0, replays: Replays::PassOver };
+    let at = WriteContext {
+        now,
+        dedupe_ttl: Duration::hours(72),
+        shard: 0,
+        replays: Replays::PassOver,
+        copy_rows_min: usize::MAX,
+    };
     let work = async |conn: &mut _| telemetry::store_readings(conn, &rows, &[], at).await;
     assert_eq!(db.store.run("test", work).await.expect("they are stored").len(), readings.len());
 }
