@@ -58,6 +58,7 @@ impl State {
             self.look();
             self.tell();
             self.silence();
+            self.show();
         }
     }
 
