@@ -63,6 +63,10 @@ const SLOW_EVERY: Duration = Duration::from_secs(60);
 const HOUSES_MAX: usize = rows::BARNS_MAX as usize;
 /// After so long whoever has the right to the alarms is another engine, and no connection of ours that broke.
 const GHOST_MAX: Duration = Duration::from_secs(60);
+/// A button that was pressed while the alarms were read counts for so long.
+const EARLY_MAX: Duration = Duration::from_secs(30);
+/// Presses that wait for alarms to be read.
+const EARLY_WORDS_MAX: usize = 32;
 /// How often barns are looked for that are new.
 const BARNS_EVERY: Duration = Duration::from_secs(10);
 
@@ -205,6 +209,8 @@ pub struct State {
     loading: BTreeSet<Barn>,
     /// Barns of which something was missed.
     missed: BTreeSet<Barn>,
+    /// Words of people who know, that came before their alarms were read.
+    early: Vec<(Instant, Acknowledgment)>,
     /// Barns of which other engines have stored something, and since when.
     since: BTreeMap<Barn, Timestamp>,
     unheard: Unheard,
@@ -253,6 +259,7 @@ impl Actor for AlarmOwner {
             houses: BTreeMap::new(),
             loading: BTreeSet::new(),
             missed: BTreeSet::new(),
+            early: Vec::new(),
             since: BTreeMap::new(),
             reading: BTreeSet::new(),
             book: Book::default(),
@@ -440,6 +447,9 @@ impl State {
         }
         // What came in meanwhile was not heard.
         self.missed.insert(barn.clone());
+        if self.loading.is_empty() {
+            self.take_early();
+        }
     }
 
     fn hear(&mut self, heard: &Heard) {

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::book::{Op, Waiter};
-use super::{BARNS_EVERY, Done, LOOK_EVERY, Msg, SCENE_EVERY, SLOW_EVERY, State, Told};
+use super::{
+    BARNS_EVERY, Done, EARLY_MAX, EARLY_WORDS_MAX, LOOK_EVERY, Msg, SCENE_EVERY, SLOW_EVERY, State, Told,
+};
 use crate::alarm::drill::ANSWER_MAX;
 use crate::alarm::guard;
 use crate::alarm::house::{Act, ActError, Due, House, Key, Said};
@@ -356,11 +358,27 @@ impl State {
             .filter(|(_, _, kept)| occurrence.is_none_or(|occurrence| occurrence == kept.alarm.occurrence))
             .map(|(barn, key, _)| (barn.clone(), key.clone()))
             .collect();
+        let is_reading = self.houses.is_empty() || !self.loading.is_empty();
+        if meant.is_empty() && is_reading {
+            self.early.retain(|(at, _)| at.elapsed() <= EARLY_MAX);
+            if self.early.len() < EARLY_WORDS_MAX {
+                self.early.push((Instant::now(), acknowledgment.clone()));
+            }
+        }
         for (barn, key) in meant {
             let Some(house) = self.houses.get_mut(&barn) else { continue };
             if house.acknowledge(&key, by, Some(&format!("by way {way}")), moment) {
                 tracing::info!(rule = key.rule, place = key.place, by, "an alarm was acknowledged");
                 self.acknowledged(&barn, &key, by);
+            }
+        }
+    }
+
+    /// What people said while the alarms were read.
+    pub(super) fn take_early(&mut self) {
+        for (at, acknowledgment) in std::mem::take(&mut self.early) {
+            if at.elapsed() <= EARLY_MAX {
+                self.acknowledge(&acknowledgment);
             }
         }
     }
