@@ -309,12 +309,6 @@ impl House {
         active.map(|(key, _)| key.rule.clone()).collect()
     }
 
-    /// Whether there is something to write.
-    #[must_use]
-    pub fn has_changed(&self) -> bool {
-        !self.changes.is_empty()
-    }
-
     /// What is to be written, in its order.
     pub fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)

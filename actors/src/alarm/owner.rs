@@ -282,7 +282,6 @@ impl Actor for AlarmOwner {
             Msg::Tick => state.tick(&myself),
             Msg::Heard(heard, looked) => {
                 state.hear(&heard);
-                state.follow_up();
                 // Whoever listens for us may have ended.
                 let _ = looked.send(());
             }

@@ -54,16 +54,6 @@ impl State {
         self.show();
     }
 
-    /// What a commit did to an alarm does not wait for the next second.
-    pub(super) fn follow_up(&mut self) {
-        if self.houses.values().any(House::has_changed) {
-            self.look();
-            self.tell();
-            self.silence();
-            self.show();
-        }
-    }
-
     /// The right to the alarms ends with its connection. Until it is back, what is known goes on to ring.
     fn see_to_ownership(&mut self, myself: &ActorRef<Msg>, now: Instant) {
         if self.ownership.as_ref().is_some_and(|ownership| !ownership.is_connected()) {

@@ -126,16 +126,20 @@ impl SirenDesk {
             siren.answered(command_id);
             return;
         }
-        // A button that names a command means that one; one that names none, what it was told last.
-        let told = siren.told.filter(|told| command_id.is_none_or(|id| id == told.command_id));
-        let (Some(told), way) = (told, siren.way.clone()) else { return };
+        // A button that names a command means that one; one that names none, what it was told last. What it was told by an
+        // engine before this one is in the rows alone: then it means whatever this way has told.
+        let told = siren.told;
+        if told.is_some_and(|told| command_id.is_some_and(|id| id != told.command_id)) {
+            return;
+        }
+        let way = siren.way.clone();
         if let Some(acknowledge) = inner.acknowledge.clone() {
             drop(inner);
             acknowledge(Acknowledgment {
                 by: format!("{device_id} (button)"),
                 way,
-                alarm_id: Some(told.alarm_id),
-                occurrence: Some(told.occurrence),
+                alarm_id: told.map(|told| told.alarm_id),
+                occurrence: told.map(|told| told.occurrence),
                 at: clock.now(),
             });
         }
