@@ -1,4 +1,4 @@
-//! Storing many new readings by COPY in its binary form. It costs the server about half of what a statement with arrays does,
+//! Storing many new readings by COPY in its binary form. At 1,000 rows it costs the server a tenth less than a statement with arrays,
 //! which makes rows of them, keeps them aside, and sorts them for each table.
 
 use std::collections::BTreeMap;
