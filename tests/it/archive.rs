@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use chrono::Duration;
 use schema::clock::{Clock, Timestamp};
 use schema::id;
-use schema::store::outbox::claim::{self, ClaimRequest};
+use schema::store::outbox::claim;
 use schema::store::outbox::groups_of;
 use schema::store::outbox::resend::{self, Range, Resent};
 use schema::store::outbox::settle::{Settlement, settle};
 use schema::store::partition;
 use schema::store::telemetry::{self, Reading, Replays, WriteContext};
+use tests::outbox::request;
 use tests::postgres::Database;
 use uuid::Uuid;
 
@@ -62,19 +63,7 @@ async fn send(db: &Database, now: Timestamp) -> BTreeMap<Uuid, String> {
     let groups = groups_of(0, 1);
     let mut sent = BTreeMap::new();
     loop {
-        let request = ClaimRequest {
-            tenant_id: TENANT,
-            groups: &groups,
-            window_rows: 500,
-            batch_id: id::new_id(),
-            edge_id: "barn-7",
-            holder: "edge-a",
-            now,
-            lease: Duration::seconds(300),
-            wait_max: Duration::seconds(300),
-            events_max: 500,
-            bytes_max: 1_000_000,
-        };
+        let request = request("edge-a", &groups, now);
         let claimed = db.store.run("claim", async |conn| claim::claim(conn, &request).await).await;
         let Some(batch) = claimed.expect("the database works").batch else { return sent };
         for event in &batch.events {

@@ -14,6 +14,15 @@ use tests::wait::until;
 /// How long a killed forwarder keeps its lane groups.
 const LEASE_SECONDS: &str = "5";
 
+/// Of senders with small batches, short leases and short pauses.
+fn settings(db: &Database, cloud: &PretendCloud) -> Settings {
+    Settings::of(&db.url)
+        .set("cloud.url", &cloud.url())
+        .set("outbox.lease_seconds", LEASE_SECONDS)
+        .set("outbox.batch_events_max", "20")
+        .set("outbox.backoff_seconds_max", "1")
+}
+
 /// Lane groups that this process holds.
 async fn held_by(db: &Database, name: &str) -> i64 {
     db.count(&format!("SELECT count(*) FROM sync_lane_groups WHERE claimed_by = '{name}'")).await
@@ -24,11 +33,7 @@ async fn forwarders_send_for_an_engine_that_does_not_and_go_on_where_a_killed_on
     let db = Database::fresh().await;
     admit(&db).await;
     let cloud = PretendCloud::start(cloud::Settings::default()).await.expect("a free port");
-    let settings = Settings::of(&db.url)
-        .set("cloud.url", &cloud.url())
-        .set("outbox.lease_seconds", LEASE_SECONDS)
-        .set("outbox.batch_events_max", "20")
-        .set("outbox.backoff_seconds_max", "1");
+    let settings = settings(&db, &cloud);
     let mut engine = Engine::start(settings.clone().set("outbox.mode", "noop")).await;
     let [mut one, mut two] =
         ["one", "two"].map(|name| Engine::stopped(settings.elsewhere().set("edge.id", name)));
@@ -86,11 +91,7 @@ async fn a_forwarder_and_a_program_that_claims_row_by_row_share_the_outbox_and_t
     let db = Database::fresh().await;
     admit(&db).await;
     let cloud = PretendCloud::start(cloud::Settings::default()).await.expect("a free port");
-    let settings = Settings::of(&db.url)
-        .set("cloud.url", &cloud.url())
-        .set("outbox.lease_seconds", LEASE_SECONDS)
-        .set("outbox.batch_events_max", "20")
-        .set("outbox.backoff_seconds_max", "1");
+    let settings = settings(&db, &cloud);
     let Some(mut old) = Engine::previous(settings.elsewhere().set("edge.id", "old")) else {
         eprintln!("SKIPPED: the previous program is not built, see tests/previous-program");
         return;

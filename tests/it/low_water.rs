@@ -6,10 +6,10 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use schema::clock::{Clock, Timestamp};
-use schema::id;
 use schema::store::health;
 use schema::store::outbox::claim::{self, ClaimRequest};
 use schema::store::outbox::{groups_of, low_water, measure, queries};
+use tests::outbox;
 use tests::plan::plan;
 use tests::postgres::{Database, connect};
 use tests::wait::until;
@@ -53,20 +53,8 @@ fn queue(device: &str, now: Timestamp, seconds: i64) -> String {
     )
 }
 
-fn request<'a>(groups: &'a [i16], now: Timestamp) -> ClaimRequest<'a> {
-    ClaimRequest {
-        tenant_id: TENANT,
-        groups,
-        window_rows: 125,
-        batch_id: id::new_id(),
-        edge_id: "barn-7",
-        holder: "edge-a",
-        now,
-        lease: Duration::seconds(300),
-        wait_max: Duration::seconds(300),
-        events_max: 500,
-        bytes_max: 1_000_000,
-    }
+fn request(groups: &[i16], now: Timestamp) -> ClaimRequest<'_> {
+    ClaimRequest { window_rows: 125, ..outbox::request("edge-a", groups, now) }
 }
 
 async fn claimed(db: &Database, now: Timestamp) -> usize {

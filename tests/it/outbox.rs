@@ -11,6 +11,7 @@ use schema::store::outbox::settle::{Failure, Fate, Rejection, Settlement, settle
 use schema::store::outbox::slot::Slot;
 use schema::store::outbox::{groups_of, lease, measure};
 use schema::store::{Conn, Store};
+use tests::outbox::request;
 use tests::postgres::{self, Database};
 use uuid::Uuid;
 
@@ -43,22 +44,6 @@ async fn reading(db: &Database, device: &str, at: i64) -> Uuid {
 
 async fn claim_with(store: &Store, request: ClaimRequest<'_>) -> Claimed {
     store.run("claim", async |conn| claim::claim(conn, &request).await).await.expect("the database works")
-}
-
-fn request<'a>(holder: &'a str, groups: &'a [i16], at: Timestamp) -> ClaimRequest<'a> {
-    ClaimRequest {
-        tenant_id: TENANT,
-        groups,
-        window_rows: 500,
-        batch_id: id::new_id(),
-        edge_id: "barn-7",
-        holder,
-        now: at,
-        lease: seconds(300),
-        wait_max: seconds(300),
-        events_max: 500,
-        bytes_max: 1_000_000,
-    }
 }
 
 async fn claim_at(db: &Database, at: Timestamp) -> Option<Batch> {

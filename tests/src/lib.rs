@@ -13,6 +13,7 @@ pub mod load;
 pub mod mosquitto;
 pub mod objects;
 pub mod onnx;
+pub mod outbox;
 pub mod paho;
 pub mod picture;
 pub mod plan;

@@ -4,14 +4,13 @@ use chrono::Duration;
 use schema::clock::Clock;
 use schema::clock::Timestamp;
 use schema::store::media::{self, Due};
-use schema::store::outbox::claim::{self, ClaimRequest};
+use schema::store::outbox::claim;
 use schema::store::outbox::groups_of;
 use schema::store::session;
 use schema::store::sync_state;
 use schema::{id, store};
+use tests::outbox::{LEASE, request};
 use tests::postgres::Database;
-
-const LEASE: Duration = Duration::seconds(300);
 
 fn now() -> Timestamp {
     Clock::system().now()
@@ -19,19 +18,7 @@ fn now() -> Timestamp {
 
 async fn claimed(db: &Database) -> usize {
     let groups = groups_of(0, 1);
-    let request = ClaimRequest {
-        tenant_id: "t-001",
-        groups: &groups,
-        window_rows: 500,
-        batch_id: id::new_id(),
-        edge_id: "barn-7",
-        holder: "me",
-        now: now(),
-        lease: LEASE,
-        wait_max: LEASE,
-        events_max: 500,
-        bytes_max: 1_000_000,
-    };
+    let request = request("me", &groups, now());
     let claimed = db.store.run("claim", async |conn| claim::claim(conn, &request).await).await;
     claimed.expect("the database works").batch.map_or(0, |batch| batch.events.len())
 }
