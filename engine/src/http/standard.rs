@@ -163,14 +163,14 @@ pub(super) async fn import_standard(
 ) -> Result<(StatusCode, Json<StandardBody>), Error> {
     let mut fields = Fields::of(&body)?;
     let tenant_id = fields.optional_id("tenant_id");
-    let sex = fields.optional_word("sex", &SEXES);
+    let sex = sex_of(&mut fields);
     let kind = fields.optional_word("kind", &["TARGET", "STANDARD", "REFERENCE"]);
     let new = NewStandard {
         tenant_id: String::new(),
         name: fields.text("name"),
         kind: kind.unwrap_or_else(|| "TARGET".to_owned()),
         genetic_line_code: fields.id("genetic_line_code"),
-        sex: sex.as_deref().and_then(Sex::parse).unwrap_or(Sex::AsHatched),
+        sex,
         source: fields.text("source"),
         year: fields.year("year"),
         csv: fields.long_text("csv"),
@@ -179,8 +179,16 @@ pub(super) async fn import_standard(
     fields.finish()?;
     let new = NewStandard { tenant_id: call.tenant(tenant_id.as_deref())?, ..new };
     let found = state.book.import_standard(&new, is_dry_run, &call.author()).await?;
+    Ok(answer(found, is_dry_run))
+}
+
+fn sex_of(fields: &mut Fields) -> Sex {
+    fields.optional_word("sex", &SEXES).as_deref().and_then(Sex::parse).unwrap_or(Sex::AsHatched)
+}
+
+fn answer(found: (StandardSet, Standard), is_dry_run: bool) -> (StatusCode, Json<StandardBody>) {
     let status = if is_dry_run { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Json(StandardBody::of(found, is_dry_run))))
+    (status, Json(StandardBody::of(found, is_dry_run)))
 }
 
 /// Which finished flocks a standard is to be made of.
@@ -218,14 +226,14 @@ pub(super) async fn derive_standard(
 ) -> Result<(StatusCode, Json<StandardBody>), Error> {
     let mut fields = Fields::of(&body)?;
     let tenant_id = fields.optional_id("tenant_id");
-    let sex = fields.optional_word("sex", &SEXES);
+    let sex = sex_of(&mut fields);
     let wish = OwnStandard {
         tenant_id: String::new(),
         farm_id: fields.optional_id("farm_id"),
         barn_id: fields.optional_id("barn_id"),
         name: fields.text("name"),
         genetic_line_code: fields.id("genetic_line_code"),
-        sex: sex.as_deref().and_then(Sex::parse).unwrap_or(Sex::AsHatched),
+        sex,
         flocks_min: fields
             .whole("flocks_min", 1, i32::try_from(FLOCKS_MAX).unwrap_or(i32::MAX))
             .and_then(|flocks| usize::try_from(flocks).ok())
@@ -235,6 +243,5 @@ pub(super) async fn derive_standard(
     fields.finish()?;
     let wish = OwnStandard { tenant_id: call.tenant(tenant_id.as_deref())?, ..wish };
     let found = state.book.derive_standard(&wish, is_dry_run, &call.author()).await?;
-    let status = if is_dry_run { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Json(StandardBody::of(found, is_dry_run))))
+    Ok(answer(found, is_dry_run))
 }
