@@ -77,10 +77,31 @@ impl Chart<'_> {
     }
 }
 
-// Means are reckoned on values scaled by 2^-64, which is exact and keeps sums of huge values from overflowing. The planner,
-// which takes every minute for a bucket of its own, would sort them all on disk; behind a fence it knows nothing and hashes.
+// The mean of means, reckoned on values scaled by 2^-64, which is exact and keeps sums of huge values from overflowing.
+macro_rules! mean {
+    ($rows:literal) => {
+        concat!(
+            "least(greatest(sum(",
+            $rows,
+            ".avg_value * 5.421010862427522e-20 * ",
+            $rows,
+            ".count) / sum(",
+            $rows,
+            ".count),
+        min(",
+            $rows,
+            ".min_value) * 5.421010862427522e-20), max(",
+            $rows,
+            ".max_value) * 5.421010862427522e-20)
+        * 18446744073709551616::float8"
+        )
+    };
+}
+
+// The planner, which takes every minute for a bucket of its own, would sort them all on disk; behind a fence it knows nothing
+// and hashes.
 macro_rules! points {
-    ($name:literal, $parts:literal) => {
+    ($name:literal, $($parts:tt)+) => {
         concat!(
             "-- ",
             $name,
@@ -89,12 +110,13 @@ WITH p AS MATERIALIZED (
     SELECT device_id, metric_type, width_bucket(bucket_start_at, $4::timestamptz[]) - 1 AS bucket, min_value, avg_value, max_value,
         count
     FROM (",
-            $parts,
+            $($parts)+,
             ") AS parts
 )
 SELECT p.device_id, p.metric_type, p.bucket, min(p.min_value),
-    least(greatest(sum(p.avg_value * 5.421010862427522e-20 * p.count) / sum(p.count),
-        min(p.min_value) * 5.421010862427522e-20), max(p.max_value) * 5.421010862427522e-20) * 18446744073709551616::float8,
+    ",
+            mean!("p"),
+            ",
     max(p.max_value), sum(p.count)::bigint
 FROM p GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LIMIT $7"
         )
@@ -119,9 +141,9 @@ const HOURS: &str = points!(
     FROM unnest($8::timestamptz[]) AS h (hour) CROSS JOIN LATERAL (
         SELECT a.device_id, a.metric_type, date_bin($9::int * interval '1 minute', a.bucket_start_at, h.hour) AS begins_at,
             min(a.min_value) AS min_value, max(a.max_value) AS max_value, sum(a.count)::bigint AS count,
-            least(greatest(sum(a.avg_value * 5.421010862427522e-20 * a.count) / sum(a.count),
-                min(a.min_value) * 5.421010862427522e-20), max(a.max_value) * 5.421010862427522e-20)
-                * 18446744073709551616::float8 AS avg_value
+            ",
+    mean!("a"),
+    " AS avg_value
         FROM telemetry_agg AS a
         WHERE a.tenant_id = $1 AND a.device_id = ANY ($2) AND a.\"window\" = '1m' AND a.bucket_start_at >= greatest(h.hour, $5)
             AND a.bucket_start_at < least(h.hour + interval '1 hour', $6) AND ($3::text IS NULL OR a.metric_type = $3)
