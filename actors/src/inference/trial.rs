@@ -58,11 +58,12 @@ impl Chore for TrialReader {
 
     async fn run(&mut self) -> Result<Duration, StoreError> {
         let find = async |conn: &mut Conn| {
-            let trial = rows::newest(conn).await?.filter(|trial| trial.state == "reading");
-            Ok((trial, rows::is_idle(conn).await?))
+            let Some(trial) = rows::newest(conn).await?.filter(|trial| trial.state == "reading") else {
+                return Ok(None);
+            };
+            Ok(Some((trial, rows::is_idle(conn).await?)))
         };
-        let (trial, is_idle) = self.store.run("model_trial", find).await?;
-        let Some(trial) = trial else {
+        let Some((trial, is_idle)) = self.store.run("model_trial", find).await? else {
             self.candidate = None;
             return Ok(LOOK_EVERY);
         };
