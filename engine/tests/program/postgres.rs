@@ -105,9 +105,12 @@ fn readings(up: &BoxUnderTest) -> u64 {
 fn http_answers_before_the_database_is_there_and_says_what_it_waits_for() {
     let up = BoxUnderTest::start();
     up.until("alive", || up.get("/api/health").is_some_and(|(status, _)| status == 200));
-    let (status, body) = up.get("/api/ready").unwrap();
-    assert_eq!(status, 503, "{body}");
-    assert!(body.contains(r#""waits_for":"initdb""#), "{body}");
+    // HTTP is up before it is known that the database is still to be made.
+    up.until("making its database", || {
+        let (status, body) = up.get("/api/ready").unwrap();
+        assert_eq!(status, 503, "{body}");
+        body.contains(r#""waits_for":"initdb""#)
+    });
     let health = |arguments: &[&str]| {
         let output = up.program(&[&["health"], arguments].concat()).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
